@@ -1,0 +1,40 @@
+"""Noise that belongs to the seed: sample 4711 starts from the same noise on 1 or 64 devices, at any batch size.
+
+Every row is drawn from its own counter-based generator (Philox, Salmon et al. 2011) whose key is
+``(base_seed, seed)``; the purpose of the draw (initial noise, end noise) is the counter's highest word, so that two
+purposes never share a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+INITIAL, END = 0, 1  # purposes
+
+
+def noise(seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, purpose: int = INITIAL) -> Tensor:
+    """Standard normal noise whose row i depends on ``seeds[i]`` and ``base_seed`` alone.
+
+    Args:
+        seeds: ``[B]`` int64; any integers.
+        shape: the shape of one sample.
+        base_seed: the run's seed.
+        purpose: ``INITIAL`` for the noise that a trajectory starts from, ``END`` for noise added at its end.
+
+    Returns:
+        ``[B, *shape]`` float32 on the CPU.
+    """
+    seeds = [int(s) for s in seeds]
+    out = np.empty((len(seeds), int(np.prod(shape))), dtype=np.float32)
+    for row, seed in zip(out, seeds):
+        key = np.array([base_seed & _WORD, seed & _WORD], dtype=np.uint64)
+        counter = np.array([0, 0, 0, purpose], dtype=np.uint64)
+        np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(out=row, dtype=np.float32)
+    return torch.from_numpy(out).reshape(len(seeds), *shape)
+
+
+_WORD = (1 << 64) - 1

@@ -1,0 +1,95 @@
+"""Trajectory: what integration returns and the only thing that metrics and callbacks read.
+
+Kinetic path energy (arXiv 2602.07928) of one sample, with the velocity that was really executed:
+
+    E = 1/2 * integral_0^1 || dx/dt ||^2 dt,        dx/dt = eta(t) v(x, t)
+
+The squared norm sums over every dimension of the sample, so the energy carries the unit of the sample's space, squared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """A batch of B samples and the energy of the way each of them took, in S steps.
+
+    Attributes:
+        x1: ``[B, ...]`` samples in the model's own space.
+        energy: ``[S, B]`` float32 (float64 for a float64 state), kinetic energy spent in each step.
+        field_energy: ``[B]`` the energy of the unshaped field along the same path, ``1/2 int ||v||^2 dt``.
+        displacement: ``[B]`` ``1/2 ||x1 - x0||^2``, the energy of the straight line between the same ends.
+        times: ``[S + 1]`` float64, the edges of the steps on the host.
+        gain: ``[S]`` float64, the gain at each step's left edge, on the host.
+        nfe: network evaluations that sampling with this schedule alone costs.
+        labels: ``[B]`` int64 class labels, or None.
+        seeds: ``[B]`` int64 seeds of the initial noise, or None.
+    """
+
+    x1: Tensor
+    energy: Tensor
+    field_energy: Tensor
+    displacement: Tensor
+    times: Tensor
+    gain: Tensor
+    nfe: int
+    labels: Tensor | None = None
+    seeds: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.x1.shape[0]
+
+    @property
+    def kpe(self) -> Tensor:
+        """``[B]`` kinetic path energy."""
+        return self.energy.sum(0)
+
+    @property
+    def excess(self) -> Tensor:
+        """``[B]`` energy above the straight line's: what curvature and changing speed cost (at least 0)."""
+        return self.kpe - self.displacement
+
+    @property
+    def power(self) -> Tensor:
+        """``[S, B]`` energy per unit of time in each step."""
+        dt = torch.diff(self.times).to(self.energy)
+        return self.energy / dt[:, None]
+
+    def early(self, split: float) -> Tensor:
+        """``[B]`` energy of the steps whose left edge is below ``split``."""
+        return self.energy[: self._split_index(split)].sum(0)
+
+    def late(self, split: float) -> Tensor:
+        """``[B]`` energy of the steps whose left edge is at or above ``split``; ``early + late = kpe``."""
+        return self.energy[self._split_index(split) :].sum(0)
+
+    def _split_index(self, split: float) -> int:
+        # The edges ascend and lie on the host: counting costs no synchronisation with the device.
+        return int((self.times[:-1] < split).sum())
+
+    def to(self, *args: Any, **kwargs: Any) -> Trajectory:
+        """Moves the per-sample tensors (Lightning's predict loop asks for this); ``times`` and ``gain`` stay on the host."""
+        moved = {
+            f.name: value.to(*args, **kwargs)
+            for f in fields(self)
+            if f.name not in ("times", "gain") and isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def __getitem__(self, rows: slice | Tensor) -> Trajectory:
+        """The samples ``rows`` (a slice or an index tensor) alone."""
+        return replace(
+            self,
+            x1=self.x1[rows],
+            energy=self.energy[:, rows],
+            field_energy=self.field_energy[rows],
+            displacement=self.displacement[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            seeds=None if self.seeds is None else self.seeds[rows],
+        )
