@@ -1,0 +1,47 @@
+"""Couplings: which noise goes with which data point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+
+class Coupling(Protocol):
+    """Re-orders the noise of a batch. ``looks_at_batch``: the order depends on the whole (global) batch."""
+
+    looks_at_batch: bool
+
+    def __call__(self, x0: Tensor, x1: Tensor) -> Tensor:
+        """``x0`` re-ordered so that ``x0[i]`` goes with ``x1[i]``; both ``[B, ...]``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Independent:
+    """Noise and data as they come."""
+
+    looks_at_batch: bool = False
+
+    def __call__(self, x0: Tensor, x1: Tensor) -> Tensor:
+        return x0
+
+
+@dataclass(frozen=True)
+class OptimalTransport:
+    """Minibatch optimal transport (arXiv 2302.00482, 2304.14772): the assignment with the least ``sum ||x1 - x0||^2``.
+
+    Exact (``scipy.optimize.linear_sum_assignment``), its time grows with the cube of the batch. Data points keep their
+    places, and so do their labels: only the noise moves.
+    """
+
+    looks_at_batch: bool = True
+
+    def __call__(self, x0: Tensor, x1: Tensor) -> Tensor:
+        # |a - b|^2 = |a|^2 + |b|^2 - 2 ab, and neither square depends on the assignment.
+        gain = x1.flatten(1).double() @ x0.flatten(1).double().T
+        _, order = linear_sum_assignment(gain.cpu().numpy(), maximize=True)
+        return x0[torch.from_numpy(order).to(x0.device)]

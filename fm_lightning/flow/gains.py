@@ -1,0 +1,133 @@
+"""Gains: how sampling is reshaped, ``dx/dt = eta(t) v(x, t)``, without retraining.
+
+A gain is a function of time alone; it takes and returns tensors. Gains multiply: ``KTS() * Constant(0.98)``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fm_lightning.errors import UserError
+
+
+class Gain:
+    """eta(t). Subclasses are frozen dataclasses, so that equal gains compare and hash alike."""
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """Args: ``t`` any shape, in [0, 1]. Returns ``eta``, like ``t``."""
+        raise NotImplementedError
+
+    def __mul__(self, other: Gain) -> Gain:
+        return Product((self, other))
+
+    def remedy(self, t: Tensor) -> str | None:
+        """What to type so that the gain is positive at the times ``t``; None where nothing helps."""
+        return None
+
+
+@dataclass(frozen=True)
+class Constant(Gain):
+    """``eta(t) = value``; 1 is plain sampling."""
+
+    value: float = 1.0
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return torch.full_like(t, self.value)
+
+
+@dataclass(frozen=True)
+class Product(Gain):
+    """The product of several gains."""
+
+    gains: tuple[Gain, ...]
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return math.prod((gain(t) for gain in self.gains), start=torch.ones_like(t))
+
+
+@dataclass(frozen=True)
+class SSC(Gain):
+    """Scale schedule corrector of *The Velocity Deficit* (arXiv 2605.14819): ``eta(t) = 1 + scale (1 - t)^power``."""
+
+    scale: float
+    power: float
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return 1 + self.scale * (1 - t) ** self.power
+
+
+# Shapes of the two halves of KTS: u = 1 at the beginning of the launch and at the end of the landing.
+_LAUNCH: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "linear": lambda u, k: u,
+    "constant": lambda u, k: torch.ones_like(u),
+    "exponential": lambda u, k: torch.expm1(k * u) / math.expm1(k),
+}
+_LANDING: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "exponential": lambda u, k: torch.expm1(k * u),
+    "linear": lambda u, k: u,
+    "constant": lambda u, k: torch.ones_like(u),
+}
+
+
+@dataclass(frozen=True)
+class KTS(Gain):
+    """Kinetic trajectory shaping (arXiv 2602.07928): faster than the field at first, slower at the end.
+
+        t <  tau_split:  eta = 1 + alpha * launch(1 - t / tau_split)
+        t >= tau_split:  eta = 1 - beta * landing((t - tau_split) / (1 - tau_split))
+
+    Args:
+        alpha: strength of the launch; 0 switches it off.
+        beta: strength of the landing; 0 switches it off. The default landing reaches ``19.1 beta`` at ``t = 1``.
+        tau_split: where launch turns into landing, in (0, 1).
+        launch: ``u`` ("linear"), 1 ("constant") or ``(exp(k u) - 1) / (exp(k) - 1)`` ("exponential").
+        landing: ``exp(k u) - 1`` ("exponential"), ``u`` ("linear") or 1 ("constant").
+        rate: the ``k`` of the exponentials, above 0.
+
+    Raises:
+        UserError: for a ``tau_split`` outside (0, 1), an unknown form, or a rate that is not positive.
+    """
+
+    alpha: float = 0.01
+    beta: float = 0.01
+    tau_split: float = 0.6
+    launch: str = "linear"
+    landing: str = "exponential"
+    rate: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tau_split < 1:
+            raise UserError(
+                f"KTS: tau_split={self.tau_split:g} given, expected between 0 and 1, both excluded; type e.g. 0.6"
+            )
+        for half, given, forms in (("launch", self.launch, _LAUNCH), ("landing", self.landing, _LANDING)):
+            if given not in forms:
+                raise UserError(
+                    f"KTS: {half}={given!r} given, expected one of {', '.join(forms)}; type e.g. 'linear'"
+                )
+        if not self.rate > 0:
+            raise UserError(f"KTS: rate={self.rate:g} given, expected a positive number; type e.g. 3.0")
+
+    def __call__(self, t: Tensor) -> Tensor:
+        # Each half is evaluated on its own side only: an exponential far outside its range would overflow.
+        launch = self.alpha * _LAUNCH[self.launch]((1 - t / self.tau_split).clamp_min(0), self.rate)
+        return torch.where(t < self.tau_split, 1 + launch, 1 - self.beta * self._landing(t))
+
+    def _landing(self, t: Tensor) -> Tensor:
+        u = ((t - self.tau_split) / (1 - self.tau_split)).clamp_min(0)
+        return _LANDING[self.landing](u, self.rate)
+
+    def remedy(self, t: Tensor) -> str | None:
+        if (self(t[t < self.tau_split]) <= 0).any():
+            return "alpha above -1"
+        largest = 1 / float(self._landing(t[t >= self.tau_split]).max())
+        digits = 3 - math.floor(
+            math.log10(largest)
+        )  # four significant digits, rounded down: it must really work
+        limit = math.ceil(largest * 10**digits - 1) / 10**digits
+        return f"beta at most {limit:.{max(digits, 0)}f}"

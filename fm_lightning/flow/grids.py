@@ -1,0 +1,55 @@
+"""Time grids: the edges 0 = t_0 < ... < t_S of a sampling run, in float64.
+
+    uniform   i / N
+    cosine    (1 - cos(pi i / N)) / 2
+    shifted   1 - s u / (1 + (s - 1) u),  u = 1 - i / N     (SD3, arXiv 2403.03206, eq. 23; s > 1 spends steps on noise)
+
+Edges are quotients of integers, because a float32 ``linspace`` puts tau = 0.1 ... 0.4 below itself and would move a step
+across the split between launch and landing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fm_lightning.errors import UserError
+
+
+def uniform(steps: int) -> Tensor:
+    """``[steps + 1]`` equally spaced edges."""
+    return torch.arange(steps + 1, dtype=torch.float64) / steps
+
+
+def cosine(steps: int) -> Tensor:
+    """``[steps + 1]`` edges, dense at both ends."""
+    edges = (1 - torch.cos(torch.pi * uniform(steps))) / 2
+    edges[-1] = 1.0
+    return edges
+
+
+def shifted(steps: int, shift: float = 3.0) -> Tensor:
+    """``[steps + 1]`` edges of Stable Diffusion 3's shifted grid; ``shift = 1`` is uniform."""
+    if not shift > 0:
+        raise UserError(
+            f"grid: shift={shift:g} given, expected a positive number; type e.g. grid='shifted:3'"
+        )
+    noise_level = 1 - uniform(steps)
+    return 1 - shift * noise_level / (1 + (shift - 1) * noise_level)
+
+
+def named_grid(name: str, steps: int) -> Tensor:
+    """The edges of ``"uniform"``, ``"cosine"``, ``"shifted"`` or ``"shifted:2.5"``."""
+    kind, _, argument = name.partition(":")
+    if kind == "shifted":
+        try:
+            return shifted(steps, float(argument or 3.0))
+        except ValueError:
+            raise UserError(
+                f"grid={name!r} given, expected a number after the colon; type e.g. 'shifted:3'"
+            ) from None
+    if name not in ("uniform", "cosine"):
+        raise UserError(
+            f"grid={name!r} given, expected 'uniform', 'cosine', 'shifted:S' or ascending times from 0; type grid='uniform'"
+        )
+    return uniform(steps) if name == "uniform" else cosine(steps)

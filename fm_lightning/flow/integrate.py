@@ -1,0 +1,227 @@
+"""Integration: from noise to samples, with the energy of the way.
+
+The state of the ODE is the pair (x, E) with ``dE/dt = 1/2 eta^2 ||v||^2``. E never feeds back into x, so the steps keep the
+norms ``||v||`` of their stages and the solver's own quadrature is applied to all of them at once in the end:
+
+    E_i = dt_i * sum_s b_s * 1/2 eta_s^2 ||v_s||^2
+
+Inside the loop there is one addition per stage, one norm, and nothing that waits for the device.
+
+Schedules share their beginnings: as long as two of them take equal steps from the same state they are one branch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fm_lightning.errors import NotFiniteError, UserError
+from fm_lightning.flow.adaptive import dopri5
+from fm_lightning.flow.schedule import Schedule, Step
+from fm_lightning.noise import END, noise
+from fm_lightning.trajectory import Trajectory
+
+Velocity = Callable[..., Tensor]  # velocity(x [B, ...], t [B], y [B] | None) -> like x
+Probe = Callable[[int, float, Tensor, Tensor], None]
+
+
+def integrate(
+    velocity: Velocity,
+    x0: Tensor,
+    schedule: Schedule | None = None,
+    *,
+    labels: Tensor | None = None,
+    seeds: Tensor | None = None,
+    base_seed: int = 0,
+    probe: Probe | None = None,
+) -> Trajectory:
+    """Samples along one schedule. See ``integrate_many``.
+
+    Args:
+        probe: ``probe(i, t, x, v)`` is called at each step with the state and the unshaped velocity at its left edge
+            (not with "dopri5", which has no such steps).
+    """
+    return _integrate(velocity, x0, {"": schedule or Schedule()}, labels, seeds, base_seed, probe)[""]
+
+
+def integrate_many(
+    velocity: Velocity,
+    x0: Tensor,
+    schedules: Mapping[str, Schedule],
+    *,
+    labels: Tensor | None = None,
+    seeds: Tensor | None = None,
+    base_seed: int = 0,
+) -> dict[str, Trajectory]:
+    """Samples along several schedules from the same noise, evaluating the network once where they still agree.
+
+    Args:
+        velocity: ``velocity(x, t, y)``: ``x [B, ...]``, ``t [B]`` in x's dtype, ``y [B]`` int64 or None; returns like x.
+            An attribute ``singular_end = True`` says that it does not exist at ``t = 1``.
+        x0: ``[B, ...]`` initial noise, float32 or float64.
+        schedules: name -> Schedule.
+        labels: ``[B]`` int64, handed to the velocity.
+        seeds: ``[B]`` int64; kept in the trajectories, and decide the end noise (default 0 ... B - 1).
+        base_seed: the run's seed, for the end noise.
+
+    Returns:
+        name -> Trajectory, bitwise what ``integrate`` gives for each alone. No gradients are kept.
+
+    Raises:
+        NotFiniteError: a trajectory became infinite or NaN; the message names schedule, step and time.
+    """
+    return _integrate(velocity, x0, schedules, labels, seeds, base_seed, None)
+
+
+@dataclass
+class _Branch:
+    """Schedules that have taken the same steps so far."""
+
+    x: Tensor
+    names: list[str]
+    norms: list[Tensor]  # [B] each: ||v|| at every stage of every step so far
+
+
+@torch.no_grad()
+def _integrate(
+    velocity: Velocity,
+    x0: Tensor,
+    schedules: Mapping[str, Schedule],
+    labels: Tensor | None,
+    seeds: Tensor | None,
+    base_seed: int,
+    probe: Probe | None,
+) -> dict[str, Trajectory]:
+    singular = bool(getattr(velocity, "singular_end", False))
+    plans = {name: s.plan(singular) for name, s in schedules.items() if s.solver != "dopri5"}
+    finished = {}
+    for name, schedule in schedules.items():
+        if name not in plans:
+            if singular and schedule.t_end >= 1:
+                raise UserError(
+                    f"solver='dopri5' given for {type(velocity).__name__}, which does not exist at t = 1 where dopri5 "
+                    "evaluates it, expected a solver with fixed steps; type solver='euler'"
+                )
+            finished[name] = dopri5(velocity, x0 * schedule.x0_scale, schedule, labels)
+
+    starts: dict[float, list[str]] = {}
+    for name in plans:
+        starts.setdefault(schedules[name].x0_scale, []).append(name)
+    live = [_Branch(x0 * scale if scale != 1 else x0, names, []) for scale, names in starts.items()]
+    i = 0
+    while live:
+        forks: list[tuple[_Branch, Step]] = []
+        for branch in live:
+            ways: dict[Step, list[str]] = {}
+            for name in branch.names:
+                if i == len(plans[name]):
+                    finished[name] = _trajectory(x0, branch, schedules[name], plans[name])
+                else:
+                    ways.setdefault(plans[name][i], []).append(name)
+            last = len(ways) - 1
+            for k, (step, names) in enumerate(ways.items()):
+                norms = branch.norms if k == last else list(branch.norms)
+                forks.append((_Branch(branch.x, names, norms), step))
+        _advance(velocity, forks, labels, i, probe)
+        live = [branch for branch, _ in forks]
+        i += 1
+
+    _require_finite(finished)
+    return {name: _finish(finished[name], schedules[name], labels, seeds, base_seed) for name in schedules}
+
+
+def _advance(
+    velocity: Velocity,
+    forks: Sequence[tuple[_Branch, Step]],
+    labels: Tensor | None,
+    i: int,
+    probe: Probe | None,
+) -> None:
+    """Takes one step on every branch. Branches that just parted ask for the same first velocity and get it once."""
+    known: dict[tuple[int, float], tuple[Tensor, Tensor]] = {}
+    starts = [
+        branch.x for branch, _ in forks
+    ]  # alive until the step is taken, so that an id names one tensor
+    for (branch, step), start in zip(forks, starts):
+        velocities: list[Tensor] = []
+        for stage, told in enumerate(step.told):
+            x = start
+            for a, eta, v in zip(step.tableau.a[stage], step.gains, velocities):
+                if a:
+                    x = x.add(v, alpha=step.dt * a * eta)
+            if (id(x), told) not in known:
+                v = velocity(x, x.new_full((x.shape[0],), told), labels)
+                found = v, _norm(v, x.dtype)
+                if stage == 0:  # later stages depend on the gain: nobody else asks for them
+                    known[id(x), told] = found
+            else:
+                found = known[id(x), told]
+            velocities.append(found[0])
+            branch.norms.append(found[1])
+        if probe is not None:
+            probe(i, step.t, start, velocities[0])
+        x = start
+        for b, eta, v in zip(step.tableau.b, step.gains, velocities):
+            if b:
+                x = x.add(v, alpha=step.dt * b * eta)
+        branch.x = x
+
+
+def _norm(v: Tensor, state_dtype: torch.dtype) -> Tensor:
+    """``[B]`` Euclidean norms over every dimension of the sample, float32 at least, whatever the network's dtype."""
+    dtype = torch.promote_types(state_dtype, torch.float32)
+    return torch.linalg.vector_norm(v.flatten(1), dim=1, dtype=dtype)
+
+
+def _trajectory(x0: Tensor, branch: _Branch, schedule: Schedule, plan: Sequence[Step]) -> Trajectory:
+    owner, weights, shaped = [], [], []
+    for i, step in enumerate(plan):
+        for b, eta in zip(step.tableau.b, step.gains):
+            owner.append(i)
+            weights.append(step.dt * b / 2)
+            shaped.append(step.dt * b / 2 * eta**2)
+    squares = torch.stack(branch.norms).square()  # [stages of all steps, B]
+    energy = squares * squares.new_tensor(shaped)[:, None]
+    if len(owner) > len(plan):
+        index = torch.tensor(owner, device=energy.device)
+        energy = energy.new_zeros(len(plan), energy.shape[1]).index_add_(0, index, energy)
+    start = x0 * schedule.x0_scale if schedule.x0_scale != 1 else x0
+    return Trajectory(
+        x1=branch.x,
+        energy=energy,
+        field_energy=squares.new_tensor(weights) @ squares,
+        displacement=_norm(branch.x - start, x0.dtype).square() / 2,
+        times=schedule.edges,
+        gain=torch.tensor([step.gains[0] for step in plan], dtype=torch.float64),
+        nfe=len(owner),
+    )
+
+
+def _require_finite(trajectories: Mapping[str, Trajectory]) -> None:
+    # x1 shows in the displacement, so these two see everything; the host waits once for all schedules.
+    sound = [t.energy.isfinite().all() & t.displacement.isfinite().all() for t in trajectories.values()]
+    if not sound or bool(torch.stack(sound).all()):
+        return
+    for name, t in trajectories.items():
+        bad = ~t.energy.isfinite()
+        step = int(bad.any(1).int().argmax()) if bad.any() else len(t.energy) - 1
+        hit = int((bad.any(0) | ~t.displacement.isfinite()).sum())
+        if hit:
+            raise NotFiniteError(
+                f"the trajectory of schedule {name or 'base'!r} is not finite from step {step} (t = {float(t.times[step]):.4g}) "
+                f"on, in {hit} of {len(t)} samples; expected finite velocities; train longer, lower the learning rate or "
+                "weaken the gain"
+            )
+
+
+def _finish(
+    trajectory: Trajectory, schedule: Schedule, labels: Tensor | None, seeds: Tensor | None, base_seed: int
+) -> Trajectory:
+    x1 = trajectory.x1
+    if schedule.end_noise:
+        rows = range(len(trajectory)) if seeds is None else seeds
+        x1 = x1.add(noise(rows, x1.shape[1:], base_seed, END).to(x1), alpha=schedule.end_noise)
+    return replace(trajectory, x1=x1, labels=labels, seeds=seeds)

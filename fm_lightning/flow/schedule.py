@@ -1,0 +1,205 @@
+"""Schedule: how to sample, as one value; and the plan of single steps that it stands for.
+
+KTS is a Schedule with a gain; its controls (``controls.py``) are other Schedules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fm_lightning.errors import UserError
+from fm_lightning.flow.gains import Constant, Gain
+from fm_lightning.flow.grids import named_grid
+from fm_lightning.flow.tableaux import EULER, TABLEAUX, Tableau
+
+TOLD_TIMES = ("grid", "displacement", "floor999")
+
+
+@dataclass(frozen=True)
+class Step:
+    """All that decides where a step leads from a given state; equal steps from equal states need one computation."""
+
+    t: float
+    dt: float
+    tableau: Tableau
+    gains: tuple[float, ...]  # eta at each stage
+    told: tuple[float, ...]  # the time that the network is told at each stage
+
+    @property
+    def advance(self) -> float:
+        """How far the step goes on the field's own clock: the solver's quadrature of eta over the step."""
+        return self.dt * sum(b * eta for b, eta in zip(self.tableau.b, self.gains))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to sample: from ``t = 0`` (noise) to ``t_end`` along ``dx/dt = eta(t) v(x, told time)``.
+
+    Args:
+        gain: ``eta(t)``; None is plain sampling.
+        steps: number of steps, at least 1.
+        solver: "euler", "midpoint", "heun", "rk4", or "dopri5" (adaptive, to 1e-5; the grid says where energies are
+            read off).
+        grid: "uniform", "cosine", "shifted:S", or the edges themselves, ascending from 0 to at most 1 (they then decide
+            ``steps`` and ``t_end``).
+        t_end: where sampling stops, in (0, 1]; named grids are scaled to end there.
+        told_time: "grid" tells the network the grid's time; "displacement" tells it the sum of ``eta dt`` so far;
+            "floor999" tells it ``int(999 t) / 999`` as the paper's release does.
+        x0_scale: factor on the initial noise.
+        end_noise: standard deviation of independent noise added to the finished sample. Energies do not count it.
+        allow_reverse: accept a gain that reaches zero or less.
+
+    Raises:
+        UserError: for a value out of its range, or a gain that is not positive where the solver evaluates it.
+    """
+
+    gain: Gain | None = None
+    steps: int = 100
+    solver: str = "euler"
+    grid: str | Sequence[float] | Tensor = "uniform"
+    t_end: float = 1.0
+    told_time: str = "grid"
+    x0_scale: float = 1.0
+    end_noise: float = 0.0
+    allow_reverse: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.grid, str):
+            edges = tuple(float(t) for t in self.grid)
+            ascending = all(a < b for a, b in zip(edges, edges[1:]))
+            if len(edges) < 2 or not ascending or edges[0] != 0 or not edges[-1] <= 1:
+                raise UserError(
+                    f"grid: {_shorten(edges)} given, expected at least two ascending times from 0 to at most 1; "
+                    "type e.g. grid='uniform' or [0, 0.5, 1]"
+                )
+            if self.t_end not in (1.0, edges[-1]):
+                raise UserError(
+                    f"t_end={self.t_end:g} given beside a grid that ends at {edges[-1]:g}, expected one of the two; "
+                    "type the grid alone"
+                )
+            # Kept as plain numbers: a schedule compares, hashes and goes into a results file.
+            object.__setattr__(self, "grid", edges)
+            object.__setattr__(self, "steps", len(edges) - 1)
+            object.__setattr__(self, "t_end", edges[-1])
+        if self.steps < 1:
+            raise UserError(f"steps={self.steps} given, expected at least 1; type e.g. steps=100")
+        if not 0 < self.t_end <= 1:
+            raise UserError(
+                f"t_end={self.t_end:g} given, expected above 0 and at most 1; type e.g. t_end=1.0"
+            )
+        for name, given, allowed in (
+            ("solver", self.solver, (*TABLEAUX, "dopri5")),
+            ("told_time", self.told_time, TOLD_TIMES),
+        ):
+            if given not in allowed:
+                raise UserError(
+                    f"{name}={given!r} given, expected one of {', '.join(allowed)}; type e.g. {allowed[0]!r}"
+                )
+        if self.solver == "dopri5" and self.told_time == "displacement":
+            raise UserError(
+                "told_time='displacement' given with solver='dopri5', expected a solver with fixed steps; type solver='rk4'"
+            )
+        for name, value in (("x0_scale", self.x0_scale), ("end_noise", self.end_noise)):
+            if not (math.isfinite(value) and value >= 0):
+                raise UserError(
+                    f"{name}={value:g} given, expected a finite number of at least 0; type e.g. {name}=0.1"
+                )
+        _ = self.edges  # an unknown name is refused here, not in the middle of a run
+        self._check_gain()
+
+    @property
+    def edges(self) -> Tensor:
+        """``[steps + 1]`` float64 times from 0 to ``t_end``."""
+        if isinstance(self.grid, str):
+            return named_grid(self.grid, self.steps) * self.t_end
+        return torch.tensor(self.grid, dtype=torch.float64)
+
+    @property
+    def total_gain(self) -> float:
+        """``sum eta dt`` as the solver sums it: 1 is a full trip on the field's own clock."""
+        if self.solver == "dopri5":
+            fine = torch.linspace(0, self.t_end, 10_001, dtype=torch.float64)
+            return float(torch.trapezoid(self.eta(fine), fine))
+        return math.fsum(step.advance for step in self.plan())
+
+    def eta(self, t: Tensor) -> Tensor:
+        """The gain at the times ``t``; ones for plain sampling."""
+        return (self.gain or Constant())(t)
+
+    def plan(self, singular_end: bool = False) -> list[Step]:
+        """The single steps, all numbers in float64 and on the host.
+
+        Args:
+            singular_end: the field does not exist at ``t = 1`` (the closed-form velocity): a last step with a stage
+                there becomes an Euler step.
+        """
+        tableau = TABLEAUX[self.solver]
+        edges = self.edges.tolist()
+        shapes: list[tuple[float, float, Tableau]] = []
+        for t, end in zip(edges, edges[1:]):
+            shapes.append((t, end, EULER if singular_end and end >= 1 and 1 in tableau.c else tableau))
+        times = [_stage_times(t, end, use) for t, end, use in shapes]
+        eta = iter(
+            self.eta(
+                torch.tensor([time for stages in times for time in stages], dtype=torch.float64)
+            ).tolist()
+        )
+        steps: list[Step] = []
+        travelled = 0.0
+        for (t, end, use), stages in zip(shapes, times):
+            gains = tuple(next(eta) for _ in stages)
+            if self.told_time == "displacement":
+                told = [travelled + (end - t) * sum(a * g for a, g in zip(row, gains)) for row in use.a]
+            else:
+                told = [self._tell(time) for time in stages]
+            steps.append(Step(t, end - t, use, gains, tuple(told)))
+            travelled += steps[-1].advance
+        return steps
+
+    def _tell(self, t: float) -> float:
+        return int(999 * t) / 999 if self.told_time == "floor999" else t
+
+    def _check_gain(self) -> None:
+        if self.gain is None or self.allow_reverse:
+            return
+        if not isinstance(self.gain, Gain):
+            raise UserError(
+                f"gain={self.gain!r} given, expected a gain; type e.g. gain=KTS(alpha=0.01, beta=0.01)"
+            )
+        edges = self.edges
+        if self.solver == "dopri5":  # adaptive: it may look anywhere
+            times = torch.cat([torch.linspace(0, self.t_end, 1001, dtype=torch.float64), edges])
+        else:
+            stages = TABLEAUX[self.solver]
+            ends = edges.tolist()
+            times = torch.tensor(
+                [_stage_times(a, b, stages) for a, b in zip(ends, ends[1:])], dtype=torch.float64
+            ).flatten()
+        eta = self.gain(times)
+        if not (eta > 0).all():
+            worst = int(eta.argmin())
+            remedy = self.gain.remedy(times) or "a weaker gain"
+            raise UserError(
+                f"gain {self.gain} is {float(eta[worst]):.3g} at t = {float(times[worst]):.4g}, where {self.solver} with "
+                f"{self.steps} steps evaluates it, expected above 0 everywhere; type {remedy} (or allow_reverse=True)"
+            )
+
+
+def _shorten(edges: Sequence[float]) -> str:
+    head = ", ".join(f"{t:g}" for t in edges[:4])
+    return f"[{head}{', ...' if len(edges) > 4 else ''}]"
+
+
+def _stage_times(t: float, end: float, tableau: Tableau) -> list[float]:
+    # A stage at the end of a step is at the next edge itself, not at t + dt, which rounding may push past it.
+    return [end if c == 1 else t + c * (end - t) for c in tableau.c]
+
+
+def plain(schedule: Schedule) -> Schedule:
+    """The same sampling without its gain."""
+    return replace(schedule, gain=None)

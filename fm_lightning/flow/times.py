@@ -1,0 +1,46 @@
+"""Times at which the training loss looks at the bridge: distributions of t in [0, 1] for one global batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+
+
+class TimeSampling(Protocol):
+    """Draws the times of a batch."""
+
+    def __call__(self, n: int, generator: Generator) -> Tensor:
+        """``[n]`` float32 times in [0, 1] on the generator's device."""
+        ...
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Independent uniform times."""
+
+    def __call__(self, n: int, generator: Generator) -> Tensor:
+        return torch.rand(n, generator=generator, device=generator.device)
+
+
+@dataclass(frozen=True)
+class Stratified:
+    """One uniform time in each of n equal strata: the same distribution as uniform, less variance in the loss."""
+
+    def __call__(self, n: int, generator: Generator) -> Tensor:
+        jitter = torch.rand(n, generator=generator, device=generator.device)
+        return (torch.arange(n, device=generator.device) + jitter) / n
+
+
+@dataclass(frozen=True)
+class LogitNormal:
+    """``sigmoid(mean + std z)``, ``z ~ N(0, 1)`` (SD3, arXiv 2403.03206, eq. 19): more weight on the middle."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __call__(self, n: int, generator: Generator) -> Tensor:
+        z = torch.randn(n, generator=generator, device=generator.device)
+        return torch.sigmoid(self.mean + self.std * z)
