@@ -16,9 +16,7 @@ from torch import Tensor
 INITIAL, END = 0, 1  # purposes
 
 
-def noise(
-    seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, purpose: int = INITIAL
-) -> Tensor:
+def noise(seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, purpose: int = INITIAL) -> Tensor:
     """Standard normal noise whose row i depends on ``seeds[i]`` and ``base_seed`` alone.
 
     Args:
@@ -35,9 +33,7 @@ def noise(
     for row, seed in zip(out, seeds):
         key = np.array([base_seed & _WORD, seed & _WORD], dtype=np.uint64)
         counter = np.array([0, 0, 0, purpose], dtype=np.uint64)
-        np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(
-            out=row, dtype=np.float32
-        )
+        np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(out=row, dtype=np.float32)
     return torch.from_numpy(out).reshape(len(seeds), *shape)
 
 

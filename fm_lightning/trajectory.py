@@ -4,7 +4,7 @@ Kinetic path energy (arXiv 2602.07928) of one sample, with the velocity that was
 
     E = 1/2 * integral_0^1 || dx/dt ||^2 dt,        dx/dt = eta(t) v(x, t)
 
-The squared norm sums over every dimension of the sample, so the energy carries the unit of the sample's space, squared.
+The squared norm sums over every dimension of the sample, so the energy has the sample space's unit, squared.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class Trajectory:
         return int((self.times[:-1] < split).sum())
 
     def to(self, *args: Any, **kwargs: Any) -> Trajectory:
-        """Moves the per-sample tensors (Lightning's predict loop asks for this); ``times`` and ``gain`` stay on the host."""
-        moved = {
+        """Moves the per-sample tensors (Lightning's predict loop asks for it); ``times`` and ``gain`` stay on the host."""
+        moved: dict[str, Any] = {
             f.name: value.to(*args, **kwargs)
             for f in fields(self)
             if f.name not in ("times", "gain") and isinstance(value := getattr(self, f.name), Tensor)

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-5  # relative and absolute, of the state's root mean square
 
 
-def dopri5(
-    velocity: Callable[..., Tensor], x0: Tensor, schedule: Schedule, labels: Tensor | None
-) -> Trajectory:
+def dopri5(velocity: Callable[..., Tensor], x0: Tensor, schedule: Schedule, labels: Tensor | None) -> Trajectory:
     """Integrates ``(x, E, field E)`` adaptively and reads the energies off at the schedule's grid.
 
     The step size follows the error of the whole batch, so a sample depends, within the tolerance, on its company.

@@ -107,9 +107,7 @@ class KTS(Gain):
             )
         for half, given, forms in (("launch", self.launch, _LAUNCH), ("landing", self.landing, _LANDING)):
             if given not in forms:
-                raise UserError(
-                    f"KTS: {half}={given!r} given, expected one of {', '.join(forms)}; type e.g. 'linear'"
-                )
+                raise UserError(f"KTS: {half}={given!r} given, expected one of {', '.join(forms)}; type e.g. 'linear'")
         if not self.rate > 0:
             raise UserError(f"KTS: rate={self.rate:g} given, expected a positive number; type e.g. 3.0")
 
@@ -126,8 +124,6 @@ class KTS(Gain):
         if (self(t[t < self.tau_split]) <= 0).any():
             return "alpha above -1"
         largest = 1 / float(self._landing(t[t >= self.tau_split]).max())
-        digits = 3 - math.floor(
-            math.log10(largest)
-        )  # four significant digits, rounded down: it must really work
+        digits = 3 - math.floor(math.log10(largest))  # four significant digits, rounded down: it must really work
         limit = math.ceil(largest * 10**digits - 1) / 10**digits
         return f"beta at most {limit:.{max(digits, 0)}f}"

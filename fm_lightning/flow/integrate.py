@@ -142,9 +142,7 @@ def _advance(
 ) -> None:
     """Takes one step on every branch. Branches that just parted ask for the same first velocity and get it once."""
     known: dict[tuple[int, float], tuple[Tensor, Tensor]] = {}
-    starts = [
-        branch.x for branch, _ in forks
-    ]  # alive until the step is taken, so that an id names one tensor
+    starts = [branch.x for branch, _ in forks]  # alive until the step is taken, so that an id names one tensor
     for (branch, step), start in zip(forks, starts):
         velocities: list[Tensor] = []
         for stage, told in enumerate(step.told):

@@ -89,9 +89,7 @@ class Schedule:
         if self.steps < 1:
             raise UserError(f"steps={self.steps} given, expected at least 1; type e.g. steps=100")
         if not 0 < self.t_end <= 1:
-            raise UserError(
-                f"t_end={self.t_end:g} given, expected above 0 and at most 1; type e.g. t_end=1.0"
-            )
+            raise UserError(f"t_end={self.t_end:g} given, expected above 0 and at most 1; type e.g. t_end=1.0")
         for name, given, allowed in (
             ("solver", self.solver, (*TABLEAUX, "dopri5")),
             ("told_time", self.told_time, TOLD_TIMES),
@@ -106,9 +104,7 @@ class Schedule:
             )
         for name, value in (("x0_scale", self.x0_scale), ("end_noise", self.end_noise)):
             if not (math.isfinite(value) and value >= 0):
-                raise UserError(
-                    f"{name}={value:g} given, expected a finite number of at least 0; type e.g. {name}=0.1"
-                )
+                raise UserError(f"{name}={value:g} given, expected a finite number of at least 0; type e.g. {name}=0.1")
         _ = self.edges  # an unknown name is refused here, not in the middle of a run
         self._check_gain()
 
@@ -144,11 +140,7 @@ class Schedule:
         for t, end in zip(edges, edges[1:]):
             shapes.append((t, end, EULER if singular_end and end >= 1 and 1 in tableau.c else tableau))
         times = [_stage_times(t, end, use) for t, end, use in shapes]
-        eta = iter(
-            self.eta(
-                torch.tensor([time for stages in times for time in stages], dtype=torch.float64)
-            ).tolist()
-        )
+        eta = iter(self.eta(torch.tensor([time for stages in times for time in stages], dtype=torch.float64)).tolist())
         steps: list[Step] = []
         travelled = 0.0
         for (t, end, use), stages in zip(shapes, times):
@@ -168,9 +160,7 @@ class Schedule:
         if self.gain is None or self.allow_reverse:
             return
         if not isinstance(self.gain, Gain):
-            raise UserError(
-                f"gain={self.gain!r} given, expected a gain; type e.g. gain=KTS(alpha=0.01, beta=0.01)"
-            )
+            raise UserError(f"gain={self.gain!r} given, expected a gain; type e.g. gain=KTS(alpha=0.01, beta=0.01)")
         edges = self.edges
         if self.solver == "dopri5":  # adaptive: it may look anywhere
             times = torch.cat([torch.linspace(0, self.t_end, 1001, dtype=torch.float64), edges])

@@ -1,0 +1,20 @@
+"""The one rule about labels that every network shares."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fm_lightning.errors import UserError
+
+
+def check_labels(net: nn.Module, y: Tensor | None, num_classes: int) -> None:
+    """A conditional network needs labels. An unconditional one ignores those that it gets.
+
+    Raises:
+        UserError: a conditional network got none.
+    """
+    if num_classes and y is None:
+        raise UserError(
+            f"{type(net).__name__} with num_classes={num_classes} got no labels, expected one per sample; "
+            "pass labels=..., or build the network with num_classes=0"
+        )
