@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-INITIAL, END = 0, 1  # purposes
+INITIAL, END, HELD_OUT = 0, 1, 2  # purposes
 
 
 def noise(seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, purpose: int = INITIAL) -> Tensor:
@@ -23,7 +23,8 @@ def noise(seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, p
         seeds: ``[B]`` int64; any integers.
         shape: the shape of one sample.
         base_seed: the run's seed.
-        purpose: ``INITIAL`` for the noise that a trajectory starts from, ``END`` for noise added at its end.
+        purpose: ``INITIAL`` for the noise that a trajectory starts from, ``END`` for noise added at its end,
+            ``HELD_OUT`` for the validation loss (there the seed is a place in the held-out set).
 
     Returns:
         ``[B, *shape]`` float32 on the CPU.
@@ -38,3 +39,17 @@ def noise(seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, p
 
 
 _WORD = (1 << 64) - 1
+
+
+def step_generator(base_seed: int, step: int, device: torch.device | str, purpose: str) -> torch.Generator:
+    """A generator for what one training step draws, the same on every rank: each draws the global batch, takes its part.
+
+    Args:
+        base_seed: the run's seed.
+        step: the optimizer step.
+        device: where to draw; CPU and CUDA give different numbers.
+        purpose: what is drawn, e.g. "bridge" or "flips"; different purposes are independent.
+    """
+    entropy = (base_seed & _WORD, step, *purpose.encode())
+    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+    return torch.Generator(device).manual_seed(seed)

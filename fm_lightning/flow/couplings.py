@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
-class Coupling(Protocol):
+class Coupling(ABC):
     """Re-orders the noise of a batch. ``looks_at_batch``: the order depends on the whole (global) batch."""
 
-    looks_at_batch: bool
+    looks_at_batch: ClassVar[bool] = True
 
+    @abstractmethod
     def __call__(self, x0: Tensor, x1: Tensor) -> Tensor:
         """``x0`` re-ordered so that ``x0[i]`` goes with ``x1[i]``; both ``[B, ...]``."""
-        ...
 
 
 @dataclass(frozen=True)
-class Independent:
+class Independent(Coupling):
     """Noise and data as they come."""
 
-    looks_at_batch: bool = False
+    looks_at_batch: ClassVar[bool] = False
 
     def __call__(self, x0: Tensor, x1: Tensor) -> Tensor:
         return x0
 
 
 @dataclass(frozen=True)
-class OptimalTransport:
+class OptimalTransport(Coupling):
     """Minibatch optimal transport (arXiv 2302.00482, 2304.14772): the assignment with the least ``sum ||x1 - x0||^2``.
 
     Exact (``scipy.optimize.linear_sum_assignment``), its time grows with the cube of the batch. Data points keep their
     places, and so do their labels: only the noise moves.
     """
-
-    looks_at_batch: bool = True
 
     def __call__(self, x0: Tensor, x1: Tensor) -> Tensor:
         # |a - b|^2 = |a|^2 + |b|^2 - 2 ab, and neither square depends on the assignment.

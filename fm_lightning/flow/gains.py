@@ -36,6 +36,9 @@ class Constant(Gain):
 
     value: float = 1.0
 
+    def __str__(self) -> str:
+        return f"gain {self.value:.4g}"
+
     def __call__(self, t: Tensor) -> Tensor:
         return torch.full_like(t, self.value)
 
@@ -45,6 +48,9 @@ class Product(Gain):
     """The product of several gains."""
 
     gains: tuple[Gain, ...]
+
+    def __str__(self) -> str:
+        return " x ".join(map(str, self.gains))
 
     def __call__(self, t: Tensor) -> Tensor:
         return math.prod((gain(t) for gain in self.gains), start=torch.ones_like(t))
@@ -56,6 +62,9 @@ class SSC(Gain):
 
     scale: float
     power: float
+
+    def __str__(self) -> str:
+        return f"SSC {self.scale:g} (1 - t)^{self.power:g}"
 
     def __call__(self, t: Tensor) -> Tensor:
         return 1 + self.scale * (1 - t) ** self.power
@@ -110,6 +119,16 @@ class KTS(Gain):
                 raise UserError(f"KTS: {half}={given!r} given, expected one of {', '.join(forms)}; type e.g. 'linear'")
         if not self.rate > 0:
             raise UserError(f"KTS: rate={self.rate:g} given, expected a positive number; type e.g. 3.0")
+
+    def __str__(self) -> str:
+        text = f"KTS α={self.alpha:g} β={self.beta:g}"
+        if self.tau_split != 0.6:
+            text += f" τ={self.tau_split:g}"
+        if self.launch != "linear" and self.alpha:
+            text += f" {self.launch} launch"
+        if self.landing != "exponential" and self.beta:
+            text += f" {self.landing} landing"
+        return text if self.rate == 3 else f"{text} k={self.rate:g}"
 
     def __call__(self, t: Tensor) -> Tensor:
         # Each half is evaluated on its own side only: an exponential far outside its range would overflow.

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 
 
-class TimeSampling(Protocol):
+class TimeSampling(ABC):
     """Draws the times of a batch."""
 
+    @abstractmethod
     def __call__(self, n: int, generator: Generator) -> Tensor:
         """``[n]`` float32 times in [0, 1] on the generator's device."""
-        ...
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(TimeSampling):
     """Independent uniform times."""
 
     def __call__(self, n: int, generator: Generator) -> Tensor:
@@ -26,7 +26,7 @@ class Uniform:
 
 
 @dataclass(frozen=True)
-class Stratified:
+class Stratified(TimeSampling):
     """One uniform time in each of n equal strata: the same distribution as uniform, less variance in the loss."""
 
     def __call__(self, n: int, generator: Generator) -> Tensor:
@@ -35,7 +35,7 @@ class Stratified:
 
 
 @dataclass(frozen=True)
-class LogitNormal:
+class LogitNormal(TimeSampling):
     """``sigmoid(mean + std z)``, ``z ~ N(0, 1)`` (SD3, arXiv 2403.03206, eq. 19): more weight on the middle."""
 
     mean: float = 0.0

@@ -1,0 +1,19 @@
+"""Lightning callbacks: each a thin adaptor from Trajectory to a metric. Import them from ``fm_lightning.callbacks``."""
+
+from fm_lightning.callbacks.ema import EMA
+from fm_lightning.callbacks.fid_monitor import FIDMonitor
+from fm_lightning.callbacks.kpe_distribution import KPEDistribution
+from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
+from fm_lightning.callbacks.sample_grid import SampleGrid
+from fm_lightning.callbacks.sample_writer import SampleWriter
+from fm_lightning.callbacks.schedule_table import ScheduleTable
+
+__all__ = [
+    "EMA",
+    "FIDMonitor",
+    "KPEDistribution",
+    "MemorizationMonitor",
+    "SampleGrid",
+    "SampleWriter",
+    "ScheduleTable",
+]

@@ -1,0 +1,87 @@
+"""EMA: an exponential moving average of the weights, which validation, test and checkpoints use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from fm_lightning.errors import UserError
+
+
+class EMA(EMAWeightAveraging):
+    """``average <- decay * average + (1 - decay) * weights`` after each optimizer step.
+
+    Lightning's callback, with its traps closed. At every moment a checkpoint holds the average in ``state_dict`` and the
+    raw weights in ``current_model_state``: before the first update, in the middle of a validation, at the end of
+    training and after it. Loading a checkpoint for anything but training loads the average.
+
+    Args:
+        decay: in [0, 1).
+        start_step: until this step the average is a copy of the weights.
+
+    Logs nothing.
+    """
+
+    def __init__(self, decay: float = 0.999, start_step: int = 0) -> None:
+        if not 0 <= decay < 1:
+            raise UserError(f"EMA: decay={decay:g} given, expected at least 0 and below 1; type e.g. 0.9999")
+        super().__init__(decay=decay, update_starting_at_step=start_step)
+        # One fused update of all tensors instead of one per tensor.
+        self._kwargs = {"multi_avg_fn": get_ema_multi_avg_fn(decay)}
+        self._exchanged = False  # the module holds the average, and self._average_model the raw weights
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._show_raw(pl_module)  # a second fit goes on from the raw weights
+            super().setup(trainer, pl_module, stage)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self._show_average(pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self._show_raw(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show_average(pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._average_model is None:
+            return
+        self._follow_before_start(pl_module)
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._exchanged:
+            checkpoint["state_dict"], checkpoint["current_model_state"] = (
+                checkpoint["current_model_state"],
+                checkpoint["state_dict"],
+            )
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn == "fit":
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        else:  # the module now holds the checkpoint's average; what this callback held belongs to other weights
+            self._average_model = None
+        self._exchanged = False
+
+    def _show_average(self, pl_module: LightningModule) -> None:
+        if self._average_model is not None and not self._exchanged:
+            self._follow_before_start(pl_module)
+            self._swap_models(pl_module)
+            self._exchanged = True
+
+    def _show_raw(self, pl_module: LightningModule) -> None:
+        if self._average_model is not None and self._exchanged:
+            self._swap_models(pl_module)
+            self._exchanged = False
+
+    @torch.no_grad()
+    def _follow_before_start(self, pl_module: LightningModule) -> None:
+        """Until the first update the average is the weights themselves, not those that training began with."""
+        assert self._average_model is not None
+        if not self._exchanged and int(self._average_model.n_averaged) == 0:
+            self._average_model.module.load_state_dict(pl_module.state_dict())

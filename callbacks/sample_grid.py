@@ -1,0 +1,70 @@
+"""SampleGrid: the first samples of every row beside their nearest training images."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import wandb
+from lightning import LightningModule, Trainer
+from torchvision.utils import make_grid
+
+from fm_lightning.callbacks.monitor import TrajectoryCallback
+from fm_lightning.errors import UserError
+from fm_lightning.metrics import Reference, nearest
+from fm_lightning.tracking import log_media, wandb_loggers
+from fm_lightning.trajectory import Trajectory
+
+
+class SampleGrid(TrajectoryCallback):
+    """Keeps the samples of the first seeds, the same seeds in every row.
+
+    Logs no numbers; to W&B the image ``{stage}/{row}/samples`` (for images).
+
+    Args:
+        count: samples per row.
+    """
+
+    def __init__(self, count: int = 24) -> None:
+        if count < 1:
+            raise UserError(f"SampleGrid: count={count} given, expected at least 1; type e.g. 24")
+        self.count = count
+        self.samples: dict[str, torch.Tensor] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "predict":
+            self.training_images = pl_module.data.reference()
+            self.reference = Reference(self.training_images)
+
+    def begin(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.samples = {}
+
+    def update(self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Trajectory]) -> None:
+        # Process 0 has the first seeds, in order.
+        for name, trajectory in batch.items():
+            kept = self.samples.get(name, trajectory.x1[:0].cpu())
+            if len(kept) < self.count:
+                self.samples[name] = torch.cat([kept, trajectory.x1[: self.count - len(kept)].cpu()])
+
+    def finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        data = pl_module.data
+        if any(wandb_loggers(trainer)) and len(data.shape) == 3:
+            grids = {name: make_grid(data.to_uint8(x), nrow=8, pad_value=255) for name, x in self.samples.items()}
+            log_media(trainer, {f"{stage}/{n}/samples": wandb.Image(g.permute(1, 2, 0).numpy()) for n, g in grids.items()})
+
+    def arrays(self, pl_module: LightningModule) -> dict[str, np.ndarray]:
+        """``samples/ROW`` and ``nearest/ROW`` ``[M, H, W, C]`` uint8 (points: ``[M, 2]``) and ``ratio/ROW`` ``[M]``."""
+        out = {}
+        for name, x in self.samples.items():
+            distances, index = nearest(x, self.reference, k=2)
+            ratio = torch.where(distances[:, 0] == 0, 0.0, distances[:, 0] / distances[:, 1])
+            out[f"samples/{name}"] = visible(pl_module, x)
+            out[f"nearest/{name}"] = visible(pl_module, self.training_images[index[:, 0]])
+            out[f"ratio/{name}"] = ratio.numpy()
+        return out
+
+
+def visible(pl_module: LightningModule, x: torch.Tensor) -> np.ndarray:
+    """Samples as a figure wants them: images ``[M, H, W, C]`` uint8, points as they are."""
+    if len(pl_module.data.shape) == 3:
+        return pl_module.data.to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()
+    return x.cpu().numpy()

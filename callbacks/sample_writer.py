@@ -1,0 +1,51 @@
+"""SampleWriter: what ``predict`` leaves behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from fm_lightning.errors import UserError
+
+
+class SampleWriter(BasePredictionWriter):
+    """Writes each predicted batch to ``samples/{row}-{first seed}.npz`` in the run's directory.
+
+    Arrays: ``x1 [B, ...]`` in the model's space, ``images [B, C, H, W]`` uint8 where the data are images, ``kpe``,
+    ``displacement``, ``field_energy`` ``[B]``, ``energy [S, B]``, ``times [S + 1]``, ``seeds``, and ``labels`` if there are
+    any. Logs nothing.
+
+    Args:
+        overwrite: replace files of an earlier prediction.
+    """
+
+    def __init__(self, overwrite: bool = False) -> None:
+        super().__init__("batch")
+        self.overwrite = overwrite
+
+    def write_on_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, prediction: Any, batch_indices: Any, *args: Any
+    ) -> None:
+        folder = Path(trainer.default_root_dir) / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, trajectory in prediction.items():
+            if len(trajectory) == 0:
+                continue
+            fields = ("x1", "kpe", "displacement", "field_energy", "energy", "times", "seeds", "labels")
+            arrays = {f: getattr(trajectory, f).cpu().numpy() for f in fields if getattr(trajectory, f) is not None}
+            if len(pl_module.data.shape) == 3:
+                arrays["images"] = pl_module.data.to_uint8(trajectory.x1).cpu().numpy()
+            path = folder / f"{name}-{int(trajectory.seeds[0]):09d}.npz"
+            if path.exists() and not self.overwrite:
+                raise UserError(
+                    f"{path} exists, expected a directory without samples of these seeds; type another --name, or --again"
+                )
+            temporary = path.with_suffix(".tmp")
+            with temporary.open("wb") as file:
+                np.savez(file, **arrays)
+            os.replace(temporary, path)

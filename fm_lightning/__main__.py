@@ -1,0 +1,64 @@
+"""``fm-lightning`` and ``python -m fm_lightning``: answers at once, loads Lightning only for what needs it."""
+
+from __future__ import annotations
+
+import sys
+
+HELP = """\
+usage: fm-lightning VERB -c CONFIG.yaml [--option value ...]
+       fm-lightning report RUN_DIR
+
+Train conditional flow matching and see what its samples cost: kinetic path energy,
+memorization, quality, and what schedules change, next to their matched controls.
+
+verbs:
+  run        fit, then test: from data to a schedule comparison and its report
+  fit        train; started again on an unfinished run, go on with it
+  test       compare the schedules of a trained run and write the report
+  validate   measure the validation schedules of a trained run
+  predict    write samples with their energies
+  report     rebuild report.html of a finished comparison (RUN_DIR, e.g. runs/digits)
+
+options of every verb but report (all others: fm-lightning VERB --help):
+  -c FILE              a configuration, e.g. configs/digits.yaml; several are merged in order
+  --name NAME          the run's name; everything it leaves is in runs/NAME
+  --again              move aside what the run left, and start over
+  --threads N          CPU threads
+  --trainer.KEY V      Lightning's Trainer, e.g. --trainer.devices 8
+  --model.KEY V        network, path, coupling, optimizer, schedules
+  --data.init_args.KEY V   the data
+
+first steps:
+  fm-lightning run -c configs/digits.yaml
+"""
+
+
+def main() -> None:
+    """The command."""
+    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if verb in ("-h", "--help"):
+        print(HELP, end="")
+    elif verb == "report":
+        _report(sys.argv[2:])
+    else:
+        from fm_lightning import cli
+
+        cli.main()
+
+
+def _report(args: list[str]) -> None:
+    from fm_lightning.errors import UserError
+
+    try:
+        if len(args) != 1:
+            raise UserError(f"report {' '.join(args)!r} given, expected one run directory; type fm-lightning report RUN_DIR")
+        from fm_lightning.report.page import write_report
+
+        print(f"Report: {write_report(args[0])}")
+    except UserError as error:
+        print(f"fm-lightning: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The command line: LightningCLI with one run per directory, resuming, and errors of one line."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentError, Namespace
+from lightning import LightningModule, Trainer
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from fm_lightning.checkpoints import CONFIG, check_fits, read_checkpoint
+from fm_lightning.data import FlowData
+from fm_lightning.errors import UserError
+from fm_lightning.module import FlowMatching
+from fm_lightning.run import RunDirectory, identity
+from fm_lightning.trainer import FlowTrainer
+
+WANDB = "lightning.pytorch.loggers.WandbLogger"
+CSV = "fm_lightning.tracking.AppendingCSVLogger"
+
+
+class RunRecord(SaveConfigCallback):
+    """Keeps the run's directory: configuration, run.json, and the configuration inside every checkpoint and logger."""
+
+    run: RunDirectory
+    plain_config: dict[str, Any]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.is_global_zero and not self.already_saved:
+            if stage == "fit" or not (self.run.path / "config.yaml").exists():
+                self.run.path.mkdir(parents=True, exist_ok=True)
+                temporary = self.run.path / "config.yaml.tmp"
+                temporary.write_text(yaml.safe_dump(self.plain_config, sort_keys=False, allow_unicode=True))
+                os.replace(temporary, self.run.path / "config.yaml")
+            self.run.write(identity=identity(self.plain_config))
+            for logger in trainer.loggers:
+                logger.log_hyperparams(self.plain_config)
+        self.already_saved = True
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CONFIG] = self.plain_config
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.run.write(step=trainer.global_step)
+
+
+class CLI(LightningCLI):
+    """``fm-lightning fit|validate|test|predict|run -c CONFIG``."""
+
+    run: RunDirectory
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {**LightningCLI.subcommands(), "run": {"model", "datamodule"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--name", type=str | None, default=None, help="the run's name and directory")
+        parser.add_argument("--root", type=str, default="runs", help="directory of all runs")
+        parser.add_argument("--again", action="store_true", help="move what the run left aside and start over")
+        parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; tiny networks are fastest on 1")
+        parser.link_arguments("seed_everything", "model.base_seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "data.init_args.base_seed", compute_fn=int)
+
+    def _parse_ckpt_path(self) -> None:
+        """Configuration and command line beat what a checkpoint remembers."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.run = RunDirectory(config.root, config.name)
+        self.plain_config = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_none=False))[
+            self.subcommand
+        ]
+        if rank_zero_only.rank == 0:
+            if config.again and self.subcommand in ("fit", "run", "test"):
+                moved = self.run.set_aside(self.subcommand)
+                if moved:
+                    print(f"Moved what was there to {moved}")
+            self.run.admit(self.subcommand, identity(self.plain_config), config.trainer.max_steps or -1)
+        config.trainer.default_root_dir = str(self.run.path)
+        scheduler = config.model.get("scheduler")
+        if scheduler and scheduler.get("init_args", {}).get("total_steps", 0) is None:
+            scheduler.init_args.total_steps = config.trainer.max_steps
+        self._place_loggers(config.trainer)
+        self._choose_checkpoint(config)
+
+    def _place_loggers(self, trainer: Namespace) -> None:
+        loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+        for logger in loggers:
+            if not isinstance(logger, Namespace):
+                continue
+            if logger.class_path == CSV and not logger.init_args.get("save_dir"):
+                logger.init_args.save_dir = str(self.run.path)
+            if logger.class_path == WANDB:
+                # The id is kept with the run, so that a resumed run goes on in the same place.
+                kept = self.run.record.get("wandb_id") or secrets.token_hex(4)
+                if rank_zero_only.rank == 0:
+                    self.run.path.mkdir(parents=True, exist_ok=True)
+                    self.wandb_id = kept
+                logger.init_args.update(
+                    {"save_dir": str(self.run.path), "name": self.run.path.name, "id": kept}, only_unset=False
+                )
+
+    def _choose_checkpoint(self, config: Namespace) -> None:
+        fresh = self.subcommand in ("fit", "run")
+        given = config.get("ckpt_path")
+        if given is None and self.run.last.exists():
+            given = str(self.run.last)
+        if given is None and not fresh:
+            raise UserError(
+                f"no checkpoint in {self.run.path} to {self.subcommand}, expected {self.run.last}; type "
+                f"`fm-lightning fit` with the same configuration first, or --ckpt_path FILE"
+            )
+        config.ckpt_path = given
+        self.checkpoint = read_checkpoint(given) if given else None
+        if "weights_only" in config:
+            config.weights_only = True
+        if "verbose" in config:
+            config.verbose = False
+
+    def after_instantiate_classes(self) -> None:
+        self.trainer.run_config = self.plain_config
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, RunRecord):
+                callback.run, callback.plain_config = self.run, self.plain_config
+        if self.checkpoint is not None:
+            check_fits(self.checkpoint["state_dict"], self.model, self.config[self.subcommand].ckpt_path)
+            if self.subcommand in ("test", "validate"):
+                self.trainer.tested_step = self.checkpoint["global_step"]
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs the command line; a ``UserError`` ends it with one line and status 2."""
+    for noise in (".*does not have many workers.*", ".*GPU available but not used.*", ".*litlogger.*", ".*isinstance.treespec.*"):
+        warnings.filterwarnings("ignore", message=noise)
+    try:
+        CLI(
+            FlowMatching,
+            FlowData,
+            subclass_mode_data=True,
+            trainer_class=FlowTrainer,
+            seed_everything_default=0,
+            save_config_callback=RunRecord,
+            auto_configure_optimizers=False,
+            parser_kwargs={"exit_on_error": False},
+            args=args,
+        )
+    except UserError as error:
+        _fail(str(error))
+    except ArgumentError as error:
+        _fail(_shorten(str(error)))
+    except MisconfigurationException as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    print(f"fm-lightning: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _shorten(message: str) -> str:
+    return message

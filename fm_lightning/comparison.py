@@ -1,0 +1,186 @@
+"""Comparison: the rows of a schedule table, and how a batch of seeds becomes one trajectory per row.
+
+A row is the model under a schedule, a control of such a schedule, another velocity field under the same seeds, or a floor:
+images that nobody sampled (held-out real ones, copies of training images), sent through the same metrics.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fm_lightning.errors import UserError
+from fm_lightning.flow import EmpiricalVelocity, Schedule, integrate_many, matched_controls, rms_distance
+from fm_lightning.flow.integrate import Velocity
+from fm_lightning.flow.schedule import plain
+from fm_lightning.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from fm_lightning.data import FlowData
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        kind: "base", "schedule", "control", "field" or "floor".
+        schedule: how it is sampled; a floor's is never used.
+        of: the schedule that a control belongs to.
+        velocity: another field than the model's.
+        images: a floor's images; seed s shows image ``s % n``.
+    """
+
+    kind: str
+    schedule: Schedule
+    of: str | None = None
+    velocity: Velocity | None = None
+    images: Tensor | None = None
+
+    def label(self, name: str) -> str:
+        """A few words for a table; ``name`` is the row's."""
+        s = self.schedule
+        if self.kind == "control":
+            return {
+                "true_clock": "same steps, true clock",
+                "early_stop": f"stopped at t={s.t_end:.4g}",
+                "constant_gain": f"constant {s.gain}",
+                "fewer_steps": f"{s.steps} plain steps",
+                "noise": f"noise σ={s.end_noise:.3g}",
+            }[name.rpartition(".")[2]]
+        words = {"floor": FLOORS.get(name, name), "field": name}.get(self.kind)
+        return words or (str(s.gain) if s.gain is not None else f"plain, {s.steps} {s.solver} steps")
+
+
+FLOORS = {"held_out": "real images, held out", "copies": "training images"}
+
+
+class Field(ABC):
+    """Another velocity field to put beside the model's, under the same seeds."""
+
+    @abstractmethod
+    def velocity(self, data: FlowData, device: torch.device) -> Velocity:
+        """The field, ready on the device."""
+
+
+class ClosedForm(Field):
+    """The optimal velocity of the training subset itself: what a model that memorizes perfectly would do."""
+
+    def velocity(self, data: FlowData, device: torch.device) -> Velocity:
+        return EmpiricalVelocity(data.reference().to(device))
+
+
+class Checkpoint(Field):
+    """The network of another run.
+
+    Args:
+        path: a checkpoint written by this package.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def velocity(self, data: FlowData, device: torch.device) -> Velocity:
+        from fm_lightning.checkpoints import load_network
+
+        return load_network(self.path).to(device)
+
+
+def schedule_rows(schedules: Mapping[str, Schedule]) -> dict[str, Row]:
+    """Rows of the model under each schedule; plain sampling comes first, added where it is missing.
+
+    Raises:
+        UserError: a name that could not be told from a control's, or cannot stand in a logged name.
+    """
+    for name in schedules:
+        if not name or set(name) & set("./ "):
+            raise UserError(
+                f"schedule name {name!r} given, expected one without '.', '/' or blanks; type e.g. 'kts_001'"
+            )
+    first = next(iter(schedules.values()), Schedule())
+    rows = {BASE: Row("base", schedules.get(BASE, plain(first)))}
+    rows |= {name: Row("schedule", s) for name, s in schedules.items() if name != BASE}
+    return rows
+
+
+def control_rows(
+    rows: Mapping[str, Row], names: Sequence[str], velocity: Velocity, x0: Tensor, labels: Tensor | None
+) -> dict[str, Row]:
+    """The rows, each schedule of ``names`` followed by its matched controls (``name.control``).
+
+    Args:
+        rows: as ``schedule_rows`` gives them.
+        names: the schedules to control.
+        velocity: the model.
+        x0: ``[n, ...]`` noise of calibration seeds, on which the distance for the noise control is measured.
+        labels: ``[n]`` labels of those seeds.
+
+    Raises:
+        UserError: an unknown name, or a schedule without a gain.
+    """
+    for name in names:
+        if name not in rows:
+            raise UserError(
+                f"controls_for names {name!r}, expected one of the schedules {', '.join(rows)}; type one of these"
+            )
+        if rows[name].schedule.gain is None:
+            raise UserError(f"controls_for names {name!r}, which has no gain to control; type a shaped schedule")
+    shaped = {name: rows[name].schedule for name in names}
+    pairs = shaped | {f"{name}.plain": plain(s) for name, s in shaped.items()}
+    trajectories = integrate_many(velocity, x0, pairs, labels=labels) if pairs else {}
+    out: dict[str, Row] = {}
+    for name, row in rows.items():
+        out[name] = row
+        if name in shaped:
+            distance = rms_distance(trajectories[name], trajectories[f"{name}.plain"])
+            for control, schedule in matched_controls(row.schedule, distance=distance).items():
+                out[f"{name}.{control}"] = Row("control", schedule, of=name)
+    return out
+
+
+def sample(
+    rows: Mapping[str, Row],
+    velocity: Velocity,
+    x0: Tensor,
+    labels: Tensor | None,
+    seeds: Tensor,
+    base_seed: int,
+    count: int,
+) -> dict[str, Trajectory]:
+    """One trajectory per row from the same noise, without the padding beyond ``count``."""
+    fields: dict[int, tuple[Velocity, dict[str, Schedule]]] = {}
+    for name, row in rows.items():
+        if row.images is None:
+            field = row.velocity or velocity
+            fields.setdefault(id(row.velocity), (field, {}))[1][name] = row.schedule
+    sampled: dict[str, Trajectory] = {}
+    for field, schedules in fields.values():
+        sampled |= integrate_many(field, x0, schedules, labels=labels, seeds=seeds, base_seed=base_seed)
+    for name, row in rows.items():
+        if row.images is not None:
+            sampled[name] = _still(row.images, x0, seeds, labels)
+    return {name: sampled[name][:count] for name in rows}
+
+
+def _still(images: Tensor, x0: Tensor, seeds: Tensor, labels: Tensor | None) -> Trajectory:
+    """Images as a trajectory of no steps: they took no way and have no energy."""
+    x1 = images[(seeds % len(images)).to(images.device)].to(x0.device)
+    nothing = x0.new_zeros(len(x1))
+    return Trajectory(
+        x1=x1,
+        energy=x0.new_zeros(0, len(x1)),
+        field_energy=nothing,
+        displacement=nothing,
+        times=torch.zeros(1, dtype=torch.float64),
+        gain=torch.zeros(0, dtype=torch.float64),
+        nfe=0,
+        labels=labels,
+        seeds=seeds,
+    )

@@ -1,0 +1,8 @@
+"""Data: what is trained on, what samples are compared with, and the seeds that they start from."""
+
+from fm_lightning.data.base import FlowData, Split, seed_labels
+from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
+from fm_lightning.data.toys import Toy2D
+from fm_lightning.noise import noise
+
+__all__ = ["FlowData", "HeldOutBatch", "SeedBatch", "Split", "Toy2D", "TrainBatch", "noise", "seed_labels"]

@@ -1,0 +1,61 @@
+"""PerSeedMetric: a metric that keeps one small row per sample, so that schedules can be compared seed by seed."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from fm_lightning.trajectory import Trajectory
+
+
+class PerSeedMetric(Metric):
+    """States are columns with one entry per sample; ``per_seed`` returns them in the order of the seeds.
+
+    A batch without samples is a valid update, and gives every state its shape and type: a process that has nothing to
+    add must still take part when states are gathered.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    columns: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in ("seeds", *self.columns):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+        self._gathered: dict[str, Tensor] | None = None
+
+    def append(self, trajectory: Trajectory, **columns: Tensor) -> None:
+        """Adds a batch; without seeds the samples are numbered as they come."""
+        self._gathered = None
+        seeds = trajectory.seeds
+        if seeds is None:
+            first = sum(len(s) for s in self.seeds)
+            seeds = torch.arange(first, first + len(trajectory))
+        self.seeds.append(seeds.to(self.device))
+        for name, values in columns.items():
+            getattr(self, name).append(values.detach().to(self.device))
+
+    def reset(self) -> None:
+        super().reset()
+        self._gathered = None
+
+    def local(self) -> dict[str, Tensor]:
+        """The columns as they stand here (in ``compute``: those of all processes), ascending in the seed."""
+        found = {name: dim_zero_cat(getattr(self, name)) for name in ("seeds", *self.columns)}
+        order = found["seeds"].argsort(stable=True)
+        return {name: values[order].cpu() for name, values in found.items()}
+
+    def per_seed(self) -> dict[str, Tensor]:
+        """``seeds`` and the columns over all processes, on the CPU, ascending in the seed.
+
+        The first call after an update communicates, so every process has to make it; its result is kept.
+        """
+        if self._gathered is None:
+            with self.sync_context():
+                self._gathered = self.local()
+        return self._gathered

@@ -1,0 +1,224 @@
+"""FlowMatching: conditional flow matching as a LightningModule.
+
+    training    x_t, u_t = path(x0, x1, t);  loss = mean || v(x_t, t, y) - u_t ||^2
+    validation  the same loss on held-out data; and seeds -> noise -> one Trajectory per schedule
+    test        the same for all schedules to compare, their matched controls, other fields and floors
+    predict     seeds -> one Trajectory
+
+Metrics are callbacks' business: they receive the trajectories from ``on_validation_batch_end`` / ``on_test_batch_end``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torchmetrics import MeanMetric
+
+from fm_lightning.comparison import BASE, ClosedForm, Field, Row, control_rows, sample, schedule_rows
+from fm_lightning.data.base import CALIBRATION_SEED, FlowData, seed_labels
+from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
+from fm_lightning.errors import NotFiniteError, UserError
+from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
+from fm_lightning.noise import HELD_OUT, noise, step_generator
+from fm_lightning.trajectory import Trajectory
+
+CALIBRATION_SEEDS = 256  # decide the noise control's sigma; its square then has a relative error of a few percent
+_GOLDEN = 0.6180339887498949
+
+
+class FlowMatching(LightningModule):
+    """Trains a velocity network by conditional flow matching (arXiv 2210.02747) and samples from it.
+
+    Args:
+        net: ``v(x, t, y)``: ``x [B, ...]``, ``t [B]``, ``y [B]`` or None, returns like x.
+        path: the bridge.
+        coupling: which noise goes with which data; independent by default.
+        times: distribution of t in the loss; uniform by default.
+        optimizer: parameters -> optimizer.
+        scheduler: optimizer -> learning-rate scheduler, stepped every optimizer step; None keeps the rate.
+        val_schedules: sampled at each validation; plain sampling by default.
+        test_schedules: compared in test; those of validation by default.
+        controls_for: names among ``test_schedules`` that are shown with their matched controls; None means every
+            schedule with a gain.
+        fields: other velocity fields as rows of the comparison, sampled like ``base``.
+        floors: add the rows ``held_out`` (real images) and ``copies`` (training images).
+        compile: compile the network.
+        base_seed: the run's seed, from which every draw derives.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        path: LinearPath | None = None,
+        coupling: Coupling | None = None,
+        times: TimeSampling | None = None,
+        optimizer: OptimizerCallable = AdamW,
+        scheduler: LRSchedulerCallable | None = None,
+        val_schedules: dict[str, Schedule] | None = None,
+        test_schedules: dict[str, Schedule] | None = None,
+        controls_for: list[str] | None = None,
+        fields: dict[str, Field] | None = None,
+        floors: bool = True,
+        compile: bool = False,
+        base_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.path = path or LinearPath()
+        self.coupling = coupling or Independent()
+        self.times = times or Uniform()
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.val_rows = schedule_rows(val_schedules or {})
+        self.test_rows = schedule_rows(test_schedules or val_schedules or {})
+        shaped = [name for name, row in self.test_rows.items() if row.schedule.gain is not None]
+        self.controls_for = shaped if controls_for is None else controls_for
+        self.fields, self.floors = fields or {}, floors
+        self.base_seed = base_seed
+        self.rows: dict[str, Row] = {}  # what is being sampled now
+        self.val_loss = MeanMetric()
+        self._first_bad_step = torch.tensor(-1)
+        if compile:
+            self.net.compile()  # in place: torch.compile(net) would rename every parameter
+
+    @property
+    def data(self) -> FlowData:
+        """The datamodule that the trainer runs with."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, FlowData):
+            raise UserError(
+                f"{type(data).__name__} given as datamodule, expected a FlowData; call trainer.fit(model, datamodule=...)"
+            )
+        return data
+
+    def setup(self, stage: str) -> None:
+        wants = getattr(self.net, "num_classes", 0)
+        if wants and wants != self.data.num_classes:
+            raise UserError(
+                f"a network for {wants} classes given with data of {self.data.num_classes}, expected the same number; "
+                f"type --model.net.init_args.num_classes {self.data.num_classes}"
+            )
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.net.parameters())
+        if self.scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
+
+    # Training
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
+        # Dropout and the like take the global generator: seeding it by step makes a resumed run go on exactly.
+        torch.manual_seed(hash((self.base_seed, batch.step, batch.offset)) & 0x7FFF_FFFF)
+        generator = step_generator(self.base_seed, batch.step, self.device, "bridge")
+        mine = slice(batch.offset, batch.offset + len(batch.x))
+        t = self.times(batch.total, generator)[mine]
+        x0 = self._couple(
+            torch.randn(batch.total, *batch.x.shape[1:], generator=generator, device=self.device), batch, mine
+        )
+        loss = self.loss(x0, batch.x, t, batch.y).mean()
+        self._watch(loss.detach(), batch.step)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.x), sync_dist=True)
+        return loss
+
+    def loss(self, x0: Tensor, x1: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """``[B]`` mean squared error of the velocity per sample, averaged over the sample's dimensions."""
+        x_t, target = self.path(x0, x1, t)
+        return (self.net(x_t, t, y).float() - target).square().flatten(1).mean(1)
+
+    def _couple(self, x0: Tensor, batch: TrainBatch, mine: slice) -> Tensor:
+        world = self.trainer.world_size
+        if world == 1 or not self.coupling.looks_at_batch:
+            return self.coupling(x0[mine], batch.x)
+        # Every rank solves the same assignment for the micro-batch of all ranks and keeps its own part.
+        x1 = self.all_gather(batch.x).flatten(0, 1)
+        begin = mine.start - self.global_rank * len(batch.x)
+        coupled = self.coupling(x0[begin : begin + len(x1)], x1)
+        return coupled[mine.start - begin : mine.stop - begin]
+
+    # A loss that is not finite: noted on the device at every step, looked at where the host waits anyway.
+
+    def _watch(self, loss: Tensor, step: int) -> None:
+        bad = self._first_bad_step.to(loss.device)
+        self._first_bad_step = torch.where((bad < 0) & ~loss.isfinite(), torch.full_like(bad, step), bad)
+
+    def _stop_if_not_finite(self) -> None:
+        step = int(self._first_bad_step)
+        if step >= 0:
+            raise NotFiniteError(
+                f"the training loss is not finite at step {step}, expected a finite one; the last good checkpoint is kept; "
+                "lower the learning rate (--model.optimizer.init_args.lr) or clip gradients (--trainer.gradient_clip_val 1)"
+            )
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
+            self._stop_if_not_finite()
+
+    def on_validation_start(self) -> None:
+        self._stop_if_not_finite()
+        self.rows = self.val_rows
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trainer.state.fn == "fit":
+            self._stop_if_not_finite()
+            if not bool(torch.stack([p.isfinite().all() for p in self.net.parameters()]).all()):
+                raise NotFiniteError(
+                    f"the weights are not finite after step {self.trainer.global_step}, expected finite ones; the last "
+                    "good checkpoint is kept; lower the learning rate (--model.optimizer.init_args.lr)"
+                )
+
+    # Validation, test and prediction
+
+    def validation_step(
+        self, batch: HeldOutBatch | SeedBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Trajectory] | None:
+        if isinstance(batch, SeedBatch):
+            return self._sample(batch)
+        # Time and noise belong to the sample's place in the held-out set: the loss is comparable from step to step,
+        # run to run, and for any number of devices.
+        x0 = noise(batch.positions.tolist(), batch.x.shape[1:], self.base_seed, HELD_OUT).to(self.device)
+        t = ((batch.positions + 0.5) * _GOLDEN % 1).to(x0)
+        loss = self.loss(x0, batch.x, t, batch.y)[: batch.count]
+        self.val_loss.update(loss, torch.ones_like(loss))
+        return None
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val/loss", self.val_loss.compute(), prog_bar=True)
+        self.val_loss.reset()
+
+    def on_test_start(self) -> None:
+        seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + CALIBRATION_SEEDS)
+        x0, labels = self._start(torch.tensor(seeds))
+        self.rows = control_rows(self.test_rows, self.controls_for, self.net, x0, labels)
+        base = self.rows[BASE].schedule
+        for name, field in self.fields.items():
+            self.rows[name] = Row("field", base, velocity=field.velocity(self.data, self.device))
+        if self.floors:
+            self.rows["held_out"] = Row("floor", base, images=self.data.held_out())
+            self.rows["copies"] = Row("floor", base, images=self.data.reference())
+
+    def test_step(self, batch: SeedBatch, batch_idx: int) -> dict[str, Trajectory]:
+        return self._sample(batch)
+
+    def on_predict_start(self) -> None:
+        self.rows = {BASE: self.test_rows[BASE]}
+
+    def predict_step(self, batch: SeedBatch, batch_idx: int) -> dict[str, Trajectory]:
+        return self._sample(batch)
+
+    def _start(self, seeds: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Noise and labels of the seeds, on the device."""
+        labels = seed_labels(seeds, self.data.num_classes)
+        x0 = noise(seeds.tolist(), self.data.shape, self.base_seed)
+        return x0.to(self.device), None if labels is None else labels.to(self.device)
+
+    def _sample(self, batch: SeedBatch) -> dict[str, Trajectory]:
+        x0, labels = self._start(batch.seeds)
+        return sample(self.rows, self.net, x0, labels, batch.seeds, self.base_seed, batch.count)
+
+
+__all__ = ["ClosedForm", "FlowMatching"]

@@ -1,0 +1,133 @@
+"""One run, one directory: who may write there, and where a run goes on.
+
+    runs/NAME/  run.json  config.yaml  checkpoints/  metrics.csv  results.json  results.csv  arrays.npz  report.html
+
+Starting again on an unfinished run resumes it, on a finished one refuses; ``--again`` moves what is there aside first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fm_lightning.errors import UserError
+
+RESULTS = ("results.json", "results.csv", "arrays.npz", "report.html")
+# What makes two runs the same: everything that training depends on. Rows to compare, devices and loggers may change.
+_IDENTITY_MODEL = ("net", "path", "coupling", "times", "optimizer", "scheduler", "base_seed")
+_NOT_IDENTITY_DATA = ("eval_batch_size", "val_seeds", "test_seeds", "predict_seeds")
+
+
+class RunDirectory:
+    """The directory ``root/name``.
+
+    Args:
+        root: directory of all runs.
+        name: the run's name.
+    """
+
+    def __init__(self, root: str, name: str | None) -> None:
+        if not name or set(name) & set("/\\") or name.startswith("."):
+            raise UserError(f"name {name!r} given, expected a plain directory name for the run; type e.g. --name digits-1")
+        self.path = Path(root) / name
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that a resumed run goes on from."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What run.json says: the run's identity, steps done, W&B id; empty for a new run."""
+        try:
+            return json.loads((self.path / "run.json").read_text())
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            raise UserError(
+                f"{self.path}/run.json cannot be read, expected the record of a run; type another --name"
+            ) from None
+
+    def write(self, **entries: Any) -> None:
+        """Adds entries to run.json."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        temporary = self.path / "run.json.tmp"
+        temporary.write_text(json.dumps(self.record | entries, indent=1))
+        os.replace(temporary, self.path / "run.json")
+
+    def admit(self, command: str, identity: Mapping[str, Any], max_steps: int) -> None:
+        """Lets a command begin or go on in this directory, or says why not.
+
+        Args:
+            command: the verb.
+            identity: of the run that wants in, see ``identity``.
+            max_steps: when its training is finished; -1 if unknown.
+
+        Raises:
+            UserError: the directory holds something else, or the command's work is done already.
+        """
+        record = self.record
+        if not record:
+            if self.path.exists() and any(self.path.iterdir()):
+                raise UserError(f"{self.path} holds files but no run, expected a new or empty directory; type another --name")
+            return
+        if difference := next(_differences(record["identity"], identity), None):
+            key, there, here = difference
+            raise UserError(
+                f"{self.path} holds another run ({key} is {there} there and {here} here), expected the same configuration; "
+                "type another --name, or --again to move it aside"
+            )
+        trained = 0 < max_steps <= record.get("step", 0)
+        compared = (self.path / "results.json").exists()
+        if command == "fit" and trained:
+            raise UserError(
+                f"{self.path} holds a finished training ({record['step']} steps), expected a new or unfinished run; type "
+                f"`fm-lightning test -c {self.path}/config.yaml` to compare schedules, --again to start over, or another --name"
+            )
+        if (command == "run" and trained and compared) or (command == "test" and compared):
+            raise UserError(
+                f"{self.path} holds a finished comparison (report: {self.path}/report.html), expected a new or unfinished "
+                "one; type --again to keep it aside and repeat it, or another --name"
+            )
+
+    def set_aside(self, command: str) -> Path | None:
+        """Moves what the command would write anew: its results for "test", else the whole run. Returns where to."""
+        if command != "test":
+            if not self.path.exists():
+                return None
+            to = _free(self.path.with_name(f"{self.path.name}.old"))
+            self.path.rename(to)
+            return to
+        found = [self.path / name for name in RESULTS if (self.path / name).exists()]
+        if not found:
+            return None
+        to = _free(self.path / "earlier")
+        to.mkdir(parents=True)
+        for path in found:
+            path.rename(to / path.name)
+        return to
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What training depends on, out of a resolved configuration."""
+    data = dict(config["data"])
+    data["init_args"] = {k: v for k, v in (data.get("init_args") or {}).items() if k not in _NOT_IDENTITY_DATA}
+    return {"model": {key: config["model"].get(key) for key in _IDENTITY_MODEL}, "data": data}
+
+
+def _free(path: Path) -> Path:
+    n = 1
+    while (to := path.with_name(f"{path.name}-{n}")).exists():
+        n += 1
+    return to
+
+
+def _differences(there: Any, here: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for name in {**there, **here}:
+            yield from _differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
+    elif there != here:
+        yield key, there, here

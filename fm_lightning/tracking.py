@@ -1,0 +1,97 @@
+"""Where numbers go: an appending CSV file, and what W&B takes besides numbers."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import wandb
+from lightning import Trainer
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
+from PIL import Image
+
+HEADER = ("step", "name", "value")
+
+
+class AppendingCSVLogger(Logger):
+    """Appends ``step,name,value`` rows to ``metrics.csv`` in the run's directory; nothing that was written is touched.
+
+    One row a number, because the set of names grows with schedules and stages. A resumed run goes on in the same file;
+    where it repeats a step, the later row counts (``read_series`` does so).
+
+    Args:
+        save_dir: directory of the file; the command line fills in the run's directory.
+    """
+
+    def __init__(self, save_dir: str | None = None) -> None:
+        super().__init__()
+        self._save_dir = save_dir or "."
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        return self._save_dir
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self._save_dir) / "metrics.csv"
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | argparse.Namespace, *args: Any, **kwargs: Any) -> None:
+        """The run's configuration lies beside this file already."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(HEADER)
+            writer.writerows((step, name, value) for name, value in metrics.items() if name != "epoch")
+
+
+def read_series(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """``name -> [(step, value), ...]`` ascending in step from a ``metrics.csv``; empty where there is none."""
+    if not path.exists():
+        return {}
+    series: dict[str, dict[int, float]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["step"] and row["value"]:
+                series.setdefault(row["name"], {})[int(row["step"])] = float(row["value"])
+    return {name: sorted(points.items()) for name, points in series.items()}
+
+
+def wandb_loggers(trainer: Trainer) -> Iterator[WandbLogger]:
+    """The trainer's W&B loggers, on the process that logs."""
+    if trainer.is_global_zero:
+        yield from (logger for logger in trainer.loggers if isinstance(logger, WandbLogger))
+
+
+def figure_image(figure: Figure) -> wandb.Image:
+    """A matplotlib figure as a W&B image."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    buffer.seek(0)
+    return wandb.Image(Image.open(buffer))
+
+
+def log_media(trainer: Trainer, media: dict[str, Any]) -> None:
+    """Sends wandb objects (Histogram, Image, Table) with the current step to every W&B logger."""
+    for logger in wandb_loggers(trainer):
+        logger.experiment.log({**media, "trainer/global_step": trainer.global_step})
