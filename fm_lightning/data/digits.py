@@ -1,0 +1,67 @@
+"""Handwritten digits, 8x8, as they ship with scikit-learn: real data that needs no network.
+
+1797 images (the test part of UCI's "Optical Recognition of Handwritten Digits", Alpaydin & Kaynak 1998),
+each pixel a count of 0..16 ink dots.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import sklearn.datasets
+import torch
+from torch import Tensor
+
+COUNT = 1797
+TRAIN_POOL = 400
+
+
+def load_digits() -> tuple[Tensor, Tensor]:
+    """All images and labels, in scikit-learn's order.
+
+    A pixel ``v`` in 0..16 becomes ``round(v * 255 / 16)``, the one tie (``v = 8``) upwards: 0 stays 0, 8
+    becomes 128, 16 becomes 255. The map is one to one, so nothing is lost.
+
+    Returns:
+        images ``[1797, 1, 8, 8]`` uint8 and labels ``[1797]`` int64 in 0..9.
+    """
+    bunch = sklearn.datasets.load_digits()
+    dots = bunch.images.astype(np.int64)  # [1797, 8, 8], 0..16
+    images = ((dots * 255 + 8) // 16).astype(np.uint8)  # in integers: no platform's rounding can matter
+    return torch.from_numpy(images)[:, None], torch.from_numpy(bunch.target.astype(np.int64))
+
+
+class DigitsSplit(NamedTuple):
+    """Who sees which image: int64 indices into `load_digits`, each part in the fixed permutation's order."""
+
+    train_pool: Tensor  # [400]  a flow model trains on the first n of these
+    reference: Tensor  # [998]  real images for Fréchet statistics
+    held_out: Tensor  # [399]  validation loss, and the floor row of real images
+    classifier_train: Tensor  # [1437]  the feature network learns from these ...
+    classifier_held_out: Tensor  # [360]  ... and is judged on these; cuts across the three parts above
+
+
+def split() -> DigitsSplit:
+    """The fixed split. With ``p`` an image's position in one fixed permutation:
+
+    - ``p < 400``: the training pool. A training subset of n images is its first n, so subsets are nested.
+    - ``p >= 400``: in turns of seven, ``r r h r r h r``: five are reference, two held out (998, 399).
+    - every fifth ``p`` is held out from the feature classifier. Seven and five have no common factor, hence
+      it has learnt from four fifths of the reference and of the held-out images alike: its features favour
+      neither.
+
+    Writers are not kept apart: scikit-learn does not say who wrote what.
+    """
+    # The order of raw PCG64 words: numpy promises this stream for ever, but not Generator.permutation's.
+    order = torch.from_numpy(np.random.PCG64(0).random_raw(COUNT).argsort(kind="stable"))
+    p = torch.arange(COUNT)
+    turn = (p - TRAIN_POOL) % 7
+    pool, held, unseen = p < TRAIN_POOL, (turn == 2) | (turn == 5), p % 5 == 0
+    return DigitsSplit(
+        train_pool=order[pool],
+        reference=order[~pool & ~held],
+        held_out=order[~pool & held],
+        classifier_train=order[~unseen],
+        classifier_held_out=order[unseen],
+    )
