@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 
 from fm_lightning.callbacks.monitor import PairedMonitor
 from fm_lightning.metrics import FeatureExtractor, FrechetDistance, GaussianReference, moments
+
+if TYPE_CHECKING:
+    from fm_lightning.module import FlowMatching
 
 
 class FIDMonitor(PairedMonitor[FrechetDistance]):
@@ -33,7 +38,7 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         """Real images that samples are compared with."""
         return self._real.samples if self._real else 0
 
-    def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def prepare(self, trainer: Trainer, pl_module: FlowMatching) -> None:
         self.extractor.to(pl_module.device).eval()
         if self._real is None:
             with torch.no_grad():

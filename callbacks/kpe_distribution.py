@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import wandb
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 
 from fm_lightning.callbacks.monitor import TrajectoryMonitor
 from fm_lightning.metrics import KineticPathEnergy
 from fm_lightning.report.curves import energy_profile
 from fm_lightning.tracking import figure_image, log_media, wandb_loggers
 from fm_lightning.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from fm_lightning.module import FlowMatching
 
 
 class KPEDistribution(TrajectoryMonitor[KineticPathEnergy]):
@@ -35,7 +40,7 @@ class KPEDistribution(TrajectoryMonitor[KineticPathEnergy]):
     def build(self) -> KineticPathEnergy:
         return KineticPathEnergy(self.tau_split)
 
-    def update(self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Trajectory]) -> None:
+    def update(self, trainer: Trainer, pl_module: FlowMatching, batch: dict[str, Trajectory]) -> None:
         super().update(trainer, pl_module, batch)
         self.times = {name: batch[name].times.numpy() for name in self.metrics}
         self.gains = {name: batch[name].gain.numpy() for name in self.metrics}
@@ -49,7 +54,7 @@ class KPEDistribution(TrajectoryMonitor[KineticPathEnergy]):
             out[f"times/{name}"], out[f"gain/{name}"] = self.times[name], self.gains[name]
         return out
 
-    def show(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def show(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
         arrays = self.arrays()
         if not any(wandb_loggers(trainer)):
             return

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 
 from fm_lightning.callbacks.monitor import PairedMonitor
 from fm_lightning.comparison import BASE
 from fm_lightning.metrics import MemorizationRate, Reference
+
+if TYPE_CHECKING:
+    from fm_lightning.module import FlowMatching
 
 
 class MemorizationMonitor(PairedMonitor[MemorizationRate]):
@@ -28,7 +33,7 @@ class MemorizationMonitor(PairedMonitor[MemorizationRate]):
         super().__init__()
         self.threshold = threshold
 
-    def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def prepare(self, trainer: Trainer, pl_module: FlowMatching) -> None:
         self.training_images = pl_module.data.reference()
         self.reference = Reference(self.training_images)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 
 from fm_lightning.comparison import BASE
 from fm_lightning.metrics import Change
 from fm_lightning.metrics.per_seed import PerSeedMetric
 from fm_lightning.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from fm_lightning.module import FlowMatching
 
 M = TypeVar("M", bound=PerSeedMetric)
 
@@ -25,38 +28,36 @@ def trajectories(outputs: Any) -> dict[str, Trajectory]:
 class TrajectoryCallback(Callback):
     """Receives batches of trajectories in validation and test alike; the sanity check is skipped."""
 
-    def begin(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def begin(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
         """Before the first batch; ``stage`` is "val" or "test"."""
 
-    def update(self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Trajectory]) -> None:
+    def update(self, trainer: Trainer, pl_module: FlowMatching, batch: dict[str, Trajectory]) -> None:
         """One batch: row name -> trajectory, possibly of no samples."""
 
-    def finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def finish(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
         """After the last batch, on every process."""
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         if not trainer.sanity_checking:
             self.begin(trainer, pl_module, "val")
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.begin(trainer, pl_module, "test")
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+        self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
         if not trainer.sanity_checking and (batch := trajectories(outputs)):
             self.update(trainer, pl_module, batch)
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
-    ) -> None:
+    def on_test_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:
         self.update(trainer, pl_module, trajectories(outputs))
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not trainer.sanity_checking:
             self.finish(trainer, pl_module, "val")
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         self.finish(trainer, pl_module, "test")
 
 
@@ -74,31 +75,31 @@ class TrajectoryMonitor(TrajectoryCallback, ABC, Generic[M]):
         self.metrics: dict[str, M] = {}
         self.values: dict[str, dict[str, float]] = {}
 
-    def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def prepare(self, trainer: Trainer, pl_module: FlowMatching) -> None:
         """What all rows share (references, extractors), before any of them is built."""
 
     @abstractmethod
     def build(self) -> M:
         """A fresh metric."""
 
-    def show(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def show(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
         """Sends what is no number to W&B; called on every process."""
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if stage != "predict":
             self.prepare(trainer, pl_module)
 
-    def begin(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def begin(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
         rows = pl_module.rows
         self.metrics = {
             name: self.build().to(pl_module.device) for name, row in rows.items() if self.floors or row.kind != "floor"
         }
 
-    def update(self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Trajectory]) -> None:
+    def update(self, trainer: Trainer, pl_module: FlowMatching, batch: dict[str, Trajectory]) -> None:
         for name, metric in self.metrics.items():
             metric.update(batch[name])
 
-    def finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def finish(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
         self.values = {name: metric.compute() | self.extra(name) for name, metric in self.metrics.items()}
         for name, values in self.values.items():
             finite = {f"{stage}/{name}/{key}": value for key, value in values.items() if value == value}
@@ -123,7 +124,7 @@ class PairedMonitor(TrajectoryMonitor[M]):
     def key(self) -> str:
         """The number that changes."""
 
-    def begin(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def begin(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
         super().begin(trainer, pl_module, stage)
         self.paired = {name for name, row in pl_module.rows.items() if row.kind != "floor"}
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 import wandb
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from torchvision.utils import make_grid
 
 from fm_lightning.callbacks.monitor import TrajectoryCallback
@@ -13,6 +15,9 @@ from fm_lightning.errors import UserError
 from fm_lightning.metrics import Reference, nearest
 from fm_lightning.tracking import log_media, wandb_loggers
 from fm_lightning.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from fm_lightning.module import FlowMatching
 
 
 class SampleGrid(TrajectoryCallback):
@@ -30,28 +35,30 @@ class SampleGrid(TrajectoryCallback):
         self.count = count
         self.samples: dict[str, torch.Tensor] = {}
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if stage != "predict":
             self.training_images = pl_module.data.reference()
             self.reference = Reference(self.training_images)
 
-    def begin(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def begin(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
         self.samples = {}
 
-    def update(self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Trajectory]) -> None:
+    def update(self, trainer: Trainer, pl_module: FlowMatching, batch: dict[str, Trajectory]) -> None:
         # Process 0 has the first seeds, in order.
         for name, trajectory in batch.items():
             kept = self.samples.get(name, trajectory.x1[:0].cpu())
             if len(kept) < self.count:
                 self.samples[name] = torch.cat([kept, trajectory.x1[: self.count - len(kept)].cpu()])
 
-    def finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def finish(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
         data = pl_module.data
         if any(wandb_loggers(trainer)) and len(data.shape) == 3:
             grids = {name: make_grid(data.to_uint8(x), nrow=8, pad_value=255) for name, x in self.samples.items()}
-            log_media(trainer, {f"{stage}/{n}/samples": wandb.Image(g.permute(1, 2, 0).numpy()) for n, g in grids.items()})
+            log_media(
+                trainer, {f"{stage}/{n}/samples": wandb.Image(g.permute(1, 2, 0).numpy()) for n, g in grids.items()}
+            )
 
-    def arrays(self, pl_module: LightningModule) -> dict[str, np.ndarray]:
+    def arrays(self, pl_module: FlowMatching) -> dict[str, np.ndarray]:
         """``samples/ROW`` and ``nearest/ROW`` ``[M, H, W, C]`` uint8 (points: ``[M, 2]``) and ``ratio/ROW`` ``[M]``."""
         out = {}
         for name, x in self.samples.items():
@@ -63,7 +70,7 @@ class SampleGrid(TrajectoryCallback):
         return out
 
 
-def visible(pl_module: LightningModule, x: torch.Tensor) -> np.ndarray:
+def visible(pl_module: FlowMatching, x: torch.Tensor) -> np.ndarray:
     """Samples as a figure wants them: images ``[M, H, W, C]`` uint8, points as they are."""
     if len(pl_module.data.shape) == 3:
         return pl_module.data.to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from fm_lightning.errors import UserError
@@ -29,7 +29,7 @@ class SampleWriter(BasePredictionWriter):
         self.overwrite = overwrite
 
     def write_on_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, prediction: Any, batch_indices: Any, *args: Any
+        self, trainer: Trainer, pl_module: Any, prediction: Any, batch_indices: Any, *args: Any
     ) -> None:
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, Any
 
 import torch
 import wandb
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from rich.console import Console
 from torchmetrics import MeanMetric
 
 from fm_lightning.callbacks.monitor import TrajectoryCallback
-from fm_lightning.comparison import BASE
 from fm_lightning.collect import collect, save
+from fm_lightning.comparison import BASE
 from fm_lightning.tracking import log_media, wandb_loggers
 from fm_lightning.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from fm_lightning.module import FlowMatching
 
 
 class ScheduleTable(TrajectoryCallback):
@@ -25,7 +29,7 @@ class ScheduleTable(TrajectoryCallback):
     ``arrays.npz`` and ``report.html`` into the run's directory and prints the table and its verdicts.
     """
 
-    def begin(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def begin(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
         self.started = time.time()
         self.nfe: dict[str, int] = {}
         self.squares = {
@@ -34,21 +38,21 @@ class ScheduleTable(TrajectoryCallback):
             if row.kind != "floor" and name != BASE
         }
 
-    def update(self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Trajectory]) -> None:
+    def update(self, trainer: Trainer, pl_module: FlowMatching, batch: dict[str, Trajectory]) -> None:
         self.nfe = {name: trajectory.nfe for name, trajectory in batch.items()}
         for name, metric in self.squares.items():
             square = (batch[name].x1 - batch[BASE].x1).square().flatten(1).mean(1)
             metric.update(square, torch.ones_like(square))
 
-    def finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def finish(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
         self.rms = {name: float(metric.compute().sqrt()) for name, metric in self.squares.items()}
         pl_module.log_dict({f"{stage}/{n}/rms_to_base": v for n, v in self.rms.items()}, add_dataloader_idx=False)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not trainer.sanity_checking:
             self._wandb(trainer, collect(trainer, pl_module, self, "val")[0], "val")
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         results, arrays = collect(trainer, pl_module, self, "test")  # every process takes part: metrics are gathered
         self._wandb(trainer, results, "test")
         if trainer.is_global_zero:

@@ -51,7 +51,9 @@ def _report(args: list[str]) -> None:
 
     try:
         if len(args) != 1:
-            raise UserError(f"report {' '.join(args)!r} given, expected one run directory; type fm-lightning report RUN_DIR")
+            raise UserError(
+                f"report {' '.join(args)!r} given, expected one run directory; type fm-lightning report RUN_DIR"
+            )
         from fm_lightning.report.page import write_report
 
         print(f"Report: {write_report(args[0])}")

@@ -6,7 +6,6 @@ import os
 import secrets
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,17 +30,17 @@ CSV = "fm_lightning.tracking.AppendingCSVLogger"
 class RunRecord(SaveConfigCallback):
     """Keeps the run's directory: configuration, run.json, and the configuration inside every checkpoint and logger."""
 
-    run: RunDirectory
+    directory: RunDirectory
     plain_config: dict[str, Any]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.is_global_zero and not self.already_saved:
-            if stage == "fit" or not (self.run.path / "config.yaml").exists():
-                self.run.path.mkdir(parents=True, exist_ok=True)
-                temporary = self.run.path / "config.yaml.tmp"
+            if stage == "fit" or not (self.directory.path / "config.yaml").exists():
+                self.directory.path.mkdir(parents=True, exist_ok=True)
+                temporary = self.directory.path / "config.yaml.tmp"
                 temporary.write_text(yaml.safe_dump(self.plain_config, sort_keys=False, allow_unicode=True))
-                os.replace(temporary, self.run.path / "config.yaml")
-            self.run.write(identity=identity(self.plain_config))
+                os.replace(temporary, self.directory.path / "config.yaml")
+            self.directory.write(identity=identity(self.plain_config))
             for logger in trainer.loggers:
                 logger.log_hyperparams(self.plain_config)
         self.already_saved = True
@@ -51,13 +50,13 @@ class RunRecord(SaveConfigCallback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            self.run.write(step=trainer.global_step)
+            self.directory.write(step=trainer.global_step)
 
 
 class CLI(LightningCLI):
     """``fm-lightning fit|validate|test|predict|run -c CONFIG``."""
 
-    run: RunDirectory
+    directory: RunDirectory
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -67,7 +66,9 @@ class CLI(LightningCLI):
         parser.add_argument("--name", type=str | None, default=None, help="the run's name and directory")
         parser.add_argument("--root", type=str, default="runs", help="directory of all runs")
         parser.add_argument("--again", action="store_true", help="move what the run left aside and start over")
-        parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; tiny networks are fastest on 1")
+        parser.add_argument(
+            "--threads", type=int | None, default=None, help="CPU threads; tiny networks are fastest on 1"
+        )
         parser.link_arguments("seed_everything", "model.base_seed", compute_fn=int)
         parser.link_arguments("seed_everything", "data.init_args.base_seed", compute_fn=int)
 
@@ -78,17 +79,17 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.run = RunDirectory(config.root, config.name)
+        self.directory = RunDirectory(config.root, config.name)
         self.plain_config = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_none=False))[
             self.subcommand
         ]
         if rank_zero_only.rank == 0:
             if config.again and self.subcommand in ("fit", "run", "test"):
-                moved = self.run.set_aside(self.subcommand)
+                moved = self.directory.set_aside(self.subcommand)
                 if moved:
                     print(f"Moved what was there to {moved}")
-            self.run.admit(self.subcommand, identity(self.plain_config), config.trainer.max_steps or -1)
-        config.trainer.default_root_dir = str(self.run.path)
+            self.directory.admit(self.subcommand, identity(self.plain_config), config.trainer.max_steps or -1)
+        config.trainer.default_root_dir = str(self.directory.path)
         scheduler = config.model.get("scheduler")
         if scheduler and scheduler.get("init_args", {}).get("total_steps", 0) is None:
             scheduler.init_args.total_steps = config.trainer.max_steps
@@ -101,25 +102,26 @@ class CLI(LightningCLI):
             if not isinstance(logger, Namespace):
                 continue
             if logger.class_path == CSV and not logger.init_args.get("save_dir"):
-                logger.init_args.save_dir = str(self.run.path)
+                logger.init_args.save_dir = str(self.directory.path)
             if logger.class_path == WANDB:
                 # The id is kept with the run, so that a resumed run goes on in the same place.
-                kept = self.run.record.get("wandb_id") or secrets.token_hex(4)
+                kept = self.directory.record.get("wandb_id") or secrets.token_hex(4)
                 if rank_zero_only.rank == 0:
-                    self.run.path.mkdir(parents=True, exist_ok=True)
+                    self.directory.path.mkdir(parents=True, exist_ok=True)
                     self.wandb_id = kept
                 logger.init_args.update(
-                    {"save_dir": str(self.run.path), "name": self.run.path.name, "id": kept}, only_unset=False
+                    {"save_dir": str(self.directory.path), "name": self.directory.path.name, "id": kept},
+                    only_unset=False,
                 )
 
     def _choose_checkpoint(self, config: Namespace) -> None:
         fresh = self.subcommand in ("fit", "run")
         given = config.get("ckpt_path")
-        if given is None and self.run.last.exists():
-            given = str(self.run.last)
+        if given is None and self.directory.last.exists():
+            given = str(self.directory.last)
         if given is None and not fresh:
             raise UserError(
-                f"no checkpoint in {self.run.path} to {self.subcommand}, expected {self.run.last}; type "
+                f"no checkpoint in {self.directory.path} to {self.subcommand}, expected {self.directory.last}; type "
                 f"`fm-lightning fit` with the same configuration first, or --ckpt_path FILE"
             )
         config.ckpt_path = given
@@ -133,7 +135,7 @@ class CLI(LightningCLI):
         self.trainer.run_config = self.plain_config
         for callback in self.trainer.callbacks:
             if isinstance(callback, RunRecord):
-                callback.run, callback.plain_config = self.run, self.plain_config
+                callback.directory, callback.plain_config = self.directory, self.plain_config
         if self.checkpoint is not None:
             check_fits(self.checkpoint["state_dict"], self.model, self.config[self.subcommand].ckpt_path)
             if self.subcommand in ("test", "validate"):
@@ -142,7 +144,12 @@ class CLI(LightningCLI):
 
 def main(args: list[str] | None = None) -> None:
     """Runs the command line; a ``UserError`` ends it with one line and status 2."""
-    for noise in (".*does not have many workers.*", ".*GPU available but not used.*", ".*litlogger.*", ".*isinstance.treespec.*"):
+    for noise in (
+        ".*does not have many workers.*",
+        ".*GPU available but not used.*",
+        ".*litlogger.*",
+        ".*isinstance.treespec.*",
+    ):
         warnings.filterwarnings("ignore", message=noise)
     try:
         CLI(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from rich.console import Console
 
 from fm_lightning.comparison import BASE, FLOORS, Row
@@ -24,13 +24,14 @@ from fm_lightning.tracking import AppendingCSVLogger, read_series
 
 if TYPE_CHECKING:
     from fm_lightning.callbacks import ScheduleTable
+    from fm_lightning.module import FlowMatching
 
 PACKAGES = ("fm-lightning", "torch", "lightning", "torchmetrics", "torch-fidelity", "numpy", "scipy", "scikit-learn")
 HISTORY = ("train/loss", "val/loss")
 
 
 def collect(
-    trainer: Trainer, pl_module: LightningModule, table: ScheduleTable, stage: str
+    trainer: Trainer, pl_module: FlowMatching, table: ScheduleTable, stage: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The results (schema 1) and the arrays behind the figures. Every process calls it; metrics are gathered.
 
@@ -76,7 +77,9 @@ def collect(
     by_name = {row["name"]: row for row in rows}
     quality = {"key": fid.key, "label": fid.extractor.label, "reference": fid.samples} if fid else None
     verdicts = [
-        verdict(row, [r for r in rows if r["of"] == row["name"] and r["vs_parent"]], by_name[BASE], fid.key if fid else "")
+        verdict(
+            row, [r for r in rows if r["of"] == row["name"] and r["vs_parent"]], by_name[BASE], fid.key if fid else ""
+        )
         for row in rows
         if row["kind"] == "schedule" and row["vs_base"]
     ]
@@ -153,7 +156,11 @@ def _describe(name: str, row: Row) -> str:
         return FLOORS[name]
     s = row.schedule
     grid = s.grid if isinstance(s.grid, str) else f"{len(s.grid)} given edges"
-    words = [f"gain {s.gain}" if s.gain else "no gain", f"{s.steps} {s.solver} steps", f"{grid} grid to t = {s.t_end:.6g}"]
+    words = [
+        f"gain {s.gain}" if s.gain else "no gain",
+        f"{s.steps} {s.solver} steps",
+        f"{grid} grid to t = {s.t_end:.6g}",
+    ]
     if s.told_time != "grid":
         words.append(f"told time: {s.told_time}")
     if s.x0_scale != 1:

@@ -31,7 +31,9 @@ class RunDirectory:
 
     def __init__(self, root: str, name: str | None) -> None:
         if not name or set(name) & set("/\\") or name.startswith("."):
-            raise UserError(f"name {name!r} given, expected a plain directory name for the run; type e.g. --name digits-1")
+            raise UserError(
+                f"name {name!r} given, expected a plain directory name for the run; type e.g. --name digits-1"
+            )
         self.path = Path(root) / name
 
     @property
@@ -72,7 +74,9 @@ class RunDirectory:
         record = self.record
         if not record:
             if self.path.exists() and any(self.path.iterdir()):
-                raise UserError(f"{self.path} holds files but no run, expected a new or empty directory; type another --name")
+                raise UserError(
+                    f"{self.path} holds files but no run, expected a new or empty directory; type another --name"
+                )
             return
         if difference := next(_differences(record["identity"], identity), None):
             key, there, here = difference

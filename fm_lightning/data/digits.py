@@ -13,6 +13,9 @@ import sklearn.datasets
 import torch
 from torch import Tensor
 
+from fm_lightning.data.base import FlowData, Split, pixels, unit_pixels
+from fm_lightning.errors import UserError
+
 COUNT = 1797
 TRAIN_POOL = 400
 
@@ -65,3 +68,39 @@ def split() -> DigitsSplit:
         classifier_train=order[~unseen],
         classifier_held_out=order[unseen],
     )
+
+
+class Digits(FlowData):
+    """Handwritten digits: trained on few enough to memorize them, compared with many.
+
+    Args:
+        n: training images, at most 400 (the first n of the training pool).
+        conditional: serve the digit as label.
+        kwargs: as for every datamodule.
+
+    Raises:
+        UserError: n out of range.
+    """
+
+    shape = (1, 8, 8)
+
+    def __init__(self, n: int = 100, conditional: bool = False, **kwargs: int) -> None:
+        super().__init__(**kwargs)
+        if not 1 <= n <= TRAIN_POOL:
+            raise UserError(f"n={n} given, expected 1 to {TRAIN_POOL} training digits; type --data.init_args.n 100")
+        self.n, self.conditional = n, conditional
+        self.num_classes = 10 if conditional else 0
+
+    def load(self) -> None:
+        images, labels = load_digits()
+        parts = split()
+        self.train_split, self.real_split, self.held_out_split = (
+            Split(images[index], labels[index] if self.conditional else None)
+            for index in (parts.train_pool[: self.n], parts.reference, parts.held_out)
+        )
+
+    def encode(self, x: Tensor) -> Tensor:
+        return unit_pixels(x)
+
+    def to_uint8(self, x: Tensor) -> Tensor:
+        return pixels(x)

@@ -58,4 +58,6 @@ def paired_mean_change(contributions: Tensor, value: float) -> Change:
 
 def _same_length(a: Tensor, b: Tensor) -> None:
     if len(a) != len(b) or len(a) == 0:
-        raise UserError(f"a paired change of {len(a)} and {len(b)} samples asked for, expected the same seeds on both sides")
+        raise UserError(
+            f"a paired change of {len(a)} and {len(b)} samples asked for, expected the same seeds on both sides"
+        )

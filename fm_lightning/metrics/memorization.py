@@ -73,7 +73,9 @@ class MemorizationRate(PerSeedMetric):
 
     def change(self, other: MemorizationRate) -> Change:
         """F_mem here minus F_mem there, over the same seeds, with the paired 95 % interval."""
-        return paired_share_change(self.per_seed()["ratio"] < self.threshold, other.per_seed()["ratio"] < self.threshold)
+        return paired_share_change(
+            self.per_seed()["ratio"] < self.threshold, other.per_seed()["ratio"] < self.threshold
+        )
 
     def escaped_same_nearest(self, base: MemorizationRate) -> float:
         """Of the samples that are copies under ``base`` and not here, the share with the same nearest training image.

@@ -97,9 +97,7 @@ def accuracy(net: DigitsClassifier, images: Tensor, labels: Tensor) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog=TRAINING, description="Train the digits classifier.")
-    parser.add_argument(
-        "--out", default=str(WEIGHTS), help="file for the weights (default: the package's own)"
-    )
+    parser.add_argument("--out", default=str(WEIGHTS), help="file for the weights (default: the package's own)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # so small a network is fastest on one, and sums keep their order
     pixels, labels = load_digits()

@@ -18,7 +18,7 @@ Interval = tuple[float, float, float]  # change, low, high
 
 
 def outcome(changes: Mapping[str, Interval]) -> str:
-    """"beats", "trades" or "explained" from the changes {measure: (schedule - control, low, high)}."""
+    """ "beats", "trades" or "explained" from the changes {measure: (schedule - control, low, high)}."""
     better = any(high < 0 for _, _, high in changes.values())
     worse = any(low > 0 for _, low, _ in changes.values())
     return ("trades" if worse else "beats") if better else "explained"
@@ -56,7 +56,11 @@ def verdict(row: Mapping[str, Any], controls: list[Mapping[str, Any]], base: Map
         if found["explained"]:
             end = "so no improvement can be claimed"
         elif against_base != "beats":
-            end = "so it is a trade against plain sampling, not an improvement" if against_base == "trades" else "so it is worse"
+            end = (
+                "so it is a trade against plain sampling, not an improvement"
+                if against_base == "trades"
+                else "so it is worse"
+            )
         elif found["trades"]:
             end = "so it improves on plain sampling but not on every control"
         else:
