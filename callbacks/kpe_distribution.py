@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import wandb
@@ -58,7 +58,7 @@ class KPEDistribution(TrajectoryMonitor[KineticPathEnergy]):
         arrays = self.arrays()
         if not any(wandb_loggers(trainer)):
             return
-        media = {
+        media: dict[str, Any] = {
             f"{stage}/{name}/kpe": wandb.Histogram(np_histogram=np.histogram(arrays[f"kpe/{name}"], bins=64))
             for name in self.metrics
         }

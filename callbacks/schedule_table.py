@@ -48,11 +48,11 @@ class ScheduleTable(TrajectoryCallback):
         self.rms = {name: float(metric.compute().sqrt()) for name, metric in self.squares.items()}
         pl_module.log_dict({f"{stage}/{n}/rms_to_base": v for n, v in self.rms.items()}, add_dataloader_idx=False)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.sanity_checking:
             self._wandb(trainer, collect(trainer, pl_module, self, "val")[0], "val")
 
-    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         results, arrays = collect(trainer, pl_module, self, "test")  # every process takes part: metrics are gathered
         self._wandb(trainer, results, "test")
         if trainer.is_global_zero:

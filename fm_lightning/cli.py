@@ -57,6 +57,8 @@ class CLI(LightningCLI):
     """``fm-lightning fit|validate|test|predict|run -c CONFIG``."""
 
     directory: RunDirectory
+    trainer: FlowTrainer
+    subcommand: str
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -83,7 +85,7 @@ class CLI(LightningCLI):
         self.plain_config = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_none=False))[
             self.subcommand
         ]
-        if rank_zero_only.rank == 0:
+        if _is_rank_zero():
             if config.again and self.subcommand in ("fit", "run", "test"):
                 moved = self.directory.set_aside(self.subcommand)
                 if moved:
@@ -93,10 +95,14 @@ class CLI(LightningCLI):
         scheduler = config.model.get("scheduler")
         if scheduler and scheduler.get("init_args", {}).get("total_steps", 0) is None:
             scheduler.init_args.total_steps = config.trainer.max_steps
-        self._place_loggers(config.trainer)
+        self._place_files(config.trainer)
         self._choose_checkpoint(config)
 
-    def _place_loggers(self, trainer: Namespace) -> None:
+    def _place_files(self, trainer: Namespace) -> None:
+        """Everything that a run leaves lies in its directory, unless the configuration says otherwise."""
+        for callback in trainer.callbacks or []:
+            if callback.class_path.endswith("ModelCheckpoint") and callback.init_args.dirpath is None:
+                callback.init_args.dirpath = str(self.directory.path / "checkpoints")
         loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
         for logger in loggers:
             if not isinstance(logger, Namespace):
@@ -106,7 +112,7 @@ class CLI(LightningCLI):
             if logger.class_path == WANDB:
                 # The id is kept with the run, so that a resumed run goes on in the same place.
                 kept = self.directory.record.get("wandb_id") or secrets.token_hex(4)
-                if rank_zero_only.rank == 0:
+                if _is_rank_zero():
                     self.directory.path.mkdir(parents=True, exist_ok=True)
                     self.wandb_id = kept
                 logger.init_args.update(
@@ -140,6 +146,10 @@ class CLI(LightningCLI):
             check_fits(self.checkpoint["state_dict"], self.model, self.config[self.subcommand].ckpt_path)
             if self.subcommand in ("test", "validate"):
                 self.trainer.tested_step = self.checkpoint["global_step"]
+
+
+def _is_rank_zero() -> bool:
+    return not getattr(rank_zero_only, "rank", 0)
 
 
 def main(args: list[str] | None = None) -> None:

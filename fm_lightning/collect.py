@@ -20,18 +20,20 @@ from lightning import Trainer
 from rich.console import Console
 
 from fm_lightning.comparison import BASE, FLOORS, Row
+from fm_lightning.metrics import Change
 from fm_lightning.tracking import AppendingCSVLogger, read_series
 
 if TYPE_CHECKING:
     from fm_lightning.callbacks import ScheduleTable
     from fm_lightning.module import FlowMatching
+    from fm_lightning.trainer import FlowTrainer
 
 PACKAGES = ("fm-lightning", "torch", "lightning", "torchmetrics", "torch-fidelity", "numpy", "scipy", "scikit-learn")
 HISTORY = ("train/loss", "val/loss")
 
 
 def collect(
-    trainer: Trainer, pl_module: FlowMatching, table: ScheduleTable, stage: str
+    trainer: FlowTrainer, pl_module: FlowMatching, table: ScheduleTable, stage: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The results (schema 1) and the arrays behind the figures. Every process calls it; metrics are gathered.
 
@@ -52,8 +54,8 @@ def collect(
     paired = [callback for callback in trainer.callbacks if isinstance(callback, PairedMonitor)]
     monitors = [callback for callback in trainer.callbacks if isinstance(callback, TrajectoryMonitor)]
 
-    def changes(name: str, other: str) -> dict[str, tuple[float, float, float]]:
-        return {m.key: tuple(change) for m in paired if (change := m.change(name, other)) is not None}
+    def changes(name: str, other: str) -> dict[str, Change]:
+        return {m.key: change for m in paired if (change := m.change(name, other)) is not None}
 
     rows = []
     for name, row in pl_module.rows.items():
@@ -94,9 +96,9 @@ def collect(
         "duration_s": time.time() - table.started,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "hardware": hardware(trainer),
-        "config": getattr(trainer, "run_config", {}),
+        "config": trainer.run_config,
         "seed": pl_module.base_seed,
-        "step": getattr(trainer, "tested_step", None) or trainer.global_step,
+        "step": trainer.tested_step or trainer.global_step,
         "samples": samples,
         "quality": quality,
         "space": data.space,
@@ -130,7 +132,7 @@ def save(run_dir: str | Path, results: dict[str, Any], arrays: dict[str, np.ndar
 
     run_dir = Path(run_dir)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     replace_file(run_dir / "arrays.npz", buffer.getvalue())
     replace_file(run_dir / "results.json", json.dumps(results, indent=1, ensure_ascii=False).encode())
     write_csv(results, run_dir / "results.csv")
@@ -181,5 +183,5 @@ def _history(trainer: Trainer) -> dict[str, Any]:
     return {}
 
 
-def _first(trainer: Trainer, kind: type) -> Any:
+def _first(trainer: FlowTrainer, kind: type) -> Any:
     return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)

@@ -10,7 +10,7 @@ Metrics are callbacks' business: they receive the trajectories from ``on_validat
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule
@@ -135,7 +135,7 @@ class FlowMatching(LightningModule):
         if world == 1 or not self.coupling.looks_at_batch:
             return self.coupling(x0[mine], batch.x)
         # Every rank solves the same assignment for the micro-batch of all ranks and keeps its own part.
-        x1 = self.all_gather(batch.x).flatten(0, 1)
+        x1 = cast(Tensor, self.all_gather(batch.x)).flatten(0, 1)
         begin = mine.start - self.global_rank * len(batch.x)
         coupled = self.coupling(x0[begin : begin + len(x1)], x1)
         return coupled[mine.start - begin : mine.stop - begin]
@@ -155,7 +155,8 @@ class FlowMatching(LightningModule):
             )
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:
+        every = getattr(self.trainer, "log_every_n_steps", 50)
+        if (batch_idx + 1) % every == 0:
             self._stop_if_not_finite()
 
     def on_validation_start(self) -> None:
@@ -171,6 +172,17 @@ class FlowMatching(LightningModule):
                     "good checkpoint is kept; lower the learning rate (--model.optimizer.init_args.lr)"
                 )
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        averaged = "current_model_state" in checkpoint
+        if averaged and self.trainer.state.fn == "fit":
+            from lightning.pytorch.callbacks import WeightAveraging
+
+            if not any(isinstance(callback, WeightAveraging) for callback in getattr(self.trainer, "callbacks", [])):
+                raise UserError(
+                    "the checkpoint holds averaged weights but no EMA callback is configured, expected one to go on training "
+                    "from the raw weights; add fm_lightning.callbacks.EMA to trainer.callbacks"
+                )
+
     # Validation, test and prediction
 
     def validation_step(
@@ -182,7 +194,7 @@ class FlowMatching(LightningModule):
         # run to run, and for any number of devices.
         x0 = noise(batch.positions.tolist(), batch.x.shape[1:], self.base_seed, HELD_OUT).to(self.device)
         t = ((batch.positions + 0.5) * _GOLDEN % 1).to(x0)
-        loss = self.loss(x0, batch.x, t, batch.y)[: batch.count]
+        loss = self.loss(x0, batch.x, t, batch.y)[: batch.valid]
         self.val_loss.update(loss, torch.ones_like(loss))
         return None
 
@@ -218,7 +230,7 @@ class FlowMatching(LightningModule):
 
     def _sample(self, batch: SeedBatch) -> dict[str, Trajectory]:
         x0, labels = self._start(batch.seeds)
-        return sample(self.rows, self.net, x0, labels, batch.seeds, self.base_seed, batch.count)
+        return sample(self.rows, self.net, x0, labels, batch.seeds, self.base_seed, batch.valid)
 
 
 __all__ = ["ClosedForm", "FlowMatching"]

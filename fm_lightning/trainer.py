@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning import LightningDataModule, LightningModule, Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 
 
 class FlowTrainer(Trainer):
@@ -17,6 +17,7 @@ class FlowTrainer(Trainer):
 
     run_config: dict[str, Any]
     tested_step: int | None = None
+    callbacks: list[Callback]
 
     def run(
         self,

@@ -2,7 +2,7 @@
 
 Lightning re-samples a DataLoader for several devices, repeats samples to even the ranks out, and shuffles differently for
 one device and two. These iterables do not: global batch k holds the same samples for any number of devices, and where
-ranks cannot be even every rank still runs the same number of batches, the rows beyond ``count`` being padding.
+ranks cannot be even every rank still runs the same number of batches, the rows beyond ``valid`` being padding.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class HeldOutBatch(NamedTuple):
     x: Tensor
     y: Tensor | None
     positions: Tensor  # [b] int64: place in the held-out set; the loss draws time and noise from it
-    count: int  # rows that are not padding
+    valid: int  # rows that are not padding
 
 
 class SeedBatch(NamedTuple):
     """Seeds to sample from."""
 
-    seeds: Tensor  # [b] int64, PADDING beyond `count`
-    count: int
+    seeds: Tensor  # [b] int64, PADDING beyond `valid`
+    valid: int
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class Toy2D(FlowData):
             raise UserError(f"toy {name!r} given, expected one of {', '.join(TOYS)}; type --data.init_args.name moons")
         if n < 1:
             raise UserError(f"n={n} given, expected at least 1 training point; type --data.init_args.n 2000")
-        self.name, self.n, self.conditional, self.data_seed = name, n, conditional, data_seed
+        self.toy, self.n, self.conditional, self.data_seed = name, n, conditional, data_seed
         self.num_classes = TOYS[name][1] if conditional else 0
 
     def load(self) -> None:
@@ -76,6 +76,6 @@ class Toy2D(FlowData):
         self.train_split, self.held_out_split, self.real_split = (self._draw(k, rng) for k in (self.n, 2000, 5000))
 
     def _draw(self, n: int, rng: np.random.Generator) -> Split:
-        points, label = TOYS[self.name][0](n, rng)
+        points, label = TOYS[self.toy][0](n, rng)
         y = torch.from_numpy(label.astype(np.int64)) if self.conditional else None
         return Split(torch.from_numpy(points.astype(np.float32)), y)

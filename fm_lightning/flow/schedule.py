@@ -5,6 +5,7 @@ KTS is a Schedule with a gain; its controls (``controls.py``) are other Schedule
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -71,7 +72,7 @@ class Schedule:
     def __post_init__(self) -> None:
         if not isinstance(self.grid, str):
             edges = tuple(float(t) for t in self.grid)
-            ascending = all(a < b for a, b in zip(edges, edges[1:]))
+            ascending = all(a < b for a, b in itertools.pairwise(edges))
             if len(edges) < 2 or not ascending or edges[0] != 0 or not edges[-1] <= 1:
                 raise UserError(
                     f"grid: {_shorten(edges)} given, expected at least two ascending times from 0 to at most 1; "
@@ -137,7 +138,7 @@ class Schedule:
         tableau = TABLEAUX[self.solver]
         edges = self.edges.tolist()
         shapes: list[tuple[float, float, Tableau]] = []
-        for t, end in zip(edges, edges[1:]):
+        for t, end in itertools.pairwise(edges):
             shapes.append((t, end, EULER if singular_end and end >= 1 and 1 in tableau.c else tableau))
         times = [_stage_times(t, end, use) for t, end, use in shapes]
         eta = iter(self.eta(torch.tensor([time for stages in times for time in stages], dtype=torch.float64)).tolist())
@@ -168,7 +169,7 @@ class Schedule:
             stages = TABLEAUX[self.solver]
             ends = edges.tolist()
             times = torch.tensor(
-                [_stage_times(a, b, stages) for a, b in zip(ends, ends[1:])], dtype=torch.float64
+                [_stage_times(a, b, stages) for a, b in itertools.pairwise(ends)], dtype=torch.float64
             ).flatten()
         eta = self.gain(times)
         if not (eta > 0).all():

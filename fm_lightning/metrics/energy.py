@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
 
 from fm_lightning.metrics.per_seed import PerSeedMetric
 from fm_lightning.trajectory import Trajectory
@@ -70,8 +71,4 @@ class KineticPathEnergy(PerSeedMetric):
     def profile(self) -> Tensor:
         """``[S]`` mean power (energy per unit of time) in each step, over all processes."""
         with self.sync_context():
-            return (self.power_sum / sum(len(s) for s in _as_list(self.seeds))).cpu()
-
-
-def _as_list(state: Tensor | list[Tensor]) -> list[Tensor]:
-    return [state] if isinstance(state, Tensor) else state
+            return (self.power_sum / len(dim_zero_cat(self.seeds))).cpu()

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fm_lightning.errors import UserError
+from fm_lightning.metrics.features import FeatureExtractor
 from fm_lightning.metrics.intervals import Change, paired_mean_change
 from fm_lightning.metrics.per_seed import PerSeedMetric
 from fm_lightning.trajectory import Trajectory
@@ -96,8 +97,9 @@ class FrechetDistance(PerSeedMetric):
     """
 
     columns = ("features",)
+    extractor: FeatureExtractor
 
-    def __init__(self, extractor: nn.Module, reference: Tensor | GaussianReference, **kwargs: Any) -> None:
+    def __init__(self, extractor: FeatureExtractor, reference: Tensor | GaussianReference, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # Kept out of the module tree: many metrics share one extractor, and none of them owns it.
         object.__setattr__(self, "extractor", extractor)

@@ -47,7 +47,7 @@ def paired_share_change(after: Tensor, before: Tensor) -> Change:
     b, c, m = gained + 0.5, lost + 0.5, n + 2
     centre = (b - c) / m
     half = _Z * math.sqrt(b + c - (b - c) ** 2 / m) / m
-    return Change((gained - lost) / n, centre - half, centre + half)
+    return Change((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half))
 
 
 def paired_mean_change(contributions: Tensor, value: float) -> Change:

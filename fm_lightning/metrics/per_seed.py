@@ -22,6 +22,7 @@ class PerSeedMetric(Metric):
     is_differentiable = False
     full_state_update = False
     columns: ClassVar[tuple[str, ...]] = ()
+    seeds: list[Tensor]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
