@@ -9,13 +9,14 @@ from lightning import Callback, Trainer
 
 from fm_lightning.comparison import BASE
 from fm_lightning.metrics import Change
-from fm_lightning.metrics.per_seed import PerSeedMetric
+from fm_lightning.metrics.per_seed import PairedMetric, PerSeedMetric
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from fm_lightning.module import FlowMatching
 
 M = TypeVar("M", bound=PerSeedMetric)
+P = TypeVar("P", bound=PairedMetric)
 
 
 def trajectories(outputs: Any) -> dict[str, Trajectory]:
@@ -112,7 +113,7 @@ class TrajectoryMonitor(TrajectoryCallback, ABC, Generic[M]):
         return {}
 
 
-class PairedMonitor(TrajectoryMonitor[M]):
+class PairedMonitor(TrajectoryMonitor[P]):
     """A monitor whose metric can also be compared seed by seed: ``metric.change(other)``.
 
     Logs besides, for each row but base and the floors, ``{key}_change`` from base with its 95 % interval

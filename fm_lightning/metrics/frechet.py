@@ -15,7 +15,7 @@ from torch import Tensor
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.features import FeatureExtractor
 from fm_lightning.metrics.intervals import Change, paired_mean_change
-from fm_lightning.metrics.per_seed import PerSeedMetric
+from fm_lightning.metrics.per_seed import PairedMetric
 from fm_lightning.trajectory import Trajectory
 
 
@@ -76,7 +76,7 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     return GaussianReference(mean2, cov2).distance(mean1, cov1)
 
 
-class FrechetDistance(PerSeedMetric):
+class FrechetDistance(PairedMetric):
     """Fréchet distance of samples to real images on the features of ``extractor``.
 
     ``compute`` returns ``{extractor.key: distance}``. One value carries no interval, because resampling biases it upwards;

@@ -10,14 +10,14 @@ from torch import Tensor
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.intervals import Change, paired_share_change, wilson
 from fm_lightning.metrics.neighbours import nearest
-from fm_lightning.metrics.per_seed import PerSeedMetric
+from fm_lightning.metrics.per_seed import PairedMetric
 from fm_lightning.metrics.reference import Reference
 from fm_lightning.trajectory import Trajectory
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
-class MemorizationRate(PerSeedMetric):
+class MemorizationRate(PairedMetric):
     """F_mem: the share of samples with ``d1 / d2 < threshold``, or ``d1 = 0``.
 
     ``d1`` and ``d2`` are the Euclidean distances to the nearest and the second nearest training image, in the model's own

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from fm_lightning.metrics.intervals import Change
 from fm_lightning.trajectory import Trajectory
 
 
@@ -60,3 +61,11 @@ class PerSeedMetric(Metric):
             with self.sync_context():
                 self._gathered = self.local()
         return self._gathered
+
+
+class PairedMetric(PerSeedMetric):
+    """A metric whose number can be compared between two schedules seed by seed."""
+
+    def change(self, other: Self) -> Change:
+        """The number here minus the number there, over the same seeds, with the paired 95 % interval."""
+        raise NotImplementedError
