@@ -1,0 +1,122 @@
+"""The rows that others are compared with, prepared once: norms, centre and the blocks in which they are read.
+
+    r = Reference(images)            # a tensor, or a numpy array, memory-mapped or not; nothing is copied
+    nearest(queries, r, k=2)         # as often as needed
+
+Rows are read one block at a time, so that the reference may be larger than the memory of the device.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fm_lightning.errors import UserError
+
+BUDGET = 256 * 2**20  # bytes
+LARGEST = 1e37  # squared norms above this would overflow float32 on the way to a distance
+
+
+class Reference:
+    """N rows of D numbers, read in blocks; the data stay where they are.
+
+    Args:
+        data: ``[N, ...]`` a tensor (float64, float32, bfloat16, float16 or integers, on any device), or a numpy
+            array, memory-mapped or not. Rows are flattened when they are read.
+        device: where the computation happens; default: where the data are.
+        budget: bytes that preparing may use beside the data and ``4 N`` bytes for the norms.
+
+    Attributes:
+        shift: ``[D]`` float32, subtracted from both sides before products are taken, or None. Distances do not
+            change, but the rounding errors of products grow with the norms, and far from the origin nothing of a
+            distance would be left.
+        norms: ``[N]`` float32, the squared norms of the shifted rows.
+
+    Raises:
+        UserError: no rows, rows without numbers, complex numbers, or a row that is not finite (it is named).
+    """
+
+    def __init__(self, data: Any, *, device: torch.device | str | None = None, budget: int = BUDGET) -> None:
+        self.data = data.detach() if isinstance(data, Tensor) else np.asanyarray(data)
+        check_shape("reference", self.data)
+        if not len(self.data):
+            raise UserError("the reference is empty: give at least one row to compare with")
+        self.shape = tuple(self.data.shape)
+        self.size = math.prod(self.shape[1:])
+        self.device = torch.device(device or (self.data.device if isinstance(data, Tensor) else "cpu"))
+        self.dtype = self.rows(0, 1).dtype
+        block = max_rows(budget, self.size * 32, "reference")
+        self.shift = self._find_shift(min(block, 4096))
+        norms = torch.empty(len(self), device=self.device)
+        for start in range(0, len(self), block):
+            rows = self.rows(start, start + block)
+            norms[start : start + block] = squared_norms("reference", self.centred(rows), start)
+        self.norms = norms
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """``[n, D]`` rows start to stop as they are stored, on the device."""
+        part = self.data[start:stop]
+        if not isinstance(part, Tensor):
+            # A tensor of torch's own, because a memory-mapped array may be read-only, which tensors cannot be.
+            copy = torch.empty(part.shape, dtype=torch.from_numpy(np.empty(0, part.dtype)).dtype)
+            copy.numpy()[...] = part
+            part = copy
+        return part.to(self.device).reshape(len(part), self.size)
+
+    def centred(self, rows: Tensor) -> Tensor:
+        """``[n, D]`` float32; float64 rows are shifted before they are rounded."""
+        return rows.float() if self.shift is None else (rows - self.shift).float()
+
+    @property
+    def copies(self) -> bool:
+        """Whether reading a block and shifting it takes memory of its own."""
+        stays = isinstance(self.data, Tensor) and self.data.is_contiguous() and self.data.device == self.device
+        return not (stays and self.dtype == torch.float32 and self.shift is None)
+
+    def _find_shift(self, count: int) -> Tensor | None:
+        step = -(-len(self) // count)
+        sample = self.data[::step]
+        if not isinstance(sample, Tensor):
+            sample = torch.from_numpy(np.array(sample))
+        sample = sample.reshape(len(sample), self.size).float()
+        mean = sample.mean(0)
+        # Rows off the origin only: shifting costs a copy of every block.
+        if not (sample - mean).square_().sum() < 0.5 * sample.square().sum():
+            return None
+        return mean.to(self.device)
+
+
+def check_shape(name: str, data: Tensor | np.ndarray) -> None:
+    """Raises UserError unless ``data`` is ``[N, ...]`` with real numbers in its rows."""
+    shape = list(data.shape)
+    if not shape or 0 in shape[1:]:
+        raise UserError(f"the {name} has shape {shape}: expected [rows, ...] with at least one number in a row")
+    if data.is_complex() if isinstance(data, Tensor) else data.dtype.kind not in "fiub":
+        raise UserError(f"the {name} has dtype {data.dtype}: expected real numbers")
+
+
+def squared_norms(name: str, rows: Tensor, start: int) -> Tensor:
+    """``[n]`` float32 from ``[n, D]`` float32; raises UserError that names the row which is not finite."""
+    few = rows.split(max(1, 2**17 // rows.shape[1]))  # float64 copies that stay in the cache
+    norms = torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=torch.float64).square_() for part in few])
+    bad = ~(norms <= LARGEST)
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        finite = bool(rows[row].isfinite().all())
+        what = "is too large for float32 squares: rescale the data" if finite else "holds NaN or infinity: remove it"
+        raise UserError(f"{name} row {start + row} {what}")
+    return norms.float()
+
+
+def max_rows(budget: int, cost: int, name: str) -> int:
+    """How many rows of ``cost`` bytes fit into the budget; raises UserError if none does."""
+    if budget < cost:
+        raise UserError(f"a block budget of {budget} bytes is too small for one {name} row: give at least {cost}")
+    return budget // cost
