@@ -59,7 +59,7 @@ def test_it_is_standard_normal():
 
 
 PAIRS = {
-    "next seed": (noise(range(0, 400), (64,), 0), noise(range(1, 401), (64,), 0)),
+    "next seed": (noise(range(400), (64,), 0), noise(range(1, 401), (64,), 0)),
     "next base seed": (noise(range(400), (64,), 0), noise(range(400), (64,), 1)),
     "seed and base seed exchanged": (noise([1] * 400, (64,), 2)[:1], noise([2], (64,), 1)),
     "other sign": (noise(range(1, 401), (64,), 0), noise([-s for s in range(1, 401)], (64,), 0)),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fm_lightning.flow import KTS, SSC, Constant, Schedule, integrate
+from fm_lightning.errors import NotFiniteError
+from fm_lightning.flow import KTS, SSC, Constant, Schedule, integrate, integrate_many
 
 FIXED = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}  # solver: order
 STAGES = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}
@@ -38,7 +41,9 @@ def half_square(x):
 @pytest.mark.parametrize("shape", [(4, 3), (1, 7), (2, 3, 5, 1)])
 def test_constant_velocity_costs_half_its_square(solver, grid, shape):
     c = start(shape, 1)
-    traj = integrate(lambda x, t, y=None: c.clone(), start(shape), Schedule(steps=7, solver=solver, grid=grid))
+    traj = integrate(
+        lambda x, t, y=None: c.clone(), start(shape), Schedule(steps=7, solver=solver, grid=grid)
+    )
     expected = half_square(c)
     torch.testing.assert_close(traj.kpe.double(), expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(traj.field_energy.double(), expected, rtol=1e-12, atol=0)
@@ -50,7 +55,9 @@ def test_constant_velocity_costs_half_its_square(solver, grid, shape):
 @pytest.mark.parametrize("solver", ALL)
 def test_constant_velocity_has_constant_power(solver):
     c = start((4, 3), 1)
-    traj = integrate(lambda x, t, y=None: c.clone(), start((4, 3)), Schedule(steps=6, solver=solver, grid="cosine"))
+    traj = integrate(
+        lambda x, t, y=None: c.clone(), start((4, 3)), Schedule(steps=6, solver=solver, grid="cosine")
+    )
     assert traj.energy.shape == (len(traj.times) - 1, 4)
     torch.testing.assert_close(traj.power.double(), half_square(c).expand_as(traj.power), rtol=1e-10, atol=0)
 
@@ -65,7 +72,9 @@ def test_the_norm_sums_over_every_dimension_and_is_no_mean():
 @pytest.mark.parametrize("t_end", [0.25, 0.959])
 def test_t_end_ends_the_integral(solver, t_end):
     c = start((4, 3), 1)
-    traj = integrate(lambda x, t, y=None: c.clone(), start((4, 3)), Schedule(steps=5, solver=solver, t_end=t_end))
+    traj = integrate(
+        lambda x, t, y=None: c.clone(), start((4, 3)), Schedule(steps=5, solver=solver, t_end=t_end)
+    )
     torch.testing.assert_close(traj.kpe.double(), t_end * half_square(c), rtol=1e-12, atol=0)
     torch.testing.assert_close(traj.displacement.double(), t_end**2 * half_square(c), rtol=1e-12, atol=0)
     torch.testing.assert_close(traj.x1, start((4, 3)) + t_end * c, rtol=1e-12, atol=1e-12)
@@ -128,16 +137,16 @@ def breathing():
     return (lambda x, t, y=None: torch.exp(col(t, x)) * c.expand_as(x)), {}, exact
 
 
-def swing():
-    """x' = cos(3 t) x: x = x0 exp(sin(3 t) / 3); the energy by a fine Simpson rule."""
+def growing():
+    """x' = (t + t^2) x: x = x0 exp(t^2 / 2 + t^3 / 3); the energy by a fine Simpson rule."""
     ts = np.linspace(0, 1, 20001)
-    f = np.cos(3 * ts) ** 2 * np.exp(2 * np.sin(3 * ts) / 3)
+    f = (ts + ts**2) ** 2 * np.exp(ts**2 + 2 * ts**3 / 3)
     simpson = (f[0] + f[-1] + 4 * f[1:-1:2].sum() + 2 * f[2:-1:2].sum()) / (3 * 20000)
 
     def exact(x0):
-        return x0 * math.exp(math.sin(3.0) / 3), half_square(x0) * simpson, None
+        return x0 * math.exp(5 / 6), half_square(x0) * simpson, None
 
-    return (lambda x, t, y=None: torch.cos(3 * col(t, x)) * x), {}, exact
+    return (lambda x, t, y=None: (col(t, x) + col(t, x) ** 2) * x), {}, exact
 
 
 def shaped_linear(a=0.8, s=0.6):
@@ -162,7 +171,7 @@ PROBLEMS = {
     "rotation": rotation,
     "rotation stopped": rotation_stopped,
     "breathing": breathing,
-    "swing": swing,
+    "growing": growing,
     "shaped": shaped_linear,
 }
 
@@ -178,9 +187,11 @@ def test_convergence_order_of_state_and_energy(problem, solver):
         traj = integrate(velocity, x0, Schedule(steps=steps, solver=solver, **settings_))
         errors["x1"].append(float((traj.x1 - x1).norm()))
         errors["energy"].append(float((traj.kpe.double() - energy).norm()))
-        errors["field"].append(float((traj.field_energy.double() - (energy if field is None else field)).norm()))
+        errors["field"].append(
+            float((traj.field_energy.double() - (energy if field is None else field)).norm())
+        )
     for name, err in errors.items():
-        orders = [math.log2(a / b) for a, b in zip(err, err[1:])]
+        orders = [math.log2(a / b) for a, b in itertools.pairwise(err)]
         assert orders[-1] == pytest.approx(FIXED[solver], abs=0.25), (name, err, orders)
 
 
@@ -232,7 +243,7 @@ def naive(x, edges, eta, solver):
     """One sample in float64: final state, energy per step, field energy."""
     c, a, b = TABLEAUS[solver]
     energies, field = [], 0.0
-    for t, t_next in zip(edges, edges[1:]):
+    for t, t_next in itertools.pairwise(edges):
         h = t_next - t
         ks, es = [], []
         for s in range(len(c)):
@@ -258,7 +269,9 @@ def eta_kts(alpha, beta, tau):
 
 @pytest.mark.parametrize("grid", ["uniform", "cosine"])
 @pytest.mark.parametrize("solver", FIXED)
-@pytest.mark.parametrize(("alpha", "beta", "tau"), [(0, 0, 0.6), (0.1, 0.02, 0.6), (0.0, 0.04, 0.33), (0.5, 0.0, 0.8)])
+@pytest.mark.parametrize(
+    ("alpha", "beta", "tau"), [(0, 0, 0.6), (0.1, 0.02, 0.6), (0.0, 0.04, 0.33), (0.5, 0.0, 0.8)]
+)
 def test_state_and_energy_per_step_equal_a_naive_loop(solver, grid, alpha, beta, tau):
     n = 13
     i = np.arange(n + 1)
@@ -271,14 +284,18 @@ def test_state_and_energy_per_step_equal_a_naive_loop(solver, grid, alpha, beta,
         np.testing.assert_allclose(traj.x1[row].numpy(), x1, rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(traj.energy[:, row].double().numpy(), energy, rtol=1e-9, atol=1e-12)
         assert float(traj.field_energy[row]) == pytest.approx(field, rel=1e-9)
-        assert float(traj.displacement[row]) == pytest.approx(0.5 * ((x1 - x0[row].numpy()) ** 2).sum(), rel=1e-9)
+        assert float(traj.displacement[row]) == pytest.approx(
+            0.5 * ((x1 - x0[row].numpy()) ** 2).sum(), rel=1e-9
+        )
 
 
 def test_euler_energy_is_the_sum_in_the_paper():
     """sum_i dt_i * 1/2 ||eta_i v_i||^2, written out; float32 state."""
     weights = torch.from_numpy(np.random.default_rng(3).standard_normal((6, 6))).float() / 3
     x0 = start((5, 6), 2, torch.float32)
-    traj = integrate(lambda x, t, y=None: torch.tanh(x @ weights) + t[:, None], x0, Schedule(KTS(0.2, 0.03), steps=20))
+    traj = integrate(
+        lambda x, t, y=None: torch.tanh(x @ weights) + t[:, None], x0, Schedule(KTS(0.2, 0.03), steps=20)
+    )
     x, total, field = x0.double(), 0.0, 0.0
     for i in range(20):
         t, dt = i / 20, 1 / 20
@@ -335,11 +352,15 @@ def test_energy_and_diagnostics_have_the_documented_types(solver):
     split=st.floats(-0.1, 1.1),
     grid=st.sampled_from(["uniform", "cosine"]),
 )
-def test_early_and_late_make_the_whole_and_excess_is_not_negative(solver, steps, alpha, beta, tau, split, grid):
+def test_early_and_late_make_the_whole_and_excess_is_not_negative(
+    solver, steps, alpha, beta, tau, split, grid
+):
     x0 = start((3, 3))
     traj = integrate(field_torch, x0, Schedule(KTS(alpha, beta, tau), steps=steps, solver=solver, grid=grid))
     torch.testing.assert_close(traj.early(split) + traj.late(split), traj.kpe, rtol=1e-12, atol=0)
-    early = sum((traj.energy[i] for i in range(steps) if float(traj.times[i]) < split), torch.zeros(3).double())
+    early = sum(
+        (traj.energy[i] for i in range(steps) if float(traj.times[i]) < split), torch.zeros(3).double()
+    )
     torch.testing.assert_close(traj.early(split), early, rtol=1e-12, atol=1e-15)
     # Jensen, exactly in the discrete sum: all weights of these four tableaus are non-negative and sum to 1.
     assert (traj.excess >= -1e-12 * traj.kpe).all()
@@ -354,7 +375,7 @@ def test_rotation_has_excess_and_a_straight_line_has_none():
     torch.testing.assert_close(turned.excess, (math.pi**2 - 4) * half_square(x0), rtol=1e-6, atol=0)
 
 
-# ---------------------------------------------------------------- the calls that the network and the probe see
+# ---------------------------------------------------------------- what the network and the probe see
 
 
 class Recorder:
@@ -393,7 +414,7 @@ def test_dopri5_never_asks_beyond_the_end(steps, t_end):
     """An adaptive solver that steps over the end and interpolates would ask the field at t > 1."""
     net = Recorder()
     integrate(net, start((3, 2)), Schedule(steps=steps, solver="dopri5", t_end=t_end))
-    assert 0 <= min(float(t.min()) for t in net.t)
+    assert min(float(t.min()) for t in net.t) >= 0
     assert max(float(t.max()) for t in net.t) <= t_end
 
 
@@ -422,7 +443,9 @@ def test_labels_and_seeds_are_passed_through(solver):
 
 def test_labels_condition_the_field():
     labels = torch.tensor([0, 1, 5])
-    traj = integrate(lambda x, t, y=None: y[:, None].to(x).expand_as(x), torch.zeros(3, 2).double(), labels=labels)
+    traj = integrate(
+        lambda x, t, y=None: y[:, None].to(x).expand_as(x), torch.zeros(3, 2).double(), labels=labels
+    )
     torch.testing.assert_close(traj.x1[:, 0], torch.tensor([0.0, 1.0, 5.0]).double())
     torch.testing.assert_close(traj.kpe.double(), torch.tensor([0.0, 1.0, 25.0]).double())
 
@@ -435,7 +458,9 @@ def test_probe_sees_every_step_from_its_left_edge(solver, gain):
         field_torch,
         x0,
         Schedule(gain, steps=6, solver=solver),
-        probe=lambda i, t, x, v: seen.append((i, float(torch.as_tensor(t).flatten()[0]), x.clone(), v.clone())),
+        probe=lambda i, t, x, v: seen.append(
+            (i, float(torch.as_tensor(t).flatten()[0]), x.clone(), v.clone())
+        ),
     )
     assert [i for i, *_ in seen] == list(range(6))
     assert [t for _, t, *_ in seen] == pytest.approx([i / 6 for i in range(6)], abs=1e-7)
@@ -458,3 +483,56 @@ def test_no_gradient_graph_is_kept():
     traj = integrate(lambda x, t, y=None: x @ weight, start((3, 3), dtype=torch.float32), Schedule(steps=3))
     assert not traj.x1.requires_grad
     assert not traj.energy.requires_grad
+
+
+# ---------------------------------------------------------------- what is not finite
+
+
+@pytest.mark.parametrize("solver", FIXED)
+def test_a_field_that_breaks_is_reported_with_step_time_and_schedule(solver):
+    def breaks(x, t, y=None):
+        return torch.where((t >= 0.5).reshape(-1, 1), torch.full_like(x, float("nan")), x)
+
+    with pytest.raises(NotFiniteError) as caught:
+        integrate_many(breaks, start((3, 2)), {"mine": Schedule(steps=10, solver=solver)})
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "mine" in message
+    first = 5 if solver in ("euler", "midpoint") else 4  # Heun and RK4 look at the right edge too
+    assert re.search(rf"\bstep {first}\b", message), message
+    assert f"{first / 10}" in message
+
+
+def test_one_broken_sample_is_enough():
+    def breaks(x, t, y=None):
+        v = torch.ones_like(x)
+        v[1, 0] = float("inf")
+        return v
+
+    with pytest.raises(NotFiniteError, match="1 of 3"):
+        integrate(breaks, start((3, 2)), Schedule(steps=2))
+
+
+@pytest.mark.parametrize("broken", ["nan", "inf", "late", "explodes"])
+def test_a_broken_field_is_reported_by_dopri5_too(broken):
+    def velocity(x, t, y=None):
+        if broken == "explodes":
+            return x * x  # infinite at t = 1 / 3
+        bad = torch.full_like(x, float("inf" if broken == "inf" else "nan"))
+        return torch.where((t >= 0.5).reshape(-1, 1), bad, x) if broken == "late" else bad
+
+    with pytest.raises(NotFiniteError) as caught:
+        integrate_many(velocity, torch.full((3, 2), 3.0), {"mine": Schedule(steps=4, solver="dopri5")})
+    assert "mine" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("solver", ALL)
+def test_a_rank_without_samples_gets_an_empty_trajectory(solver):
+    none = torch.zeros(0, dtype=torch.int64)
+    traj = integrate(
+        lambda x, t, y=None: x, torch.ones(0, 2), Schedule(steps=4, solver=solver), labels=none, seeds=none
+    )
+    assert traj.x1.shape == (0, 2)
+    assert traj.energy.shape == (4, 0)
+    assert traj.kpe.shape == traj.field_energy.shape == traj.excess.shape == (0,)

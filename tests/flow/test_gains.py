@@ -62,7 +62,9 @@ def test_kts_forms(launch, landing, rate, tau):
 def test_kts_defaults():
     times = np.linspace(0, 1, 21)
     np.testing.assert_allclose(at(KTS(), *times).numpy(), [eta_scalar(t) for t in times], rtol=1e-13)
-    assert at(KTS(), 0.0, 0.6, 1.0).tolist() == pytest.approx([1.01, 1.0, 1 - 0.01 * (math.e**3 - 1)], rel=1e-12)
+    assert at(KTS(), 0.0, 0.6, 1.0).tolist() == pytest.approx(
+        [1.01, 1.0, 1 - 0.01 * (math.e**3 - 1)], rel=1e-12
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -113,7 +115,9 @@ def test_composition_multiplies():
     want = [eta_scalar(t, 0.2, 0.02) * (1 + 0.1 * (1 - t)) * 0.9 for t in times]
     np.testing.assert_allclose(got, want, rtol=1e-13)
     traj = run(KTS(0.2, 0.02) * Constant(0.9), steps=10)
-    np.testing.assert_allclose(traj.gain.numpy(), [0.9 * eta_scalar(i / 10, 0.2, 0.02) for i in range(10)], rtol=1e-13)
+    np.testing.assert_allclose(
+        traj.gain.numpy(), [0.9 * eta_scalar(i / 10, 0.2, 0.02) for i in range(10)], rtol=1e-13
+    )
 
 
 # ---------------------------------------------------------------- the split falls on the right side
@@ -150,8 +154,8 @@ def test_the_gain_of_the_trajectory_is_the_gain_at_each_left_edge():
 
 
 def total(gain, steps):
-    dt = 1 / steps
-    return sum(float(at(gain, i * dt)) * dt for i in range(steps))
+    """int eta dt by the midpoint rule."""
+    return float(gain((torch.arange(steps, dtype=torch.float64) + 0.5) / steps).mean())
 
 
 def test_the_total_gain_is_short_of_one():
@@ -285,6 +289,28 @@ def test_unknown_forms_are_refused(kwargs):
     assert "\n" not in message
     for form in LAUNCH:
         assert form in message
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "steps"),
+    [
+        ({"alpha": math.nan}, 1),
+        ({"alpha": math.nan}, 100),
+        ({"beta": math.nan}, 100),
+        ({"rate": math.inf}, 100),
+        ({"rate": 1000.0}, 100),
+    ],
+)
+def test_gains_out_of_all_range_are_refused_in_one_line(kwargs, steps):
+    with pytest.raises(UserError) as caught:
+        run(KTS(**kwargs), steps=steps, solver="midpoint")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, math.nan])
+def test_a_rate_that_is_not_positive_is_refused(rate):
+    with pytest.raises(UserError, match="rate"):
+        run(KTS(rate=rate))
 
 
 def test_gains_are_values():

@@ -49,7 +49,7 @@ def compare(many, schedules, x0, *, exact=True, velocity=None, **kwargs):
             if exact:
                 assert torch.equal(a, b), (name, field, float((a - b).abs().max()))
             else:
-                torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5, msg=lambda m: f"{name} {field}: {m}")
+                torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5, msg=f"{name} {field}")
         assert got.nfe == alone.nfe, name
         for field in ("labels", "seeds"):
             a, b = getattr(got, field), getattr(alone, field)
@@ -127,8 +127,8 @@ def rows_per_sample(schedules, x0=None):
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_five_by_five_grid_of_kts_costs_half(batch):
-    """Euler 100, tau 0.6: step 0 is one evaluation for all; steps 1 to 60 one per alpha (the gain at tau is 1 for
-    every beta, so that step 61 still starts from one state per alpha); steps 62 to 99 one each:
+    """Euler 100, tau 0.6: step 0 is one evaluation for all; steps 1 to 60 one per alpha; the gain at tau is 1
+    for every beta, so that step 61 still starts from one state per alpha; steps 62 to 99 one each:
     1 + 61 * 5 + 38 * 25 = 1256 of 2500."""
     levels = [0.005, 0.01, 0.02, 0.03, 0.04]
     schedules = {f"{a}/{b}": Schedule(KTS(a, b)) for a, b in itertools.product(levels, levels)}
@@ -157,17 +157,25 @@ def test_equal_schedules_cost_one(solver):
 
 def test_landings_share_the_launch_and_the_first_evaluation_after_the_fork():
     schedules = {str(b): Schedule(KTS(0.1, b), steps=10) for b in (0.01, 0.02, 0.03)}
-    # Edges 0 .. 0.6 have one gain for all: 7 evaluations; the state at 0.7 is still common: 8; then 2 steps alone.
+    # Edges 0 .. 0.6 have one gain for all: 7 evaluations; at 0.7 the state is common too: 8; then 2 alone.
     used, separate, _ = rows_per_sample(schedules)
     assert separate == 30
     assert used <= 8 + 2 * 3
 
 
-def test_a_shorter_grid_of_the_same_edges_is_a_prefix():
+@pytest.mark.parametrize("solver", ["euler", "midpoint", "heun", "rk4"])
+def test_a_shorter_grid_of_the_same_edges_is_a_prefix(solver):
     grid = torch.arange(11, dtype=torch.float64) / 10
-    schedules = {"all": Schedule(steps=10, grid=grid), "named": Schedule(steps=10)}
-    used, separate, _ = rows_per_sample(schedules)
-    assert (used, separate) == (10, 20)
+    schedules = {
+        "half": Schedule(grid=grid[:6], solver=solver),
+        "all": Schedule(steps=10, grid=grid, solver=solver),
+        "named": Schedule(steps=10, solver=solver),
+        "one step": Schedule(grid=grid[:2], solver=solver),
+    }
+    used, separate, many = rows_per_sample(schedules)
+    stages = many["one step"].nfe
+    assert (used, separate) == (10 * stages, 26 * stages)
+    compare(many, schedules, start())
 
 
 def test_what_differs_at_the_start_shares_nothing():
@@ -202,10 +210,7 @@ def test_one_schedule_is_integrate():
 
 def test_no_schedules_is_no_work():
     net = Counting()
-    try:
-        assert integrate_many(net, start(), {}) == {}
-    except UserError:
-        pass
+    assert integrate_many(net, start(), {}) == {}
     assert net.calls == 0
 
 
@@ -235,14 +240,8 @@ def test_a_real_network_agrees_to_rounding(batch):
 def test_bad_schedules_are_refused_before_any_work():
     net = Counting()
     with pytest.raises(UserError) as caught:
-        integrate_many(net, start(), {"good": Schedule(steps=5), "too far": Schedule(KTS(0.0, 0.2), steps=50)})
+        integrate_many(
+            net, start(), {"good": Schedule(steps=5), "too far": Schedule(KTS(0.0, 0.2), steps=50)}
+        )
     assert net.calls == 0
     assert "\n" not in str(caught.value)
-
-
-def test_results_do_not_share_memory():
-    """Two equal schedules give two results; changing one leaves the other."""
-    many = integrate_many(Counting(), start(), {"a": Schedule(steps=3), "b": Schedule(Constant(1.0), steps=3)})
-    before = many["b"].x1.clone()
-    many["a"].x1.add_(1.0)
-    assert torch.equal(many["b"].x1, before)

@@ -101,7 +101,9 @@ def test_a_grid_of_ones_own(solver, dtype):
 @pytest.mark.parametrize("solver", ["euler", "midpoint", "heun", "rk4"])
 def test_a_grid_of_ones_own_can_be_the_uniform_one(solver):
     named, _ = run(steps=8, solver=solver, gain=KTS(0.3, 0.02))
-    given_, _ = run(steps=8, solver=solver, gain=KTS(0.3, 0.02), grid=torch.arange(9, dtype=torch.float64) / 8)
+    given_, _ = run(
+        steps=8, solver=solver, gain=KTS(0.3, 0.02), grid=torch.arange(9, dtype=torch.float64) / 8
+    )
     assert torch.equal(named.x1, given_.x1)
     assert torch.equal(named.energy, given_.energy)
 
@@ -236,7 +238,10 @@ def test_told_time_reaches_a_float32_network_as_float(told):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    steps=st.integers(1, 40), alpha=st.floats(0, 1), beta=st.floats(0, 0.052), tau=st.sampled_from([0.2, 0.6, 0.75])
+    steps=st.integers(1, 40),
+    alpha=st.floats(0, 1),
+    beta=st.floats(0, 0.052),
+    tau=st.sampled_from([0.2, 0.6, 0.75]),
 )
 def test_kts_is_euler_steps_of_length_gain_times_dt_at_the_clock(steps, alpha, beta, tau):
     traj, net = run(gain=KTS(alpha, beta, tau), steps=steps)
@@ -310,10 +315,12 @@ def test_end_noise_scales():
     torch.testing.assert_close(3 * (small.x1 - plain.x1), large.x1 - plain.x1, rtol=1e-6, atol=1e-7)
 
 
-def test_end_noise_without_seeds_is_refused():
-    """Noise that no seed owns would make a comparison unpaired."""
-    with pytest.raises(UserError, match="seeds"):
-        run(end_noise=0.1)
+def test_end_noise_without_seeds_counts_the_rows():
+    x0 = start((10, 4))
+    silent, _ = run(x0, steps=2, end_noise=0.1)
+    counted, _ = run(x0, seeds=torch.arange(10), steps=2, end_noise=0.1)
+    assert torch.equal(silent.x1, counted.x1)
+    assert silent.seeds is None
 
 
 # ---------------------------------------------------------------- matched controls
@@ -358,9 +365,12 @@ def test_the_early_stop_is_plain_and_stops_at_the_total(name):
     if total > 1:
         assert "early_stop" not in controls
         return
-    traj, net = integrate(net := Recorder(), start(), controls["early_stop"]), net
+    traj = integrate(net := Recorder(), start(), controls["early_stop"])
     assert (traj.gain == 1).all()
-    np.testing.assert_allclose(traj.times.numpy(), total * np.arange(schedule.steps + 1) / schedule.steps, rtol=1e-9)
+    edges = np.concatenate(
+        [[0], dt.cumsum()]
+    )  # the schedule's own kind of grid: only the end may differ from base
+    np.testing.assert_allclose(traj.times.numpy(), total * edges, rtol=1e-9, atol=1e-12)
     assert net.told == pytest.approx(traj.times[:-1].tolist(), abs=1e-12)
     assert traj.nfe == schedule.steps
 
