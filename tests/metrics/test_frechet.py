@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fm_lightning.metrics import FrechetDistance, frechet_distance
+from fm_lightning.errors import UserError
+from fm_lightning.metrics import FrechetDistance, GaussianReference, frechet_distance
 from fm_lightning.trajectory import Trajectory
 
 
@@ -91,6 +92,8 @@ def test_symmetry():
 class Features(torch.nn.Module):
     """A fixed map from samples [B, 4] to features [B, D]."""
 
+    key = "fd_test"
+
     def __init__(self, d, seed=0):
         super().__init__()
         self.register_buffer(
@@ -102,11 +105,7 @@ class Features(torch.nn.Module):
 
 
 def value(metric):
-    got = metric.compute()
-    if isinstance(got, dict):
-        singles = [v for v in got.values() if torch.as_tensor(v).numel() == 1]
-        got = singles[0]
-    return float(got)
+    return float(metric.compute()["fd_test"])
 
 
 def fit(features):
@@ -174,3 +173,132 @@ def test_no_weights_in_the_state_dict():
     metric = FrechetDistance(net, net(torch.randn(50, 4)))
     metric.update(trajectory(torch.randn(10, 4)))
     assert not metric.state_dict()
+
+
+# ---------------------------------------------------------------- paired differences
+
+
+class Raw(torch.nn.Module):
+    key = "fd_test"
+
+    def forward(self, x):
+        return x.flatten(1)
+
+
+D = 3
+REAL = torch.from_numpy(
+    np.random.default_rng(99).standard_normal((4000, D)) * np.array([1.0, 0.5, 2.0])
+).float()
+
+
+def two_schedules(seeds, rng):
+    """Two samplers of the same noise: one a bit too narrow and shifted, one a bit noisier."""
+    z = rng.standard_normal((seeds, D)) * np.array([1.0, 0.5, 2.0])
+    first = 0.9 * z + np.array([0.1, 0.0, 0.1])
+    return torch.from_numpy(first).float(), torch.from_numpy(
+        first + 0.25 * rng.standard_normal(z.shape)
+    ).float()
+
+
+def measured(x, order=None):
+    metric = FrechetDistance(Raw(), REAL)
+    rows = torch.arange(len(x)) if order is None else order
+    for part in rows.split(100):
+        t = trajectory(x[part])
+        metric.update(Trajectory(**{**vars(t), "seeds": part}))
+    return metric
+
+
+def test_the_change_is_the_difference_of_the_two_values():
+    first, second = two_schedules(300, np.random.default_rng(0))
+    a, b = measured(first), measured(second)
+    change = b.change(a)
+    assert change.value == pytest.approx(value(b) - value(a), rel=1e-9)
+    assert change.low < change.value < change.high
+    back = a.change(b)
+    assert (back.value, back.low, back.high) == pytest.approx(
+        (-change.value, -change.high, -change.low), rel=1e-9
+    )
+    same = a.change(measured(first))
+    assert (same.value, same.low, same.high) == pytest.approx((0.0, 0.0, 0.0), abs=1e-9)
+
+
+def test_pairs_are_found_by_seed_and_not_by_order():
+    first, second = two_schedules(300, np.random.default_rng(0))
+    order = torch.from_numpy(np.random.default_rng(1).permutation(300))
+    straight, mixed = (
+        measured(second).change(measured(first)),
+        measured(second, order).change(measured(first)),
+    )
+    assert tuple(mixed) == pytest.approx(tuple(straight), rel=1e-7)
+
+
+def test_the_paired_interval_covers_and_has_the_right_width():
+    """Independent blocks of seeds: differences spread as each block's interval says, which covers their mean."""
+    rng = np.random.default_rng(5)
+    changes = []
+    for _ in range(250):
+        first, second = two_schedules(300, rng)
+        changes.append(measured(second).change(measured(first)))
+    values = np.array([c.value for c in changes])
+    truth = values.mean()
+    spread = np.mean([c.high - c.low for c in changes]) / 2 / 1.96
+    assert spread == pytest.approx(values.std(ddof=1), rel=0.15)
+    covered = np.mean([c.low <= truth <= c.high for c in changes])
+    assert 0.91 <= covered <= 0.985  # 0.95 +- 2.8 standard errors
+
+
+def test_the_paired_interval_agrees_with_a_bootstrap():
+    n = 400
+    first, second = two_schedules(n, np.random.default_rng(7))
+    change = measured(second).change(measured(first))
+    mu, cov = fit(REAL)
+    rng = np.random.default_rng(8)
+    boot = []
+    for _ in range(300):
+        rows = torch.from_numpy(rng.integers(n, size=n))
+        boot.append(
+            reference_distance(*fit(second[rows]), mu, cov) - reference_distance(*fit(first[rows]), mu, cov)
+        )
+    assert (change.high - change.low) / 2 == pytest.approx(1.96 * np.std(boot, ddof=1), rel=0.15)
+
+
+@pytest.mark.parametrize(("n", "d"), [(500, 3), (500, 1), (300, 16)])
+def test_influence_is_the_derivative_with_respect_to_a_sample_s_weight(n, d):
+    """Raising the weight of one row by a little changes the distance by that much times its influence."""
+    rng = np.random.default_rng(n + d)
+    features = rng.standard_normal((n, d)) * np.linspace(0.5, 1.5, d) + 0.2
+    real = gaussian(d, 5, d + 2)
+    got = (
+        GaussianReference(*(torch.from_numpy(a) for a in real)).influence(torch.from_numpy(features)).numpy()
+    )
+
+    def distance(weights):
+        w = weights / weights.sum()
+        mean = w @ features
+        cov = (features - mean).T @ ((features - mean) * w[:, None])
+        return reference_distance(mean, cov, *real)
+
+    slopes, h = [], 1e-4
+    for i in range(40):
+        up, down = np.ones(n), np.ones(n)
+        up[i] += h
+        down[i] -= h
+        slopes.append(n * (distance(up) - distance(down)) / (2 * h))
+    # n against n - 1 in the covariance leaves a difference of order 1 / n.
+    np.testing.assert_allclose(got[:40], slopes, rtol=0.02, atol=0.02 * np.abs(got).max())
+
+
+@pytest.mark.parametrize("shift", [0, 1000])
+def test_unlike_seeds_cannot_be_paired(shift):
+    """Fewer of them, or as many others: the difference would not be paired."""
+    first, second = two_schedules(60, np.random.default_rng(0))
+    other = FrechetDistance(Raw(), REAL)
+    other.update(trajectory(second if shift else second[:50], shift))
+    with pytest.raises(UserError):
+        other.change(measured(first))
+
+
+def test_one_sample_has_no_covariance():
+    with pytest.raises(UserError):
+        measured(torch.zeros(1, D)).compute()

@@ -209,3 +209,64 @@ def test_nothing_of_the_reference_goes_into_a_state_dict():
     metric = MemorizationRate(torch.randn(10, 3))
     metric.update(trajectory(torch.randn(4, 3)))
     assert not metric.state_dict()
+
+
+# ---------------------------------------------------------------- two schedules over the same seeds
+
+
+def pair(n=80, seed=0):
+    rng = np.random.default_rng(seed)
+    reference = torch.from_numpy(rng.standard_normal((30, 6))).float()
+    before = mixture(n, reference, rng)
+    after = before + 0.4 * torch.from_numpy(rng.standard_normal(before.shape)).float()
+    return reference, before, after
+
+
+def updated(reference, samples, order=None, shift=0):
+    metric = MemorizationRate(reference)
+    rows = torch.arange(len(samples)) if order is None else order
+    for part in rows.split(17):
+        metric.update(trajectory(samples[part], part + shift))
+    return metric
+
+
+def test_the_change_is_paired_by_seed():
+    reference, before, after = pair()
+    was, now = brute(before, reference)[0], brute(after, reference)[0]
+    order = torch.from_numpy(np.random.default_rng(3).permutation(80))
+    change = updated(reference, after, order).change(updated(reference, before))
+    assert change.value == pytest.approx(now.mean() - was.mean())
+    assert change == updated(reference, after).change(updated(reference, before))
+    assert change.low < change.value < change.high
+
+
+def test_escaped_copies_and_their_images_by_brute_force():
+    reference, before, after = pair()
+    was, now = brute(before, reference)[0], brute(after, reference)[0]
+    nearest = [[int(((x - reference).double() ** 2).sum(1).argmin()) for x in s] for s in (before, after)]
+    escaped = [i for i in range(80) if was[i] and not now[i]]
+    assert len(escaped) >= 5
+    same = np.mean([nearest[0][i] == nearest[1][i] for i in escaped])
+    order = torch.from_numpy(np.random.default_rng(3).permutation(80))
+    got = updated(reference, after, order).escaped_same_nearest(updated(reference, before))
+    assert got == pytest.approx(same)
+
+
+def test_the_most_copied_images_by_brute_force():
+    reference, before, _ = pair()
+    was = brute(before, reference)[0]
+    nearest = [int(((x - reference).double() ** 2).sum(1).argmin()) for x in before]
+    counts = np.bincount([n for n, copied in zip(nearest, was) if copied], minlength=30)
+    index, count = updated(reference, before).most_copied(4)
+    assert count.tolist() == sorted(counts, reverse=True)[:4]
+    assert [counts[i] for i in index.tolist()] == count.tolist()
+
+
+@pytest.mark.parametrize("shift", [0, 1000])
+def test_unlike_seeds_cannot_be_paired(shift):
+    reference, before, after = pair()
+    other = updated(reference, after if shift else after[:50], shift=shift)
+    with pytest.raises(UserError):
+        other.change(updated(reference, before))
+    with pytest.raises(UserError):
+        other.escaped_same_nearest(updated(reference, before))
