@@ -234,7 +234,7 @@ def test_pairs_are_found_by_seed_and_not_by_order():
 
 
 def test_the_paired_interval_covers_and_has_the_right_width():
-    """Independent blocks of seeds: differences spread as each block's interval says, which covers their mean."""
+    """Blocks of seeds: differences spread as each block's interval says, which covers their mean."""
     rng = np.random.default_rng(5)
     changes = []
     for _ in range(250):
