@@ -44,8 +44,12 @@ def matched_controls(schedule: Schedule, *, distance: float | None = None) -> di
     controls = {}
     edges = schedule.edges
     eta = schedule.eta(edges[:-1]) if schedule.solver == "dopri5" else None
-    advance = torch.diff(edges) * eta if eta is not None else torch.tensor([s.advance for s in schedule.plan()])
-    clock = torch.cat([torch.zeros(1, dtype=torch.float64), advance.to(torch.float64).cumsum(0)])
+    advance = (
+        torch.diff(edges) * eta
+        if eta is not None
+        else torch.tensor([s.advance for s in schedule.plan()], dtype=torch.float64)
+    )
+    clock = torch.cat([torch.zeros(1, dtype=torch.float64), advance.cumsum(0)])
     if (advance > 0).all():  # a gain that reverses has no clock of its own
         clock = clock / clock[-1] * schedule.t_end
         clock[-1] = schedule.t_end

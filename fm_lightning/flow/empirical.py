@@ -48,7 +48,7 @@ class EmpiricalVelocity(nn.Module):
         m = state.new_full((len(x), 1), -torch.inf)
         total = torch.zeros_like(m)
         mean = torch.zeros_like(state)
-        for points, half in zip(self.data.split(self.block), self.half_squares.split(self.block)):
+        for points, half in zip(self.data.double().split(self.block), self.half_squares.double().split(self.block)):
             exponent = (t * (state @ points.T) - t.square() * half) / (1 - t).square()
             new_m = torch.maximum(m, exponent.amax(1, keepdim=True))
             w = torch.exp(exponent - new_m)

@@ -117,8 +117,11 @@ class KTS(Gain):
         for half, given, forms in (("launch", self.launch, _LAUNCH), ("landing", self.landing, _LANDING)):
             if given not in forms:
                 raise UserError(f"KTS: {half}={given!r} given, expected one of {', '.join(forms)}; type e.g. 'linear'")
-        if not self.rate > 0:
-            raise UserError(f"KTS: rate={self.rate:g} given, expected a positive number; type e.g. 3.0")
+        if not 0 < self.rate <= 100:  # exp(rate) must stay finite
+            raise UserError(f"KTS: rate={self.rate:g} given, expected above 0 and at most 100; type e.g. 3.0")
+        for name, value in (("alpha", self.alpha), ("beta", self.beta)):
+            if not math.isfinite(value):
+                raise UserError(f"KTS: {name}={value:g} given, expected a finite number; type e.g. 0.01")
 
     def __str__(self) -> str:
         text = f"KTS α={self.alpha:g} β={self.beta:g}"

@@ -30,7 +30,7 @@ def cosine(steps: int) -> Tensor:
 
 def shifted(steps: int, shift: float = 3.0) -> Tensor:
     """``[steps + 1]`` edges of Stable Diffusion 3's shifted grid; ``shift = 1`` is uniform."""
-    if not shift > 0:
+    if not 0 < shift < float("inf"):
         raise UserError(f"grid: shift={shift:g} given, expected a positive number; type e.g. grid='shifted:3'")
     noise_level = 1 - uniform(steps)
     return 1 - shift * noise_level / (1 + (shift - 1) * noise_level)

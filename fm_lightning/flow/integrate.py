@@ -105,7 +105,7 @@ def _integrate(
                     f"solver='dopri5' given for {type(velocity).__name__}, which does not exist at t = 1 where dopri5 "
                     "evaluates it, expected a solver with fixed steps; type solver='euler'"
                 )
-            finished[name] = dopri5(velocity, x0 * schedule.x0_scale, schedule, labels)
+            finished[name] = dopri5(velocity, x0 * schedule.x0_scale, schedule, labels, name or "base")
 
     starts: dict[float, list[str]] = {}
     for name in plans:

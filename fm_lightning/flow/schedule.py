@@ -49,7 +49,8 @@ class Schedule:
         grid: "uniform", "cosine", "shifted:S", or the edges themselves, ascending from 0 to at most 1 (they then decide
             ``steps`` and ``t_end``).
         t_end: where sampling stops, in (0, 1]; named grids are scaled to end there.
-        told_time: "grid" tells the network the grid's time; "displacement" tells it the sum of ``eta dt`` so far;
+        told_time: "grid" tells the network the grid's time; "displacement" tells it the sum of ``eta dt`` so far,
+            which passes 1 where the gain's mean does;
             "floor999" tells it ``int(999 t) / 999`` as the paper's release does.
         x0_scale: factor on the initial noise.
         end_noise: standard deviation of independent noise added to the finished sample. Energies do not count it.
@@ -71,7 +72,10 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not isinstance(self.grid, str):
-            edges = tuple(float(t) for t in self.grid)
+            try:
+                edges = tuple(float(t) for t in self.grid)
+            except (TypeError, ValueError, RuntimeError):  # not a sequence, or not of numbers
+                edges = ()
             ascending = all(a < b for a, b in itertools.pairwise(edges))
             if len(edges) < 2 or not ascending or edges[0] != 0 or not edges[-1] <= 1:
                 raise UserError(
@@ -87,8 +91,8 @@ class Schedule:
             object.__setattr__(self, "grid", edges)
             object.__setattr__(self, "steps", len(edges) - 1)
             object.__setattr__(self, "t_end", edges[-1])
-        if self.steps < 1:
-            raise UserError(f"steps={self.steps} given, expected at least 1; type e.g. steps=100")
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise UserError(f"steps={self.steps} given, expected a whole number of at least 1; type e.g. steps=100")
         if not 0 < self.t_end <= 1:
             raise UserError(f"t_end={self.t_end:g} given, expected above 0 and at most 1; type e.g. t_end=1.0")
         for name, given, allowed in (
@@ -149,13 +153,15 @@ class Schedule:
             if self.told_time == "displacement":
                 told = [travelled + (end - t) * sum(a * g for a, g in zip(row, gains)) for row in use.a]
             else:
-                told = [self._tell(time) for time in stages]
+                told = [self.tell(time) for time in stages]
             steps.append(Step(t, end - t, use, gains, tuple(told)))
             travelled += steps[-1].advance
         return steps
 
-    def _tell(self, t: float) -> float:
-        return int(999 * t) / 999 if self.told_time == "floor999" else t
+    def tell(self, t: float) -> float:
+        """The time that the network is told at ``t`` ("displacement" needs the steps before, see ``plan``)."""
+        # A product like 999 * (7 / 111) falls a rounding error short of its whole number.
+        return math.floor(999 * t + 1e-9) / 999 if self.told_time == "floor999" else t
 
     def _check_gain(self) -> None:
         if self.gain is None or self.allow_reverse:

@@ -123,6 +123,7 @@ class FrechetDistance(PairedMetric):
 
     def change(self, other: FrechetDistance) -> Change:
         """Distance here minus distance there, over the same seeds, with the paired 95 % interval."""
+        self.same_seeds(other)
         (here, contributions), (there, others) = self._influence(), other._influence()
         return paired_mean_change(contributions - others, here - there)
 

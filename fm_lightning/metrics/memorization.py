@@ -73,16 +73,15 @@ class MemorizationRate(PairedMetric):
 
     def change(self, other: MemorizationRate) -> Change:
         """F_mem here minus F_mem there, over the same seeds, with the paired 95 % interval."""
-        return paired_share_change(
-            self.per_seed()["ratio"] < self.threshold, other.per_seed()["ratio"] < self.threshold
-        )
+        here, there = self.same_seeds(other)
+        return paired_share_change(here["ratio"] < self.threshold, there["ratio"] < self.threshold)
 
     def escaped_same_nearest(self, base: MemorizationRate) -> float:
         """Of the samples that are copies under ``base`` and not here, the share with the same nearest training image.
 
         Near 1, the schedule moved copies away from their images without making other images of them. NaN if none escaped.
         """
-        here, there = self.per_seed(), base.per_seed()
+        here, there = self.same_seeds(base)
         escaped = (there["ratio"] < self.threshold) & (here["ratio"] >= self.threshold)
         same = (here["nearest"] == there["nearest"])[escaped]
         return float(same.double().mean()) if len(same) else float("nan")

@@ -55,7 +55,9 @@ def nearest(queries: Tensor, reference: Reference | Any, k: int, *, budget: int 
     reference = reference if isinstance(reference, Reference) else Reference(reference, budget=budget)
     check_match(queries, reference)
     if not 1 <= k <= len(reference):
-        raise UserError(f"k = {k} neighbours of a reference of {len(reference)} rows: give k from 1 to {len(reference)}")
+        raise UserError(
+            f"k = {k} neighbours of a reference of {len(reference)} rows: give k from 1 to {len(reference)}"
+        )
     tile = _Tile(reference, len(queries), k, budget)
     distances = torch.empty(len(queries), k, device=queries.device)
     indices = torch.empty(len(queries), k, device=queries.device, dtype=torch.int64)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.intervals import Change
 from fm_lightning.trajectory import Trajectory
 
@@ -48,6 +49,8 @@ class PerSeedMetric(Metric):
 
     def local(self) -> dict[str, Tensor]:
         """The columns as they stand here (in ``compute``: those of all processes), ascending in the seed."""
+        if not len(self.seeds) or not len(dim_zero_cat(self.seeds)):
+            raise UserError(f"{type(self).__name__} of no samples asked for, expected at least one; update it first")
         found = {name: dim_zero_cat(getattr(self, name)) for name in ("seeds", *self.columns)}
         order = found["seeds"].argsort(stable=True)
         return {name: values[order].cpu() for name, values in found.items()}
@@ -62,6 +65,20 @@ class PerSeedMetric(Metric):
                 self._gathered = self.local()
         return self._gathered
 
+    def same_seeds(self, other: PerSeedMetric) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """``per_seed`` of both, row by row from the same seed.
+
+        Raises:
+            UserError: the two did not see the same seeds.
+        """
+        here, there = self.per_seed(), other.per_seed()
+        if not torch.equal(here["seeds"], there["seeds"]):
+            raise UserError(
+                f"a paired change between different seeds asked for ({_span(here)} and {_span(there)}), expected the same "
+                "on both sides; sample both schedules from the same seeds"
+            )
+        return here, there
+
 
 class PairedMetric(PerSeedMetric):
     """A metric whose number can be compared between two schedules seed by seed."""
@@ -69,3 +86,8 @@ class PairedMetric(PerSeedMetric):
     def change(self, other: Self) -> Change:
         """The number here minus the number there, over the same seeds, with the paired 95 % interval."""
         raise NotImplementedError
+
+
+def _span(rows: dict[str, Tensor]) -> str:
+    seeds = rows["seeds"]
+    return f"{len(seeds)} from {int(seeds[0])} to {int(seeds[-1])}"

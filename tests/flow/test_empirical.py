@@ -17,9 +17,7 @@ def brute(data, x, t):
     data = np.asarray(data, dtype=np.float64)
     flat = data.reshape(len(data), -1)
     out = []
-    for row, time in zip(
-        np.asarray(x, dtype=np.float64).reshape(len(x), -1), np.asarray(t, dtype=np.float64)
-    ):
+    for row, time in zip(np.asarray(x, dtype=np.float64).reshape(len(x), -1), np.asarray(t, dtype=np.float64)):
         logits = np.array([-((row - time * p) ** 2).sum() / (2 * (1 - time) ** 2) for p in flat])
         w = np.exp(logits - logits.max())
         w /= w.sum()
@@ -126,9 +124,7 @@ def test_rows_do_not_know_each_other():
     field = EmpiricalVelocity(data)
     whole = field(x, times)
     for i in range(5):
-        torch.testing.assert_close(
-            field(x[i : i + 1], times[i : i + 1]), whole[i : i + 1], rtol=1e-9, atol=1e-9
-        )
+        torch.testing.assert_close(field(x[i : i + 1], times[i : i + 1]), whole[i : i + 1], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -216,9 +212,7 @@ def test_with_a_gain_it_stops_short_and_integrate_many_agrees(solver):
 
 def test_dopri5_comes_close():
     data = draw((10, 3))
-    traj = integrate(
-        EmpiricalVelocity(data), draw((6, 3), 1), Schedule(steps=20, solver="dopri5", t_end=0.99)
-    )
+    traj = integrate(EmpiricalVelocity(data), draw((6, 3), 1), Schedule(steps=20, solver="dopri5", t_end=0.99))
     assert torch.isfinite(traj.x1).all()
     distance = (traj.x1[:, None] - data[None]).norm(dim=2).min(1).values
     # at t = 0.99 what is left of the noise is 0.01 |x0 - x_i|

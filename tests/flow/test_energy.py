@@ -41,9 +41,7 @@ def half_square(x):
 @pytest.mark.parametrize("shape", [(4, 3), (1, 7), (2, 3, 5, 1)])
 def test_constant_velocity_costs_half_its_square(solver, grid, shape):
     c = start(shape, 1)
-    traj = integrate(
-        lambda x, t, y=None: c.clone(), start(shape), Schedule(steps=7, solver=solver, grid=grid)
-    )
+    traj = integrate(lambda x, t, y=None: c.clone(), start(shape), Schedule(steps=7, solver=solver, grid=grid))
     expected = half_square(c)
     torch.testing.assert_close(traj.kpe.double(), expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(traj.field_energy.double(), expected, rtol=1e-12, atol=0)
@@ -55,9 +53,7 @@ def test_constant_velocity_costs_half_its_square(solver, grid, shape):
 @pytest.mark.parametrize("solver", ALL)
 def test_constant_velocity_has_constant_power(solver):
     c = start((4, 3), 1)
-    traj = integrate(
-        lambda x, t, y=None: c.clone(), start((4, 3)), Schedule(steps=6, solver=solver, grid="cosine")
-    )
+    traj = integrate(lambda x, t, y=None: c.clone(), start((4, 3)), Schedule(steps=6, solver=solver, grid="cosine"))
     assert traj.energy.shape == (len(traj.times) - 1, 4)
     torch.testing.assert_close(traj.power.double(), half_square(c).expand_as(traj.power), rtol=1e-10, atol=0)
 
@@ -72,9 +68,7 @@ def test_the_norm_sums_over_every_dimension_and_is_no_mean():
 @pytest.mark.parametrize("t_end", [0.25, 0.959])
 def test_t_end_ends_the_integral(solver, t_end):
     c = start((4, 3), 1)
-    traj = integrate(
-        lambda x, t, y=None: c.clone(), start((4, 3)), Schedule(steps=5, solver=solver, t_end=t_end)
-    )
+    traj = integrate(lambda x, t, y=None: c.clone(), start((4, 3)), Schedule(steps=5, solver=solver, t_end=t_end))
     torch.testing.assert_close(traj.kpe.double(), t_end * half_square(c), rtol=1e-12, atol=0)
     torch.testing.assert_close(traj.displacement.double(), t_end**2 * half_square(c), rtol=1e-12, atol=0)
     torch.testing.assert_close(traj.x1, start((4, 3)) + t_end * c, rtol=1e-12, atol=1e-12)
@@ -83,9 +77,7 @@ def test_t_end_ends_the_integral(solver, t_end):
 @pytest.mark.parametrize("solver", ALL)
 def test_a_constant_gain_squares_in_the_energy_and_not_in_the_field_energy(solver):
     c, g = start((4, 3), 1), 0.7
-    traj = integrate(
-        lambda x, t, y=None: c.clone(), start((4, 3)), Schedule(gain=Constant(g), steps=5, solver=solver)
-    )
+    traj = integrate(lambda x, t, y=None: c.clone(), start((4, 3)), Schedule(gain=Constant(g), steps=5, solver=solver))
     torch.testing.assert_close(traj.kpe.double(), g**2 * half_square(c), rtol=1e-12, atol=0)
     torch.testing.assert_close(traj.field_energy.double(), half_square(c), rtol=1e-12, atol=0)
     torch.testing.assert_close(traj.displacement.double(), g**2 * half_square(c), rtol=1e-12, atol=0)
@@ -187,9 +179,7 @@ def test_convergence_order_of_state_and_energy(problem, solver):
         traj = integrate(velocity, x0, Schedule(steps=steps, solver=solver, **settings_))
         errors["x1"].append(float((traj.x1 - x1).norm()))
         errors["energy"].append(float((traj.kpe.double() - energy).norm()))
-        errors["field"].append(
-            float((traj.field_energy.double() - (energy if field is None else field)).norm())
-        )
+        errors["field"].append(float((traj.field_energy.double() - (energy if field is None else field)).norm()))
     for name, err in errors.items():
         orders = [math.log2(a / b) for a, b in itertools.pairwise(err)]
         assert orders[-1] == pytest.approx(FIXED[solver], abs=0.25), (name, err, orders)
@@ -203,9 +193,7 @@ def test_dopri5_is_close_to_exact(problem):
     traj = integrate(velocity, x0, Schedule(steps=10, solver="dopri5", **settings_))
     torch.testing.assert_close(traj.x1, x1, rtol=2e-4, atol=2e-4)
     torch.testing.assert_close(traj.kpe.double(), energy, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(
-        traj.field_energy.double(), energy if field is None else field, rtol=1e-3, atol=1e-4
-    )
+    torch.testing.assert_close(traj.field_energy.double(), energy if field is None else field, rtol=1e-3, atol=1e-4)
     assert traj.energy.shape == (len(traj.times) - 1, 3)
     assert (traj.energy > 0).all()
 
@@ -269,9 +257,7 @@ def eta_kts(alpha, beta, tau):
 
 @pytest.mark.parametrize("grid", ["uniform", "cosine"])
 @pytest.mark.parametrize("solver", FIXED)
-@pytest.mark.parametrize(
-    ("alpha", "beta", "tau"), [(0, 0, 0.6), (0.1, 0.02, 0.6), (0.0, 0.04, 0.33), (0.5, 0.0, 0.8)]
-)
+@pytest.mark.parametrize(("alpha", "beta", "tau"), [(0, 0, 0.6), (0.1, 0.02, 0.6), (0.0, 0.04, 0.33), (0.5, 0.0, 0.8)])
 def test_state_and_energy_per_step_equal_a_naive_loop(solver, grid, alpha, beta, tau):
     n = 13
     i = np.arange(n + 1)
@@ -284,18 +270,14 @@ def test_state_and_energy_per_step_equal_a_naive_loop(solver, grid, alpha, beta,
         np.testing.assert_allclose(traj.x1[row].numpy(), x1, rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(traj.energy[:, row].double().numpy(), energy, rtol=1e-9, atol=1e-12)
         assert float(traj.field_energy[row]) == pytest.approx(field, rel=1e-9)
-        assert float(traj.displacement[row]) == pytest.approx(
-            0.5 * ((x1 - x0[row].numpy()) ** 2).sum(), rel=1e-9
-        )
+        assert float(traj.displacement[row]) == pytest.approx(0.5 * ((x1 - x0[row].numpy()) ** 2).sum(), rel=1e-9)
 
 
 def test_euler_energy_is_the_sum_in_the_paper():
     """sum_i dt_i * 1/2 ||eta_i v_i||^2, written out; float32 state."""
     weights = torch.from_numpy(np.random.default_rng(3).standard_normal((6, 6))).float() / 3
     x0 = start((5, 6), 2, torch.float32)
-    traj = integrate(
-        lambda x, t, y=None: torch.tanh(x @ weights) + t[:, None], x0, Schedule(KTS(0.2, 0.03), steps=20)
-    )
+    traj = integrate(lambda x, t, y=None: torch.tanh(x @ weights) + t[:, None], x0, Schedule(KTS(0.2, 0.03), steps=20))
     x, total, field = x0.double(), 0.0, 0.0
     for i in range(20):
         t, dt = i / 20, 1 / 20
@@ -352,15 +334,11 @@ def test_energy_and_diagnostics_have_the_documented_types(solver):
     split=st.floats(-0.1, 1.1),
     grid=st.sampled_from(["uniform", "cosine"]),
 )
-def test_early_and_late_make_the_whole_and_excess_is_not_negative(
-    solver, steps, alpha, beta, tau, split, grid
-):
+def test_early_and_late_make_the_whole_and_excess_is_not_negative(solver, steps, alpha, beta, tau, split, grid):
     x0 = start((3, 3))
     traj = integrate(field_torch, x0, Schedule(KTS(alpha, beta, tau), steps=steps, solver=solver, grid=grid))
     torch.testing.assert_close(traj.early(split) + traj.late(split), traj.kpe, rtol=1e-12, atol=0)
-    early = sum(
-        (traj.energy[i] for i in range(steps) if float(traj.times[i]) < split), torch.zeros(3).double()
-    )
+    early = sum((traj.energy[i] for i in range(steps) if float(traj.times[i]) < split), torch.zeros(3).double())
     torch.testing.assert_close(traj.early(split), early, rtol=1e-12, atol=1e-15)
     # Jensen, exactly in the discrete sum: all weights of these four tableaus are non-negative and sum to 1.
     assert (traj.excess >= -1e-12 * traj.kpe).all()
@@ -443,9 +421,7 @@ def test_labels_and_seeds_are_passed_through(solver):
 
 def test_labels_condition_the_field():
     labels = torch.tensor([0, 1, 5])
-    traj = integrate(
-        lambda x, t, y=None: y[:, None].to(x).expand_as(x), torch.zeros(3, 2).double(), labels=labels
-    )
+    traj = integrate(lambda x, t, y=None: y[:, None].to(x).expand_as(x), torch.zeros(3, 2).double(), labels=labels)
     torch.testing.assert_close(traj.x1[:, 0], torch.tensor([0.0, 1.0, 5.0]).double())
     torch.testing.assert_close(traj.kpe.double(), torch.tensor([0.0, 1.0, 25.0]).double())
 
@@ -458,9 +434,7 @@ def test_probe_sees_every_step_from_its_left_edge(solver, gain):
         field_torch,
         x0,
         Schedule(gain, steps=6, solver=solver),
-        probe=lambda i, t, x, v: seen.append(
-            (i, float(torch.as_tensor(t).flatten()[0]), x.clone(), v.clone())
-        ),
+        probe=lambda i, t, x, v: seen.append((i, float(torch.as_tensor(t).flatten()[0]), x.clone(), v.clone())),
     )
     assert [i for i, *_ in seen] == list(range(6))
     assert [t for _, t, *_ in seen] == pytest.approx([i / 6 for i in range(6)], abs=1e-7)

@@ -62,9 +62,7 @@ def test_kts_forms(launch, landing, rate, tau):
 def test_kts_defaults():
     times = np.linspace(0, 1, 21)
     np.testing.assert_allclose(at(KTS(), *times).numpy(), [eta_scalar(t) for t in times], rtol=1e-13)
-    assert at(KTS(), 0.0, 0.6, 1.0).tolist() == pytest.approx(
-        [1.01, 1.0, 1 - 0.01 * (math.e**3 - 1)], rel=1e-12
-    )
+    assert at(KTS(), 0.0, 0.6, 1.0).tolist() == pytest.approx([1.01, 1.0, 1 - 0.01 * (math.e**3 - 1)], rel=1e-12)
 
 
 @settings(max_examples=150, deadline=None)
@@ -115,9 +113,7 @@ def test_composition_multiplies():
     want = [eta_scalar(t, 0.2, 0.02) * (1 + 0.1 * (1 - t)) * 0.9 for t in times]
     np.testing.assert_allclose(got, want, rtol=1e-13)
     traj = run(KTS(0.2, 0.02) * Constant(0.9), steps=10)
-    np.testing.assert_allclose(
-        traj.gain.numpy(), [0.9 * eta_scalar(i / 10, 0.2, 0.02) for i in range(10)], rtol=1e-13
-    )
+    np.testing.assert_allclose(traj.gain.numpy(), [0.9 * eta_scalar(i / 10, 0.2, 0.02) for i in range(10)], rtol=1e-13)
 
 
 # ---------------------------------------------------------------- the split falls on the right side

@@ -240,8 +240,6 @@ def test_a_real_network_agrees_to_rounding(batch):
 def test_bad_schedules_are_refused_before_any_work():
     net = Counting()
     with pytest.raises(UserError) as caught:
-        integrate_many(
-            net, start(), {"good": Schedule(steps=5), "too far": Schedule(KTS(0.0, 0.2), steps=50)}
-        )
+        integrate_many(net, start(), {"good": Schedule(steps=5), "too far": Schedule(KTS(0.0, 0.2), steps=50)})
     assert net.calls == 0
     assert "\n" not in str(caught.value)

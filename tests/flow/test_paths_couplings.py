@@ -32,9 +32,7 @@ def test_bridge_and_target_by_element(shape, sigma):
     assert xt.shape == ut.shape == x1.shape
     for i in range(shape[0]):
         ti = float(t[i])
-        np.testing.assert_allclose(
-            xt[i], (1 - (1 - sigma) * ti) * x0[i].numpy() + ti * x1[i].numpy(), rtol=1e-12
-        )
+        np.testing.assert_allclose(xt[i], (1 - (1 - sigma) * ti) * x0[i].numpy() + ti * x1[i].numpy(), rtol=1e-12)
         np.testing.assert_allclose(ut[i], x1[i].numpy() - (1 - sigma) * x0[i].numpy(), rtol=1e-12, atol=1e-14)
 
 
@@ -137,6 +135,4 @@ def test_optimal_transport_with_equal_points():
     x1 = draw((4, 2), 2)[[0, 1, 1, 1]]
     out = OptimalTransport()(x0, x1)
     assert sorted(map(tuple, out.tolist())) == sorted(map(tuple, x0.tolist()))
-    assert cost(out, x1) == pytest.approx(
-        min(cost(x0[list(p)], x1) for p in itertools.permutations(range(4)))
-    )
+    assert cost(out, x1) == pytest.approx(min(cost(x0[list(p)], x1) for p in itertools.permutations(range(4))))

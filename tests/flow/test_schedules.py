@@ -101,9 +101,7 @@ def test_a_grid_of_ones_own(solver, dtype):
 @pytest.mark.parametrize("solver", ["euler", "midpoint", "heun", "rk4"])
 def test_a_grid_of_ones_own_can_be_the_uniform_one(solver):
     named, _ = run(steps=8, solver=solver, gain=KTS(0.3, 0.02))
-    given_, _ = run(
-        steps=8, solver=solver, gain=KTS(0.3, 0.02), grid=torch.arange(9, dtype=torch.float64) / 8
-    )
+    given_, _ = run(steps=8, solver=solver, gain=KTS(0.3, 0.02), grid=torch.arange(9, dtype=torch.float64) / 8)
     assert torch.equal(named.x1, given_.x1)
     assert torch.equal(named.energy, given_.energy)
 
@@ -367,9 +365,7 @@ def test_the_early_stop_is_plain_and_stops_at_the_total(name):
         return
     traj = integrate(net := Recorder(), start(), controls["early_stop"])
     assert (traj.gain == 1).all()
-    edges = np.concatenate(
-        [[0], dt.cumsum()]
-    )  # the schedule's own kind of grid: only the end may differ from base
+    edges = np.concatenate([[0], dt.cumsum()])  # the schedule's own kind of grid: only the end may differ from base
     np.testing.assert_allclose(traj.times.numpy(), total * edges, rtol=1e-9, atol=1e-12)
     assert net.told == pytest.approx(traj.times[:-1].tolist(), abs=1e-12)
     assert traj.nfe == schedule.steps

@@ -96,9 +96,7 @@ class Features(torch.nn.Module):
 
     def __init__(self, d, seed=0):
         super().__init__()
-        self.register_buffer(
-            "w", torch.from_numpy(np.random.default_rng(seed).standard_normal((4, d))).float()
-        )
+        self.register_buffer("w", torch.from_numpy(np.random.default_rng(seed).standard_normal((4, d))).float())
 
     def forward(self, x):
         return torch.tanh(x.flatten(1) @ self.w)
@@ -118,9 +116,7 @@ def fit(features):
 def test_the_class_equals_the_formula_on_features(d, batch):
     net = Features(d)
     rng = np.random.default_rng(1)
-    real, fake = (
-        torch.from_numpy(rng.standard_normal((300, 4)) * s + m).float() for s, m in ((1, 0), (0.7, 0.4))
-    )
+    real, fake = (torch.from_numpy(rng.standard_normal((300, 4)) * s + m).float() for s, m in ((1, 0), (0.7, 0.4)))
     metric = FrechetDistance(net, net(real))
     for i in range(0, 300, batch):
         metric.update(trajectory(fake[i : i + batch], i))
@@ -186,18 +182,14 @@ class Raw(torch.nn.Module):
 
 
 D = 3
-REAL = torch.from_numpy(
-    np.random.default_rng(99).standard_normal((4000, D)) * np.array([1.0, 0.5, 2.0])
-).float()
+REAL = torch.from_numpy(np.random.default_rng(99).standard_normal((4000, D)) * np.array([1.0, 0.5, 2.0])).float()
 
 
 def two_schedules(seeds, rng):
     """Two samplers of the same noise: one a bit too narrow and shifted, one a bit noisier."""
     z = rng.standard_normal((seeds, D)) * np.array([1.0, 0.5, 2.0])
     first = 0.9 * z + np.array([0.1, 0.0, 0.1])
-    return torch.from_numpy(first).float(), torch.from_numpy(
-        first + 0.25 * rng.standard_normal(z.shape)
-    ).float()
+    return torch.from_numpy(first).float(), torch.from_numpy(first + 0.25 * rng.standard_normal(z.shape)).float()
 
 
 def measured(x, order=None):
@@ -216,9 +208,7 @@ def test_the_change_is_the_difference_of_the_two_values():
     assert change.value == pytest.approx(value(b) - value(a), rel=1e-9)
     assert change.low < change.value < change.high
     back = a.change(b)
-    assert (back.value, back.low, back.high) == pytest.approx(
-        (-change.value, -change.high, -change.low), rel=1e-9
-    )
+    assert (back.value, back.low, back.high) == pytest.approx((-change.value, -change.high, -change.low), rel=1e-9)
     same = a.change(measured(first))
     assert (same.value, same.low, same.high) == pytest.approx((0.0, 0.0, 0.0), abs=1e-9)
 
@@ -257,9 +247,7 @@ def test_the_paired_interval_agrees_with_a_bootstrap():
     boot = []
     for _ in range(300):
         rows = torch.from_numpy(rng.integers(n, size=n))
-        boot.append(
-            reference_distance(*fit(second[rows]), mu, cov) - reference_distance(*fit(first[rows]), mu, cov)
-        )
+        boot.append(reference_distance(*fit(second[rows]), mu, cov) - reference_distance(*fit(first[rows]), mu, cov))
     assert (change.high - change.low) / 2 == pytest.approx(1.96 * np.std(boot, ddof=1), rel=0.15)
 
 
@@ -269,9 +257,7 @@ def test_influence_is_the_derivative_with_respect_to_a_sample_s_weight(n, d):
     rng = np.random.default_rng(n + d)
     features = rng.standard_normal((n, d)) * np.linspace(0.5, 1.5, d) + 0.2
     real = gaussian(d, 5, d + 2)
-    got = (
-        GaussianReference(*(torch.from_numpy(a) for a in real)).influence(torch.from_numpy(features)).numpy()
-    )
+    got = GaussianReference(*(torch.from_numpy(a) for a in real)).influence(torch.from_numpy(features)).numpy()
 
     def distance(weights):
         w = weights / weights.sum()

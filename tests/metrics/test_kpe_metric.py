@@ -37,12 +37,8 @@ def reference(traj, split):
     kpe = energy.sum(0)
     return {
         "kpe_mean": kpe.mean(),
-        "kpe_early_mean": sum(
-            (energy[i] for i in range(len(energy)) if times[i] < split), np.zeros(len(kpe))
-        ).mean(),
-        "kpe_late_mean": sum(
-            (energy[i] for i in range(len(energy)) if times[i] >= split), np.zeros(len(kpe))
-        ).mean(),
+        "kpe_early_mean": sum((energy[i] for i in range(len(energy)) if times[i] < split), np.zeros(len(kpe))).mean(),
+        "kpe_late_mean": sum((energy[i] for i in range(len(energy)) if times[i] >= split), np.zeros(len(kpe))).mean(),
         "displacement_mean": traj.displacement.double().numpy().mean(),
         "field_energy_mean": traj.field_energy.double().numpy().mean(),
         "excess_mean": (kpe - traj.displacement.double().numpy()).mean(),
@@ -54,9 +50,9 @@ def check(got, traj, split=0.6):
         assert got[key] == pytest.approx(want, rel=2e-5, abs=1e-5), key
     kpe = traj.energy.double().numpy().sum(0)
     if len(kpe) > 1:
-        assert got["kpe_std"] == pytest.approx(kpe.std(ddof=1), rel=1e-4, abs=1e-6) or got[
-            "kpe_std"
-        ] == pytest.approx(kpe.std(), rel=1e-4, abs=1e-6)
+        assert got["kpe_std"] == pytest.approx(kpe.std(ddof=1), rel=1e-4, abs=1e-6) or got["kpe_std"] == pytest.approx(
+            kpe.std(), rel=1e-4, abs=1e-6
+        )
 
 
 @settings(max_examples=30, deadline=None)

@@ -184,9 +184,7 @@ def test_reset_forgets():
 
 def test_samples_are_measured_as_they_are_without_clipping():
     reference = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
-    assert (
-        measure(torch.tensor([[6.0, 6.0]]), reference)["f_mem"] == 0.0
-    )  # clipped to [-1, 1] it would be a copy
+    assert measure(torch.tensor([[6.0, 6.0]]), reference)["f_mem"] == 0.0  # clipped to [-1, 1] it would be a copy
 
 
 @pytest.mark.parametrize("n", [0, 1])

@@ -49,9 +49,7 @@ def test_only_discordant_seeds_speak():
 def test_exchange_changes_the_sign():
     before, after = draw(200, 0.1, 0.03, 0.4, np.random.default_rng(0))
     there, back = paired_share_change(after, before), paired_share_change(before, after)
-    assert (back.value, back.low, back.high) == pytest.approx(
-        (-there.value, -there.high, -there.low), abs=1e-12
-    )
+    assert (back.value, back.low, back.high) == pytest.approx((-there.value, -there.high, -there.low), abs=1e-12)
 
 
 def test_unlike_lengths_are_refused():
