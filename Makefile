@@ -1,0 +1,34 @@
+# make quickstart   from data to a schedule comparison, in about two minutes on two CPU cores
+# make test         the tests (make test-all: the slow ones too)
+# make lint         formatting, lint, types
+
+# The first of these that really runs (a version manager's stub may not) and is new enough.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
+BIN := .venv/bin
+
+.PHONY: install quickstart test test-all lint
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is too old, expected Python 3.11 or newer; type make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "Installing into .venv (once; torch is large)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+quickstart: install
+	@$(BIN)/fm-lightning run --config configs/digits.yaml $(ARGS)
+
+test: install
+	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+
+test-all: install
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
