@@ -1,0 +1,121 @@
+"""The columns of the schedule table, the same in the terminal and on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from fm_lightning.report.formats import MISSING, count, decimals, number, share, signed, span
+from fm_lightning.report.results import Results, Row, base_row, interval, metric, quality_key
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: ``cell`` writes a row's number, ``aside`` what stands after it (its interval)."""
+
+    key: str
+    head: str
+    under: str
+    about: str
+    cell: Callable[[Row], str]
+    aside: Callable[[Row], str] = lambda row: ""
+
+
+def columns(results: Results) -> list[Column]:
+    """The columns that this comparison can fill, in display order. Numbers carry ASCII signs."""
+    key = quality_key(results)
+    found = [] if key is None else [_quality(results, key)]
+    found += [
+        Column(
+            "f_mem",
+            "F_mem %",
+            "95 %",
+            "share of samples that copy a training image, with its 95 % Wilson interval",
+            lambda row: share(metric(row, "f_mem")),
+            lambda row: span(metric(row, "f_mem_lo"), metric(row, "f_mem_hi"), share, 1),
+        ),
+        _change(
+            "f_mem",
+            "f_mem_change",
+            "ΔF_mem",
+            "change of F_mem against base on the same seeds, in points",
+            1,
+            scale=100,
+        ),
+    ]
+    if key is not None:
+        places = _quality_places(results, key)
+        found.append(
+            _change(
+                key,
+                "quality_change",
+                "ΔFréchet",
+                "change of the Fréchet distance against base, same seeds",
+                places,
+            )
+        )
+        base = base_row(results)
+        at_base = None if base is None else metric(base, key)
+        if at_base:
+            percent = _change(
+                key,
+                "quality_change",
+                "ΔFréchet",
+                "the same change in percent of base",
+                1,
+                scale=100 / at_base,
+            )
+            found.append(Column("quality_percent", "ΔFréchet", "%", percent.about, percent.cell))
+    return found + _energies(results) + [_nfe()]
+
+
+def _quality_places(results: Results, key: str) -> int:
+    return decimals(metric(row, key) for row in results["rows"])
+
+
+def _quality(results: Results, key: str) -> Column:
+    quality = results.get("quality") or {}
+    samples = count(quality.get("samples"))
+    about = f"{quality.get('label', key)}, {samples} samples; lower is better"
+    places = _quality_places(results, key)
+    return Column("quality", "Fréchet", f"N = {samples}", about, lambda row: number(metric(row, key), places))
+
+
+def _change(name: str, key: str, head: str, about: str, places: int, scale: float = 1.0) -> Column:
+    """A metric's paired change against base and its interval, multiplied by ``scale``."""
+
+    def cell(row: Row) -> str:
+        change = interval(row, "vs_base", name, scale)
+        if change is None:
+            return "" if row["kind"] == "base" else MISSING
+        return signed(change[0], places)
+
+    def aside(row: Row) -> str:
+        _, lo, hi = interval(row, "vs_base", name, scale) or (None, None, None)
+        return span(lo, hi, signed, places)
+
+    under = "points, paired" if name == "f_mem" else "paired, 95 %"
+    return Column(key, head, under, about, cell, aside)
+
+
+def _energies(results: Results) -> list[Column]:
+    places = decimals(metric(row, "kpe_mean") for row in results["rows"])
+    split = results.get("tau_split")
+    at = "the split" if split is None else f"t = {split}"
+    wanted = [
+        ("kpe_mean", "KPE", "kinetic path energy per sample, mean"),
+        ("kpe_early_mean", "early", f"energy spent before {at}"),
+        ("kpe_late_mean", "late", f"energy spent from {at} on"),
+        ("excess_mean", "excess", "energy above that of the straight line between the same ends"),
+    ]
+
+    def energy(row: Row, name: str) -> str:
+        return number(metric(row, name), places)
+
+    return [Column(name, head, "", about, partial(energy, name=name)) for name, head, about in wanted]
+
+
+def _nfe() -> Column:
+    about = "network evaluations per sample"
+    return Column("nfe", "NFE", "", about, lambda row: count(row.get("nfe")) if row.get("nfe") else MISSING)

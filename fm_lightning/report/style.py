@@ -1,0 +1,162 @@
+"""How every figure looks: one style, one colour per schedule in all of them, controls hollow and lighter.
+
+Figures are made with matplotlib's object interface on Agg; pyplot and its global state are never touched.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from fm_lightning.report.results import Results, Row, control_type
+
+INK, MUTED, FAINT, GRID = "#1f2933", "#6b7480", "#b4bbc4", "#e8ebef"
+COPY = "#c8102e"  # the frame around a copy of a training image
+WIDTH = 9.6  # inches; the page shows a figure at about 100 px an inch
+
+# Okabe and Ito's colours without yellow (too light on white), then two of Tol's that stay apart from them.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc6f9f", "#e09600", "#4fa8dc", "#882255", "#7a6f00")
+MARKERS = {"true_clock": "^", "early_stop": "s", "constant_gain": "D", "fewer_steps": "v", "noise": "o"}
+OTHER_CONTROL = "P"
+
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelsize": 9,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.edgecolor": FAINT,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.facecolor": "white",
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",  # the same letters on every machine
+    "svg.hashsalt": "fm_lightning",  # the same bytes at every call
+}
+
+
+@functools.cache
+def _style() -> Any:
+    from matplotlib import font_manager
+
+    installed = set(font_manager.get_font_names())
+    wanted = (
+        "Inter",
+        "Helvetica Neue",
+        "Arial",
+        "Liberation Sans",
+        "DejaVu Sans",
+    )  # the last comes with matplotlib
+    return STYLE | {"font.family": [name for name in wanted if name in installed]}
+
+
+def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
+    """Run a figure's function under ``STYLE`` and hand the process its own settings back."""
+
+    @functools.wraps(draw)
+    def drawn(*args: Any, **kwargs: Any) -> Figure | None:
+        with matplotlib.rc_context(_style()):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def new_figure(width: float, height: float, **kwargs: Any) -> Figure:
+    figure = Figure(figsize=(width, height), **kwargs)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def svg(figure: Figure) -> bytes:
+    return _saved(figure, format="svg", metadata={"Date": None})
+
+
+def png(figure: Figure, dpi: int = 150) -> bytes:
+    return _saved(figure, format="png", dpi=dpi)
+
+
+def _saved(figure: Figure, **how: Any) -> bytes:
+    into = io.BytesIO()
+    with matplotlib.rc_context(_style()):
+        figure.savefig(into, **how)
+    return into.getvalue()
+
+
+def colours(results: Results) -> dict[str, Any]:
+    """A colour for every row: ink for base, one of the palette per schedule, lighter for its controls."""
+    found: dict[str, Any] = {}
+    shaped = [row["name"] for row in results["rows"] if row["kind"] == "schedule"]
+    for row in results["rows"]:
+        if row["kind"] == "base":
+            found[row["name"]] = INK
+        elif row["kind"] == "schedule":
+            found[row["name"]] = PALETTE[shaped.index(row["name"]) % len(PALETTE)]
+        elif row["kind"] != "control":
+            found[row["name"]] = MUTED
+    for row in results["rows"]:
+        if row["kind"] == "control":
+            found[row["name"]] = lighter(found.get(row.get("of"), MUTED), 0.25)
+    return found
+
+
+def within(values: Iterable[float], around: float, reach: float = 3.0) -> tuple[float, float]:
+    """Limits that show what most values do: no further out than ``reach`` times their upper quartile."""
+    found = np.asarray([value for value in values if np.isfinite(value)] or [around])
+    far = reach * np.quantile(np.abs(found - around), 0.75)
+    kept = found[np.abs(found - around) <= far] if far > 0 else found
+    lo, hi = min(kept.min(), around), max(kept.max(), around)
+    margin = 0.08 * (hi - lo) or 0.05 * abs(around) or 1.0
+    return lo - margin, hi + margin
+
+
+def lighter(colour: str, by: float) -> tuple[float, float, float]:
+    """The colour mixed with white; ``by`` 0 leaves it, 1 gives white."""
+    red, green, blue = to_rgb(colour)
+    return red + (1 - red) * by, green + (1 - green) * by, blue + (1 - blue) * by
+
+
+def marker(row: Row) -> str:
+    if row["kind"] == "control":
+        return MARKERS.get(control_type(row) or "", OTHER_CONTROL)
+    return {"base": "o", "schedule": "o", "field": "*", "floor": "X"}[row["kind"]]
+
+
+def point_style(row: Row, colour: Any, size: float = 6.5) -> dict[str, Any]:
+    """Keywords for ``plot``: schedules filled, controls hollow in the shape of their type."""
+    hollow = row["kind"] == "control"
+    small = {"^": 1.0, "v": 1.0, "s": 0.85, "D": 0.78, "P": 1.0, "*": 1.45}.get(marker(row), 0.9)
+    return {
+        "marker": marker(row),
+        "markersize": size * (small if hollow or marker(row) == "*" else 1.0),
+        "markerfacecolor": "white" if hollow else colour,
+        "markeredgecolor": colour,
+        "markeredgewidth": 1.3 if hollow else 0.8,
+        "linestyle": "none",
+    }

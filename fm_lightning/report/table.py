@@ -1,0 +1,158 @@
+"""The schedule table: in the terminal, in groups of a schedule and its controls, and as a flat CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from fm_lightning.report.columns import Column, columns
+from fm_lightning.report.formats import ascii_only
+from fm_lightning.report.results import Results, Row, finite, groups, interval, replace_file, subtitle, title
+from fm_lightning.report.words import headline, verdicts
+
+UNWATCHED_WIDTH = 160  # for a pipe or a log file, where nothing wraps
+GIVEN_UP = (  # on a narrow terminal, first to last: columns by key, or the interval beside a column's number
+    ("the change in %", ("quality_percent",)),
+    ("labels", ()),
+    ("early and late energy", ("kpe_early_mean", "kpe_late_mean")),
+    ("excess", ("excess_mean",)),
+    ("the interval of F_mem", ("f_mem|",)),
+    ("KPE", ("kpe_mean",)),
+    ("the interval of ΔFréchet", ("quality_change|",)),
+    ("ΔFréchet", ("quality_change",)),
+)
+
+
+def print_table(results: Results, console: Console | None = None) -> None:
+    """Print the schedule table and its verdicts, as wide as the console allows.
+
+    A narrow console gives up columns in the order of ``GIVEN_UP``; below the table it says which.
+    """
+    console = console or _console()
+    write = str if console.encoding.lower().startswith("utf") else ascii_only
+    table, left_out = _fitting(results, console, write)
+    console.print(table)
+    if left_out:
+        note = f"Left out at {console.width} columns: {', '.join(left_out)}. results.csv has every number."
+        console.print(Text(write(note), style="dim"))
+    console.print()
+    console.print(Text(write(headline(results)), style="bold"))
+    for verdict in verdicts(results):
+        said = verdict.sentence
+        if not said.startswith(verdict.schedule):
+            said = f"{verdict.schedule}: {said}"
+        console.print(Padding(Text(write(said)), (0, 0, 0, 2), expand=False))
+
+
+def _console() -> Console:
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        return Console(width=UNWATCHED_WIDTH)
+    return console
+
+
+def _fitting(results: Results, console: Console, write) -> tuple[Table, list[str]]:
+    """The fullest table that the console is wide enough for, and the words for what it had to give up."""
+    every = columns(results)
+    available = {column.key for column in every} | {"labels"}
+    left_out, gone = [], set()
+    for words, keys in (("", ()), *GIVEN_UP):
+        if keys and available.isdisjoint(key.rstrip("|") for key in keys):
+            continue
+        left_out += [words] if keys else []
+        gone |= set(keys) if keys or not words else {"labels"}
+        table = _table(results, [column for column in every if column.key not in gone], write, gone)
+        if Measurement.get(console, console.options.update(width=10_000), table).maximum <= console.width:
+            break
+    return table, left_out
+
+
+def _table(results: Results, chosen: Sequence[Column], write, gone: Collection[str]) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="bold"
+    )
+    table.add_column(Text("schedule\n"), no_wrap=True)
+    widths = {}
+    for column in chosen:
+        whole = f"{column.key}|" not in gone
+        widths[column.key] = max(len(column.aside(row)) for row in results["rows"]) if whole else 0
+        under = column.under if whole or not column.under.startswith("95") else ""
+        head = Text(write(column.head)).append(write(f"\n{under}"), style="not bold dim")
+        table.add_column(head, justify="right", no_wrap=True)
+    before: list[Row] = []
+    for group in groups(results):
+        if before and (max(len(before), len(group)) > 1 or before[0]["kind"] != group[0]["kind"]):
+            table.add_section()
+        for row in group:
+            cells = [_cell(column, row, widths[column.key], write) for column in chosen]
+            table.add_row(_name(row, "labels" not in gone, write), *cells)
+        before = group
+    return table
+
+
+def _name(row: Row, labels: bool, write) -> Text:
+    if row["kind"] == "control":
+        return Text(write(f"  {title(row)}"), style="dim")
+    name = Text(write(title(row)), style="bold" if row["kind"] in ("base", "schedule") else "")
+    if labels and subtitle(row):
+        name.append(write(f"  {subtitle(row)}"), style="not bold dim")
+    return name
+
+
+def _cell(column: Column, row: Row, aside_width: int, write) -> Text:
+    """A number with its interval after it; numbers and brackets each stand in a column of their own."""
+    text = Text(write(column.cell(row)), style="dim" if row["kind"] == "control" else "")
+    if aside_width:
+        text.append(write(f" {column.aside(row):>{aside_width}}"), style="dim")
+    return text
+
+
+# --- CSV ---
+
+
+def write_csv(results: Results, path: str | os.PathLike[str]) -> Path:
+    """Write one line per row with every metric, unrounded, and every paired change; missing values are empty.
+
+    Columns: name, kind, of, label, nfe, steps, description, every metric by its name, ``METRIC_vs_base`` and
+    ``METRIC_vs_parent`` (the schedule minus this control), each with ``_lo`` and ``_hi``. Shares are 0..1.
+    """
+    rows = results["rows"]
+    plain = ["name", "kind", "of", "label", "nfe", "steps", "description"]
+    metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
+    changes = list(
+        dict.fromkeys(
+            (against, name)
+            for against in ("vs_base", "vs_parent")
+            for row in rows
+            for name in row.get(against) or {}
+        )
+    )
+    head = [
+        *plain,
+        *metrics,
+        *(f"{name}_{against}{end}" for against, name in changes for end in ("", "_lo", "_hi")),
+    ]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    for row in rows:
+        line = ["" if row.get(key) is None else row[key] for key in plain]
+        line += [_empty_or(finite(row["metrics"].get(name))) for name in metrics]
+        for against, name in changes:
+            line += [_empty_or(finite(part)) for part in interval(row, against, name) or (None,) * 3]
+        writer.writerow(line)
+    return replace_file(Path(path), text.getvalue().encode("utf-8"))
+
+
+def _empty_or(value: float | None) -> object:
+    return "" if value is None else value
