@@ -166,7 +166,7 @@ def _figures(results: Results, arrays: Arrays) -> Iterator[dict[str, Any]]:
         yield {
             "key": plate.key,
             "title": plate.title,
-            "caption": plate.caption,
+            "caption": plate.caption.replace(" %", "\u00a0%"),
             "folded": plate.folded,
             "uri": f"data:image/{kind};base64,{base64.b64encode(content).decode()}",
         }

@@ -123,10 +123,12 @@ def _pictures(axes: Axes, lines: list[np.ndarray], tall: float) -> float:
 def _heading(figure: Figure, row: Row, x: float, y: float, tint) -> None:
     text = figure.text(x, y, title(row), weight="bold", color=tint[row["name"]], fontsize=9.5, va="bottom")
     aside = [subtitle(row)] if subtitle(row) else []
+    if row["kind"] == "control":
+        aside.append(f"control of {row.get('of')}")
     if metric(row, "f_mem") is not None:
         aside.append(f"{share(metric(row, 'f_mem'))} % of all its samples are copies")
     extent = text.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
-    right = x + (extent.width / figure.dpi + 0.1) / figure.get_figwidth()
+    right = x + (extent.width / figure.dpi + 0.14) / figure.get_figwidth()
     figure.text(right, y, " · ".join(aside), color=MUTED, fontsize=8.5, va="bottom")
 
 

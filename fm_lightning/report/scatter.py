@@ -239,7 +239,7 @@ def against_controls(results: Results, arrays: Arrays) -> Figure | None:
         lw=0,
         zorder=0,
     )
-    names = dict.fromkeys(row["of"] for row, _, _ in points)
+    names = dict.fromkeys(str(row.get("of")) for row, _, _ in points)
     handles = [Line2D([], [], color=tint.get(name, MUTED), linewidth=3, label=name) for name in names]
     axes.figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
     _control_legend(axes, [row for row, _, _ in points])
