@@ -19,7 +19,7 @@ from fm_lightning.report.style import colours, png, svg
 NEED_ARRAYS = {"samples", "toy", "control_samples", "most_copied", "gains", "energy", "kpe"}
 
 
-@pytest.mark.parametrize("kind", ["gray", "rgb", "toy"])
+@pytest.mark.parametrize("kind", ["rgb", "toy"])  # the page test draws gray
 def test_every_figure_that_has_data_is_drawn(make_results, kind):
     results, arrays = make_results(kind)
     before = dict(matplotlib.rcParams)
@@ -51,13 +51,15 @@ def test_none_where_the_data_is_absent(make_results, plate):
 def test_few_rows(make_results, plate, keep):
     results, arrays = make_results()
     results["rows"] = [row for row in results["rows"] if row["name"] in keep]
-    figure = plate.draw(results, arrays)
-    if figure is not None:
-        png(figure, dpi=30)
+    arrays = {
+        key: value for key, value in arrays.items() if key.endswith(keep) or key == "most_copied/images"
+    }
+    plate.draw(results, arrays)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_holes_anywhere(make_results, seed):
     results, arrays = make_results()
