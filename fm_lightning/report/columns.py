@@ -86,15 +86,14 @@ def _change(name: str, key: str, head: str, about: str, places: int, scale: floa
     """A metric's paired change against base and its interval, multiplied by ``scale``."""
 
     def cell(row: Row) -> str:
-        change = interval(row, "vs_base", name)
+        change = interval(row, "vs_base", name, scale)
         if change is None:
             return "" if row["kind"] == "base" else MISSING
-        return signed(scale * change[0], places)
+        return signed(change[0], places)
 
     def aside(row: Row) -> str:
-        change = interval(row, "vs_base", name)
-        ends = (None, None) if change is None else change[1:]
-        return span(*(None if end is None else scale * end for end in ends), places=places)
+        _, lo, hi = interval(row, "vs_base", name, scale) or (None, None, None)
+        return span(lo, hi, signed, places)
 
     under = "points, paired" if name == "f_mem" else "paired, 95 %"
     return Column(key, head, under, about, cell, aside)

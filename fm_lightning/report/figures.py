@@ -65,9 +65,9 @@ FIGURES = (
         "What each schedule changes, and what its controls change",
         "Change against plain sampling on the same seeds, with its 95 % interval. Below a schedule "
         "stand its controls: sampling without the idea, matched in one side effect each. The band "
-        "carries the schedule's interval down to them: a control that reaches the band does as much. "
-        "The verdict beside it rests on the paired difference between schedule and control, not on the "
-        "eye.",
+        "carries the schedule's interval down to them: a control whose interval reaches it changes "
+        "about as much. The verdict rests on the paired difference between schedule and control, not on "
+        "the eye.",
         change_forest,
     ),
     Plate(

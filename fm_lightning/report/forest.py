@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -30,7 +32,9 @@ def change_forest(results: Results, arrays: Arrays) -> Figure | None:
     measures = [("f_mem", 100.0, "change of F_mem, points", "left: fewer copies than base", 1)]
     key = quality_key(results)
     if key is not None and any(interval(row, "vs_base", key) for row in results["rows"]):
-        measures.append((key, 1.0, "change of the Fréchet distance", "left: nearer to real images than base", 2))
+        measures.append(
+            (key, 1.0, "change of the Fréchet distance", "left: nearer to real images than base", 2)
+        )
     shown = [[row for row in group if interval(row, "vs_base", "f_mem")] for group in groups(results)]
     shown = [group for group in shown if group]
     if not shown:
@@ -45,7 +49,9 @@ def change_forest(results: Results, arrays: Arrays) -> Figure | None:
             places[row["name"]] = at
             at += 1.0
     figure = new_figure(WIDTH, 0.9 + 0.235 * at, layout="constrained")
-    panels = figure.subplots(1, len(measures), sharey=True, squeeze=False, width_ratios=[1.25, 1][: len(measures)])[0]
+    panels = figure.subplots(
+        1, len(measures), sharey=True, squeeze=False, width_ratios=[1.25, 1][: len(measures)]
+    )[0]
     tint = colours(results)
     for axes, (name, scale, words, hint, digits) in zip(panels, measures):
         _panel(axes, shown, places, tint, name, scale, digits)
@@ -88,10 +94,17 @@ def _name(axes: Axes, row: Row, y: float, colour) -> None:
 
 def _verdicts(axes: Axes, results: Results, rows: Sequence[Row], places) -> None:
     """What became of each control, to the right of the axes."""
-    said = {row["name"]: word for row in rows if row["kind"] == "control" and (word := verdict_on(results, row))}
+    said = {
+        row["name"]: word for row in rows if row["kind"] == "control" and (word := verdict_on(results, row))
+    }
     if not said:
         return
-    right = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8.5, "annotation_clip": False}
+    right: dict[str, Any] = {
+        "xycoords": ("axes fraction", "data"),
+        "va": "center",
+        "fontsize": 8.5,
+        "annotation_clip": False,
+    }
     for name, word in said.items():
         strong = word == EXPLAINED
         colour, weight = (INK, "bold") if strong else (MUTED, "normal")
@@ -100,12 +113,11 @@ def _verdicts(axes: Axes, results: Results, rows: Sequence[Row], places) -> None
 
 
 def _panel(axes: Axes, shown: Sequence[Sequence[Row]], places, tint, name, scale, digits) -> None:
-    ends = []
+    ends: list[float] = []
     for group in shown:
         for row in group:
-            change = interval(row, "vs_base", name)
-            if change is not None and row["kind"] in ("schedule", "control"):
-                ends += [scale * end for end in change if end is not None]
+            if row["kind"] in ("schedule", "control"):
+                ends += interval(row, "vs_base", name, scale) or ()
     lo, hi = within(ends, 0.0, reach=4.0)
     axes.set_xlim(lo, hi)
     axes.grid(False, axis="y")
@@ -114,16 +126,21 @@ def _panel(axes: Axes, shown: Sequence[Sequence[Row]], places, tint, name, scale
     axes.axvline(0, color=MUTED, linewidth=1.0, zorder=1)
     axes.margins(y=0)
     for group in shown:
-        change = interval(group[0], "vs_base", name)
-        if len(group) > 1 and group[0]["kind"] == "schedule" and change is not None and None not in change:
+        change = interval(group[0], "vs_base", name, scale)
+        if (
+            len(group) > 1
+            and group[0]["kind"] == "schedule"
+            and change is not None
+            and np.isfinite(change).all()
+        ):
             top, bottom = places[group[0]["name"]] - 0.45, places[group[-1]["name"]] + 0.45
-            band = (scale * change[1], top), scale * (change[2] - change[1]), bottom - top
-            axes.add_patch(Rectangle(*band, color=lighter(tint[group[0]["name"]], 0.85), linewidth=0, zorder=0.5))
+            band = Rectangle((change[1], top), change[2] - change[1], bottom - top, linewidth=0, zorder=0.5)
+            band.set_facecolor(lighter(tint[group[0]["name"]], 0.85))
+            axes.add_patch(band)
         for row in group:
-            change = interval(row, "vs_base", name)
+            change = interval(row, "vs_base", name, scale)
             if change is not None:
-                parts = [None if part is None else scale * part for part in change]
-                _estimate(axes, row, places[row["name"]], parts, tint[row["name"]], (lo, hi), digits)
+                _estimate(axes, row, places[row["name"]], change, tint[row["name"]], (lo, hi), digits)
 
 
 def _estimate(axes: Axes, row: Row, y: float, parts, colour, limits, digits: int) -> None:
@@ -148,6 +165,5 @@ def _estimate(axes: Axes, row: Row, y: float, parts, colour, limits, digits: int
         )
         return
     thick = 2.4 if row["kind"] == "schedule" else 1.3
-    if lo is not None and hi is not None:
-        axes.plot([lo, hi], [y, y], color=colour, linewidth=thick, zorder=3, clip_on=True)
+    axes.plot([lo, hi], [y, y], color=colour, linewidth=thick, zorder=3, clip_on=True)
     axes.plot([value], [y], **point_style(row, colour, 7.0 if row["kind"] == "schedule" else 6.0), zorder=4)

@@ -73,8 +73,8 @@ def ascii_only(text: str) -> str:
     for letter in text:
         if letter.isascii():
             spelled.append(letter)
-        elif letter in "–—−":
-            spelled.append("-")
+        elif letter in "–—−Δ":
+            spelled.append("d" if letter == "Δ" else "-")
         elif (name := unicodedata.name(letter, "")).startswith("GREEK SMALL LETTER "):
             spelled.append(name.removeprefix("GREEK SMALL LETTER ").lower().split()[0])
         else:

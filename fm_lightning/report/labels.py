@@ -39,14 +39,17 @@ def place(
 
     Points in ``rather_not`` (say, along thin lines) are crossed where nothing better is free.
 
-    Greedy: around each point candidates on growing circles, the cheapest is taken; a thin leader runs to a label
-    that had to move away. Call it when the limits of the axes are final.
+    Greedy: of candidates on growing circles around each point the cheapest is taken; a thin leader runs to a
+    label that had to move away. Call it when the limits of the axes are final.
     """
-    figure = axes.figure
+    figure = axes.get_figure(root=True)
+    assert figure is not None
     figure.draw_without_rendering()  # fixes the layout that the coordinates below depend on
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     scale = figure.dpi / 72
-    marks = axes.transData.transform(np.asarray(list(avoid) + [(label.x, label.y) for label in labels]).reshape(-1, 2))
+    marks = axes.transData.transform(
+        np.asarray(list(avoid) + [(label.x, label.y) for label in labels]).reshape(-1, 2)
+    )
     lines = axes.transData.transform(np.asarray(list(rather_not), dtype=float).reshape(-1, 2))
     frame = axes.get_window_extent(renderer)
     taken: list[Bbox] = []
@@ -57,7 +60,7 @@ def place(
         at = axes.transData.transform((label.x, label.y))
         best, least = None, np.inf
         for box in _candidates(at, extent.width, extent.height, scale):
-            cost = 60 * _covered(box, marks, 5 * scale) + 4 * min(_covered(box, lines, scale), 6)
+            cost: float = 60 * _covered(box, marks, 5 * scale) + 4 * min(_covered(box, lines, scale), 6)
             cost += _cost(box, taken, frame, at, scale)
             if cost < least:
                 best, least = box, cost
@@ -88,7 +91,11 @@ def _candidates(at, width: float, height: float, scale: float) -> list[Bbox]:
         for angle in _ANGLES:
             dx, dy = np.cos(angle), np.sin(angle)
             # the box touches the circle with the side or corner that looks at the point
-            x = at[0] + radius * scale * dx + (0 if abs(dx) < 1e-6 else np.sign(dx) * width / 2 * min(1, 2 * abs(dx)))
+            x = (
+                at[0]
+                + radius * scale * dx
+                + (0 if abs(dx) < 1e-6 else np.sign(dx) * width / 2 * min(1, 2 * abs(dx)))
+            )
             y = at[1] + radius * scale * dy + np.sign(round(dy, 6)) * height / 2 * min(1, 2 * abs(dy))
             found.append(Bbox.from_bounds(x - width / 2, y - height / 2, width, height))
     return found
@@ -108,12 +115,14 @@ def _cost(box: Bbox, taken: Sequence[Bbox], frame: Bbox, at, scale: float) -> fl
 
 
 def at_line_ends(axes: Axes, labels: Sequence[Label], size: float = 8.5) -> None:
-    """Write labels to the right of the axes at the heights of their lines' ends, moved apart where they touch."""
+    """Write labels to the right of the axes at the heights of their lines' ends, apart from each other."""
     if not labels:
         return
-    axes.figure.draw_without_rendering()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
     frame = axes.get_window_extent()
-    height = axes.figure.dpi / 72 * size * 1.3 / max(frame.height, 1.0)  # in fractions of the axes
+    height = figure.dpi / 72 * size * 1.3 / max(frame.height, 1.0)  # in fractions of the axes
     order = sorted(labels, key=lambda label: label.y)
     ends = axes.transData.transform([(label.x, label.y) for label in order])
     wanted = np.clip((ends[:, 1] - frame.y0) / max(frame.height, 1.0), 0.0, 1.0)

@@ -116,17 +116,20 @@ def _tiles(results: Results) -> Iterator[dict[str, str]]:
     if base is not None and key is not None and metric(base, key) is not None:
         quality = results.get("quality") or {}
         label = str(quality.get("label", key))
-        yield _tile(label, number(metric(base, key)), "", f"plain sampling, {count(quality.get('samples'))} samples")
-    changes = [(found, row) for row in of_kind(results, "schedule") if (found := interval(row, "vs_base", "f_mem"))]
+        aside = f"plain sampling, N = {count(quality.get('samples'))}"
+        yield _tile(label, number(metric(base, key)), "", aside)
+    shaped = of_kind(results, "schedule")
+    changes = [(found, row) for row in shaped if (found := interval(row, "vs_base", "f_mem", 100))]
     if changes:
         (change, lo, hi), row = min(changes, key=lambda pair: pair[0][0])
-        ends = span(*(None if end is None else 100 * end for end in (lo, hi)), places=1)
-        aside = f"{title(row)} {true_minus(ends)}"
-        yield _tile("largest fall in copies", true_minus(signed(100 * change, 1)), "points", aside)
+        aside = f"{title(row)} {true_minus(span(lo, hi, signed, 1))}"
+        yield _tile("largest fall in copies", true_minus(signed(change, 1)), "points", aside)
     tested = [verdict for verdict in verdicts(results) if verdict.outcome != "untested"]
     if tested:
         standing = sum(verdict.outcome == "stands" for verdict in tested)
-        yield _tile("beat all their controls", f"{standing} of {len(tested)}", "", "shaped schedules with controls")
+        yield _tile(
+            "beat all their controls", f"{standing} of {len(tested)}", "", "shaped schedules with controls"
+        )
 
 
 def _tile(label: str, value: str, unit: str, aside: str) -> dict[str, str]:
@@ -163,7 +166,7 @@ def _figures(results: Results, arrays: Arrays) -> Iterator[dict[str, Any]]:
         yield {
             "key": plate.key,
             "title": plate.title,
-            "caption": plate.caption,
+            "caption": plate.caption.replace(" %", "\u00a0%"),
             "folded": plate.folded,
             "uri": f"data:image/{kind};base64,{base64.b64encode(content).decode()}",
         }

@@ -42,7 +42,9 @@ def load(run_dir: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.
     """
     run = Path(run_dir)
     if run.is_file():
-        raise UserError(f"'{run}' is a file, expected a run directory; type: fm-lightning report {run.parent}")
+        raise UserError(
+            f"'{run}' is a file, expected a run directory; type: fm-lightning report {run.parent}"
+        )
     if not run.is_dir():
         raise UserError(
             f"there is no directory '{run}', expected the run directory of a comparison; "
@@ -58,9 +60,13 @@ def _load_json(path: Path, again: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-        raise UserError(f"'{path}' is truncated or no JSON, expected a comparison's results; {again}") from None
+        raise UserError(
+            f"'{path}' is truncated or no JSON, expected a comparison's results; {again}"
+        ) from None
     if not isinstance(found, dict) or "schema" not in found or not isinstance(found.get("rows"), list):
-        raise UserError(f"'{path}' is JSON from somewhere else, expected a comparison's 'schema' and 'rows'; {again}")
+        raise UserError(
+            f"'{path}' is JSON from somewhere else, expected a comparison's 'schema' and 'rows'; {again}"
+        )
     if found["schema"] != SCHEMA:
         raise UserError(f"'{path}' has schema {found['schema']!r}, expected {SCHEMA}; {again}")
     for number, row in enumerate(found["rows"]):
@@ -89,7 +95,9 @@ def _load_arrays(path: Path, again: str) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as found:
             return {key: found[key] for key in found.files}
     except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
-        raise UserError(f"'{path}' is truncated or no .npz, expected a comparison's arrays; {again}") from None
+        raise UserError(
+            f"'{path}' is truncated or no .npz, expected a comparison's arrays; {again}"
+        ) from None
 
 
 def replace_file(path: Path, content: bytes) -> Path:
@@ -120,13 +128,15 @@ def metric(row: Row, name: str) -> float | None:
     return finite(row["metrics"].get(name))
 
 
-def interval(row: Row, against: str, name: str) -> tuple[float, float | None, float | None] | None:
-    """``(change, lo, hi)`` of a metric against ``"vs_base"`` or ``"vs_parent"``; None where there is none."""
+def interval(row: Row, against: str, name: str, scale: float = 1.0) -> tuple[float, float, float] | None:
+    """``(change, lo, hi)`` of a metric against ``"vs_base"`` or ``"vs_parent"``, times ``scale``.
+
+    None where there is no change; NaN for an end that is missing, which neither prints nor plots.
+    """
     found = (row.get(against) or {}).get(name)
     if not isinstance(found, (list, tuple)) or len(found) != 3 or finite(found[0]) is None:
         return None
-    change, lo, hi = (finite(part) for part in found)
-    assert change is not None
+    change, lo, hi = (math.nan if (part := finite(raw)) is None else scale * part for raw in found)
     return change, lo, hi
 
 

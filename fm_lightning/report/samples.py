@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,8 +27,8 @@ def is_toy(arrays: Arrays) -> bool:
 def sample_grid(results: Results, arrays: Arrays, names: Iterable[str] | None = None) -> Figure | None:
     """One strip per row: samples above, the training image nearest to each below, d1 / d2 under the pair.
 
-    Column j is seed j in every strip. Copies (ratio below the threshold) are framed. Default rows: base, schedules
-    and fields; ``names`` chooses others. None for 2-D data, which ``sample_scatter`` shows.
+    Column j is seed j in every strip. Copies (ratio below the threshold) are framed. By default base,
+    schedules and fields; ``names`` chooses others. None for 2-D data, which ``sample_scatter`` shows.
     """
     chosen = _chosen(results, names)
     strips = [(row, *found) for row in chosen if (found := _pairs(arrays, row))]
@@ -122,10 +123,12 @@ def _pictures(axes: Axes, lines: list[np.ndarray], tall: float) -> float:
 def _heading(figure: Figure, row: Row, x: float, y: float, tint) -> None:
     text = figure.text(x, y, title(row), weight="bold", color=tint[row["name"]], fontsize=9.5, va="bottom")
     aside = [subtitle(row)] if subtitle(row) else []
+    if row["kind"] == "control":
+        aside.append(f"control of {row.get('of')}")
     if metric(row, "f_mem") is not None:
         aside.append(f"{share(metric(row, 'f_mem'))} % of all its samples are copies")
     extent = text.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
-    right = x + (extent.width / figure.dpi + 0.1) / figure.get_figwidth()
+    right = x + (extent.width / figure.dpi + 0.14) / figure.get_figwidth()
     figure.text(right, y, " · ".join(aside), color=MUTED, fontsize=8.5, va="bottom")
 
 
@@ -170,7 +173,9 @@ def most_copied(results: Results, arrays: Arrays) -> Figure | None:
             cell = Rectangle((j * (1 + GAP), y - line * 0.45), 1, line * 0.9, linewidth=0)
             cell.set_facecolor(lighter(tint[row["name"]], 1 - 0.55 * depth))
             axes.add_patch(cell)
-            axes.text(j * (1 + GAP) + 0.5, y, count(counts[j]), ha="center", va="center", fontsize=8.5, color=INK)
+            axes.text(
+                j * (1 + GAP) + 0.5, y, count(counts[j]), ha="center", va="center", fontsize=8.5, color=INK
+            )
     return figure
 
 
@@ -183,7 +188,9 @@ def sample_scatter(results: Results, arrays: Arrays, names: Iterable[str] | None
     rows = [
         (row, made)
         for row in _chosen(results, names)
-        if (made := arrays.get(f"samples/{row['name']}")) is not None and made.ndim == 2 and made.shape[1] == 2
+        if (made := arrays.get(f"samples/{row['name']}")) is not None
+        and made.ndim == 2
+        and made.shape[1] == 2
     ]
     if not rows:
         return None
@@ -198,19 +205,25 @@ def sample_scatter(results: Results, arrays: Arrays, names: Iterable[str] | None
     for axes, (row, made) in zip(panels.flat, rows):
         ratio = arrays.get(f"ratio/{row['name']}")
         copied = np.zeros(len(made), bool) if ratio is None or len(ratio) != len(made) else ratio < threshold
-        axes.scatter(*points.T, s=34, facecolor="none", edgecolor=lighter(MUTED, 0.35), linewidth=0.8, zorder=1)
-        axes.scatter(*made[~copied].T, s=9, facecolor="white", edgecolor=tint[row["name"]], linewidth=1.0, zorder=2)
+        axes.scatter(
+            *points.T, s=34, facecolor="none", edgecolor=lighter(MUTED, 0.35), linewidth=0.8, zorder=1
+        )
+        axes.scatter(
+            *made[~copied].T, s=9, facecolor="white", edgecolor=tint[row["name"]], linewidth=1.0, zorder=2
+        )
         axes.scatter(*made[copied].T, s=11, color=tint[row["name"]], linewidth=0, zorder=3)
         axes.set_title(title(row), color=tint[row["name"]])
         axes.set_aspect("equal")
         axes.tick_params(length=0)
     for axes in panels.flat[len(rows) :]:
         axes.set_visible(False)
-    dot = {"linestyle": "none", "marker": "o", "markeredgecolor": MUTED}
+    dot: dict[str, Any] = {"linestyle": "none", "marker": "o", "markeredgecolor": MUTED}
     handles = [
         Line2D([], [], **dot, markerfacecolor="none", markersize=6.5, label="training point"),
         Line2D([], [], **dot, markerfacecolor="white", markersize=3.5, label="sample"),
-        Line2D([], [], **dot, markerfacecolor=MUTED, markersize=4, label="sample that copies a training point"),
+        Line2D(
+            [], [], **dot, markerfacecolor=MUTED, markersize=4, label="sample that copies a training point"
+        ),
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=3)
     return figure

@@ -41,7 +41,7 @@ from fm_lightning.report.style import (
 
 @styled
 def quality_memorization(results: Results, arrays: Arrays) -> Figure | None:
-    """Fréchet distance against F_mem: schedules joined to their controls, and an overview with fields and floors."""
+    """Fréchet distance against F_mem: schedules joined to their controls; an overview with all rows."""
     key = quality_key(results)
     if key is None:
         return None
@@ -60,11 +60,14 @@ def quality_memorization(results: Results, arrays: Arrays) -> Figure | None:
     inside = [
         row
         for row in rows
-        if x_limits[0] <= at[row["name"]][0] <= x_limits[1] and y_limits[0] <= at[row["name"]][1] <= y_limits[1]
+        if x_limits[0] <= at[row["name"]][0] <= x_limits[1]
+        and y_limits[0] <= at[row["name"]][1] <= y_limits[1]
     ]
     outside = len(inside) < len(rows)
     figure = new_figure(WIDTH, 4.9, layout="constrained")
-    panels = figure.subplots(1, 2 if outside else 1, width_ratios=[2.5, 1] if outside else None, squeeze=False)[0]
+    panels = figure.subplots(
+        1, 2 if outside else 1, width_ratios=[2.5, 1] if outside else None, squeeze=False
+    )[0]
     tint = colours(results)
     label = str((results.get("quality") or {}).get("label", key))
     for axes in panels:
@@ -117,7 +120,9 @@ def _cloud(axes: Axes, rows: Sequence[Row], at, tint, *, whiskers: bool, size: f
         colour = tint[row["name"]]
         if row["kind"] == "control" and row.get("of") in at:
             parent = at[row["of"]]
-            axes.plot([x, parent[0]], [y, parent[1]], color=lighter(tint[row["of"]], 0.6), linewidth=0.8, zorder=1.5)
+            axes.plot(
+                [x, parent[0]], [y, parent[1]], color=lighter(tint[row["of"]], 0.6), linewidth=0.8, zorder=1.5
+            )
         lo, hi = metric(row, "f_mem_lo"), metric(row, "f_mem_hi")
         if whiskers and lo is not None and hi is not None and row["kind"] != "control":
             axes.plot([100 * lo, 100 * hi], [y, y], color=lighter(colour, 0.55), linewidth=1.2, zorder=1.8)
@@ -188,9 +193,9 @@ def against_controls(results: Results, arrays: Arrays) -> Figure | None:
     tint = colours(results)
     points = []
     for row in of_kind(results, "control"):
-        copies, quality = interval(row, "vs_parent", "f_mem"), interval(row, "vs_parent", key)
+        copies, quality = interval(row, "vs_parent", "f_mem", 100), interval(row, "vs_parent", key)
         if copies is not None and quality is not None:
-            points.append((row, [None if part is None else 100 * part for part in copies], quality))
+            points.append((row, copies, quality))
     if not points:
         return None
     figure = new_figure(WIDTH, 4.3, layout="constrained")
@@ -204,10 +209,8 @@ def against_controls(results: Results, arrays: Arrays) -> Figure | None:
     axes.set_ylabel("Fréchet distance, schedule minus control")
     for row, (x, x_lo, x_hi), (y, y_lo, y_hi) in points:
         thin: dict[str, Any] = {"color": lighter(tint[row["name"]], 0.3), "linewidth": 1.2, "zorder": 2}
-        if x_lo is not None and x_hi is not None:
-            axes.plot([x_lo, x_hi], [y, y], **thin)
-        if y_lo is not None and y_hi is not None:
-            axes.plot([x, x], [y_lo, y_hi], **thin)
+        axes.plot([x_lo, x_hi], [y, y], **thin)
+        axes.plot([x, x], [y_lo, y_hi], **thin)
         axes.plot([x], [y], **point_style(row, tint[row["name"]], 7.5), zorder=3)
     corners = {
         (0, 0): "schedule better at both",
@@ -236,7 +239,7 @@ def against_controls(results: Results, arrays: Arrays) -> Figure | None:
         lw=0,
         zorder=0,
     )
-    names = dict.fromkeys(row["of"] for row, _, _ in points)
+    names = dict.fromkeys(str(row.get("of")) for row, _, _ in points)
     handles = [Line2D([], [], color=tint.get(name, MUTED), linewidth=3, label=name) for name in names]
     axes.figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
     _control_legend(axes, [row for row, _, _ in points])
@@ -245,7 +248,7 @@ def against_controls(results: Results, arrays: Arrays) -> Figure | None:
 
 def _around_zero(values) -> tuple[float, float]:
     """Limits that hold all values and keep zero well inside, so that all four corners show."""
-    found = [value for value in values if value is not None]
+    found = [value for value in values if np.isfinite(value)]
     lo, hi = min(found), max(found)
     reach = max(hi, -lo) or 1.0
     return min(1.12 * lo, -0.28 * reach), max(1.12 * hi, 0.28 * reach)

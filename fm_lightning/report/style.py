@@ -63,7 +63,7 @@ STYLE: dict[str, Any] = {
 
 
 @functools.cache
-def _style() -> dict[str, Any]:
+def _style() -> Any:
     from matplotlib import font_manager
 
     installed = set(font_manager.get_font_names())
@@ -109,9 +109,9 @@ def _saved(figure: Figure, **how: Any) -> bytes:
     return into.getvalue()
 
 
-def colours(results: Results) -> dict[str, str]:
-    """A colour for every row: ink for base, one of the palette per schedule, a lighter one for its controls."""
-    found: dict[str, str] = {}
+def colours(results: Results) -> dict[str, Any]:
+    """A colour for every row: ink for base, one of the palette per schedule, lighter for its controls."""
+    found: dict[str, Any] = {}
     shaped = [row["name"] for row in results["rows"] if row["kind"] == "schedule"]
     for row in results["rows"]:
         if row["kind"] == "base":

@@ -78,7 +78,9 @@ def _fitting(results: Results, console: Console, write) -> tuple[Table, list[str
 
 
 def _table(results: Results, chosen: Sequence[Column], write, gone: Collection[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="bold"
+    )
     table.add_column(Text("schedule\n"), no_wrap=True)
     widths = {}
     for column in chosen:
@@ -121,7 +123,7 @@ def _cell(column: Column, row: Row, aside_width: int, write) -> Text:
 def write_csv(results: Results, path: str | os.PathLike[str]) -> Path:
     """Write one line per row with every metric, unrounded, and every paired change; missing values are empty.
 
-    Columns: name, kind, of, label, nfe, steps, description, the metrics by their names, ``METRIC_vs_base`` and
+    Columns: name, kind, of, label, nfe, steps, description, every metric by its name, ``METRIC_vs_base`` and
     ``METRIC_vs_parent`` (the schedule minus this control), each with ``_lo`` and ``_hi``. Shares are 0..1.
     """
     rows = results["rows"]
@@ -129,7 +131,10 @@ def write_csv(results: Results, path: str | os.PathLike[str]) -> Path:
     metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     changes = list(
         dict.fromkeys(
-            (against, name) for against in ("vs_base", "vs_parent") for row in rows for name in row.get(against) or {}
+            (against, name)
+            for against in ("vs_base", "vs_parent")
+            for row in rows
+            for name in row.get(against) or {}
         )
     )
     head = [
@@ -144,7 +149,7 @@ def write_csv(results: Results, path: str | os.PathLike[str]) -> Path:
         line = ["" if row.get(key) is None else row[key] for key in plain]
         line += [_empty_or(finite(row["metrics"].get(name))) for name in metrics]
         for against, name in changes:
-            line += [_empty_or(part) for part in interval(row, against, name) or (None,) * 3]
+            line += [_empty_or(finite(part)) for part in interval(row, against, name) or (None,) * 3]
         writer.writerow(line)
     return replace_file(Path(path), text.getvalue().encode("utf-8"))
 
