@@ -4,6 +4,7 @@ from fm_lightning.callbacks.ema import EMA
 from fm_lightning.callbacks.fid_monitor import FIDMonitor
 from fm_lightning.callbacks.kpe_distribution import KPEDistribution
 from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
+from fm_lightning.callbacks.progress import Progress
 from fm_lightning.callbacks.sample_grid import SampleGrid
 from fm_lightning.callbacks.sample_writer import SampleWriter
 from fm_lightning.callbacks.schedule_table import ScheduleTable
@@ -13,6 +14,7 @@ __all__ = [
     "FIDMonitor",
     "KPEDistribution",
     "MemorizationMonitor",
+    "Progress",
     "SampleGrid",
     "SampleWriter",
     "ScheduleTable",

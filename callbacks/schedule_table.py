@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import wandb
 from lightning import Trainer
-from rich.console import Console
 from torchmetrics import MeanMetric
 
 from fm_lightning.callbacks.monitor import TrajectoryCallback
@@ -56,7 +55,7 @@ class ScheduleTable(TrajectoryCallback):
         results, arrays = collect(trainer, pl_module, self, "test")  # every process takes part: metrics are gathered
         self._wandb(trainer, results, "test")
         if trainer.is_global_zero:
-            save(trainer.default_root_dir, results, arrays, Console())
+            save(trainer.default_root_dir, results, arrays)
 
     def _wandb(self, trainer: Trainer, results: dict, stage: str) -> None:
         if any(wandb_loggers(trainer)):

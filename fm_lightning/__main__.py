@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 HELP = """\
 usage: fm-lightning VERB -c CONFIG.yaml [--option value ...]
@@ -55,8 +56,14 @@ def _report(args: list[str]) -> None:
                 f"report {' '.join(args)!r} given, expected one run directory; type fm-lightning report RUN_DIR"
             )
         from fm_lightning.report.page import write_report
+        from fm_lightning.report.results import load
+        from fm_lightning.report.table import print_table, write_csv
 
-        print(f"Report: {write_report(args[0])}")
+        results, _ = load(args[0])
+        write_csv(results, Path(args[0]) / "results.csv")
+        page = write_report(args[0])
+        print_table(results)
+        print(f"\nReport: {page}")
     except UserError as error:
         print(f"fm-lightning: {error}", file=sys.stderr)
         raise SystemExit(2) from None

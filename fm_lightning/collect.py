@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning import Trainer
-from rich.console import Console
 
 from fm_lightning.comparison import BASE, FLOORS, Row
 from fm_lightning.metrics import Change
@@ -67,6 +66,7 @@ def collect(
                 "name": name,
                 "kind": row.kind,
                 "of": row.of,
+                "control": name.rpartition(".")[2] if row.of else None,
                 "label": row.label(name),
                 "steps": 0 if row.kind == "floor" else row.schedule.steps,
                 "nfe": table.nfe.get(name, 0),
@@ -124,7 +124,7 @@ def collect(
     return results, arrays
 
 
-def save(run_dir: str | Path, results: dict[str, Any], arrays: dict[str, np.ndarray], console: Console) -> None:
+def save(run_dir: str | Path, results: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Writes the results, the arrays, the table as CSV and the report; prints the table and where the report lies."""
     from fm_lightning.report.page import write_report
     from fm_lightning.report.results import replace_file
@@ -137,8 +137,8 @@ def save(run_dir: str | Path, results: dict[str, Any], arrays: dict[str, np.ndar
     replace_file(run_dir / "results.json", json.dumps(results, indent=1, ensure_ascii=False).encode())
     write_csv(results, run_dir / "results.csv")
     page = write_report(run_dir)
-    print_table(results, console)
-    console.print(f"\nReport: {os.path.relpath(page)}", soft_wrap=True, highlight=False)
+    print_table(results)
+    print(f"\nReport: {page}")
 
 
 def hardware(trainer: Trainer) -> str:

@@ -1,0 +1,46 @@
+"""Progress: says at each moment what is being done, and how far it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class Progress(RichProgressBar):
+    """Lightning's rich progress bar, in this project's words, with one line before each stage. Logs nothing."""
+
+    @property
+    def validation_description(self) -> str:
+        return "Validation"
+
+    @property
+    def test_description(self) -> str:
+        return "Comparing schedules"
+
+    @property
+    def predict_description(self) -> str:
+        return "Sampling"
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return "Training"
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        data, start = pl_module.data, trainer.global_step
+        size = sum(parameter.numel() for parameter in pl_module.net.parameters())
+        going_on = f", going on after step {start}" if start else ""
+        _say(
+            f"Training {type(pl_module.net).__name__} ({size:,} parameters) on {len(data.train_split):,} samples for "
+            f"{trainer.max_steps:,} steps{going_on}; everything goes to {trainer.default_root_dir}"
+        )
+        super().on_train_start(trainer, pl_module)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        _say(f"Comparing {len(pl_module.rows)} rows on {pl_module.data.test_seeds:,} seeds that training never used")
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line, flush=True)
