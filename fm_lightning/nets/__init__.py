@@ -1,5 +1,7 @@
 """Velocity networks ``v(x, t, y)``."""
 
+from fm_lightning.nets.guidance import Guided, drop_labels
 from fm_lightning.nets.mlp import ResidualMLP
+from fm_lightning.nets.unet import UNet
 
-__all__ = ["ResidualMLP"]
+__all__ = ["Guided", "ResidualMLP", "UNet", "drop_labels"]

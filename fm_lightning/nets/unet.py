@@ -1,0 +1,216 @@
+"""The ADM U-Net (Dhariwal & Nichol 2021, arXiv 2105.05233), this field's velocity network for small images.
+
+Residual blocks and, at chosen resolutions, self-attention, on a ladder of halved images; the way up
+concatenates what the way down has left on each rung. Time (and class) enter every residual block, added
+after its first convolution or as scale and shift of its second norm. Every residual branch and the output
+convolution start at zero: an untrained network is the velocity 0.
+
+Time is told as torchcfm tells it: the raw ``t`` in [0, 1], times ``time_scale`` (1 by default), goes into
+sinusoids of angular frequencies 1 ... 1e-4. Diffusion networks count in thousandths instead:
+``time_scale=1000``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+
+from fm_lightning.errors import UserError
+from fm_lightning.nets import torchcfm
+from fm_lightning.nets.labels import check_labels
+from fm_lightning.nets.unet_blocks import Resample, ResBlock, Rung, SelfAttention, sinusoids, zero
+
+
+class UNet(nn.Module):
+    """Velocity network ``v(x, t, y)`` for images.
+
+    Args:
+        shape: ``[C, H, W]`` of one image; H and W are multiples of ``2 ** (len(channel_mult) - 1)``.
+        num_channels: channels at full resolution, before ``channel_mult``.
+        num_res_blocks: residual blocks per resolution on the way down (one more on the way up).
+        channel_mult: multipliers of ``num_channels``, one per resolution, from full resolution down.
+        attention_resolutions: widths in pixels at which to attend; the middle, at the lowest, always attends.
+        num_heads: heads of each attention.
+        num_head_channels: channels per head; if given, it decides and ``num_heads`` is ignored.
+        num_classes: 0 for an unconditional network, which ignores labels.
+        null_class: one label more, ``null_label = num_classes``, "no class": for classifier-free guidance.
+        dropout: probability, in each residual block before its last convolution.
+        channel_dropout: drop whole channels instead of single numbers.
+        use_scale_shift_norm: time and class as scale and shift of a norm, instead of an added bias.
+        resblock_updown: change the resolution inside residual blocks, instead of between them.
+        conv_resample: resample between the blocks by a learned convolution; else by averages and copies.
+        groups: groups of each GroupNorm; divides the channels at every resolution.
+        time_scale: what t in [0, 1] is multiplied by before the sinusoids.
+        checkpoint: recompute activations in the backward pass: less memory, more time.
+
+    ``forward`` takes ``x`` ``[B, C, H, W]``, ``t`` ``[B]`` in [0, 1] and ``y`` ``[B]`` int64 or None, and
+    returns like ``x``. Other heights and widths than ``shape``'s are fine if they are such multiples.
+
+    The paper's networks: CIFAR-10 (torchcfm's, 35.7 M parameters) is the default with ``num_head_channels=64,
+    dropout=0.1``. CelebA (4.06 M, of which 32 000 are a frozen table of sinusoids, computed here) has the
+    architecture ``shape=[1, 32, 32], num_channels=32, channel_mult=[1, 2, 4], attention_resolutions=[16, 8],
+    groups=8, dropout=0.1, channel_dropout=True, time_scale=999``, but for GELU in its time embedding.
+
+    Raises:
+        UserError: at construction, sizes that do not fit together; at call, wrong channels, height or width,
+            missing labels, or (on the CPU; elsewhere the look would wait for the device) labels out of range.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int] = (3, 32, 32),
+        num_channels: int = 128,
+        num_res_blocks: int = 2,
+        channel_mult: Sequence[float] = (1, 2, 2, 2),
+        attention_resolutions: Sequence[int] = (16,),
+        num_heads: int = 4,
+        num_head_channels: int | None = None,
+        num_classes: int = 0,
+        null_class: bool = False,
+        dropout: float = 0.0,
+        channel_dropout: bool = False,
+        use_scale_shift_norm: bool = False,
+        resblock_updown: bool = False,
+        conv_resample: bool = True,
+        groups: int = 32,
+        time_scale: float = 1.0,
+        checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.multiple = 2 ** (len(channel_mult) - 1)
+        self.num_channels = num_channels
+        self.num_classes = num_classes
+        self.null_label = num_classes if null_class else None
+        self.time_scale = time_scale
+        self.checkpoint = checkpoint
+        self._check_size(self.shape)
+        widths = [int(mult * num_channels) for mult in channel_mult]  # channels, per resolution
+        resolutions = [self.shape[2] // 2**level for level in range(len(widths))]
+        if not widths or any(width % groups or width < groups for width in widths):
+            raise UserError(
+                f"UNet got num_channels={num_channels} and channel_mult={list(channel_mult)}, that is "
+                f"{widths} channels, expected multiples of groups={groups}; change one of the three"
+            )
+        if unknown := set(attention_resolutions) - set(resolutions):
+            raise UserError(
+                f"UNet got attention_resolutions={list(attention_resolutions)}, but {min(unknown)} is not "
+                f"among the resolutions {resolutions}; choose among these"
+            )
+        if null_class and not num_classes:
+            raise UserError("UNet got null_class=True and num_classes=0; give num_classes, or drop null_class")
+
+        emb = 4 * num_channels
+
+        def resblock(channels: int, out: int, resample: nn.Module | None = None) -> ResBlock:
+            drop = nn.Dropout2d(dropout) if channel_dropout else nn.Dropout(dropout)
+            return ResBlock(channels, out, emb, groups, drop, use_scale_shift_norm, resample)
+
+        def attention(channels: int) -> SelfAttention:
+            heads = channels // num_head_channels if num_head_channels else num_heads
+            if heads < 1 or channels % (num_head_channels or heads):
+                raise UserError(
+                    f"UNet got num_heads={num_heads} and num_head_channels={num_head_channels} to attend "
+                    f"on {channels} channels, expected a divisor of {channels}; change it or channel_mult"
+                )
+            return SelfAttention(channels, heads, groups)
+
+        def block(channels: int, out: int, resolution: int) -> Rung:
+            attends = [attention(out)] if resolution in attention_resolutions else []
+            return Rung([resblock(channels, out), *attends])
+
+        def resample(direction: Literal["down", "up"], channels: int) -> nn.Module:
+            if resblock_updown:
+                return resblock(channels, channels, Resample(direction, channels, learned=False))
+            return Resample(direction, channels, conv_resample)
+
+        self.time = nn.Sequential(nn.Linear(num_channels, emb), nn.SiLU(), nn.Linear(emb, emb))
+        self.label = nn.Embedding(num_classes + null_class, emb) if num_classes else None
+        self.stem = nn.Conv2d(self.shape[0], widths[0], 3, padding=1)
+        channels, skips = widths[0], [widths[0]]
+        self.down = nn.ModuleList()
+        for width, resolution in zip(widths, resolutions):
+            if self.down:
+                self.down.append(Rung([resample("down", channels)]))
+                skips.append(channels)
+            for _ in range(num_res_blocks):
+                self.down.append(block(channels, width, resolution))
+                channels = width
+                skips.append(channels)
+        self.middle = Rung([resblock(channels, channels), attention(channels), resblock(channels, channels)])
+        self.up = nn.ModuleList()
+        for width, resolution in zip(widths[::-1], resolutions[::-1]):
+            for _ in range(num_res_blocks + 1):
+                rung = block(channels + skips.pop(), width, resolution)
+                self.up.append(rung)
+                channels = width
+            if skips:
+                rung.append(resample("up", channels))
+        self.norm = nn.GroupNorm(groups, channels)
+        self.out = zero(nn.Conv2d(channels, self.shape[0], 3, padding=1))
+
+    @classmethod
+    def from_torchcfm(cls, state_dict: Mapping[str, Any], **arguments: Any) -> UNet:
+        """torchcfm's ``UNetModelWrapper(**arguments)`` with this state dict, as a ``UNet`` in eval mode.
+
+        Args:
+            state_dict: its ``state_dict()``, also with DDP's ``module.`` before each key, or a checkpoint of
+                torchcfm's CIFAR-10 scripts, of which ``ema_model`` is taken.
+            **arguments: those of ``UNetModelWrapper``, by name: ``dim``, ``num_channels``, ... The number of
+                heads and the attention order leave no trace in the weights' shapes: wrong ones go unnoticed.
+
+        Raises:
+            UserError: the first key that does not fit, with its shapes; an argument with no counterpart.
+        """
+        net = cls(**torchcfm.options(**arguments))
+        torchcfm.load(net, state_dict, legacy_order=not arguments.get("use_new_attention_order", False))
+        return net.eval()
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        self._check_size(x.shape[1:])
+        dtype = self.stem.weight.dtype
+        emb = self.time(sinusoids(t.expand(len(x)) * self.time_scale, self.num_channels).to(dtype))
+        if self.label is not None:
+            emb = emb + self.label(self._checked(y))
+        h = self.stem(x.to(dtype))
+        skips = [h]
+        for rung in self.down:
+            h = self._run(rung, h, emb)
+            skips.append(h)
+        h = self._run(self.middle, h, emb)
+        for rung in self.up:
+            h = self._run(rung, torch.cat([h, skips.pop()], 1), emb)
+        return self.out(F.silu(self.norm(h))).to(x.dtype)
+
+    def _run(self, rung: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
+        if self.checkpoint and torch.is_grad_enabled():
+            return recompute(rung, h, emb, use_reentrant=False)
+        return rung(h, emb)
+
+    def _check_size(self, size: Sequence[int]) -> None:
+        if len(size) != 3 or size[0] != self.shape[0]:
+            channels = self.shape[0] if len(self.shape) == 3 else "channels"
+            raise UserError(
+                f"UNet got images of shape {list(size)}, expected [{channels}, height, width]; set shape to the data's"
+            )
+        if any(side % self.multiple or side < self.multiple for side in size[1:]):
+            raise UserError(
+                f"UNet got images of {size[1]} x {size[2]} pixels, expected multiples of {self.multiple} (it "
+                f"halves them {self.multiple.bit_length() - 1} times); resize them or shorten channel_mult"
+            )
+
+    def _checked(self, y: Tensor | None) -> Tensor:
+        check_labels(self, y, self.num_classes)
+        assert y is not None
+        last = self.num_classes - (self.null_label is None)
+        if y.device.type == "cpu" and not torch.compiler.is_compiling() and ((y < 0) | (y > last)).any():
+            raise UserError(
+                f"UNet got labels {int(y.min())} ... {int(y.max())}, expected 0 ... {last}; "
+                "set num_classes to the data's, null_class for guidance"
+            )
+        return y
