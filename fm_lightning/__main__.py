@@ -32,6 +32,8 @@ first steps:
   fm-lightning run -c configs/digits.yaml
 """
 
+VERBS = ("run", "fit", "test", "validate", "predict", "report")
+
 
 def main() -> None:
     """The command."""
@@ -40,6 +42,11 @@ def main() -> None:
         print(HELP, end="")
     elif verb == "report":
         _report(sys.argv[2:])
+    elif verb not in VERBS and not verb.startswith("-"):
+        from fm_lightning.parser_errors import unknown_verb
+
+        print(f"fm-lightning: {unknown_verb(verb, VERBS)}", file=sys.stderr)
+        raise SystemExit(2)
     else:
         from fm_lightning import cli
 
@@ -47,6 +54,9 @@ def main() -> None:
 
 
 def _report(args: list[str]) -> None:
+    if args in (["-h"], ["--help"]):
+        print(HELP, end="")
+        return
     from fm_lightning.errors import UserError
 
     try:
