@@ -36,6 +36,7 @@ class MemorizationMonitor(PairedMonitor[MemorizationRate]):
     def prepare(self, trainer: Trainer, pl_module: FlowMatching) -> None:
         self.training_images = pl_module.data.reference()
         self.reference = Reference(self.training_images)
+        self.build()  # too few images are refused before training, not at its first validation
 
     def build(self) -> MemorizationRate:
         return MemorizationRate(self.reference, self.threshold)

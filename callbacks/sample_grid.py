@@ -38,6 +38,11 @@ class SampleGrid(TrajectoryCallback):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if stage != "predict":
             self.training_images = pl_module.data.reference()
+            if len(self.training_images) < 2:
+                raise UserError(
+                    f"SampleGrid beside {len(self.training_images)} training images asked for, expected at least the 2 nearest; "
+                    "type a larger training subset, e.g. --data.init_args.n 100"
+                )
             self.reference = Reference(self.training_images)
 
     def begin(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
-from fm_lightning.comparison import BASE, ClosedForm, Field, Row, control_rows, sample, schedule_rows
+from fm_lightning.comparison import BASE, ClosedForm, Field, Row, check_controls, control_rows, sample, schedule_rows
 from fm_lightning.data.base import CALIBRATION_SEED, FlowData, seed_labels
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import NotFiniteError, UserError
@@ -77,6 +77,7 @@ class FlowMatching(LightningModule):
         self.test_rows = schedule_rows(test_schedules or val_schedules or {})
         shaped = [name for name, row in self.test_rows.items() if row.schedule.gain is not None]
         self.controls_for = shaped if controls_for is None else controls_for
+        check_controls(self.test_rows, self.controls_for)
         self.fields, self.floors = fields or {}, floors
         self.base_seed = base_seed
         self.rows: dict[str, Row] = {}  # what is being sampled now

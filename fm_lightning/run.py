@@ -45,13 +45,14 @@ class RunDirectory:
     def record(self) -> dict[str, Any]:
         """What run.json says: the run's identity, steps done, W&B id; empty for a new run."""
         try:
-            return json.loads((self.path / "run.json").read_text())
+            found = json.loads((self.path / "run.json").read_text())
         except FileNotFoundError:
             return {}
-        except ValueError:
-            raise UserError(
-                f"{self.path}/run.json cannot be read, expected the record of a run; type another --name"
-            ) from None
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict) or "identity" not in found:
+            raise UserError(f"{self.path}/run.json cannot be read, expected the record of a run; type another --name")
+        return found
 
     def write(self, **entries: Any) -> None:
         """Adds entries to run.json."""
@@ -60,13 +61,14 @@ class RunDirectory:
         temporary.write_text(json.dumps(self.record | entries, indent=1))
         os.replace(temporary, self.path / "run.json")
 
-    def admit(self, command: str, identity: Mapping[str, Any], max_steps: int) -> None:
+    def admit(self, command: str, identity: Mapping[str, Any], max_steps: int, again: bool = False) -> None:
         """Lets a command begin or go on in this directory, or says why not.
 
         Args:
             command: the verb.
             identity: of the run that wants in, see ``identity``.
             max_steps: when its training is finished; -1 if unknown.
+            again: what is done already will be set aside.
 
         Raises:
             UserError: the directory holds something else, or the command's work is done already.
@@ -85,7 +87,7 @@ class RunDirectory:
                 "type another --name, or --again to move it aside"
             )
         trained = 0 < max_steps <= record.get("step", 0)
-        compared = (self.path / "results.json").exists()
+        compared = (self.path / "results.json").exists() and not again
         if command == "fit" and trained:
             raise UserError(
                 f"{self.path} holds a finished training ({record['step']} steps), expected a new or unfinished run; type "
