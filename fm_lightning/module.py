@@ -114,7 +114,10 @@ class FlowMatching(LightningModule):
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         # Dropout and the like take the global generator: seeding it by step makes a resumed run go on exactly.
-        torch.manual_seed(hash((self.base_seed, batch.step, batch.offset)) & 0x7FFF_FFFF)
+        # (torch.manual_seed would also record a stack trace per absent device type, a millisecond a step.)
+        cuda = self.device.type == "cuda"
+        default = torch.cuda.default_generators[self.device.index or 0] if cuda else torch.default_generator
+        default.manual_seed(hash((self.base_seed, batch.step, batch.offset)) & 0x7FFF_FFFF)
         generator = step_generator(self.base_seed, batch.step, self.device, "bridge")
         mine = slice(batch.offset, batch.offset + len(batch.x))
         t = self.times(batch.total, generator)[mine]
