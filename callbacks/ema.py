@@ -37,6 +37,7 @@ class EMA(EMAWeightAveraging):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._show_raw(pl_module)  # a second fit goes on from the raw weights
+            self._latest_update_step = 0  # another trainer counts anew; a checkpoint restores it after this hook
             super().setup(trainer, pl_module, stage)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
