@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import secrets
@@ -89,7 +90,7 @@ class CLI(LightningCLI):
                 raise mendable from error
             verb = next((arg for arg in given if arg in self._subcommand_parsers), "fit")
             options = [action.dest for action in self._subcommand_parsers[verb]._actions if action.option_strings]
-            configs = [b for a, b in zip(given, given[1:]) if a in ("-c", "--config")]
+            configs = [b for a, b in itertools.pairwise(given) if a in ("-c", "--config")]
             raise UserError(shorten(str(error), verb, options, configs)) from error
 
     def instantiate_classes(self) -> None:
@@ -181,9 +182,9 @@ class CLI(LightningCLI):
             if self.subcommand in ("test", "validate"):
                 self.trainer.tested_step = self.checkpoint["global_step"]
         # Last of all: a command that is refused has moved nothing.
-        if self.config[self.subcommand].again and self.subcommand in ("fit", "run", "test") and _is_rank_zero():
-            if moved := self.directory.set_aside(self.subcommand):
-                print(f"Moved what was there to {moved}")
+        repeats = self.config[self.subcommand].again and self.subcommand in ("fit", "run", "test")
+        if repeats and _is_rank_zero() and (moved := self.directory.set_aside(self.subcommand)):
+            print(f"Moved what was there to {moved}")
 
 
 def _says_something(record: logging.LogRecord) -> bool:

@@ -176,6 +176,16 @@ class FlowMatching(LightningModule):
                     "good checkpoint is kept; lower the learning rate (--model.optimizer.init_args.lr)"
                 )
 
+            if "loops" in checkpoint:  # not where weights alone are saved
+                self._end_at_a_whole_step(checkpoint)
+
+    def _end_at_a_whole_step(self, checkpoint: dict[str, Any]) -> None:
+        """Gradients that are half accumulated are not saved: whoever goes on repeats the step's micro-batches."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        half = progress["current"]["completed"] % self.trainer.accumulate_grad_batches
+        for counts in (progress["current"], progress["total"]):
+            counts["completed"] -= half
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         averaged = "current_model_state" in checkpoint
         if averaged and self.trainer.state.fn == "fit":
