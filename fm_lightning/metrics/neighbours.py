@@ -110,7 +110,7 @@ class _Search:
     def __init__(self, reference: Reference, count: int, k: int, budget: int) -> None:
         self.reference, self.k = reference, k
         # Bytes for a query (as given, shifted in float64, in float32, rounded; its candidates), for a
-        # reference row (its copies, if any; its part in sorting a whole block) and, twice, for the score of a pair.
+        # reference row (its copies, if any; its part in sorting a whole block), for the scores of a pair.
         size, width, wide = reference.size, k + MARGIN, reference.dtype.itemsize
         query = size * 24 + (160 + 16 * GROUP) * width + 128
         row = (size * (4 + 2 * wide) if reference.copies else 0) + 384
