@@ -25,15 +25,15 @@ class Reference:
     """N rows of D numbers, read in blocks; the data stay where they are.
 
     Args:
-        data: ``[N, ...]`` a tensor (float64, float32, bfloat16, float16 or integers, on any device), or a numpy
-            array, memory-mapped or not. Rows are flattened when they are read.
+        data: ``[N, ...]`` a tensor (float64, float32, bfloat16, float16 or integers, on any device), or a
+            numpy array, memory-mapped or not. Rows are flattened when they are read.
         device: where the computation happens; default: where the data are.
         budget: bytes that preparing may use beside the data and ``4 N`` bytes for the norms.
 
     Attributes:
-        shift: ``[D]`` float32, subtracted from both sides before products are taken, or None. Distances do not
-            change, but the rounding errors of products grow with the norms, and far from the origin nothing of a
-            distance would be left.
+        shift: ``[D]`` float32, subtracted from both sides before products are taken, or None. Distances
+            stay the same, but the rounding errors of products grow with the norms: far from the origin
+            nothing of a distance would be left.
         norms: ``[N]`` float32, the squared norms of the shifted rows.
 
     Raises:
@@ -64,20 +64,23 @@ class Reference:
         """``[n, D]`` rows start to stop as they are stored, on the device."""
         part = self.data[start:stop]
         if not isinstance(part, Tensor):
-            # A tensor of torch's own, because a memory-mapped array may be read-only, which tensors cannot be.
+            # Copied, because a memory-mapped array may be read-only, which tensors cannot be.
             copy = torch.empty(part.shape, dtype=torch.from_numpy(np.empty(0, part.dtype)).dtype)
             copy.numpy()[...] = part
             part = copy
         return part.to(self.device).reshape(len(part), self.size)
 
     def centred(self, rows: Tensor) -> Tensor:
-        """``[n, D]`` float32; float64 rows are shifted before they are rounded."""
+        """``[n, D]`` float32; wider numbers are shifted before they are rounded."""
+        rows = rows.double() if rows.dtype in (torch.int32, torch.int64) else rows
         return rows.float() if self.shift is None else (rows - self.shift).float()
 
     @property
     def copies(self) -> bool:
         """Whether reading a block and shifting it takes memory of its own."""
-        stays = isinstance(self.data, Tensor) and self.data.is_contiguous() and self.data.device == self.device
+        stays = (
+            isinstance(self.data, Tensor) and self.data.is_contiguous() and self.data.device == self.device
+        )
         return not (stays and self.dtype == torch.float32 and self.shift is None)
 
     def _find_shift(self, count: int) -> Tensor | None:
@@ -97,9 +100,20 @@ def check_shape(name: str, data: Tensor | np.ndarray) -> None:
     """Raises UserError unless ``data`` is ``[N, ...]`` with real numbers in its rows."""
     shape = list(data.shape)
     if not shape or 0 in shape[1:]:
-        raise UserError(f"the {name} has shape {shape}: expected [rows, ...] with at least one number in a row")
+        raise UserError(
+            f"the {name} has shape {shape}: expected [rows, ...] with at least one number in a row"
+        )
     if data.is_complex() if isinstance(data, Tensor) else data.dtype.kind not in "fiub":
         raise UserError(f"the {name} has dtype {data.dtype}: expected real numbers")
+
+
+def check_match(queries: Tensor, reference: Reference) -> None:
+    """Raises UserError unless the rows of both sides have the same shape (one of them may be flat)."""
+    mine, theirs = tuple(queries.shape[1:]), reference.shape[1:]
+    if math.prod(mine) != reference.size or (mine != theirs and len(mine) > 1 and len(theirs) > 1):
+        raise UserError(
+            f"queries have rows of shape {list(mine)}, the reference {list(theirs)}: give the same shape"
+        )
 
 
 def squared_norms(name: str, rows: Tensor, start: int) -> Tensor:
@@ -110,7 +124,11 @@ def squared_norms(name: str, rows: Tensor, start: int) -> Tensor:
     if bad.any():
         row = int(bad.nonzero()[0])
         finite = bool(rows[row].isfinite().all())
-        what = "is too large for float32 squares: rescale the data" if finite else "holds NaN or infinity: remove it"
+        what = (
+            "is too large for float32 squares: rescale the data"
+            if finite
+            else "holds NaN or infinity: remove it"
+        )
         raise UserError(f"{name} row {start + row} {what}")
     return norms.float()
 
@@ -118,5 +136,14 @@ def squared_norms(name: str, rows: Tensor, start: int) -> Tensor:
 def max_rows(budget: int, cost: int, name: str) -> int:
     """How many rows of ``cost`` bytes fit into the budget; raises UserError if none does."""
     if budget < cost:
-        raise UserError(f"a block budget of {budget} bytes is too small for one {name} row: give at least {cost}")
+        raise UserError(
+            f"a block budget of {budget} bytes is too small for one {name} row: give at least {cost}"
+        )
     return budget // cost
+
+
+def tile(budget: int, count: int, query: int, row: int, pair: int) -> tuple[int, int]:
+    """How many of ``count`` queries and how many rows fit together; bytes for one of each and for a pair."""
+    most = max(1, min(count, budget // 2 // query))
+    queries = max(1, -(-count // -(-count // most))) if count else 1  # blocks of equal size
+    return queries, (budget - queries * query) // (row + pair * queries)
