@@ -90,9 +90,7 @@ def _blocks(
     check_match(queries, reference)
     h = torch.as_tensor(bandwidth, dtype=torch.float64, device=reference.device)
     if h.ndim and h.shape != queries.shape[:1]:
-        raise UserError(
-            f"bandwidths of shape {list(h.shape)} for {len(queries)} queries: give one, or one for each"
-        )
+        raise UserError(f"bandwidths of shape {list(h.shape)} for {len(queries)} queries: give one, or one for each")
     h = h.expand(len(queries))
     if not (h > 0).all():
         raise UserError(f"a bandwidth of {float(h[~(h > 0)][0])}: give a positive number")

@@ -39,9 +39,7 @@ MARGIN = 14  # candidates expected in a block beyond the k wanted; a query that 
 
 
 @torch.no_grad()
-def nearest(
-    queries: Tensor, reference: Reference | Any, k: int, *, budget: int = BUDGET
-) -> tuple[Tensor, Tensor]:
+def nearest(queries: Tensor, reference: Reference | Any, k: int, *, budget: int = BUDGET) -> tuple[Tensor, Tensor]:
     """The k nearest rows of the reference for every query.
 
     Args:
@@ -96,9 +94,7 @@ def merge(distances: Sequence[Tensor], indices: Sequence[Tensor], k: int) -> tup
         UserError: fewer than k candidates.
     """
     if sum(d.shape[1] for d in distances) < k:
-        raise UserError(
-            f"k = {k} neighbours of {sum(d.shape[1] for d in distances)} candidates: give a smaller k"
-        )
+        raise UserError(f"k = {k} neighbours of {sum(d.shape[1] for d in distances)} candidates: give a smaller k")
     ids, order = torch.cat(list(indices), 1).sort(dim=1)
     near, best = torch.cat(list(distances), 1).gather(1, order).sort(dim=1, stable=True)
     return near[:, :k].contiguous(), ids.gather(1, best[:, :k])

@@ -78,9 +78,7 @@ class Reference:
     @property
     def copies(self) -> bool:
         """Whether reading a block and shifting it takes memory of its own."""
-        stays = (
-            isinstance(self.data, Tensor) and self.data.is_contiguous() and self.data.device == self.device
-        )
+        stays = isinstance(self.data, Tensor) and self.data.is_contiguous() and self.data.device == self.device
         return not (stays and self.dtype == torch.float32 and self.shift is None)
 
     def _find_shift(self, count: int) -> Tensor | None:
@@ -100,9 +98,7 @@ def check_shape(name: str, data: Tensor | np.ndarray) -> None:
     """Raises UserError unless ``data`` is ``[N, ...]`` with real numbers in its rows."""
     shape = list(data.shape)
     if not shape or 0 in shape[1:]:
-        raise UserError(
-            f"the {name} has shape {shape}: expected [rows, ...] with at least one number in a row"
-        )
+        raise UserError(f"the {name} has shape {shape}: expected [rows, ...] with at least one number in a row")
     if data.is_complex() if isinstance(data, Tensor) else data.dtype.kind not in "fiub":
         raise UserError(f"the {name} has dtype {data.dtype}: expected real numbers")
 
@@ -111,9 +107,7 @@ def check_match(queries: Tensor, reference: Reference) -> None:
     """Raises UserError unless the rows of both sides have the same shape (one of them may be flat)."""
     mine, theirs = tuple(queries.shape[1:]), reference.shape[1:]
     if math.prod(mine) != reference.size or (mine != theirs and len(mine) > 1 and len(theirs) > 1):
-        raise UserError(
-            f"queries have rows of shape {list(mine)}, the reference {list(theirs)}: give the same shape"
-        )
+        raise UserError(f"queries have rows of shape {list(mine)}, the reference {list(theirs)}: give the same shape")
 
 
 def squared_norms(name: str, rows: Tensor, start: int) -> Tensor:
@@ -124,11 +118,7 @@ def squared_norms(name: str, rows: Tensor, start: int) -> Tensor:
     if bad.any():
         row = int(bad.nonzero()[0])
         finite = bool(rows[row].isfinite().all())
-        what = (
-            "is too large for float32 squares: rescale the data"
-            if finite
-            else "holds NaN or infinity: remove it"
-        )
+        what = "is too large for float32 squares: rescale the data" if finite else "holds NaN or infinity: remove it"
         raise UserError(f"{name} row {start + row} {what}")
     return norms.float()
 
@@ -136,9 +126,7 @@ def squared_norms(name: str, rows: Tensor, start: int) -> Tensor:
 def max_rows(budget: int, cost: int, name: str) -> int:
     """How many rows of ``cost`` bytes fit into the budget; raises UserError if none does."""
     if budget < cost:
-        raise UserError(
-            f"a block budget of {budget} bytes is too small for one {name} row: give at least {cost}"
-        )
+        raise UserError(f"a block budget of {budget} bytes is too small for one {name} row: give at least {cost}")
     return budget // cost
 
 

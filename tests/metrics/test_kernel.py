@@ -12,9 +12,7 @@ from fm_lightning.metrics.reference import Reference
 
 
 def logits(queries: Tensor, rows: Tensor, h: float | Tensor) -> Tensor:
-    squares = torch.cdist(
-        queries.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist"
-    ).square()
+    squares = torch.cdist(queries.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
     return -squares / (2 * torch.as_tensor(h, dtype=torch.float64).reshape(-1, 1) ** 2)
 
 
@@ -73,9 +71,7 @@ def test_memory_stays_within_the_budget(call, offset: float, peak_bytes) -> None
     generator = torch.Generator().manual_seed(3)
     rows, queries = (torch.randn(count, 64, generator=generator) + offset for count in (1500, 400))
     reference, budget = Reference(rows), 2**20
-    assert (
-        peak_bytes(lambda: call(queries, reference, 5.0, budget=budget)) <= budget + queries.nbytes + 16 * 400
-    )
+    assert peak_bytes(lambda: call(queries, reference, 5.0, budget=budget)) <= budget + queries.nbytes + 16 * 400
 
 
 def test_bandwidths_must_match_the_queries() -> None:

@@ -181,16 +181,12 @@ def test_precision_settings_of_the_user_change_nothing(precision: str) -> None:
         torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.parametrize(
-    "case", ["random", "crowded", "mapped", "float64", "shifted", "half", "flat", "wide", "many"]
-)
+@pytest.mark.parametrize("case", ["random", "crowded", "mapped", "float64", "shifted", "half", "flat", "wide", "many"])
 def test_memory_stays_within_the_budget(case: str, tmp_path, peak_bytes) -> None:
     budget = 2**22
     generator = torch.Generator().manual_seed(7)
     d, k = {"flat": (1, 2), "wide": (2000, 2), "many": (64, 100)}.get(case, (64, 2))
-    n, q = {"wide": (60, 50), "flat": (9000, 300), "crowded": (1500, 60), "many": (1500, 60)}.get(
-        case, (3000, 300)
-    )
+    n, q = {"wide": (60, 50), "flat": (9000, 300), "crowded": (1500, 60), "many": (1500, 60)}.get(case, (3000, 300))
     rows, queries = torch.randn(n, d, generator=generator), torch.randn(q, d, generator=generator)
     if case == "crowded":
         rows, queries = rows * 1e-5 + 0.5, queries * 1e-5 + 0.5
