@@ -149,10 +149,9 @@ class CLI(LightningCLI):
                 # The id is kept with the run, so that a resumed run goes on in the same place.
                 kept = (not self.afresh and self.directory.record.get("wandb_id")) or secrets.token_hex(4)
                 self.wandb_id = kept
-                logger.init_args.update(
-                    {"save_dir": str(self.directory.path), "name": self.directory.path.name, "id": kept},
-                    only_unset=False,
-                )
+                kept_with_run = {"save_dir": str(self.directory.path), "name": self.directory.path.name, "id": kept}
+                for key, value in kept_with_run.items():
+                    logger.init_args[key] = value
 
     def _choose_checkpoint(self, config: Namespace) -> None:
         fresh = self.subcommand in ("fit", "run")
@@ -204,6 +203,8 @@ def main(args: list[str] | None = None) -> None:
         ".*GPU available but not used.*",
         ".*litlogger.*",
         ".*isinstance.treespec.*",
+        ".*exists and is not empty.*",  # a run's directory is meant to hold its run
+        ".*your dataloader is not resumable.*",  # it is: it asks for the step that it begins with
     ):
         warnings.filterwarnings("ignore", message=noise)
     for logger in ("fabric.utilities.seed", "fabric.utilities.rank_zero", "pytorch.utilities.rank_zero"):

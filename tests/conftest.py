@@ -112,6 +112,12 @@ def command(tmp_path, monkeypatch, capfd):
 
 
 @pytest.fixture
+def undrawn(monkeypatch):
+    """Comparisons write everything but report.html, whose figures take seconds."""
+    monkeypatch.setattr("fm_lightning.report.page.write_report", lambda folder: Path(folder) / "report.html")
+
+
+@pytest.fixture
 def listing(tmp_path):
     """A function: every file below the working directory with its content and time, to see that nothing changed."""
 
