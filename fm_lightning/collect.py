@@ -136,9 +136,9 @@ def save(run_dir: str | Path, results: dict[str, Any], arrays: dict[str, np.ndar
     replace_file(run_dir / "arrays.npz", buffer.getvalue())
     replace_file(run_dir / "results.json", json.dumps(results, indent=1, ensure_ascii=False).encode())
     write_csv(results, run_dir / "results.csv")
-    page = write_report(run_dir)
     print_table(results)
-    print(f"\nReport: {page}")
+    print("\nDrawing the report ...", flush=True)  # figures take a few seconds
+    print(f"Report: {write_report(run_dir)}")
 
 
 def hardware(trainer: Trainer) -> str:
