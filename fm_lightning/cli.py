@@ -189,7 +189,9 @@ class CLI(LightningCLI):
 def _says_something(record: logging.LogRecord) -> bool:
     """Lightning greets on stderr; whoever looks there for an error should find the error alone."""
     text = str(record.msg)
-    return not text.startswith(("Seed set to", "GPU available", "TPU available", "\U0001f4a1", "`Trainer.fit` stopped: `max_steps"))
+    return not text.startswith(
+        ("Seed set to", "GPU available", "TPU available", "\U0001f4a1", "`Trainer.fit` stopped: `max_steps")
+    )
 
 
 def _is_rank_zero() -> bool:

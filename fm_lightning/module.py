@@ -24,6 +24,8 @@ from fm_lightning.data.base import CALIBRATION_SEED, FlowData, seed_labels
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import NotFiniteError, UserError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
+from fm_lightning.flow.integrate import Velocity
+from fm_lightning.nets.guidance import Guided, drop_labels
 from fm_lightning.noise import HELD_OUT, noise, step_generator
 from fm_lightning.trajectory import Trajectory
 
@@ -47,6 +49,9 @@ class FlowMatching(LightningModule):
             schedule with a gain.
         fields: other velocity fields as rows of the comparison, sampled like ``base``.
         floors: add the rows ``held_out`` (real images) and ``copies`` (training images).
+        label_dropout: share of training labels replaced by the network's null label, for guidance.
+        guidance: scale of classifier-free guidance in sampling; 1 is none. An evaluation then costs two.
+        channels_last: keep the network's images with channels innermost, as tensor cores want them.
         compile: compile the network.
         base_seed: the run's seed, from which every draw derives.
     """
@@ -64,6 +69,9 @@ class FlowMatching(LightningModule):
         controls_for: list[str] | None = None,
         fields: dict[str, Field] | None = None,
         floors: bool = True,
+        label_dropout: float = 0.0,
+        guidance: float = 1.0,
+        channels_last: bool = False,
         compile: bool = False,
         base_seed: int = 0,
     ) -> None:
@@ -83,6 +91,14 @@ class FlowMatching(LightningModule):
         self.rows: dict[str, Row] = {}  # what is being sampled now
         self.val_loss = MeanMetric()
         self._first_bad_step = torch.tensor(-1)
+        self.label_dropout, self.guidance = label_dropout, guidance
+        if (label_dropout or guidance != 1) and getattr(net, "null_label", None) is None:
+            raise UserError(
+                f"label_dropout={label_dropout:g} and guidance={guidance:g} given for a network without a null label, expected "
+                "one; type --model.net.init_args.null_class true (with num_classes), or leave both options out"
+            )
+        if channels_last:
+            self.net.to(memory_format=torch.channels_last)
         if compile:
             self.net.compile()  # in place: torch.compile(net) would rename every parameter
 
@@ -95,6 +111,11 @@ class FlowMatching(LightningModule):
                 f"{type(data).__name__} given as datamodule, expected a FlowData; call trainer.fit(model, datamodule=...)"
             )
         return data
+
+    @property
+    def velocity(self) -> Velocity:
+        """What is sampled: the network, guided if so configured."""
+        return self.net if self.guidance == 1 else Guided(self.net, self.guidance)
 
     def setup(self, stage: str) -> None:
         wants = getattr(self.net, "num_classes", 0)
@@ -124,7 +145,7 @@ class FlowMatching(LightningModule):
         x0 = self._couple(
             torch.randn(batch.total, *batch.x.shape[1:], generator=generator, device=self.device), batch, mine
         )
-        loss = self.loss(x0, batch.x, t, batch.y).mean()
+        loss = self.loss(x0, batch.x, t, self._drop_labels(batch.y, batch, mine)).mean()
         self._watch(loss.detach(), batch.step)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.x), sync_dist=True)
         return loss
@@ -133,6 +154,13 @@ class FlowMatching(LightningModule):
         """``[B]`` mean squared error of the velocity per sample, averaged over the sample's dimensions."""
         x_t, target = self.path(x0, x1, t)
         return (self.net(x_t, t, y).float() - target).square().flatten(1).mean(1)
+
+    def _drop_labels(self, labels: Tensor | None, batch: TrainBatch, mine: slice) -> Tensor | None:
+        if labels is None or not self.label_dropout:
+            return labels
+        generator = step_generator(self.base_seed, batch.step, self.device, "labels")
+        draws = torch.rand(batch.total, generator=generator, device=self.device)[mine]
+        return drop_labels(labels, draws, self.label_dropout, cast(int, self.net.null_label))
 
     def _couple(self, x0: Tensor, batch: TrainBatch, mine: slice) -> Tensor:
         world = self.trainer.world_size
@@ -219,7 +247,7 @@ class FlowMatching(LightningModule):
     def on_test_start(self) -> None:
         seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + CALIBRATION_SEEDS)
         x0, labels = self._start(torch.tensor(seeds))
-        self.rows = control_rows(self.test_rows, self.controls_for, self.net, x0, labels)
+        self.rows = control_rows(self.test_rows, self.controls_for, self.velocity, x0, labels)
         base = self.rows[BASE].schedule
         for name, field in self.fields.items():
             self.rows[name] = Row("field", base, velocity=field.velocity(self.data, self.device))
@@ -244,7 +272,7 @@ class FlowMatching(LightningModule):
 
     def _sample(self, batch: SeedBatch) -> dict[str, Trajectory]:
         x0, labels = self._start(batch.seeds)
-        return sample(self.rows, self.net, x0, labels, batch.seeds, self.base_seed, batch.valid)
+        return sample(self.rows, self.velocity, x0, labels, batch.seeds, self.base_seed, batch.valid)
 
 
 __all__ = ["ClosedForm", "FlowMatching"]

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from fm_lightning import FlowMatching
-from fm_lightning.errors import NotFiniteError
-from fm_lightning.flow import LinearPath, LogitNormal, Stratified, Uniform
-from fm_lightning.nets import ResidualMLP
+from fm_lightning.data.batches import TrainBatch
+from fm_lightning.errors import NotFiniteError, UserError
+from fm_lightning.flow import Discrete, LinearPath, LogitNormal, Stratified, Uniform
+from fm_lightning.nets import ResidualMLP, UNet
 from fm_lightning.noise import step_generator
 from fm_lightning.optim import Warmup
 
@@ -48,7 +49,7 @@ def test_a_minimum_of_the_loss_is_the_conditional_expectation():
     assert float(loss.max()) < 1e-8
 
 
-@pytest.mark.parametrize("times", [Uniform(), Stratified(), LogitNormal(), LogitNormal(mean=1.0, std=0.5)])
+@pytest.mark.parametrize("times", [Uniform(), Discrete(), Stratified(), LogitNormal(), LogitNormal(mean=1.0, std=0.5)])
 def test_times_lie_in_the_unit_interval_and_repeat_with_the_generator(times):
     first = times(1000, step_generator(0, 3, "cpu", "bridge"))
     assert first.shape == (1000,)
@@ -98,3 +99,36 @@ def test_warmup(decay, expected):
         optimizer.step()
         scheduler.step()
     assert seen == pytest.approx(expected)
+
+
+def test_discrete_times_are_those_of_the_release():
+    t = Discrete(1000)(5000, step_generator(0, 0, "cpu", "bridge")) * 999
+    assert torch.equal(t.round(), t.round().clamp(0, 999))
+    torch.testing.assert_close(t, t.round(), atol=1e-3, rtol=0)
+    assert t.min() < 5
+    assert t.max() > 994
+
+
+def test_labels_are_dropped_from_seed_and_place_alone():
+    net = UNet((1, 8, 8), 8, 1, (1,), (), groups=4, num_classes=3, null_class=True)
+    module = FlowMatching(net, label_dropout=0.5)
+    y = torch.arange(40) % 3
+    whole = module._drop_labels(y, TrainBatch(torch.zeros(40), y, 3, 0, 40), slice(0, 40))
+    half = module._drop_labels(y[20:], TrainBatch(torch.zeros(20), y[20:], 3, 20, 40), slice(20, 40))
+    assert torch.equal(whole[20:], half)
+    dropped = whole == net.null_label
+    assert 8 <= int(dropped.sum()) <= 32
+    assert torch.equal(whole[~dropped], y[~dropped])
+
+
+def test_guidance_samples_the_guided_velocity_and_needs_a_null_label():
+    net = UNet((1, 8, 8), 8, 1, (1,), (), groups=4, num_classes=3, null_class=True)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    module = FlowMatching(net, guidance=2.0)
+    x, t, y = torch.randn(3, 1, 8, 8), torch.rand(3), torch.arange(3)
+    null = net(x, t, torch.full((3,), net.null_label))
+    torch.testing.assert_close(module.velocity(x, t, y), null + 2 * (net(x, t, y) - null))
+    assert set(module.state_dict()) == {f"net.{name}" for name, _ in net.named_parameters()}
+    with pytest.raises(UserError, match="null"):
+        FlowMatching(UNet((1, 8, 8), 8, 1, (1,), (), groups=4, num_classes=3), guidance=2.0)
