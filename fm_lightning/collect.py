@@ -83,7 +83,7 @@ def collect(
             row, [r for r in rows if r["of"] == row["name"] and r["vs_parent"]], by_name[BASE], fid.key if fid else ""
         )
         for row in rows
-        if row["kind"] == "schedule" and row["vs_base"]
+        if row["kind"] == "schedule" and row["vs_base"] and pl_module.rows[row["name"]].schedule.gain
     ]
     samples = data.test_seeds if stage == "test" else data.val_seeds
     if quality:
