@@ -109,8 +109,8 @@ class ImageData(FlowData):
         shapes = {tuple(split.x.shape[1:]) for split in splits}
         if len(shapes) > 1:
             raise UserError(
-                f"images of shapes {' and '.join(map(str, sorted(shapes)))} in {train}, {real} and {held_out}, expected one; type "
-                "e.g. --data.init_args.resize 32 --data.init_args.crop 32 --data.init_args.grayscale false"
+                f"images of shapes {' and '.join(map(str, sorted(shapes)))} in {train}, {real} and {held_out}, expected one; "
+                "type e.g. --data.init_args.resize 32 --data.init_args.crop 32 --data.init_args.grayscale false"
             )
         self.shape = shapes.pop()
 
@@ -134,7 +134,7 @@ class ImageData(FlowData):
         for name, part in (("train_part", train), ("real_part", real)):
             if held_out.overlaps(part):
                 raise UserError(
-                    f"held_out_part={written!r} given, which shares rows with {name}, expected images that are neither trained on "
+                    f"held_out_part={written!r} given, which shares rows with {name}, expected images neither trained on "
                     f"nor compared with; type e.g. --data.init_args.{name} '{part.split}[:90%]' "
                     f"--data.init_args.held_out_part '{part.split}[90%:]'"
                 )

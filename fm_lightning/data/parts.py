@@ -19,6 +19,9 @@ class Part:
     start: int
     stop: int
 
+    def __str__(self) -> str:
+        return f"{self.split}[{self.start}:{self.stop}]"
+
     def __len__(self) -> int:
         return self.stop - self.start
 

@@ -77,8 +77,16 @@ class Reference:
         part = self._read(slice(start, stop)).to(self.device)
         return (self.encode(part) if self.encode else part).reshape(len(part), self.size)
 
-    def _read(self, rows: slice) -> Tensor:
-        part = self.data[rows]
+    def take(self, index: Tensor) -> Tensor:
+        """``[n, ...]`` the rows of these indices, on the device, in the shape they came in."""
+        part = self._read(index).to(self.device)
+        return self.encode(part) if self.encode else part
+
+    def _read(self, rows: slice | Tensor) -> Tensor:
+        if isinstance(rows, Tensor):
+            part = self.data[rows.to(self.data.device) if isinstance(self.data, Tensor) else rows.cpu().numpy()]
+        else:
+            part = self.data[rows]
         if not isinstance(part, Tensor):
             # A tensor of torch's own, because a memory-mapped array may be read-only, which tensors cannot be.
             copy = torch.empty(part.shape, dtype=torch.from_numpy(np.empty(0, part.dtype)).dtype)
