@@ -42,7 +42,8 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         self.extractor.to(pl_module.device).eval()
         if self._real is None:
             with torch.no_grad():
-                batches = pl_module.data.real().split(1000)
+                data = pl_module.data
+                batches = data.encoded(data.real_split).split(1000)
                 features = torch.cat([self.extractor(x.to(pl_module.device)).cpu() for x in batches])
             self._real = GaussianReference(*moments(features), samples=len(features))
 

@@ -21,7 +21,7 @@ from fm_lightning.flow.schedule import plain
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from fm_lightning.data import FlowData
+    from fm_lightning.data.base import Encoded, FlowData
 
 BASE = "base"
 
@@ -42,7 +42,7 @@ class Row:
     schedule: Schedule
     of: str | None = None
     velocity: Velocity | None = None
-    images: Tensor | None = None
+    images: Tensor | Encoded | None = None
 
     def label(self, name: str) -> str:
         """A few words for a table; ``name`` is the row's."""
@@ -179,7 +179,7 @@ def sample(
     return {name: sampled[name][:count] for name in rows}
 
 
-def _still(images: Tensor, x0: Tensor, seeds: Tensor, labels: Tensor | None) -> Trajectory:
+def _still(images: Tensor | Encoded, x0: Tensor, seeds: Tensor, labels: Tensor | None) -> Trajectory:
     """Images as a trajectory of no steps: they took no way and have no energy."""
     x1 = images[(seeds % len(images)).to(images.device)].to(x0.device)
     nothing = x0.new_zeros(len(x1))

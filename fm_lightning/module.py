@@ -252,8 +252,8 @@ class FlowMatching(LightningModule):
         for name, field in self.fields.items():
             self.rows[name] = Row("field", base, velocity=field.velocity(self.data, self.device))
         if self.floors:
-            self.rows["held_out"] = Row("floor", base, images=self.data.held_out())
-            self.rows["copies"] = Row("floor", base, images=self.data.reference())
+            self.rows["held_out"] = Row("floor", base, images=self.data.encoded(self.data.held_out_split))
+            self.rows["copies"] = Row("floor", base, images=self.data.encoded(self.data.train_split))
 
     def test_step(self, batch: SeedBatch, batch_idx: int) -> dict[str, Trajectory]:
         return self._sample(batch)

@@ -17,8 +17,8 @@ from fm_lightning.errors import UserError
 
 RESULTS = ("results.json", "results.csv", "arrays.npz", "report.html")
 # What makes two runs the same: everything that training depends on. Rows to compare, devices and loggers may change.
-_IDENTITY_MODEL = ("net", "path", "coupling", "times", "optimizer", "scheduler", "base_seed")
-_NOT_IDENTITY_DATA = ("eval_batch_size", "val_seeds", "test_seeds", "predict_seeds")
+_IDENTITY_MODEL = ("net", "path", "coupling", "times", "optimizer", "scheduler", "label_dropout", "base_seed")
+_NOT_IDENTITY_DATA = ("eval_batch_size", "val_seeds", "test_seeds", "predict_seeds", "cache_dir")
 
 
 class RunDirectory:
