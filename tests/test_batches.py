@@ -62,8 +62,8 @@ def test_each_pass_has_each_sample_once_also_where_a_batch_is_larger_than_the_da
 
 def test_passes_and_seeds_differ():
     first, second, other = (
-        torch.cat([b.x for b in training(50, 50, steps=2, seed=seed)]).split(50)[part] for seed, part in
-        ((0, 0), (0, 1), (1, 0))
+        torch.cat([b.x for b in training(50, 50, steps=2, seed=seed)]).split(50)[part]
+        for seed, part in ((0, 0), (0, 1), (1, 0))
     )
     assert not torch.equal(first, second)
     assert not torch.equal(first, other)

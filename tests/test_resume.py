@@ -54,7 +54,14 @@ def state(model, trainer):
     checkpoint = trainer._checkpoint_connector.dump_checkpoint()
     return {
         name: checkpoint[name]
-        for name in ("global_step", "state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers")
+        for name in (
+            "global_step",
+            "state_dict",
+            "current_model_state",
+            "averaging_state",
+            "optimizer_states",
+            "lr_schedulers",
+        )
     }
 
 

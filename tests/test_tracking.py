@@ -154,7 +154,9 @@ def test_wandb_has_the_pictures(logged, offline, name):
     assert next(offline.rglob(image["path"])).stat().st_size == image["size"] > 0
 
 
-@pytest.mark.parametrize(("name", "rows"), [("val/schedules", {"base"}), ("test/schedules", {"base", "kts", "kts.noise"})])
+@pytest.mark.parametrize(
+    ("name", "rows"), [("val/schedules", {"base"}), ("test/schedules", {"base", "kts", "kts.noise"})]
+)
 def test_wandb_has_the_table(logged, offline, name, rows):
     table = logged["history"][name][-1]
     assert table["_type"] == "table-file"
@@ -165,7 +167,10 @@ def test_wandb_has_the_table(logged, offline, name, rows):
 
 def test_wandb_has_the_full_config(logged, offline):
     written = yaml.safe_load((offline / "config.yaml").read_text())
-    kept = {key: value["value"] if isinstance(value, dict) and "value" in value else value for key, value in logged["config"].items()}
+    kept = {
+        key: value["value"] if isinstance(value, dict) and "value" in value else value
+        for key, value in logged["config"].items()
+    }
     for key in ("model", "data", "trainer", "seed_everything", "name"):
         assert kept[key] == written[key], key
     assert kept["model"]["test_schedules"]["kts"]["gain"]["init_args"]["beta"] == 0.02
