@@ -18,7 +18,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from fm_lightning.checkpoints import CONFIG, check_fits, read_checkpoint
+from fm_lightning.checkpoints import CONFIG, check_average, check_fits, read_checkpoint
 from fm_lightning.data import FlowData
 from fm_lightning.errors import UserError
 from fm_lightning.module import FlowMatching
@@ -178,6 +178,8 @@ class CLI(LightningCLI):
                 callback.wandb_id = self.wandb_id
         if self.checkpoint is not None:
             check_fits(self.checkpoint["state_dict"], self.model, self.config[self.subcommand].ckpt_path)
+            if self.subcommand in ("fit", "run"):
+                check_average(self.checkpoint, self.trainer.callbacks)
             if self.subcommand in ("test", "validate"):
                 self.trainer.tested_step = self.checkpoint["global_step"]
         # Last of all: a command that is refused has moved nothing.

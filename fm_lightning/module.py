@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
+from fm_lightning.checkpoints import check_average
 from fm_lightning.comparison import BASE, ClosedForm, Field, Row, check_controls, control_rows, sample, schedule_rows
 from fm_lightning.data.base import CALIBRATION_SEED, FlowData, seed_labels
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
@@ -215,15 +216,8 @@ class FlowMatching(LightningModule):
             counts["completed"] -= half
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        averaged = "current_model_state" in checkpoint
-        if averaged and self.trainer.state.fn == "fit":
-            from lightning.pytorch.callbacks import WeightAveraging
-
-            if not any(isinstance(callback, WeightAveraging) for callback in getattr(self.trainer, "callbacks", [])):
-                raise UserError(
-                    "the checkpoint holds averaged weights but no EMA callback is configured, expected one to go on training "
-                    "from the raw weights; add fm_lightning.callbacks.EMA to trainer.callbacks"
-                )
+        if self.trainer.state.fn == "fit":
+            check_average(checkpoint, getattr(self.trainer, "callbacks", []))
 
     # Validation, test and prediction
 

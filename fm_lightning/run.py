@@ -56,9 +56,11 @@ class RunDirectory:
 
     def write(self, **entries: Any) -> None:
         """Adds entries to run.json."""
+        if (record := self.record) and record | entries == record:
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         temporary = self.path / "run.json.tmp"
-        temporary.write_text(json.dumps(self.record | entries, indent=1))
+        temporary.write_text(json.dumps(record | entries, indent=1))
         os.replace(temporary, self.path / "run.json")
 
     def admit(self, command: str, identity: Mapping[str, Any], max_steps: int, again: bool = False) -> None:

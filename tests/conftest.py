@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,3 +129,27 @@ def listing(tmp_path):
         }
 
     return look
+
+
+@pytest.fixture
+def refused(command, listing):
+    """Runs a command that must be refused: status 2, one line, nothing changed; returns the line."""
+
+    def run(*args: object) -> str:
+        before = listing()
+        ended = command(*args)
+        assert ended.status == 2, ended
+        lines = ended.err.splitlines()
+        assert len(lines) == 1, ended.err
+        assert lines[0].startswith("fm-lightning: ")
+        assert len(lines[0]) < 420, lines[0]
+        assert "Traceback" not in ended.out + ended.err
+        assert listing() == before, "nothing is moved, made or overwritten"
+        return lines[0]
+
+    return run
+
+
+def says(line: str, *words: str) -> None:
+    """Each of the words, in this order."""
+    assert re.search(".*".join(map(re.escape, words)), line), f"{words} not in: {line}"
