@@ -188,12 +188,12 @@ class CLI(LightningCLI):
             print(f"Moved what was there to {moved}")
 
 
+_GREETINGS = ("Seed set to", "GPU available", "TPU available", "\U0001f4a1", "`Trainer.fit` stopped: `max_steps")
+
+
 def _says_something(record: logging.LogRecord) -> bool:
     """Lightning greets on stderr; whoever looks there for an error should find the error alone."""
-    text = str(record.msg)
-    return not text.startswith(
-        ("Seed set to", "GPU available", "TPU available", "\U0001f4a1", "`Trainer.fit` stopped: `max_steps")
-    )
+    return not any(greeting in str(record.msg) for greeting in _GREETINGS)
 
 
 def _is_rank_zero() -> bool:

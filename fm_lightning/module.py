@@ -10,6 +10,7 @@ Metrics are callbacks' business: they receive the trajectories from ``on_validat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -32,6 +33,22 @@ from fm_lightning.trajectory import Trajectory
 
 CALIBRATION_SEEDS = 256  # decide the noise control's sigma; its square then has a relative error of a few percent
 _GOLDEN = 0.6180339887498949
+
+
+class _Shared:
+    """A recipe that copies of the module share: the command line's refers to the trainer and its processes.
+
+    An average of the weights copies the module, and would copy (or, on several devices, fail to copy) all of these.
+    """
+
+    def __init__(self, recipe: Callable[..., Any]) -> None:
+        self.recipe = recipe
+
+    def __call__(self, *args: Any) -> Any:
+        return self.recipe(*args)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return self
 
 
 class FlowMatching(LightningModule):
@@ -81,7 +98,7 @@ class FlowMatching(LightningModule):
         self.path = path or LinearPath()
         self.coupling = coupling or Independent()
         self.times = times or Uniform()
-        self.optimizer, self.scheduler = optimizer, scheduler
+        self.optimizer, self.scheduler = _Shared(optimizer), _Shared(scheduler) if scheduler else None
         self.val_rows = schedule_rows(val_schedules or {})
         self.test_rows = schedule_rows(test_schedules or val_schedules or {})
         shaped = [name for name, row in self.test_rows.items() if row.schedule.gain is not None]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TINY, says, tiny_config
+from tiny_runs import TINY, says, tiny_config
 
 from fm_lightning import Schedule, load_network
 from fm_lightning.tracking import read_series
@@ -35,6 +35,11 @@ def gain(kind="KTS", **arguments):
     return kts(gain={"class_path": f"fm_lightning.flow.{kind}", "init_args": arguments})
 
 
+def also(*values):
+    """A case that takes the same way as another one, for `make test-all`."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 # Misspelled keys, classes and verbs
 
 
@@ -44,12 +49,12 @@ def gain(kind="KTS", **arguments):
         (["--modle.net", "x"], ["--modle.net given", "expected", "model", "type --model.net"]),
         (["--model.nett", "3"], ["--model.nett given", "expected", "net", "type --model.net"]),
         (["--trainer.max_stps", "3"], ["--trainer.max_stps given", "type --trainer.max_steps"]),
-        (["--trainer.max_stps=3"], ["--trainer.max_stps given", "type --trainer.max_steps"]),
+        also(["--trainer.max_stps=3"], ["--trainer.max_stps given", "type --trainer.max_steps"]),
         (["--model.net.init_args.widht", "3"], ["model.net", "'widht'", "expected", "width, depth", "type width"]),
         (["--data.init_args.bach_size", "3"], ["data", "Toy2D", "'bach_size'", "expected", "type batch_size"]),
-        (["--data.class_path", "Toy3D"], ["data", "Toy3D given", "type e.g. fm_lightning.data.Toy2D"]),
+        also(["--data.class_path", "Toy3D"], ["data", "Toy3D given", "type e.g. fm_lightning.data.Toy2D"]),
         (["--trainer.max_steps", "many"], ["trainer.max_steps", "many given", "expected int"]),
-        (["--model.base_seed", "3"], ["--model.base_seed given", "type --seed_everything"]),
+        also(["--model.base_seed", "3"], ["--model.base_seed given", "type --seed_everything"]),
         (["oops"], ["'oops' given", "type fm-lightning fit --help"]),
     ],
 )
@@ -62,26 +67,26 @@ def test_misspelled_on_the_command_line(refused, arguments, words):
     [
         (lambda c: c.update(modle={"x": 3}), ["unknown key modle", "type model"]),
         (in_model("nett", 3), ["unknown key model.nett", "type model.net"]),
-        (lambda c: c["trainer"].update(max_stps=3), ["trainer.max_stps", "type trainer.max_steps"]),
+        also(lambda c: c["trainer"].update(max_stps=3), ["trainer.max_stps", "type trainer.max_steps"]),
         (kts(stepz=3), ["model.test_schedules", "Schedule", "'stepz'", "expected", "type steps"]),
-        (kts(steps="many"), ["model.test_schedules > steps", "many given", "expected int"]),
+        also(kts(steps="many"), ["model.test_schedules > steps", "many given", "expected int"]),
         (
             kts(gain={"class_path": "fm_lightning.flow.KST"}),
             ["gain", "fm_lightning.flow.KST", "type e.g. fm_lightning.flow.KTS"],
         ),
         (gain(betta=1), ["gain", "KTS", "'betta'", "expected", "alpha, beta", "type beta"]),
-        (gain("SSC"), ["gain", "SSC without scale and power"]),
+        also(gain("SSC"), ["gain", "SSC without scale and power"]),
         (
             lambda c: c["trainer"]["callbacks"].append({"class_path": "fm_lightning.callbacks.FIDMonitr"}),
             ["trainer.callbacks", "FIDMonitr", "type e.g. fm_lightning.callbacks.FIDMonitor"],
         ),
-        (
+        also(
             lambda c: c["trainer"]["callbacks"].append(
                 {"class_path": "fm_lightning.callbacks.EMA", "init_args": {"x": 1}}
             ),
             ["trainer.callbacks", "EMA", "'x'", "expected", "decay, start_step"],
         ),
-        (
+        also(
             lambda c: c["trainer"]["logger"][0].update(class_path="fm_lightning.tracking.CSVLogger"),
             ["trainer.logger", "type e.g. fm_lightning.tracking.AppendingCSVLogger"],
         ),
@@ -89,11 +94,11 @@ def test_misspelled_on_the_command_line(refused, arguments, words):
             in_model("optimizer", {"class_path": "torch.optim.AdamX", "init_args": {"lr": 1.0}}),
             ["model.optimizer", "torch.optim.AdamX", "type e.g. torch.optim.Adam"],
         ),
-        (
+        also(
             in_model("scheduler", {"class_path": "fm_lightning.optim.Warmup", "init_args": {"warmup": 3}}),
             ["model.scheduler", "Warmup", "'warmup'", "type warmup_steps"],
         ),
-        (
+        also(
             in_model("net", {"class_path": "fm_lightning.data.Toy2D"}),
             ["model.net", "fm_lightning.data.Toy2D given", "type e.g. fm_lightning.nets.ResidualMLP"],
         ),
@@ -127,13 +132,13 @@ def test_verbs_and_files(refused, tmp_path):
     ("change", "words"),
     [
         (kts(steps=0), ["steps=0 given", "expected at least 1", "type e.g. steps=100"]),
-        (kts(steps=-3), ["steps=-3 given"]),
-        (kts(solver="eulr"), ["'eulr' given", "expected one of euler", "type"]),
+        also(kts(steps=-3), ["steps=-3 given"]),
+        also(kts(solver="eulr"), ["'eulr' given", "expected one of euler", "type"]),
         (gain(tau_split=1.2), ["tau_split=1.2 given", "between 0 and 1", "type e.g. 0.6"]),
-        (gain(tau_split=0.0), ["tau_split=0 given"]),
+        also(gain(tau_split=0.0), ["tau_split=0 given"]),
         (gain("SSC", scale=-2.0, power=1.0), ["is -1 at t = 0", "expected above 0", "type a weaker gain"]),
         (in_model("controls_for", ["ktz"]), ["controls_for", "'ktz'", "expected", "kts", "type controls_for: [kts]"]),
-        (in_model("controls_for", ["base"]), ["controls_for", "'base'", "no gain", "kts"]),
+        also(in_model("controls_for", ["base"]), ["controls_for", "'base'", "no gain", "kts"]),
         (in_model("test_schedules", {"a.b": {}}), ["'a.b' given", "expected one without '.'"]),
         (
             lambda c: c["data"]["init_args"].update(n=1),
@@ -143,8 +148,8 @@ def test_verbs_and_files(refused, tmp_path):
             lambda c: c["data"]["init_args"].update(val_seeds=-3),
             ["val_seeds=-3 given", "type --data.init_args.val_seeds"],
         ),
-        (lambda c: c["data"]["init_args"].update(test_seeds=0), ["test_seeds=0 given"]),
-        (lambda c: c["data"]["init_args"].update(name="mons"), ["'mons' given", "moons"]),
+        also(lambda c: c["data"]["init_args"].update(test_seeds=0), ["test_seeds=0 given"]),
+        also(lambda c: c["data"]["init_args"].update(name="mons"), ["'mons' given", "moons"]),
         (lambda c: c["trainer"]["callbacks"][0]["init_args"].update(decay=2), ["decay=2 given", "type e.g. 0.9999"]),
     ],
 )

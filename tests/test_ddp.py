@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_config
+from tiny_runs import tiny_config
 
 from fm_lightning.tracking import read_series
 
-SEEDS = 33  # batches of 16: the second round gives one seed to rank 0 and none to rank 1
+SEEDS = 65  # batches of 32: the second round gives one seed to rank 0 and none to rank 1
 
 CASES = {
     "independent": {},
@@ -38,14 +38,14 @@ def config(path: Path, case: str) -> Path:
         c["name"] = case
         c["data"] = {
             "class_path": "fm_lightning.data.Digits",
-            "init_args": {"n": 40, "batch_size": 16, "eval_batch_size": 16, "val_seeds": SEEDS, "test_seeds": SEEDS},
+            "init_args": {"n": 40, "batch_size": 16, "eval_batch_size": 32, "val_seeds": SEEDS, "test_seeds": SEEDS},
         }
         c["model"]["net"]["init_args"]["shape"] = [1, 8, 8]
         c["model"] |= CASES[case]
         c["model"]["fields"] = {"empirical": {"class_path": "fm_lightning.comparison.ClosedForm"}}
-        c["trainer"]["limit_val_batches"] = None
+        c["trainer"] |= {"limit_val_batches": None, "val_check_interval": 4}
         if case == "transport":
-            c["trainer"] |= {"accumulate_grad_batches": 2, "val_check_interval": 4}
+            c["trainer"] |= {"accumulate_grad_batches": 2, "val_check_interval": 8}
         c["trainer"]["callbacks"].insert(
             3,
             {
@@ -63,7 +63,7 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def two_ranks(folder: Path, commands: list[list[str]]) -> None:
+def two_ranks(folder: Path, commands: list[list[str]]) -> list[subprocess.Popen]:
     """The commands, one after the other, in two processes that meet as torchrun's would."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -82,6 +82,10 @@ def two_ranks(folder: Path, commands: list[list[str]]) -> None:
         }
         arguments = [sys.executable, "-c", RANK, json.dumps(commands)]
         ranks.append(subprocess.Popen(arguments, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+    return ranks
+
+
+def finish(ranks: list[subprocess.Popen]) -> None:
     try:
         said = [rank.communicate(timeout=150)[0].decode() for rank in ranks]
     finally:
@@ -102,9 +106,10 @@ def runs(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr("sys.argv", ["fm-lightning"])
         patch.setattr("fm_lightning.report.page.write_report", lambda folder: folder)
+        ranks = two_ranks(folder, [[*command, *two] for command in commands])
         for command in commands:
             cli.main([*command, "--root", "one"])
-    two_ranks(folder, [[*command, *two] for command in commands])
+        finish(ranks)
     return {case: (folder / "one" / case, folder / "two" / case) for case in CASES}
 
 

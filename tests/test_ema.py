@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import threading
+
 import pytest
 import torch
 from lightning import Callback
@@ -228,6 +231,24 @@ def test_an_exception_in_validation_does_not_leave_the_average_for_the_next_fit(
     _, data, trainer = build(tmp_path, again, ema)
     trainer.fit(model, data)
     assert equal(again.started, watch.raw[4])
+
+
+def test_the_average_copies_neither_optimizer_recipe_nor_what_it_refers_to(tmp_path):
+    # The command line's recipes refer to the trainer, and on several devices to its processes: these cannot be copied.
+    class Recipe:
+        lock = threading.Lock()
+
+        def __init__(self):
+            self.held = self.lock
+
+        def __call__(self, *args):
+            return torch.optim.SGD(args[0], lr=0.1)
+
+    model = FlowMatching(ResidualMLP([2], width=16, depth=1), optimizer=Recipe(), scheduler=Recipe())
+    twin = copy.deepcopy(model)
+    assert twin.optimizer is model.optimizer
+    assert twin.scheduler is model.scheduler
+    assert twin.net is not model.net
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])

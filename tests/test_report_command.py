@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from conftest import says
+from tiny_runs import says
 
 
 def test_report_says_what_is_missing(refused, tmp_path):

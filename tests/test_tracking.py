@@ -6,7 +6,7 @@ import json
 
 import pytest
 import yaml
-from conftest import tiny_config
+from tiny_runs import tiny_config
 
 from fm_lightning.tracking import AppendingCSVLogger, read_series
 
