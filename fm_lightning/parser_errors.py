@@ -141,7 +141,7 @@ def _unknown_key(given: str, verb: str, options: list[str], on_command_line: boo
         remedy = f"type {dashes}{whole if right else branch + meant[0]}"
     else:
         remedy = f"type fm-lightning {verb} --help to see all"
-    some = ", ".join(children) if len(children) <= 14 else "an option that exists"
+    some = ", ".join(children) if len(children) <= 20 else "an option that exists"
     below = f" below {branch[:-1]}" if branch else ""
     return f"unknown key {dashes}{key} given, expected {some}{below}; {remedy}"
 
