@@ -17,6 +17,8 @@ install: .venv/installed
 	@echo "Installing into .venv (once; torch is large)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	# A peer that tests and benchmarks compare with; its declared dependencies hold a whole notebook server.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torchcfm==1.0.7
 	@touch $@
 
 quickstart: install

@@ -163,6 +163,7 @@ def sample(
     seeds: Tensor,
     base_seed: int,
     count: int,
+    merge_rows: int = 0,
 ) -> dict[str, Trajectory]:
     """One trajectory per row from the same noise, without the padding beyond ``count``."""
     fields: dict[int, tuple[Velocity, dict[str, Schedule]]] = {}
@@ -172,7 +173,9 @@ def sample(
             fields.setdefault(id(row.velocity), (field, {}))[1][name] = row.schedule
     sampled: dict[str, Trajectory] = {}
     for field, schedules in fields.values():
-        sampled |= integrate_many(field, x0, schedules, labels=labels, seeds=seeds, base_seed=base_seed)
+        sampled |= integrate_many(
+            field, x0, schedules, labels=labels, seeds=seeds, base_seed=base_seed, merge_rows=merge_rows
+        )
     for name, row in rows.items():
         if row.images is not None:
             sampled[name] = _still(row.images, x0, seeds, labels)

@@ -71,6 +71,7 @@ class FlowMatching(LightningModule):
         guidance: scale of classifier-free guidance in sampling; 1 is none. An evaluation then costs two.
         channels_last: keep the network's images with channels innermost, as tensor cores want them.
         compile: compile the network.
+        merge_rows: in comparisons, evaluate schedules that have parted in one batch of at most this many rows.
         base_seed: the run's seed, from which every draw derives.
     """
 
@@ -91,6 +92,7 @@ class FlowMatching(LightningModule):
         guidance: float = 1.0,
         channels_last: bool = False,
         compile: bool = False,
+        merge_rows: int = 0,
         base_seed: int = 0,
     ) -> None:
         super().__init__()
@@ -105,7 +107,7 @@ class FlowMatching(LightningModule):
         self.controls_for = shaped if controls_for is None else controls_for
         check_controls(self.test_rows, self.controls_for)
         self.fields, self.floors = fields or {}, floors
-        self.base_seed = base_seed
+        self.base_seed, self.merge_rows = base_seed, merge_rows
         self.rows: dict[str, Row] = {}  # what is being sampled now
         self.val_loss = MeanMetric()
         self._first_bad_step = torch.tensor(-1)
@@ -283,7 +285,7 @@ class FlowMatching(LightningModule):
 
     def _sample(self, batch: SeedBatch) -> dict[str, Trajectory]:
         x0, labels = self._start(batch.seeds)
-        return sample(self.rows, self.velocity, x0, labels, batch.seeds, self.base_seed, batch.valid)
+        return sample(self.rows, self.velocity, x0, labels, batch.seeds, self.base_seed, batch.valid, self.merge_rows)
 
 
 __all__ = ["ClosedForm", "FlowMatching"]
