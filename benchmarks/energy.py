@@ -79,6 +79,7 @@ def beside_release(
             "release": lambda: release_sample_with_kpe(net, x0, steps),
         },
         rounds,
+        warm_up=0,
         seconds=seconds,
     )
     row = {
@@ -128,10 +129,10 @@ def main() -> None:
     compared, released = [], []
     mlp, unet = digits_mlp(), small_unet()
     compared.append(beside_bare("digits MLP", mlp, torch.randn(2000, 1, 8, 8), 4 if given.smoke else 20, rounds))
-    compared.append(beside_bare("small U-Net", unet, torch.randn(16, 3, 32, 32), 2 if given.smoke else 10, rounds))
+    compared.append(beside_bare("small U-Net", unet, torch.randn(16, 3, 32, 32), 2 if given.smoke else 5, rounds))
     steps, few = (5, 8) if given.smoke else (100, TRAJECTORIES)
-    released.append(beside_release("digits MLP", mlp, torch.randn(few, 1, 8, 8), steps, 3, 30))
-    released.append(beside_release("small U-Net", unet, torch.randn(few, 3, 32, 32), min(steps, 10), 3, 30))
+    released.append(beside_release("digits MLP", mlp, torch.randn(few, 1, 8, 8), steps, 2, 30))
+    released.append(beside_release("small U-Net", unet, torch.randn(few, 3, 32, 32), min(steps, 5), 2, 30))
     waits = None
     if torch.cuda.is_available():
         net = cifar_unet().cuda().to(memory_format=torch.channels_last)
