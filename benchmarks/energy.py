@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     given = parser.parse_args()
     rounds = 3 if given.smoke else given.rounds
-    torch.set_num_threads(1)  # what configs/digits.yaml asks for; and processor time is then the loop's own
+    torch.set_num_threads(given.threads)
     compared, released = [], []
     mlp, unet = digits_mlp(), small_unet()
     compared.append(beside_bare("digits MLP", mlp, torch.randn(2000, 1, 8, 8), 4 if given.smoke else 20, rounds))

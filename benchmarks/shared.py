@@ -132,7 +132,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     net, shape = digits_mlp(), (1, 8, 8)
     steps, batch, rounds = (10, 16, 2) if given.smoke else (100, 500, given.rounds)
     schedules = grid(steps)
