@@ -318,6 +318,7 @@ print("sum", int(data.train_split.x.long().sum()), len(data.train_split))
 """
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_decode_once(folder, tmp_path):
     source, train = folder
     env = os.environ | {"HF_HOME": str(tmp_path / "hf_home"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
