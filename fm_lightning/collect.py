@@ -83,7 +83,7 @@ def collect(
             row, [r for r in rows if r["of"] == row["name"] and r["vs_parent"]], by_name[BASE], fid.key if fid else ""
         )
         for row in rows
-        if row["kind"] == "schedule" and row["vs_base"]
+        if row["kind"] == "schedule" and row["vs_base"] and pl_module.rows[str(row["name"])].schedule.gain
     ]
     samples = data.test_seeds if stage == "test" else data.val_seeds
     if quality:
@@ -137,9 +137,9 @@ def save(run_dir: str | Path, results: dict[str, Any], arrays: dict[str, np.ndar
     replace_file(run_dir / "arrays.npz", buffer.getvalue())
     replace_file(run_dir / "results.json", json.dumps(results, indent=1, ensure_ascii=False).encode())
     write_csv(results, run_dir / "results.csv")
-    page = write_report(run_dir)
     print_table(results)
-    print(f"\nReport: {page}")
+    print("\nDrawing the report ...", flush=True)  # figures take a few seconds
+    print(f"Report: {write_report(run_dir)}")
 
 
 def hardware(trainer: Trainer) -> str:

@@ -27,17 +27,17 @@ class Reference:
     """N rows of D numbers, read in blocks; the data stay where they are.
 
     Args:
-        data: ``[N, ...]`` a tensor (float64, float32, bfloat16, float16 or integers, on any device), or a numpy
-            array, memory-mapped or not. Rows are flattened when they are read.
+        data: ``[N, ...]`` a tensor (float64, float32, bfloat16, float16 or integers, on any device), or a
+            numpy array, memory-mapped or not. Rows are flattened when they are read.
         device: where the computation happens; default: where the data are.
         budget: bytes that preparing may use beside the data and ``4 N`` bytes for the norms.
         encode: rows as stored ``[n, ...]`` -> the rows to compare with, of the same shape; elementwise, so that rows may be
             read in any blocks.
 
     Attributes:
-        shift: ``[D]`` float32, subtracted from both sides before products are taken, or None. Distances do not
-            change, but the rounding errors of products grow with the norms, and far from the origin nothing of a
-            distance would be left.
+        shift: ``[D]`` float32, subtracted from both sides before products are taken, or None. Distances
+            stay the same, but the rounding errors of products grow with the norms: far from the origin
+            nothing of a distance would be left.
         norms: ``[N]`` float32, the squared norms of the shifted rows.
 
     Raises:
@@ -88,14 +88,15 @@ class Reference:
         else:
             part = self.data[rows]
         if not isinstance(part, Tensor):
-            # A tensor of torch's own, because a memory-mapped array may be read-only, which tensors cannot be.
+            # Copied, because a memory-mapped array may be read-only, which tensors cannot be.
             copy = torch.empty(part.shape, dtype=torch.from_numpy(np.empty(0, part.dtype)).dtype)
             copy.numpy()[...] = part
             part = copy
         return part
 
     def centred(self, rows: Tensor) -> Tensor:
-        """``[n, D]`` float32; float64 rows are shifted before they are rounded."""
+        """``[n, D]`` float32; wider numbers are shifted before they are rounded."""
+        rows = rows.double() if rows.dtype in (torch.int32, torch.int64) else rows
         return rows.float() if self.shift is None else (rows - self.shift).float()
 
     @property
@@ -125,6 +126,13 @@ def check_shape(name: str, data: Tensor | np.ndarray) -> None:
         raise UserError(f"the {name} has dtype {data.dtype}: expected real numbers")
 
 
+def check_match(queries: Tensor, reference: Reference) -> None:
+    """Raises UserError unless the rows of both sides have the same shape (one of them may be flat)."""
+    mine, theirs = tuple(queries.shape[1:]), reference.shape[1:]
+    if math.prod(mine) != reference.size or (mine != theirs and len(mine) > 1 and len(theirs) > 1):
+        raise UserError(f"queries have rows of shape {list(mine)}, the reference {list(theirs)}: give the same shape")
+
+
 def squared_norms(name: str, rows: Tensor, start: int) -> Tensor:
     """``[n]`` float32 from ``[n, D]`` float32; raises UserError that names the row which is not finite."""
     few = rows.split(max(1, 2**17 // rows.shape[1]))  # float64 copies that stay in the cache
@@ -143,3 +151,10 @@ def max_rows(budget: int, cost: int, name: str) -> int:
     if budget < cost:
         raise UserError(f"a block budget of {budget} bytes is too small for one {name} row: give at least {cost}")
     return budget // cost
+
+
+def tile(budget: int, count: int, query: int, row: int, pair: int) -> tuple[int, int]:
+    """How many of ``count`` queries and how many rows fit together; bytes for one of each and for a pair."""
+    most = max(1, min(count, budget // 2 // query))
+    queries = max(1, -(-count // -(-count // most))) if count else 1  # blocks of equal size
+    return queries, (budget - queries * query) // (row + pair * queries)
