@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,8 +79,8 @@ class CLI(LightningCLI):
         parser.add_argument(
             "--threads", type=int | None, default=None, help="CPU threads; tiny networks are fastest on 1"
         )
-        parser.link_arguments("seed_everything", "model.base_seed", compute_fn=int)
-        parser.link_arguments("seed_everything", "data.init_args.base_seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "model.base_seed", compute_fn=_whole_number)
+        parser.link_arguments("seed_everything", "data.init_args.base_seed", compute_fn=_whole_number)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         given = [str(arg) for arg in (sys.argv[1:] if args is None else args)]
@@ -163,6 +164,11 @@ class CLI(LightningCLI):
                 f"no checkpoint in {self.directory.path} to {self.subcommand}, expected {self.directory.last}; type "
                 f"`fm-lightning fit` with the same configuration first, or --ckpt_path FILE"
             )
+        if self.afresh and given and Path(given).resolve().is_relative_to(self.directory.path.resolve()):
+            raise UserError(
+                f"--again given with the checkpoint {given} of the run that it moves aside, expected one from elsewhere; "
+                "type another --name"
+            )
         config.ckpt_path = given
         self.checkpoint = read_checkpoint(given) if given else None
         if "weights_only" in config:
@@ -194,6 +200,13 @@ _GREETINGS = ("Seed set to", "GPU available", "TPU available", "\U0001f4a1", "`T
 def _says_something(record: logging.LogRecord) -> bool:
     """Lightning greets on stderr; whoever looks there for an error should find the error alone."""
     return not any(greeting in str(record.msg) for greeting in _GREETINGS)
+
+
+def _whole_number(seed: Any) -> int:
+    # Lightning also takes true and false, for a seed that nobody knows.
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise UserError(f"seed_everything={seed} given, expected a whole number; type --seed_everything 0")
+    return seed
 
 
 def _is_rank_zero() -> bool:

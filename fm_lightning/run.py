@@ -82,7 +82,9 @@ class RunDirectory:
                     f"{self.path} holds files but no run, expected a new or empty directory; type another --name"
                 )
             return
-        if difference := next(_differences(record["identity"], identity), None):
+        # A start that failed before it made anything does not hold the name.
+        made = any((self.path / name).exists() for name in ("metrics.csv", "checkpoints", *RESULTS))
+        if made and (difference := next(_differences(record["identity"], identity), None)):
             key, there, here = difference
             raise UserError(
                 f"{self.path} holds another run ({key} is {there} there and {here} here), expected the same configuration; "

@@ -131,7 +131,7 @@ def test_verbs_and_files(refused, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (kts(steps=0), ["steps=0 given", "expected at least 1", "type e.g. steps=100"]),
+        (kts(steps=0), ["steps=0 given", "expected a whole number of at least 1", "type e.g. steps=100"]),
         also(kts(steps=-3), ["steps=-3 given"]),
         also(kts(solver="eulr"), ["'eulr' given", "expected one of euler", "type"]),
         (gain(tau_split=1.2), ["tau_split=1.2 given", "between 0 and 1", "type e.g. 0.6"]),

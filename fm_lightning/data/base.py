@@ -149,11 +149,6 @@ class FlowData(LightningDataModule, ABC):
         """A split in the model's space, without holding all of it there."""
         return Encoded(split.x, self.encode)
 
-    @property
-    def fingerprint(self) -> str:
-        """Names the training subset: a hash of its bytes."""
-        return hashlib.sha256(self.train_split.x.contiguous().numpy().tobytes()).hexdigest()[:16]
-
     # Lightning's hooks, in the order in which they run.
 
     def setup(self, stage: str | None = None) -> None:
@@ -206,6 +201,11 @@ class FlowData(LightningDataModule, ABC):
     def _share(self) -> Share:
         ranks = self._trainer().distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
         return Share(ranks["rank"], ranks["num_replicas"])
+
+
+def content_hash(x: Tensor) -> str:
+    """Names samples by their bytes."""
+    return hashlib.sha256(x.contiguous().numpy().data).hexdigest()[:16]
 
 
 def unit_pixels(x: Tensor) -> Tensor:

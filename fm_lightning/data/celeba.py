@@ -21,7 +21,7 @@ class CelebA(ImageData):
         n: training images, the first n.
         train_part: as for ``ImageData``.
         real_part: as for ``ImageData``.
-        held_out_part: as for ``ImageData``.
+        held_out_part: by default the validation split.
         resize: as for ``ImageData``.
         crop: as for ``ImageData``.
         grayscale: as for ``ImageData``.
@@ -29,6 +29,7 @@ class CelebA(ImageData):
     """
 
     space = "[0, 1] minus mean"
+    held_out_names = ("valid", "validation", "val")
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class CelebA(ImageData):
         n: int | None = 1024,
         train_part: str = "train",
         real_part: str | None = "test",
-        held_out_part: str | None = "valid",
+        held_out_part: str | None = None,
         resize: int | None = 32,
         crop: int | None = 32,
         grayscale: bool | None = True,

@@ -61,15 +61,18 @@ def _local(source: str | Mapping[str, str]) -> str | dict[str, str] | None:
 
 
 def _explained(source: str | Mapping[str, str], error: Exception, hub: bool) -> UserError:
-    reason = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
-    chain: BaseException | None = error
-    while chain is not None:
-        if isinstance(chain, PermissionError):
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    for link in chain:
+        if isinstance(link, PermissionError):
             return UserError(
-                f"no permission to write {chain.filename or 'the cache of `datasets`'}, expected a cache that can be written; "
+                f"no permission to write {link.filename or 'the cache of `datasets`'}, expected a cache that can be written; "
                 "set HF_HOME to another directory"
             )
-        chain = chain.__cause__ or chain.__context__
+    # `datasets` wraps what went wrong in a message that does not say it.
+    told = chain[1] if type(error).__name__ == "DatasetGenerationError" and len(chain) > 1 else error
+    reason = f"{type(told).__name__}: {' '.join(str(told).split())[:200] or 'no reason given'}"
     if isinstance(error, ValueError) and "onfig name" in str(error):
         return UserError(
             f"dataset {source!r} has several configurations, expected one of them ({reason}); type --data.init_args.config NAME"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
@@ -20,8 +20,6 @@ from fm_lightning.noise import step_generator
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-HELD_OUT = ("test", "validation", "valid", "val")  # splits that are held out by default, the first that there is
 
 
 class ImageData(FlowData):
@@ -57,6 +55,8 @@ class ImageData(FlowData):
     Raises:
         UserError: at ``setup``: whatever is wrong with source, columns, parts, n, images or the cache.
     """
+
+    held_out_names: ClassVar[tuple[str, ...]] = ("test", "validation", "valid", "val")  # the first that there is
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class ImageData(FlowData):
             )
         train = Part(pool.split, pool.start, pool.start + n)
         real = pool if self.real_part is None else read_part(self.real_part, sizes, "real_part")
-        written = self.held_out_part or next((name for name in HELD_OUT if name in sizes), None)
+        written = self.held_out_part or next((name for name in self.held_out_names if name in sizes), None)
         if written is None:
             raise UserError(
                 f"the dataset has only the splits {', '.join(sizes)}, expected one that can be held out; type e.g. "

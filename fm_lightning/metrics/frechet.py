@@ -7,6 +7,7 @@ Everything in float64. The reference's root is taken once; each further distance
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -85,6 +86,7 @@ class FrechetDistance(PairedMetric):
     Args:
         extractor: samples ``[B, ...]`` -> features ``[B, D]``; its attribute ``key`` names the distance.
         reference: real features ``[n, D]``, or their ``GaussianReference``.
+        read: brings samples into the space that the extractor reads, e.g. a datamodule's ``to_uint8``.
 
     Example:
         >>> import torch
@@ -99,8 +101,15 @@ class FrechetDistance(PairedMetric):
     columns = ("features",)
     extractor: FeatureExtractor
 
-    def __init__(self, extractor: FeatureExtractor, reference: Tensor | GaussianReference, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        reference: Tensor | GaussianReference,
+        read: Callable[[Tensor], Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.read = read
         # Kept out of the module tree: many metrics share one extractor, and none of them owns it.
         object.__setattr__(self, "extractor", extractor)
         if isinstance(reference, Tensor):
@@ -116,7 +125,7 @@ class FrechetDistance(PairedMetric):
     @torch.no_grad()
     def update(self, trajectory: Trajectory) -> None:
         """Adds a batch of samples."""
-        self.append(trajectory, features=self.extractor(trajectory.x1))
+        self.append(trajectory, features=self.extractor(self.read(trajectory.x1) if self.read else trajectory.x1))
 
     def compute(self) -> dict[str, float]:
         return {self.key: self.reference.distance(*moments(self.local()["features"]))}
