@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from benchmarks.networks import digits_mlp
 from benchmarks.timing import alternate, arguments, finish, ratio, target
 from fm_lightning.flow import KTS, Schedule, integrate, integrate_many, matched_controls
+from fm_lightning.flow.integrate import Velocity
 
 EVALUATIONS, TIME = 0.51, 0.56  # of separate runs
 MERGED = 1024  # rows in one network batch
@@ -26,7 +27,7 @@ BATCHES = (8, 32, 128)
 class Counted:
     """A velocity that knows how many rows it has seen."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: Velocity) -> None:
         self.net, self.rows, self.calls = net, 0, 0
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -41,7 +42,7 @@ def grid(steps: int, side: int = 5) -> dict[str, Schedule]:
     return {f"{a}-{b}": Schedule(KTS(a, b, tau_split=0.6), steps=steps) for a in some for b in some}
 
 
-def evaluations(net: nn.Module, x0: Tensor, schedules: dict[str, Schedule]) -> float:
+def evaluations(net: Velocity, x0: Tensor, schedules: dict[str, Schedule]) -> float:
     """Evaluations of the batch that one integration of all of them needs."""
     counted = Counted(net)
     integrate_many(counted, x0, schedules)
