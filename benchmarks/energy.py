@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def beside_bare(
         return x
 
     loop = alternate({"ours": lambda: shaped(free, x0, steps), "bare": lambda: bare_euler(free, x0, steps)}, rounds, 2)
-    counts = {who: per_step(lambda n, f=f: f(free, x0[:2], n)) for who, f in (("ours", shaped), ("bare", bare_euler))}
+    counts = {who: per_step(partial(f, free, x0[:2])) for who, f in (("ours", shaped), ("bare", bare_euler))}
     net_count = sum((per_step(lambda n: bare_euler(net, x0[:2], n)) - counts["bare"]).values())
     row = {
         "network": name,
@@ -55,7 +56,7 @@ def beside_bare(
         "ratio_by_difference": 1 + (loop["ours"].best - loop["bare"].best) / times["bare"].best,
         "operations_per_step": {"network": net_count, **{who: dict(c) for who, c in counts.items()}},
     }
-    us = row["loop_us_per_step"]
+    us = {who: 1e6 * t.best / steps for who, t in loop.items()}
     print(
         f"{name:>14} x {len(x0):<5} {1e3 * times['bare'].best / steps:8.2f} ms/step bare   ratio {row['ratio']:.4f} "
         f"(cpu time {row['cpu_ratio']:.4f}, median {row['median_ratio']:.4f}, by difference {row['ratio_by_difference']:.4f})"

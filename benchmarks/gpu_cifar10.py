@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ from fm_lightning.flow import KTS, SSC, Schedule, matched_controls
 CONFIGS = Path(__file__).parent.parent / "configs"
 TRAINING, COMPARING = 0.72, 0.17  # of all minutes; the rest is starting, drawing and a reserve
 KEPT = ("config.yaml", "results.csv", "results.json", "report.html", "throughput.json")
+SMOKE_STEPS = 4
 SHAPED = {"balanced": (0.01, 0.01), "stronger": (0.02, 0.02)}
 
 
@@ -52,6 +54,8 @@ def configuration(smoke: bool, source: str | None, training_s: float, inception:
                 callback["init_args"] = {"extractor": features}
     if smoke:
         config["model"]["scheduler"]["init_args"] = {"warmup_steps": 10}
+        for schedule in config["model"]["test_schedules"].values():
+            schedule["steps"] = SMOKE_STEPS
     else:
         # A run of thousands of steps, not of hundred thousands.
         config["model"]["optimizer"]["init_args"]["lr"] = 4e-4
@@ -120,6 +124,7 @@ def main() -> None:
     if not cuda and not given.smoke:
         parser.error("no GPU found, expected one; type --smoke for a small run on a CPU")
     torch.set_num_threads(given.threads)
+    sys.argv[1:] = []  # the command line that follows is given, not typed
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         source = given.source
@@ -150,8 +155,8 @@ def _run(given: Any, source: str | None, scratch: Path, cuda: bool, begin: float
     batch = config["data"]["init_args"]["eval_batch_size"]
     net = small_unet() if given.smoke else cifar_unet()
     rate = rows_per_second(net.cuda() if cuda else net, batch, amp=cuda)
-    each = evaluations_per_seed(50 if given.smoke else 100)
-    left = min(COMPARING * total, total - trained - 0.1 * total)
+    each = evaluations_per_seed(SMOKE_STEPS if given.smoke else 100)
+    left = max(0.0, min(COMPARING * total, 0.9 * total - trained))
     batches = int(0.8 * left * rate / each / batch)
     seeds = min(max(1, batches), 10) * batch
     print(f"{rate:,.0f} evaluations a second, {each:.0f} a seed, {left:.0f} s: {seeds} seeds", flush=True)

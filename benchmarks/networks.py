@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from fm_lightning.nets import ResidualMLP, UNet
 
-CIFAR = {
+CIFAR: dict[str, Any] = {
     "shape": (3, 32, 32),
     "num_channels": 128,
     "num_res_blocks": 2,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ try:
 except ImportError:
     UNetModelWrapper = None
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "dim": (3, 32, 32),
     "num_channels": 32,
     "num_res_blocks": 1,
@@ -34,7 +35,7 @@ SMALL = {
     "attention_resolutions": "16",
     "num_heads": 2,
 }
-PAPER = {
+PAPER: dict[str, Any] = {
     "dim": (3, 32, 32),
     "num_channels": 128,
     "num_res_blocks": 2,
@@ -61,9 +62,9 @@ def over_batch(
     for batch in batches:
         x0 = torch.randn(batch, *shape, device=device)
         schedule = Schedule(KTS(), steps=steps)
-        calls = {way: lambda net=net, x0=x0: integrate(net, x0, schedule) for way, net in nets.items()}
+        calls: dict[str, Callable[[], Any]] = {way: partial(integrate, net, x0, schedule) for way, net in nets.items()}
         eager = next(iter(nets.values()))
-        calls["torchdiffeq"] = lambda x0=x0: torchdiffeq_euler(eager, x0, steps)
+        calls["torchdiffeq"] = partial(torchdiffeq_euler, eager, x0, steps)
         times = alternate(calls, rounds=5, warm_up=1, seconds=10)
         rate = {way: batch * steps / t.best for way, t in times.items()}
         rows.append({"what": "over batch", "network": name, "batch": batch, "steps": steps, "evaluations_per_s": rate})
@@ -97,8 +98,8 @@ def beside_torchcfm(
 
         return run
 
-    def training(net: nn.Module, call: Callable[[], Tensor], **fused: bool) -> Callable[[], Any]:
-        optimizer = torch.optim.Adam(net.parameters(), 1e-6, **fused)
+    def training(net: nn.Module, call: Callable[[], Tensor], fused: bool = False) -> Callable[[], Any]:
+        optimizer = torch.optim.Adam(net.parameters(), 1e-6, fused=fused)
 
         def run() -> None:
             with torch.autocast(device, torch.bfloat16, enabled=amp):

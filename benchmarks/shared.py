@@ -8,6 +8,7 @@ batch; rows that are evaluated together with others count the same.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,7 +84,7 @@ def growth(net: nn.Module, x0: Tensor, schedules: dict[str, Schedule], rounds: i
     """Cost over the number of schedules, in units of one."""
     counts = [k for k in (1, 2, 5, 10, 25) if k <= len(schedules)]
     some = {k: dict(list(schedules.items())[:k]) for k in counts}
-    times = alternate({str(k): lambda k=k: integrate_many(net, x0, some[k]) for k in counts}, rounds, warm_up=0)
+    times = alternate({str(k): partial(integrate_many, net, x0, some[k]) for k in counts}, rounds, warm_up=0)
     rows = []
     for k in counts:
         needed = evaluations(net, x0[:2], some[k])
@@ -94,7 +95,9 @@ def growth(net: nn.Module, x0: Tensor, schedules: dict[str, Schedule], rounds: i
     return rows
 
 
-def merging(net: nn.Module, shape: tuple[int, ...], schedules: dict[str, Schedule], rounds: int) -> list[dict[str, Any]]:
+def merging(
+    net: nn.Module, shape: tuple[int, ...], schedules: dict[str, Schedule], rounds: int
+) -> list[dict[str, Any]]:
     """Parted branches in one network batch beside one after the other, at small batches."""
     rows = []
     for batch in BATCHES:
@@ -104,8 +107,8 @@ def merging(net: nn.Module, shape: tuple[int, ...], schedules: dict[str, Schedul
         integrate_many(merged, x0, schedules, merge_rows=MERGED)
         times = alternate(
             {
-                "merged": lambda x0=x0: integrate_many(net, x0, schedules, merge_rows=MERGED),
-                "apart": lambda x0=x0: integrate_many(net, x0, schedules),
+                "merged": partial(integrate_many, net, x0, schedules, merge_rows=MERGED),
+                "apart": partial(integrate_many, net, x0, schedules),
             },
             rounds,
             warm_up=0,
