@@ -9,7 +9,20 @@ from typing import Any
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # These move no data and start no kernel.
-_FREE = ("view", "_unsafe_view", "reshape", "expand", "split", "unbind", "detach", "alias", "slice", "select", "t", "permute")
+_FREE = (
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "expand",
+    "split",
+    "unbind",
+    "detach",
+    "alias",
+    "slice",
+    "select",
+    "t",
+    "permute",
+)
 
 
 class _Counting(TorchDispatchMode):

@@ -61,9 +61,11 @@ def over_batch(
     for batch in batches:
         x0 = torch.randn(batch, *shape, device=device)
         schedule = Schedule(KTS(), steps=steps)
-        calls = {way: lambda net=net, x0=x0: integrate(net, x0, schedule) for way, net in nets.items()}
+        calls = {
+            way: lambda net=net, x0=x0, schedule=schedule: integrate(net, x0, schedule) for way, net in nets.items()
+        }
         eager = next(iter(nets.values()))
-        calls["torchdiffeq"] = lambda x0=x0: torchdiffeq_euler(eager, x0, steps)
+        calls["torchdiffeq"] = lambda x0=x0, eager=eager: torchdiffeq_euler(eager, x0, steps)
         times = alternate(calls, rounds=5, warm_up=1, seconds=10)
         rate = {way: batch * steps / t.best for way, t in times.items()}
         rows.append({"what": "over batch", "network": name, "batch": batch, "steps": steps, "evaluations_per_s": rate})

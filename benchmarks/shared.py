@@ -94,7 +94,9 @@ def growth(net: nn.Module, x0: Tensor, schedules: dict[str, Schedule], rounds: i
     return rows
 
 
-def merging(net: nn.Module, shape: tuple[int, ...], schedules: dict[str, Schedule], rounds: int) -> list[dict[str, Any]]:
+def merging(
+    net: nn.Module, shape: tuple[int, ...], schedules: dict[str, Schedule], rounds: int
+) -> list[dict[str, Any]]:
     """Parted branches in one network batch beside one after the other, at small batches."""
     rows = []
     for batch in BATCHES:

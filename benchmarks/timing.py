@@ -129,7 +129,9 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def finish(name: str, rows: list[dict[str, Any]], targets: list[dict[str, Any]], path: Path | None, **more: Any) -> None:
+def finish(
+    name: str, rows: list[dict[str, Any]], targets: list[dict[str, Any]], path: Path | None, **more: Any
+) -> None:
     """Prints the targets, and writes all numbers where they are wanted."""
     for entry in targets:
         value = "not measured" if entry["value"] is None else f"{entry['value']:.4g}{entry['unit']}"
