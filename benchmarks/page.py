@@ -114,7 +114,8 @@ def _shared(rows: Rows) -> Iterator[str]:
             needed, alone = r["evaluations"]
             yield (
                 f"- {r['schedules']} schedules, batch {r['batch']}: {needed:.0f} of {alone} evaluations, "
-                f"{r['shared']['min_s']:.2f} of {r['separate']['min_s']:.2f} s ({r['ratio']:.3f}; median {r['median_ratio']:.3f})."
+                f"{r['shared']['min_s']:.2f} of {r['separate']['min_s']:.2f} s ({r['ratio']:.3f}; "
+                f"median {r['median_ratio']:.3f})."
             )
         elif r["what"] == "controls":
             needed, alone = r["evaluations"]
