@@ -12,17 +12,18 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class Budget(Callback):
-    """Ends training ``seconds`` after it began (compilation included). List it last: the average comes before it.
+    """Ends training after ``seconds`` of wall time. List it last: the average comes before it.
 
     Leaves ``checkpoints/last.ckpt`` and ``throughput.json`` in the run's directory.
 
     Args:
-        seconds: wall time for training.
+        seconds: wall time, compilation included.
+        since: Unix time from which they are counted; default: from where training begins.
         every: steps between two looks at the clock for throughput.
     """
 
-    def __init__(self, seconds: float, every: int = 100) -> None:
-        self.seconds, self.every = seconds, every
+    def __init__(self, seconds: float, since: float | None = None, every: int = 100) -> None:
+        self.seconds, self.since, self.every = seconds, since, every
         self.laps: list[float] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -35,7 +36,8 @@ class Budget(Callback):
         now = time.perf_counter() - self.begin
         if trainer.global_step % self.every == 0:
             self.laps.append(now)
-        if now > self.seconds and not trainer.should_stop:
+        spent = now if self.since is None else time.time() - self.since
+        if spent > self.seconds and not trainer.should_stop:
             trainer.should_stop = True
             folder = Path(trainer.default_root_dir)
             trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")

@@ -84,7 +84,7 @@ def main() -> None:
         if left < 5:
             found.append({"benchmark": name, "problem": f"left out: the {minutes:g} minutes were over"})
             continue
-        smoke = ["--smoke"] if given.smoke and name not in ("neighbours", "frechet") else []
+        smoke = ["--smoke"] if given.smoke and name != "neighbours" else []
         found.append(run(name, extra + smoke, min(limit, left)))
     about = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
