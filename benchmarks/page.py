@@ -184,14 +184,6 @@ def _neighbour_rows(rows: Rows) -> Iterator[str]:
     )
 
 
-def _frechet(rows: Rows) -> Iterator[str]:
-    for r in rows:
-        yield (
-            f"- One more schedule, {r['features']} features: ours {r['ours']['min_s']:.2f} s, torchmetrics' compute "
-            f"{r['torchmetrics']['min_s']:.2f} s; results differ by {r['relative_difference']:.0e}."
-        )
-
-
 def _startup(rows: Rows) -> Iterator[str]:
     for r in rows:
         yield f"- {r['what']}: {r['min_s'] if 'min_s' in r else r['seconds']:.3g} s"
@@ -260,7 +252,6 @@ SECTIONS: dict[str, tuple[str, Callable[[Rows], Iterator[str]]]] = {
     "shared": ("Shared trajectories", _shared),
     "sampling": ("Sampling and training throughput", _sampling),
     "neighbours": ("Nearest neighbours", _neighbour_rows),
-    "frechet": ("Fréchet distance", _frechet),
     "frechet": ("Fréchet distance", _frechet),
     "startup": ("Waiting to begin", _startup),
     "gpu_speed": ("Switches on a GPU", _gpu_speed),
