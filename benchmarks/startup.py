@@ -41,7 +41,11 @@ def main() -> None:
     targets = [target("fm-lightning --help", times["help"].best, HELP_SECONDS, " s")]
     if given.quickstart:
         with tempfile.TemporaryDirectory() as empty:
-            extra = ["--trainer.max_steps", "50", "--trainer.val_check_interval", "50"] if given.smoke else []
+            extra = (
+                "--trainer.max_steps 250 --trainer.val_check_interval 250 --data.init_args.test_seeds 250".split()
+                if given.smoke
+                else []
+            )
             call = ("run", "-c", str(ROOT / "configs" / "digits.yaml"), *extra)
             wall: float | None = None
             try:
