@@ -42,7 +42,14 @@ def main() -> None:
     if given.quickstart:
         with tempfile.TemporaryDirectory() as empty:
             extra = (
-                "--trainer.max_steps 250 --trainer.val_check_interval 250 --data.init_args.test_seeds 250".split()
+                [
+                    "--trainer.max_steps",
+                    "250",
+                    "--trainer.val_check_interval",
+                    "250",
+                    "--data.init_args.test_seeds",
+                    "250",
+                ]
                 if given.smoke
                 else []
             )
