@@ -261,7 +261,6 @@ SECTIONS: dict[str, tuple[str, Callable[[Rows], Iterator[str]]]] = {
     "sampling": ("Sampling and training throughput", _sampling),
     "neighbours": ("Nearest neighbours", _neighbour_rows),
     "frechet": ("Fréchet distance", _frechet),
-    "frechet": ("Fréchet distance", _frechet),
     "startup": ("Waiting to begin", _startup),
     "gpu_speed": ("Switches on a GPU", _gpu_speed),
 }
