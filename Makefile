@@ -17,10 +17,13 @@ install: .venv/installed
 	@echo "Installing into .venv (once; torch is large)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	# A peer that tests and benchmarks compare with; its declared dependencies hold a whole notebook server.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torchcfm==1.0.7
 	@touch $@
 
 quickstart: install
 	@$(BIN)/fm-lightning run --config configs/digits.yaml $(ARGS)
+	@echo "Next, CIFAR-10: $(BIN)/fm-lightning run -c configs/cifar10_small.yaml (CPU, minutes) or -c configs/cifar10.yaml (GPU)"
 
 test: install
 	$(BIN)/python -m pytest -m 'not slow' $(ARGS)

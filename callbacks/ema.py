@@ -30,14 +30,41 @@ class EMA(EMAWeightAveraging):
         if not 0 <= decay < 1:
             raise UserError(f"EMA: decay={decay:g} given, expected at least 0 and below 1; type e.g. 0.9999")
         super().__init__(decay=decay, update_starting_at_step=start_step)
-        # One fused update of all tensors instead of one per tensor.
-        self._kwargs = {"multi_avg_fn": get_ema_multi_avg_fn(decay)}
+        self._use_buffers = False  # buffers are not learnt: the average takes them as they are
+        self._average = get_ema_multi_avg_fn(decay)  # one fused update of all tensors instead of one per tensor
         self._exchanged = False  # the module holds the average, and self._average_model the raw weights
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._show_raw(pl_module)  # a second fit goes on from the raw weights
+            self._latest_update_step = 0  # another trainer counts anew; a checkpoint restores it after this hook
             super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._average_model is not None
+        self._started = int(self._average_model.n_averaged) > 0
+        # Listed once: walking the module tree takes longer than averaging a small network.
+        self._pairs = [
+            (list(getattr(self._average_model.module, kind)()), list(getattr(pl_module, kind)()))
+            for kind in ("parameters", "buffers")
+        ]
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        step = trainer.global_step
+        if step <= self._latest_update_step or not self.should_update(step_idx=step - 1):
+            return
+        assert self._average_model is not None
+        if self._started:
+            (average, weights), (kept, buffers) = self._pairs
+            self._average(average, weights, self._average_model.n_averaged)
+            for mine, theirs in zip(kept, buffers):
+                mine.copy_(theirs)
+            self._average_model.n_averaged += 1
+        else:
+            self._average_model.update_parameters(pl_module)  # the first update copies
+            self._started = True
+        self._latest_update_step = step
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit":

@@ -1,4 +1,4 @@
-"""FIDMonitor: Fréchet distance of samples to real images."""
+"""FIDMonitor: Fréchet distance of samples to real images, and what else one pass of features gives."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from lightning import Trainer
+from torch import Tensor
 
 from fm_lightning.callbacks.monitor import PairedMonitor
+from fm_lightning.data.base import content_hash
+from fm_lightning.data.image_cache import cache_directory
+from fm_lightning.errors import UserError
 from fm_lightning.metrics import FeatureExtractor, FrechetDistance, GaussianReference, moments
+from fm_lightning.metrics.extractors import named_extractor
+from fm_lightning.metrics.inception import InceptionFeatures
+from fm_lightning.metrics.inception_scores import inception_score, kernel_distance, precision_recall
+from fm_lightning.metrics.reference_statistics import kept_features, read_statistics
 
 if TYPE_CHECKING:
     from fm_lightning.module import FlowMatching
@@ -17,17 +25,46 @@ if TYPE_CHECKING:
 class FIDMonitor(PairedMonitor[FrechetDistance]):
     """Fréchet distance on the features of ``extractor``, which also names it: only Inception's is called ``fid``.
 
-    Logs, per row, ``{key}`` (e.g. ``fd_digits``), and except for base and floors its paired change from base with a 95 %
-    interval (``{key}_change``, ``_lo``, ``_hi``).
+    Logs, per row, ``{key}`` (e.g. ``fid``, ``fd_digits``), and except for base and floors its paired change from base with
+    a 95 % interval (``{key}_change``, ``_lo``, ``_hi``); if asked, ``kid_mean``, ``kid_std``, ``precision``, ``recall`` and,
+    on Inception's features, ``isc_mean``, ``isc_std``. Every image passes through the network once.
+
+    Weights are loaded, and downloaded if need be, before training begins.
 
     Args:
-        extractor: images in the visible space -> features.
+        extractor: an extractor, or the name of its distance: fid, fid_pytorch, fd_clip, fd_dinov2, fd_digits, fd_raw.
+        kid: also the kernel distance.
+        precision_recall: also precision and recall.
+        inception_score: also the Inception score.
+        statistics: archive with ``mu`` and ``sigma`` to compare with, instead of the datamodule's real images.
+
+    Raises:
+        UserError: options that need what is not there.
     """
 
-    def __init__(self, extractor: FeatureExtractor) -> None:
+    def __init__(
+        self,
+        extractor: FeatureExtractor | str,
+        kid: bool = False,
+        precision_recall: bool = False,
+        inception_score: bool = False,
+        statistics: str | None = None,
+    ) -> None:
         super().__init__()
-        self.extractor = extractor
+        self.extractor = named_extractor(extractor) if isinstance(extractor, str) else extractor
+        self.kid, self.precision_recall, self.inception_score = kid, precision_recall, inception_score
+        self.statistics = statistics
+        if statistics and (kid or precision_recall):
+            raise UserError(
+                f"statistics={statistics} given with kid or precision_recall, which need the features of real images; "
+                "leave one of the two out"
+            )
+        if inception_score and not isinstance(self.extractor, InceptionFeatures):
+            raise UserError(
+                f"inception_score given with {self.extractor.key}, expected Inception's features; type extractor: fid"
+            )
         self._real: GaussianReference | None = None
+        self._real_features: Tensor | None = None
 
     @property
     def key(self) -> str:
@@ -35,17 +72,53 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
 
     @property
     def samples(self) -> int:
-        """Real images that samples are compared with."""
+        """Real images that samples are compared with; 0 where an archive does not say."""
         return self._real.samples if self._real else 0
 
     def prepare(self, trainer: Trainer, pl_module: FlowMatching) -> None:
-        self.extractor.to(pl_module.device).eval()
-        if self._real is None:
-            with torch.no_grad():
-                batches = pl_module.data.real().split(1000)
-                features = torch.cat([self.extractor(x.to(pl_module.device)).cpu() for x in batches])
-            self._real = GaussianReference(*moments(features), samples=len(features))
+        data, device = pl_module.data, trainer.strategy.root_device
+        self.extractor.load()
+        self.extractor.to(device).eval()
+        self._read = data.to_uint8 if self.extractor.space == "uint8" else None
+        self._on_cpu = trainer.world_size == 1  # gathering over devices needs the features where they are
+        if self._real is not None:
+            return
+        if self.statistics:
+            self._real = read_statistics(self.statistics)
+            return
+
+        @torch.no_grad()
+        def compute() -> Tensor:
+            batches = data.encoded(data.real_split).split(1000)
+            return torch.cat([self._features(x.to(device)).cpu() for x in batches])
+
+        if self.extractor.fingerprint is None:  # too cheap to be kept
+            features = compute()
+        else:
+            print(
+                f"Features of {len(data.real_split):,} real images for {self.key}: computed once, then kept", flush=True
+            )
+            identity = (self.extractor.fingerprint, content_hash(data.real_split.x), data.space)
+            features = kept_features(cache_directory(None).parent / "features", identity, compute)
+        self._real = GaussianReference(*moments(features), samples=len(features))
+        self._real_features = features if self.kid or self.precision_recall else None
+
+    def _features(self, x: Tensor) -> Tensor:
+        return self.extractor(self._read(x) if self._read else x)
 
     def build(self) -> FrechetDistance:
         assert self._real is not None
-        return FrechetDistance(self.extractor, self._real)
+        return FrechetDistance(self.extractor, self._real, read=self._read, compute_on_cpu=self._on_cpu)
+
+    def extra(self, name: str) -> dict[str, float]:
+        values = super().extra(name)
+        if not (self.kid or self.precision_recall or self.inception_score):
+            return values
+        features = self.metrics[name].per_seed()["features"]
+        if self.inception_score:
+            assert isinstance(self.extractor, InceptionFeatures)
+            values |= inception_score(self.extractor.logits(features))
+        if self._real_features is not None:
+            values |= kernel_distance(features, self._real_features) if self.kid else {}
+            values |= precision_recall(features, self._real_features) if self.precision_recall else {}
+        return values

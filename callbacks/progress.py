@@ -37,6 +37,14 @@ class Progress(RichProgressBar):
         )
         super().on_train_start(trainer, pl_module)
 
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        super().on_train_end(trainer, pl_module)
+        self._stop_progress()  # whoever prints next begins on a line of its own
+
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+        super().on_test_end(trainer, pl_module)
+        self._stop_progress()
+
     def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         _say(f"Comparing {len(pl_module.rows)} rows on {pl_module.data.test_seeds:,} seeds that training never used")
 

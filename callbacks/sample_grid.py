@@ -10,9 +10,9 @@ import wandb
 from lightning import Trainer
 from torchvision.utils import make_grid
 
+from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
 from fm_lightning.callbacks.monitor import TrajectoryCallback
 from fm_lightning.errors import UserError
-from fm_lightning.metrics import Reference, nearest
 from fm_lightning.tracking import log_media, wandb_loggers
 from fm_lightning.trajectory import Trajectory
 
@@ -37,8 +37,11 @@ class SampleGrid(TrajectoryCallback):
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if stage != "predict":
-            self.training_images = pl_module.data.reference()
-            self.reference = Reference(self.training_images)
+            # The same neighbours as F_mem's, and the training images once in memory.
+            monitors = [callback for callback in trainer.callbacks if isinstance(callback, MemorizationMonitor)]  # type: ignore[attr-defined]
+            self.memorization = monitors[0] if monitors else MemorizationMonitor()
+            if not monitors:
+                self.memorization.prepare(trainer, pl_module)
 
     def begin(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
         self.samples = {}
@@ -62,10 +65,9 @@ class SampleGrid(TrajectoryCallback):
         """``samples/ROW`` and ``nearest/ROW`` ``[M, H, W, C]`` uint8 (points: ``[M, 2]``) and ``ratio/ROW`` ``[M]``."""
         out = {}
         for name, x in self.samples.items():
-            distances, index = nearest(x, self.reference, k=2)
-            ratio = torch.where(distances[:, 0] == 0, 0.0, distances[:, 0] / distances[:, 1])
+            ratio, index = self.memorization.look(x)
             out[f"samples/{name}"] = visible(pl_module, x)
-            out[f"nearest/{name}"] = visible(pl_module, self.training_images[index[:, 0]])
+            out[f"nearest/{name}"] = visible(pl_module, pl_module.data.reference(index))
             out[f"ratio/{name}"] = ratio.numpy()
         return out
 

@@ -33,6 +33,8 @@ first steps:
   fm-lightning run -c configs/digits.yaml
 """
 
+VERBS = ("run", "fit", "test", "validate", "predict", "report")
+
 
 def main() -> None:
     """The command."""
@@ -41,6 +43,11 @@ def main() -> None:
         print(HELP, end="")
     elif verb == "report":
         _report(sys.argv[2:])
+    elif verb not in VERBS and not verb.startswith("-"):
+        from fm_lightning.parser_errors import unknown_verb
+
+        print(f"fm-lightning: {unknown_verb(verb, VERBS)}", file=sys.stderr)
+        raise SystemExit(2)
     else:
         from fm_lightning import cli
 
@@ -48,6 +55,9 @@ def main() -> None:
 
 
 def _report(args: list[str]) -> None:
+    if args in (["-h"], ["--help"]):
+        print(HELP, end="")
+        return
     from fm_lightning.errors import UserError
 
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,21 @@ def check_fits(state: Mapping[str, Tensor], module: nn.Module, path: str | Path)
                 f"checkpoint {path} does not fit the configured network: {key} is {there} in the checkpoint and {here} in "
                 "the network; type the configuration that the run was trained with (-c runs/NAME/config.yaml)"
             )
+
+
+def check_average(checkpoint: Mapping[str, Any], callbacks: Iterable[object]) -> None:
+    """Refuses to train on from averaged weights as if they were the raw ones.
+
+    Raises:
+        UserError: the checkpoint holds an average, and no callback would take it up.
+    """
+    from lightning.pytorch.callbacks import WeightAveraging
+
+    if "current_model_state" in checkpoint and not any(isinstance(c, WeightAveraging) for c in callbacks):
+        raise UserError(
+            "the checkpoint holds averaged weights but no EMA callback is configured, expected one to go on training "
+            "from the raw weights; add fm_lightning.callbacks.EMA to trainer.callbacks"
+        )
 
 
 def load_network(path: str | Path) -> nn.Module:

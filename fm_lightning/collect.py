@@ -83,7 +83,7 @@ def collect(
             row, [r for r in rows if r["of"] == row["name"] and r["vs_parent"]], by_name[BASE], fid.key if fid else ""
         )
         for row in rows
-        if row["kind"] == "schedule" and row["vs_base"]
+        if row["kind"] == "schedule" and row["vs_base"] and pl_module.rows[str(row["name"])].schedule.gain
     ]
     samples = data.test_seeds if stage == "test" else data.val_seeds
     if quality:
@@ -103,6 +103,7 @@ def collect(
         "quality": quality,
         "space": data.space,
         "training_images": len(data.train_split),
+        "skipped_images": data.skipped,
         "tau_split": kpe.tau_split if kpe else None,
         "threshold": memorization.threshold if memorization else None,
         "train": _history(trainer),
@@ -116,11 +117,11 @@ def collect(
         arrays |= grid.arrays(pl_module)
     if memorization:
         index, counts = memorization.most_copied()
-        images = visible(pl_module, memorization.training_images[torch.from_numpy(index)])
+        images = visible(pl_module, data.reference(torch.from_numpy(index)))
         if len(data.shape) == 3:
             arrays |= {"most_copied/images": images, f"most_copied/{BASE}": counts}
         else:
-            arrays["training/points"] = visible(pl_module, memorization.training_images)
+            arrays["training/points"] = visible(pl_module, data.reference())
     return results, arrays
 
 
@@ -136,9 +137,9 @@ def save(run_dir: str | Path, results: dict[str, Any], arrays: dict[str, np.ndar
     replace_file(run_dir / "arrays.npz", buffer.getvalue())
     replace_file(run_dir / "results.json", json.dumps(results, indent=1, ensure_ascii=False).encode())
     write_csv(results, run_dir / "results.csv")
-    page = write_report(run_dir)
     print_table(results)
-    print(f"\nReport: {page}")
+    print("\nDrawing the report ...", flush=True)  # figures take a few seconds
+    print(f"Report: {write_report(run_dir)}")
 
 
 def hardware(trainer: Trainer) -> str:

@@ -21,7 +21,7 @@ from fm_lightning.flow.schedule import plain
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from fm_lightning.data import FlowData
+    from fm_lightning.data.base import Encoded, FlowData
 
 BASE = "base"
 
@@ -42,7 +42,7 @@ class Row:
     schedule: Schedule
     of: str | None = None
     velocity: Velocity | None = None
-    images: Tensor | None = None
+    images: Tensor | Encoded | None = None
 
     def label(self, name: str) -> str:
         """A few words for a table; ``name`` is the row's."""
@@ -110,6 +110,22 @@ def schedule_rows(schedules: Mapping[str, Schedule]) -> dict[str, Row]:
     return rows
 
 
+def check_controls(rows: Mapping[str, Row], names: Sequence[str]) -> None:
+    """Refuses names of no schedule, and of schedules without a gain.
+
+    Raises:
+        UserError: names the schedules that can be controlled.
+    """
+    shaped = [name for name, row in rows.items() if row.schedule.gain is not None]
+    for name in names:
+        if name not in shaped:
+            what = "which has no gain to control" if name in rows else "which is no schedule"
+            raise UserError(
+                f"controls_for names {name!r}, {what}, expected schedules with a gain ({', '.join(shaped) or 'none given'}); "
+                f"type controls_for: [{', '.join(shaped)}]"
+            )
+
+
 def control_rows(
     rows: Mapping[str, Row], names: Sequence[str], velocity: Velocity, x0: Tensor, labels: Tensor | None
 ) -> dict[str, Row]:
@@ -125,13 +141,7 @@ def control_rows(
     Raises:
         UserError: an unknown name, or a schedule without a gain.
     """
-    for name in names:
-        if name not in rows:
-            raise UserError(
-                f"controls_for names {name!r}, expected one of the schedules {', '.join(rows)}; type one of these"
-            )
-        if rows[name].schedule.gain is None:
-            raise UserError(f"controls_for names {name!r}, which has no gain to control; type a shaped schedule")
+    check_controls(rows, names)
     shaped = {name: rows[name].schedule for name in names}
     pairs = shaped | {f"{name}.plain": plain(s) for name, s in shaped.items()}
     trajectories = integrate_many(velocity, x0, pairs, labels=labels) if pairs else {}
@@ -153,6 +163,7 @@ def sample(
     seeds: Tensor,
     base_seed: int,
     count: int,
+    merge_rows: int = 0,
 ) -> dict[str, Trajectory]:
     """One trajectory per row from the same noise, without the padding beyond ``count``."""
     fields: dict[int, tuple[Velocity, dict[str, Schedule]]] = {}
@@ -162,14 +173,16 @@ def sample(
             fields.setdefault(id(row.velocity), (field, {}))[1][name] = row.schedule
     sampled: dict[str, Trajectory] = {}
     for field, schedules in fields.values():
-        sampled |= integrate_many(field, x0, schedules, labels=labels, seeds=seeds, base_seed=base_seed)
+        sampled |= integrate_many(
+            field, x0, schedules, labels=labels, seeds=seeds, base_seed=base_seed, merge_rows=merge_rows
+        )
     for name, row in rows.items():
         if row.images is not None:
             sampled[name] = _still(row.images, x0, seeds, labels)
     return {name: sampled[name][:count] for name in rows}
 
 
-def _still(images: Tensor, x0: Tensor, seeds: Tensor, labels: Tensor | None) -> Trajectory:
+def _still(images: Tensor | Encoded, x0: Tensor, seeds: Tensor, labels: Tensor | None) -> Trajectory:
     """Images as a trajectory of no steps: they took no way and have no energy."""
     x1 = images[(seeds % len(images)).to(images.device)].to(x0.device)
     nothing = x0.new_zeros(len(x1))

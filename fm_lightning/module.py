@@ -10,6 +10,7 @@ Metrics are callbacks' business: they receive the trajectories from ``on_validat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -19,16 +20,35 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
-from fm_lightning.comparison import BASE, ClosedForm, Field, Row, control_rows, sample, schedule_rows
+from fm_lightning.checkpoints import check_average
+from fm_lightning.comparison import BASE, ClosedForm, Field, Row, check_controls, control_rows, sample, schedule_rows
 from fm_lightning.data.base import CALIBRATION_SEED, FlowData, seed_labels
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import NotFiniteError, UserError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
+from fm_lightning.flow.integrate import Velocity
+from fm_lightning.nets.guidance import Guided, drop_labels
 from fm_lightning.noise import HELD_OUT, noise, step_generator
 from fm_lightning.trajectory import Trajectory
 
 CALIBRATION_SEEDS = 256  # decide the noise control's sigma; its square then has a relative error of a few percent
 _GOLDEN = 0.6180339887498949
+
+
+class _Shared:
+    """A recipe that copies of the module share: the command line's refers to the trainer and its processes.
+
+    An average of the weights copies the module, and would copy (or, on several devices, fail to copy) all of these.
+    """
+
+    def __init__(self, recipe: Callable[..., Any]) -> None:
+        self.recipe = recipe
+
+    def __call__(self, *args: Any) -> Any:
+        return self.recipe(*args)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return self
 
 
 class FlowMatching(LightningModule):
@@ -47,7 +67,11 @@ class FlowMatching(LightningModule):
             schedule with a gain.
         fields: other velocity fields as rows of the comparison, sampled like ``base``.
         floors: add the rows ``held_out`` (real images) and ``copies`` (training images).
+        label_dropout: share of training labels replaced by the network's null label, for guidance.
+        guidance: scale of classifier-free guidance in sampling; 1 is none. An evaluation then costs two.
+        channels_last: keep the network's images with channels innermost, as tensor cores want them.
         compile: compile the network.
+        merge_rows: in comparisons, evaluate schedules that have parted in one batch of at most this many rows.
         base_seed: the run's seed, from which every draw derives.
     """
 
@@ -64,7 +88,11 @@ class FlowMatching(LightningModule):
         controls_for: list[str] | None = None,
         fields: dict[str, Field] | None = None,
         floors: bool = True,
+        label_dropout: float = 0.0,
+        guidance: float = 1.0,
+        channels_last: bool = False,
         compile: bool = False,
+        merge_rows: int = 0,
         base_seed: int = 0,
     ) -> None:
         super().__init__()
@@ -72,16 +100,25 @@ class FlowMatching(LightningModule):
         self.path = path or LinearPath()
         self.coupling = coupling or Independent()
         self.times = times or Uniform()
-        self.optimizer, self.scheduler = optimizer, scheduler
+        self.optimizer, self.scheduler = _Shared(optimizer), _Shared(scheduler) if scheduler else None
         self.val_rows = schedule_rows(val_schedules or {})
         self.test_rows = schedule_rows(test_schedules or val_schedules or {})
         shaped = [name for name, row in self.test_rows.items() if row.schedule.gain is not None]
         self.controls_for = shaped if controls_for is None else controls_for
+        check_controls(self.test_rows, self.controls_for)
         self.fields, self.floors = fields or {}, floors
-        self.base_seed = base_seed
+        self.base_seed, self.merge_rows = base_seed, merge_rows
         self.rows: dict[str, Row] = {}  # what is being sampled now
         self.val_loss = MeanMetric()
         self._first_bad_step = torch.tensor(-1)
+        self.label_dropout, self.guidance = label_dropout, guidance
+        if (label_dropout or guidance != 1) and getattr(net, "null_label", None) is None:
+            raise UserError(
+                f"label_dropout={label_dropout:g} and guidance={guidance:g} given for a network without a null label, expected "
+                "one; type --model.net.init_args.null_class true (with num_classes), or leave both options out"
+            )
+        if channels_last:
+            self.net.to(memory_format=torch.channels_last)
         if compile:
             self.net.compile()  # in place: torch.compile(net) would rename every parameter
 
@@ -94,6 +131,11 @@ class FlowMatching(LightningModule):
                 f"{type(data).__name__} given as datamodule, expected a FlowData; call trainer.fit(model, datamodule=...)"
             )
         return data
+
+    @property
+    def velocity(self) -> Velocity:
+        """What is sampled: the network, guided if so configured."""
+        return self.net if self.guidance == 1 else Guided(self.net, self.guidance)
 
     def setup(self, stage: str) -> None:
         wants = getattr(self.net, "num_classes", 0)
@@ -113,14 +155,17 @@ class FlowMatching(LightningModule):
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         # Dropout and the like take the global generator: seeding it by step makes a resumed run go on exactly.
-        torch.manual_seed(hash((self.base_seed, batch.step, batch.offset)) & 0x7FFF_FFFF)
+        # (torch.manual_seed would also record a stack trace per absent device type, a millisecond a step.)
+        cuda = self.device.type == "cuda"
+        default = torch.cuda.default_generators[self.device.index or 0] if cuda else torch.default_generator
+        default.manual_seed(hash((self.base_seed, batch.step, batch.offset)) & 0x7FFF_FFFF)
         generator = step_generator(self.base_seed, batch.step, self.device, "bridge")
         mine = slice(batch.offset, batch.offset + len(batch.x))
         t = self.times(batch.total, generator)[mine]
         x0 = self._couple(
             torch.randn(batch.total, *batch.x.shape[1:], generator=generator, device=self.device), batch, mine
         )
-        loss = self.loss(x0, batch.x, t, batch.y).mean()
+        loss = self.loss(x0, batch.x, t, self._drop_labels(batch.y, batch, mine)).mean()
         self._watch(loss.detach(), batch.step)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.x), sync_dist=True)
         return loss
@@ -129,6 +174,13 @@ class FlowMatching(LightningModule):
         """``[B]`` mean squared error of the velocity per sample, averaged over the sample's dimensions."""
         x_t, target = self.path(x0, x1, t)
         return (self.net(x_t, t, y).float() - target).square().flatten(1).mean(1)
+
+    def _drop_labels(self, labels: Tensor | None, batch: TrainBatch, mine: slice) -> Tensor | None:
+        if labels is None or not self.label_dropout:
+            return labels
+        generator = step_generator(self.base_seed, batch.step, self.device, "labels")
+        draws = torch.rand(batch.total, generator=generator, device=self.device)[mine]
+        return drop_labels(labels, draws, self.label_dropout, cast(int, self.net.null_label))
 
     def _couple(self, x0: Tensor, batch: TrainBatch, mine: slice) -> Tensor:
         world = self.trainer.world_size
@@ -172,16 +224,19 @@ class FlowMatching(LightningModule):
                     "good checkpoint is kept; lower the learning rate (--model.optimizer.init_args.lr)"
                 )
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        averaged = "current_model_state" in checkpoint
-        if averaged and self.trainer.state.fn == "fit":
-            from lightning.pytorch.callbacks import WeightAveraging
+            if "loops" in checkpoint:  # not where weights alone are saved
+                self._end_at_a_whole_step(checkpoint)
 
-            if not any(isinstance(callback, WeightAveraging) for callback in getattr(self.trainer, "callbacks", [])):
-                raise UserError(
-                    "the checkpoint holds averaged weights but no EMA callback is configured, expected one to go on training "
-                    "from the raw weights; add fm_lightning.callbacks.EMA to trainer.callbacks"
-                )
+    def _end_at_a_whole_step(self, checkpoint: dict[str, Any]) -> None:
+        """Gradients that are half accumulated are not saved: whoever goes on repeats the step's micro-batches."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        half = progress["current"]["completed"] % self.trainer.accumulate_grad_batches
+        for counts in (progress["current"], progress["total"]):
+            counts["completed"] -= half
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trainer.state.fn == "fit":
+            check_average(checkpoint, getattr(self.trainer, "callbacks", []))
 
     # Validation, test and prediction
 
@@ -205,13 +260,13 @@ class FlowMatching(LightningModule):
     def on_test_start(self) -> None:
         seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + CALIBRATION_SEEDS)
         x0, labels = self._start(torch.tensor(seeds))
-        self.rows = control_rows(self.test_rows, self.controls_for, self.net, x0, labels)
+        self.rows = control_rows(self.test_rows, self.controls_for, self.velocity, x0, labels)
         base = self.rows[BASE].schedule
         for name, field in self.fields.items():
             self.rows[name] = Row("field", base, velocity=field.velocity(self.data, self.device))
         if self.floors:
-            self.rows["held_out"] = Row("floor", base, images=self.data.held_out())
-            self.rows["copies"] = Row("floor", base, images=self.data.reference())
+            self.rows["held_out"] = Row("floor", base, images=self.data.encoded(self.data.held_out_split))
+            self.rows["copies"] = Row("floor", base, images=self.data.encoded(self.data.train_split))
 
     def test_step(self, batch: SeedBatch, batch_idx: int) -> dict[str, Trajectory]:
         return self._sample(batch)
@@ -230,7 +285,7 @@ class FlowMatching(LightningModule):
 
     def _sample(self, batch: SeedBatch) -> dict[str, Trajectory]:
         x0, labels = self._start(batch.seeds)
-        return sample(self.rows, self.net, x0, labels, batch.seeds, self.base_seed, batch.valid)
+        return sample(self.rows, self.velocity, x0, labels, batch.seeds, self.base_seed, batch.valid, self.merge_rows)
 
 
 __all__ = ["ClosedForm", "FlowMatching"]

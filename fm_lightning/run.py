@@ -17,8 +17,8 @@ from fm_lightning.errors import UserError
 
 RESULTS = ("results.json", "results.csv", "arrays.npz", "report.html")
 # What makes two runs the same: everything that training depends on. Rows to compare, devices and loggers may change.
-_IDENTITY_MODEL = ("net", "path", "coupling", "times", "optimizer", "scheduler", "base_seed")
-_NOT_IDENTITY_DATA = ("eval_batch_size", "val_seeds", "test_seeds", "predict_seeds")
+_IDENTITY_MODEL = ("net", "path", "coupling", "times", "optimizer", "scheduler", "label_dropout", "base_seed")
+_NOT_IDENTITY_DATA = ("eval_batch_size", "val_seeds", "test_seeds", "predict_seeds", "cache_dir")
 
 
 class RunDirectory:
@@ -45,28 +45,32 @@ class RunDirectory:
     def record(self) -> dict[str, Any]:
         """What run.json says: the run's identity, steps done, W&B id; empty for a new run."""
         try:
-            return json.loads((self.path / "run.json").read_text())
+            found = json.loads((self.path / "run.json").read_text())
         except FileNotFoundError:
             return {}
-        except ValueError:
-            raise UserError(
-                f"{self.path}/run.json cannot be read, expected the record of a run; type another --name"
-            ) from None
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict) or "identity" not in found:
+            raise UserError(f"{self.path}/run.json cannot be read, expected the record of a run; type another --name")
+        return found
 
     def write(self, **entries: Any) -> None:
         """Adds entries to run.json."""
+        if (record := self.record) and record | entries == record:
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         temporary = self.path / "run.json.tmp"
-        temporary.write_text(json.dumps(self.record | entries, indent=1))
+        temporary.write_text(json.dumps(record | entries, indent=1))
         os.replace(temporary, self.path / "run.json")
 
-    def admit(self, command: str, identity: Mapping[str, Any], max_steps: int) -> None:
+    def admit(self, command: str, identity: Mapping[str, Any], max_steps: int, again: bool = False) -> None:
         """Lets a command begin or go on in this directory, or says why not.
 
         Args:
             command: the verb.
             identity: of the run that wants in, see ``identity``.
             max_steps: when its training is finished; -1 if unknown.
+            again: what is done already will be set aside.
 
         Raises:
             UserError: the directory holds something else, or the command's work is done already.
@@ -78,14 +82,16 @@ class RunDirectory:
                     f"{self.path} holds files but no run, expected a new or empty directory; type another --name"
                 )
             return
-        if difference := next(_differences(record["identity"], identity), None):
+        # A start that failed before it made anything does not hold the name.
+        made = any((self.path / name).exists() for name in ("metrics.csv", "checkpoints", *RESULTS))
+        if made and (difference := next(_differences(record["identity"], identity), None)):
             key, there, here = difference
             raise UserError(
                 f"{self.path} holds another run ({key} is {there} there and {here} here), expected the same configuration; "
                 "type another --name, or --again to move it aside"
             )
         trained = 0 < max_steps <= record.get("step", 0)
-        compared = (self.path / "results.json").exists()
+        compared = (self.path / "results.json").exists() and not again
         if command == "fit" and trained:
             raise UserError(
                 f"{self.path} holds a finished training ({record['step']} steps), expected a new or unfinished run; type "

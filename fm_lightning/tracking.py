@@ -57,10 +57,15 @@ class AppendingCSVLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = not self.path.exists()
+        with self.path.open("a+b") as end:  # a crash may have cut the last line off
+            size = end.tell()
+            if size:
+                end.seek(-1, io.SEEK_END)
+                if end.read() != b"\n":
+                    end.write(b"\r\n")
         with self.path.open("a", newline="") as file:
             writer = csv.writer(file)
-            if new:
+            if not size:
                 writer.writerow(HEADER)
             writer.writerows((step, name, value) for name, value in metrics.items() if name != "epoch")
 
@@ -72,7 +77,7 @@ def read_series(path: Path) -> dict[str, list[tuple[int, float]]]:
     series: dict[str, dict[int, float]] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            if row["step"] and row["value"]:
+            if row["step"] and row["value"]:  # neither is there in a line that a crash cut off
                 series.setdefault(row["name"], {})[int(row["step"])] = float(row["value"])
     return {name: sorted(points.items()) for name, points in series.items()}
 

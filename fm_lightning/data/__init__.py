@@ -2,8 +2,23 @@
 
 from fm_lightning.data.base import FlowData, Split, seed_labels
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
+from fm_lightning.data.celeba import CelebA
 from fm_lightning.data.digits import Digits
+from fm_lightning.data.images import CIFAR10, ImageData
 from fm_lightning.data.toys import Toy2D
 from fm_lightning.noise import noise
 
-__all__ = ["Digits", "FlowData", "HeldOutBatch", "SeedBatch", "Split", "Toy2D", "TrainBatch", "noise", "seed_labels"]
+__all__ = [
+    "CIFAR10",
+    "CelebA",
+    "Digits",
+    "FlowData",
+    "HeldOutBatch",
+    "ImageData",
+    "SeedBatch",
+    "Split",
+    "Toy2D",
+    "TrainBatch",
+    "noise",
+    "seed_labels",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,28 @@ class Split:
         return self.x[index], None if self.y is None else self.y[index]
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """Stored samples in the model's space, encoded as they are read: 50 000 CIFAR images are 150 MB so, not 600."""
+
+    stored: Tensor  # [n, ...]
+    encode: Callable[[Tensor], Tensor]
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        return self.encode(self.stored[index])
+
+    @property
+    def device(self) -> torch.device:
+        return self.stored.device
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """The samples in blocks of ``size``, like ``Tensor.split``."""
+        return (self[start : start + size] for start in range(0, len(self), size))
+
+
 class FlowData(LightningDataModule, ABC):
     """Data for training, and seeds for sampling.
 
@@ -57,6 +80,8 @@ class FlowData(LightningDataModule, ABC):
     shape: tuple[int, ...]
     num_classes: int = 0
     space: str = "[-1, 1]"
+    flip: bool = False  # whether training sees mirror images, too
+    skipped: int = 0  # samples left out because they could not be read
     train_split: Split
     held_out_split: Split
     real_split: Split
@@ -104,9 +129,13 @@ class FlowData(LightningDataModule, ABC):
         """Random changes of a training batch, drawn from (base seed, step, position). None by default."""
         return x
 
-    def reference(self) -> Tensor:
-        """``[n, *shape]`` the training subset in the model's space: what memorization is measured against."""
-        return self.encode(self.train_split.x)
+    def reference(self, index: Tensor | None = None) -> Tensor:
+        """``[n, *shape]`` the training subset in the model's space: what memorization is measured against.
+
+        Args:
+            index: ``[n]`` only these of it.
+        """
+        return self.encode(self.train_split.x if index is None else self.train_split.x[index])
 
     def real(self) -> Tensor:
         """``[n, *shape]`` real samples that the generated ones are compared with."""
@@ -116,10 +145,9 @@ class FlowData(LightningDataModule, ABC):
         """``[n, *shape]`` real samples that are neither trained on nor compared with."""
         return self.encode(self.held_out_split.x)
 
-    @property
-    def fingerprint(self) -> str:
-        """Names the training subset: a hash of its bytes."""
-        return hashlib.sha256(self.train_split.x.contiguous().numpy().tobytes()).hexdigest()[:16]
+    def encoded(self, split: Split) -> Encoded:
+        """A split in the model's space, without holding all of it there."""
+        return Encoded(split.x, self.encode)
 
     # Lightning's hooks, in the order in which they run.
 
@@ -173,6 +201,11 @@ class FlowData(LightningDataModule, ABC):
     def _share(self) -> Share:
         ranks = self._trainer().distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
         return Share(ranks["rank"], ranks["num_replicas"])
+
+
+def content_hash(x: Tensor) -> str:
+    """Names samples by their bytes."""
+    return hashlib.sha256(x.contiguous().numpy().data).hexdigest()[:16]
 
 
 def unit_pixels(x: Tensor) -> Tensor:

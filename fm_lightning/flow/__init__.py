@@ -7,13 +7,14 @@ from fm_lightning.flow.gains import KTS, SSC, Constant, Gain, Product
 from fm_lightning.flow.integrate import integrate, integrate_many
 from fm_lightning.flow.paths import LinearPath
 from fm_lightning.flow.schedule import Schedule
-from fm_lightning.flow.times import LogitNormal, Stratified, TimeSampling, Uniform
+from fm_lightning.flow.times import Discrete, LogitNormal, Stratified, TimeSampling, Uniform
 
 __all__ = [
     "KTS",
     "SSC",
     "Constant",
     "Coupling",
+    "Discrete",
     "EmpiricalVelocity",
     "Gain",
     "Independent",

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from fm_lightning.errors import UserError
+
 
 class TimeSampling(ABC):
     """Draws the times of a batch."""
@@ -44,3 +46,17 @@ class LogitNormal(TimeSampling):
     def __call__(self, n: int, generator: Generator) -> Tensor:
         z = torch.randn(n, generator=generator, device=generator.device)
         return torch.sigmoid(self.mean + self.std * z)
+
+
+@dataclass(frozen=True)
+class Discrete(TimeSampling):
+    """Uniform over ``0, 1/(levels - 1), ..., 1``, as the release of arXiv 2602.07928 draws them."""
+
+    levels: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.levels < 2:
+            raise UserError(f"Discrete: levels={self.levels} given, expected at least 2; type e.g. 1000")
+
+    def __call__(self, n: int, generator: Generator) -> Tensor:
+        return torch.randint(self.levels, (n,), generator=generator, device=generator.device) / (self.levels - 1)

@@ -1,5 +1,6 @@
 """Metrics of trajectories: energy, memorization, Fréchet distance; usable without Lightning."""
 
+from fm_lightning.metrics.distinct import Groups, find_groups, nearest_distinct
 from fm_lightning.metrics.energy import KineticPathEnergy
 from fm_lightning.metrics.features import DigitsFeatures, FeatureExtractor, RawFeatures
 from fm_lightning.metrics.frechet import FrechetDistance, GaussianReference, frechet_distance
@@ -15,13 +16,16 @@ __all__ = [
     "FeatureExtractor",
     "FrechetDistance",
     "GaussianReference",
+    "Groups",
     "KineticPathEnergy",
     "MemorizationRate",
     "RawFeatures",
     "Reference",
+    "find_groups",
     "frechet_distance",
     "moments",
     "nearest",
+    "nearest_distinct",
     "paired_share_change",
     "wilson",
 ]

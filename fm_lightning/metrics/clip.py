@@ -43,9 +43,7 @@ class ClipFeatures(ImageFeatures):
         return MODEL_URLS[self.model], Path(torch.hub.get_dir()) / "checkpoints" / name
 
     def build(self) -> nn.Module:
-        return FeatureExtractorCLIP(
-            self.model, ["clip"], feature_extractor_weights_path=self.weights, verbose=False
-        )
+        return FeatureExtractorCLIP(self.model, ["clip"], feature_extractor_weights_path=self.weights, verbose=False)
 
     def embed(self, images: Tensor) -> Tensor:
         return self.net(images)[0]

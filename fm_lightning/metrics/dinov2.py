@@ -31,7 +31,9 @@ class DinoFeatures(ImageFeatures):
     def __init__(self, model: str = "dinov2-vit-l-14", batch_size: int = 64) -> None:
         super().__init__(None, batch_size)
         if model not in MODEL_METADATA:
-            raise UserError(f"DINOv2 model {model!r} given, expected one of {', '.join(MODEL_METADATA)}; type dinov2-vit-l-14")
+            raise UserError(
+                f"DINOv2 model {model!r} given, expected one of {', '.join(MODEL_METADATA)}; type dinov2-vit-l-14"
+            )
         self.model = model
 
     @property

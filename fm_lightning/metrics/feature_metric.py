@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.features import FeatureExtractor
 from fm_lightning.metrics.per_seed import PairedMetric
 from fm_lightning.trajectory import Trajectory
@@ -16,19 +18,28 @@ class FeatureMetric(PairedMetric):
     """Each sample goes through the extractor once; whatever is computed later reads the features kept here.
 
     Args:
-        extractor: samples ``[B, ...]`` -> features ``[B, D]``; its attribute ``key`` names the number. The samples
-            (``trajectory.x1``) have to lie in the space that it reads (``extractor.space``).
+        extractor: samples ``[B, ...]`` -> features ``[B, D]``; its attribute ``key`` names the number.
         width: D, the number of features: a process without samples still has to give its state a shape.
+        read: brings samples into the space that the extractor reads, e.g. a datamodule's ``to_uint8``.
+
+    Raises:
+        UserError: at ``update``, features of another width.
     """
 
     columns = ("features",)
     extractor: FeatureExtractor
 
-    def __init__(self, extractor: FeatureExtractor, width: int, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        width: int,
+        read: Callable[[Tensor], Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         # Kept out of the module tree: many metrics share one extractor, and none of them owns it.
         object.__setattr__(self, "extractor", extractor)
-        self.width = width
+        self.width, self.read = width, read
 
     @property
     def key(self) -> str:
@@ -39,15 +50,22 @@ class FeatureMetric(PairedMetric):
     def update(self, trajectory: Trajectory) -> None:
         """Adds a batch of samples."""
         x = trajectory.x1
-        empty = torch.zeros(0, self.width, device=x.device)
-        self.append(trajectory, features=self.extractor(x) if len(x) else empty)
+        if not len(x):
+            self.append(trajectory, features=torch.zeros(0, self.width, device=x.device))
+            return
+        features = self.extractor(self.read(x) if self.read else x)
+        if features.shape[1:] != (self.width,):
+            raise UserError(
+                f"{self.key}: features {list(features.shape[1:])} per sample found, expected the reference's {self.width}; "
+                "make the statistics with the same extractor"
+            )
+        self.append(trajectory, features=features)
 
-    def features(self) -> tuple[Tensor, Tensor]:
-        """Seeds ``[n]`` and features ``[n, D]`` over all processes, on the CPU, ascending in the seed.
+    def features_by_seed(self) -> Tensor:
+        """``[n, D]`` over all processes, on the CPU, ascending in the seed.
 
         Gathered anew at each call and not kept, because the features of all rows together may be more than the host's
         memory. Every process has to call it.
         """
         with self.sync_context():
-            rows = self.local()
-        return rows["seeds"], rows["features"]
+            return self.local()["features"]

@@ -43,13 +43,24 @@ class FeatureExtractor(nn.Module):
 
 
 class RawFeatures(FeatureExtractor):
-    """The samples themselves, flattened: for 2-D toys."""
+    """The samples themselves, flattened: for 2-D toys, and for images without any weights.
+
+    Args:
+        pool: average images over squares of this side first, so that a few thousand samples give a full-rank covariance.
+            Averaging hides fine noise: such a distance does not see what a schedule leaves of it.
+    """
 
     key = "fd_raw"
     label = "Fréchet distance (raw)"
 
+    def __init__(self, pool: int = 1) -> None:
+        super().__init__()
+        self.pool = pool
+        if pool > 1:
+            self.key, self.label = f"fd_pool{pool}", f"Fréchet distance (pixels averaged {pool}x{pool})"
+
     def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1)
+        return (nn.functional.avg_pool2d(x, self.pool) if self.pool > 1 else x).flatten(1)
 
 
 class DigitsFeatures(FeatureExtractor):
@@ -87,7 +98,9 @@ class ModuleFeatures(FeatureExtractor):
     def __init__(self, module: nn.Module, key: str, space: Space = "model", label: str | None = None) -> None:
         super().__init__()
         if not key or key.partition("_")[0] == "fid" or set(key) & set("/ "):
-            raise UserError(f"key={key!r} given, expected the distance's own name (FID is Inception's); type e.g. fd_mine")
+            raise UserError(
+                f"key={key!r} given, expected the distance's own name (FID is Inception's); type e.g. fd_mine"
+            )
         if space not in ("model", "uint8"):
             raise UserError(f"space={space!r} given, expected 'model' or 'uint8'; type --space model")
         self.module = module.eval().requires_grad_(False)

@@ -7,11 +7,11 @@ Everything in float64. The reference's root is taken once; each further distance
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.feature_metric import FeatureMetric
@@ -91,10 +91,11 @@ class FrechetDistance(FeatureMetric):
     Args:
         extractor: samples ``[B, ...]`` -> features ``[B, D]``; its attribute ``key`` names the distance.
         reference: real features ``[n, D]``, or their ``GaussianReference``.
+        read: brings samples into the space that the extractor reads, e.g. a datamodule's ``to_uint8``.
         keep: how many seeds' features are kept; None keeps all.
 
     Raises:
-        UserError: ``keep`` below 2, or features of another dimension than the reference's.
+        UserError: ``keep`` below 2; at ``update``, features of another width than the reference's.
 
     Example:
         >>> import torch
@@ -106,6 +107,7 @@ class FrechetDistance(FeatureMetric):
         True
     """
 
+    features: list[Tensor]
     let_go: Tensor
     let_go_sum: Tensor
     let_go_outer: Tensor
@@ -114,12 +116,13 @@ class FrechetDistance(FeatureMetric):
         self,
         extractor: FeatureExtractor,
         reference: Tensor | GaussianReference,
+        read: Callable[[Tensor], Tensor] | None = None,
         keep: int | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(reference, Tensor):
             reference = GaussianReference(*moments(reference.cpu()), samples=len(reference))
-        super().__init__(extractor, len(reference.mean), **kwargs)
+        super().__init__(extractor, len(reference.mean), read, **kwargs)
         if keep is not None and keep < 2:
             raise UserError(f"keep={keep} given, expected at least 2 seeds' features; type e.g. 10000, or leave it out")
         self.reference, self.keep = reference, keep
@@ -131,28 +134,25 @@ class FrechetDistance(FeatureMetric):
         self._kept: tuple[Tensor, float, Tensor, int] | None = None
 
     def append(self, trajectory: Trajectory, **columns: Tensor) -> None:
-        given = columns["features"].shape[1]
-        if given != self.width:
-            raise UserError(
-                f"{self.key}: {given} features per sample given, expected the reference's {self.width}; make the statistics "
-                "with the same extractor"
-            )
         self._kept = None
         super().append(trajectory, **columns)
-        if self.keep is not None:
+        if self.keep is not None and sum(map(len, self.seeds)) > self.keep:
             self._let_go(self.keep)
 
     def _let_go(self, keep: int) -> None:
-        seeds = dim_zero_cat(self.seeds)
-        if len(seeds) <= keep:
-            return
-        features, order = dim_zero_cat(self.features), seeds.argsort(stable=True)
-        # About the reference's mean, which every process has: their sums may be added, and lose no digits.
-        shifted = features[order[keep:]].double() - self.reference.mean.to(features.device)
-        self.let_go += len(shifted)
-        self.let_go_sum += shifted.sum(0)
-        self.let_go_outer.addmm_(shifted.T, shifted)
-        self.seeds, self.features = [seeds[order[:keep]]], [features[order[:keep]]]
+        """Moves all but the ``keep`` smallest seeds' features into the sums."""
+        bound = torch.cat([seeds.cpu() for seeds in self.seeds]).sort().values[keep - 1]
+        for i, (seeds, features) in enumerate(zip(self.seeds, self.features)):
+            beyond = seeds.cpu() > bound
+            if not beyond.any():
+                continue
+            gone, stay = beyond.nonzero()[:, 0], (~beyond).nonzero()[:, 0]
+            # About the reference's mean, which every process has: their sums may be added, and lose no digits.
+            shifted = features[gone.to(features.device)].to(self.let_go_sum) - self.reference.mean.to(self.let_go_sum)
+            self.let_go += len(shifted)
+            self.let_go_sum += shifted.sum(0)
+            self.let_go_outer.addmm_(shifted.T, shifted)
+            self.seeds[i], self.features[i] = seeds[stay.to(seeds.device)], features[stay.to(features.device)]
 
     def reset(self) -> None:
         super().reset()

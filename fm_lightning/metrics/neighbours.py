@@ -5,13 +5,13 @@ A matrix product finds the candidates: with rows a and b, rounded and shifted as
     | d(a, b)^2 - (|a|^2 + |b|^2 - 2 ab) |  <=  e (|a|^2 + |b|^2),     e about 2 D 2^-24 in float32
 
 whatever the order of summation (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1, and
-``2|a||b| <= |a|^2 + |b|^2``). That difference loses all digits where d is small, which is where copies are found; so it
-only rules rows out, those whose lower bound exceeds an upper bound of the k-th distance. The distances of all others
-are computed by subtraction in float64 from the rows as they are stored. A query with more candidates than expected is
-compared with the whole block in that way: slower, equally exact.
+``2|a||b| <= |a|^2 + |b|^2``). That difference loses all digits where d is small, which is where copies are
+found; so it only rules rows out, those whose lower bound exceeds an upper bound of the k-th distance. The
+distances of all others are computed by subtraction in float64 from the rows as they are stored. Where
+thousands of rows are too alike for the product, that is thousands of subtractions: slower, equally exact.
 
-Neighbours are ordered by the float32 distance that is returned, then by index; hence answers do not depend on blocks
-and shards.
+Neighbours are ordered by the float32 distance that is returned, then by index; hence answers do not depend on
+blocks and shards.
 """
 
 from __future__ import annotations
@@ -24,9 +24,18 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.reference import BUDGET, Reference, check_shape, max_rows, squared_norms
+from fm_lightning.metrics.reference import (
+    BUDGET,
+    Reference,
+    check_match,
+    check_shape,
+    max_rows,
+    squared_norms,
+    tile,
+)
 
-MARGIN = 14  # candidates kept in a block beyond the k wanted before the whole block is compared
+GROUP = 16  # scores of which only the minimum is compared with others at first
+MARGIN = 14  # candidates expected in a block beyond the k wanted; a query that has more gets a longer list
 
 
 @torch.no_grad()
@@ -40,8 +49,8 @@ def nearest(queries: Tensor, reference: Reference | Any, k: int, *, budget: int 
         budget: bytes of memory used beside arguments, results and the Reference, independent of Q and N.
 
     Returns:
-        distances ``[Q, k]`` float32, ascending, and indices ``[Q, k]`` int64, equal distances by ascending index; on
-        the queries' device. Distances are correct to float32 rounding, also near zero.
+        distances ``[Q, k]`` float32, ascending, and indices ``[Q, k]`` int64, equal distances by ascending
+        index; on the queries' device. Distances are correct to float32 rounding, also near zero.
 
     Raises:
         UserError: k outside 1 to N, rows of different sizes, a row that is not finite (it is named), an empty
@@ -58,27 +67,31 @@ def nearest(queries: Tensor, reference: Reference | Any, k: int, *, budget: int 
         raise UserError(
             f"k = {k} neighbours of a reference of {len(reference)} rows: give k from 1 to {len(reference)}"
         )
-    tile = _Tile(reference, len(queries), k, budget)
+    search = _Search(reference, len(queries), k, budget)
     distances = torch.empty(len(queries), k, device=queries.device)
     indices = torch.empty(len(queries), k, device=queries.device, dtype=torch.int64)
     with torch.autocast(reference.device.type, enabled=False):  # it would round the products unasked
-        for start in range(0, len(queries), tile.queries):
-            block = slice(start, start + tile.queries)
+        for start in range(0, len(queries), search.queries):
+            block = slice(start, start + search.queries)
             part = queries[block].detach().to(reference.device)
-            distances[block], indices[block] = tile.search(part.reshape(len(part), -1), start)
+            distances[block], indices[block] = search(part.reshape(len(part), -1), start)
     return distances, indices
 
 
 def merge(distances: Sequence[Tensor], indices: Sequence[Tensor], k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest among the answers of several shards of a reference: exactly what the whole would have answered.
+    """The k nearest among the answers of several shards of a reference: exactly the answer of the whole.
 
     Args:
         distances: per shard ``[Q, k_s]`` float32 from :func:`nearest`, ``k_s = min(k, rows of the shard)``.
-        indices: per shard ``[Q, k_s]`` int64, already counted in the whole reference, ascending with the shard's own.
+        indices: per shard ``[Q, k_s]`` int64, mapped to rows of the whole reference by an ascending map (an
+            offset, or ``i * ranks + rank``).
         k: number of neighbours wanted, at most the sum of all ``k_s``.
 
     Returns:
         ``[Q, k]`` distances and ``[Q, k]`` indices, as :func:`nearest` orders them.
+
+    Raises:
+        UserError: fewer than k candidates.
     """
     if sum(d.shape[1] for d in distances) < k:
         raise UserError(f"k = {k} neighbours of {sum(d.shape[1] for d in distances)} candidates: give a smaller k")
@@ -87,93 +100,85 @@ def merge(distances: Sequence[Tensor], indices: Sequence[Tensor], k: int) -> tup
     return near[:, :k].contiguous(), ids.gather(1, best[:, :k])
 
 
-def check_match(queries: Tensor, reference: Reference) -> None:
-    """Raises UserError unless the rows of both sides have the same shape (one of them may be flat)."""
-    mine, theirs = tuple(queries.shape[1:]), reference.shape[1:]
-    if math.prod(mine) != reference.size or (mine != theirs and len(mine) > 1 and len(theirs) > 1):
-        raise UserError(f"queries have rows of shape {list(mine)}, the reference {list(theirs)}: give the same shape")
-
-
-class _Tile:
+class _Search:
     """Sizes of the blocks on both sides, and the search of one block of queries."""
 
     def __init__(self, reference: Reference, count: int, k: int, budget: int) -> None:
         self.reference, self.k = reference, k
-        # Bytes for a query (shifted in float64, then float32, its rounded copy; its candidates), for a reference row
-        # (its copy, if any; its part in sorting a whole block) and, twice, for their score.
+        # Bytes for a query (as given, shifted in float64, in float32, rounded; its candidates), for a
+        # reference row (its copies, if any; its part in sorting a whole block), for the scores of a pair.
         size, width, wide = reference.size, k + MARGIN, reference.dtype.itemsize
-        query = size * (16 + wide) + 160 * width + 128
-        row = (size * (4 + 2 * wide) if reference.copies else 0) + 128
-        least = max(2 * (query + row + 8), 4 * (32 * size + 64))
+        query = size * 24 + (160 + 16 * GROUP) * width + 128
+        row = (size * (4 + 2 * wide) if reference.copies else 0) + 384
+        least = max(2 * (query + row + 8 * GROUP), 4 * (32 * size + 64))
         max_rows(budget, least, "query and reference")
         half, self.rest = budget // 2, budget // 4  # the rest is for distances by subtraction
-        some = min(max(1, count), max(1, half // 2 // query))
-        self.queries = -(-count // -(-count // some)) if count else 1  # blocks of equal size
-        self.rows = min(len(reference), (half - self.queries * query) // (row + 8 * self.queries))
-        self.scores = torch.empty(self.queries * self.rows, device=reference.device)
+        self.queries, rows = tile(half, count, query, row, 8)
+        self.rows = min(len(reference), max(1, rows - GROUP))
+        self.scores = torch.empty(self.queries * (self.rows + GROUP), device=reference.device)
 
-    def search(self, queries: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """``[q, k]`` distances and indices for the ``[q, D]`` queries, of which the first is called row ``start``."""
+    def __call__(self, queries: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """``[q, k]`` distances and indices for ``[q, D]`` queries, the first of which is row ``start``."""
         reference, k = self.reference, self.k
         a = reference.centred(queries)
         a2 = squared_norms("query", a, start)
         a, error = _operand(a, a2, reference)
-        low_a, high_a = a2 * (1 - error) - reference.size * 2.0**-120, a2 * (1 + error)  # the power: underflow
+        underflow = reference.size * 2.0**-120
+        low_a, high_a = a2 * (1 - error) - underflow, a2 * (1 + error) + underflow
         near = torch.full((len(a), k), torch.inf, device=a.device)
         index = torch.zeros((len(a), k), device=a.device, dtype=torch.int64)
         for begin in range(0, len(reference), self.rows):
             stored = reference.rows(begin, begin + self.rows)
             b2 = reference.norms[begin : begin + self.rows]
             # scores + low_a <= d^2 <= scores + high_a + 2 error b2
-            scores = self.scores[: len(a) * len(b2)].view(len(a), len(b2))
+            scores = self.scores[: len(a) * GROUP * -(-len(b2) // GROUP)].view(len(a), -1)
+            scores[:, len(b2) :] = torch.inf
             b = reference.centred(stored) if a.dtype == torch.float32 else stored
-            _scores(a, b, b2 * (1 - error), scores)
+            _scores(a, b, b2 * (1 - error), scores[:, : len(b2)])
 
-            rows = (scores.amin(1) + low_a <= near[:, -1].square()).nonzero()[:, 0]
-            if not len(rows):
-                continue
-            low, column = (scores[rows] if len(rows) < len(a) else scores).topk(min(k + MARGIN, len(b2)), largest=False)
-            limit = near[rows, -1].square()
-            if low.shape[1] >= k:
-                high = low[:, :k] + high_a[rows, None] + 2 * error * b2[column[:, :k]]
-                limit = torch.minimum(limit, high.amax(1))
-            keep = low + low_a[rows, None] <= limit[:, None]
-            crowded = keep[:, -1] & (low.shape[1] < len(b2))
-
-            i, j = (keep & ~crowded[:, None]).nonzero(as_tuple=True)
-            exact = torch.full_like(low, torch.inf)
-            exact[i, j] = self._pairs(queries, stored, rows[i], column[i, j])
-            near[rows], index[rows] = merge([near[rows], exact], [index[rows], column + begin], k)
-            self._crowded(queries, stored, rows[crowded], begin, near, index)
+            minima = scores.view(len(a), GROUP, -1).amin(1)
+            rows = (minima.amin(1) + low_a <= near[:, -1].square()).nonzero()[:, 0]
+            count = k + MARGIN
+            while len(rows):
+                count, crowded = min(count, len(b2)), []
+                for r in rows.split(max(1, self.queries * (k + MARGIN) // count)):
+                    low, column = _smallest(scores, minima, r, count)
+                    limit = near[r, -1].square()
+                    if count >= k:
+                        high = low[:, :k] + high_a[r, None] + 2 * error * b2[column[:, :k]]
+                        limit = torch.minimum(limit, high.amax(1))
+                    keep = low + low_a[r, None] <= limit[:, None]
+                    full = keep[:, -1] & (count < len(b2))
+                    i, j = (keep & ~full[:, None]).nonzero(as_tuple=True)
+                    exact = torch.full_like(low, torch.inf)
+                    exact[i, j] = self._distances(queries, stored, r[i], column[i, j])
+                    near[r], index[r] = merge([near[r], exact], [index[r], column + begin], k)
+                    crowded.append(r[full])
+                rows, count = torch.cat(crowded), 8 * count
         return near, index
 
-    def _pairs(self, a: Tensor, b: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        """``[p]`` distances of the rows ``a[i]`` from the rows ``b[j]``."""
-        step = self.rest // (32 * a.shape[1] + 64)
-        parts = [_distances(a[i_][:, None], b[j_][:, None]) for i_, j_ in zip(i.split(step), j.split(step))]
-        return torch.cat([part.flatten() for part in parts]) if parts else a.new_empty(0, dtype=torch.float32)
-
-    def _crowded(self, a: Tensor, b: Tensor, rows: Tensor, begin: int, near: Tensor, index: Tensor) -> None:
-        """Compares the rows ``a[rows]`` with the whole block ``b``, whose first row is called ``begin``."""
-        some = max(1, self.rest // 2 // (64 * len(b) + 16 * a.shape[1]))
-        step = max(1, self.rest // 2 // (8 * a.shape[1] + 8 * some))
-        ids = torch.arange(begin, begin + len(b), device=b.device)
-        for r in rows.split(some):
-            exact = torch.cat([_distances(a[r], part) for part in b.split(step)], 1)
-            near[r], index[r] = merge([near[r], exact], [index[r], ids.expand_as(exact)], self.k)
+    def _distances(self, a: Tensor, b: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        """``[p]`` float32 distances of rows ``a[i]`` from rows ``b[j]``, by subtraction in float64."""
+        cached = 1 + 2**18 // a.shape[1]  # pairs whose copies stay in the cache
+        step = min(cached, self.rest // (32 * a.shape[1] + 64))
+        out = torch.empty(len(i), device=a.device)
+        for part, x, y in zip(out.split(step), i.split(step), j.split(step)):
+            pairs = a[x].double()[:, None], b[y].double()[:, None]
+            part.copy_(torch.cdist(*pairs, compute_mode="donot_use_mm_for_euclid_dist").flatten())
+        return out
 
 
 def _operand(a: Tensor, a2: Tensor, reference: Reference) -> tuple[Tensor, float]:
     """The queries as the product takes them, and e of the module's docstring."""
     kind = reference.device.type
-    # Tensor cores truncate sums where the processor rounds; D + 18 covers the additions, the shift and the square root.
-    unit = 2.0**-24 if kind == "cpu" else 2.0**-22
-    terms = (2 * reference.size + 36) * unit
-    error = terms / (1 - terms) if terms < 0.5 else 1.0
+    unit = 2.0**-24 if kind == "cpu" else 2.0**-22  # tensor cores truncate where the processor rounds
+    # 2 (D + 2) for the product and its start value; 32 for shift, norms, bounds and the square root.
+    error = math.expm1((2 * reference.size + 36) * unit)
     if reference.dtype in (torch.bfloat16, torch.float16) and reference.shift is None:
         # Only the queries lose digits: |ab - a'b| <= |a - a'| |b|.
         rounded = a.to(reference.dtype)
-        loss = float((torch.linalg.vector_norm(a - rounded, dim=1) / a2.sqrt()).nan_to_num(0.0, torch.inf).max())
+        residual = torch.linalg.vector_norm(a - rounded, dim=1) / a2.sqrt()
+        loss = float(residual.nan_to_num(0.0, torch.inf).max())
         if loss < 2.0**-6:
             return rounded, error + 1.01 * loss
     backend = torch.backends.cuda if kind == "cuda" else torch.backends.mkldnn
@@ -190,6 +195,16 @@ def _scores(a: Tensor, b: Tensor, bias: Tensor, out: Tensor) -> None:
         torch.addmm(bias, a.float(), b.float().T, alpha=-2, out=out)
 
 
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """``[..., q, n]`` float32 distances by subtraction, summed in float64, the same for a pair in whatever company."""
-    return torch.cdist(a.double(), b.double(), compute_mode="donot_use_mm_for_euclid_dist").float()
+def _smallest(scores: Tensor, minima: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Ascending values and columns ``[r, count]`` of the smallest scores in some rows of ``[q, n]``.
+
+    They lie in the groups with the smallest minima ``[q, g]``; column c belongs to group c modulo g.
+    """
+    groups = minima.shape[1]
+    if groups < 2 * count:
+        return scores[rows].topk(count, largest=False)
+    group = minima[rows].topk(count, largest=False, sorted=False).indices
+    members = torch.arange(0, scores.shape[1], groups, device=scores.device)
+    column = (group[:, None] + members[:, None]).flatten(1)
+    low, pick = scores[rows[:, None], column].topk(count, largest=False)
+    return low, column.gather(1, pick)

@@ -1,6 +1,7 @@
 """The rows that others are compared with, prepared once: norms, centre and the blocks in which they are read.
 
     r = Reference(images)            # a tensor, or a numpy array, memory-mapped or not; nothing is copied
+    r = Reference(pixels, encode=f)  # the rows are f(pixels), computed block by block when they are read
     nearest(queries, r, k=2)         # as often as needed
 
 Rows are read one block at a time, so that the reference may be larger than the memory of the device.
@@ -9,6 +10,7 @@ Rows are read one block at a time, so that the reference may be larger than the 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,22 +27,32 @@ class Reference:
     """N rows of D numbers, read in blocks; the data stay where they are.
 
     Args:
-        data: ``[N, ...]`` a tensor (float64, float32, bfloat16, float16 or integers, on any device), or a numpy
-            array, memory-mapped or not. Rows are flattened when they are read.
+        data: ``[N, ...]`` a tensor (float64, float32, bfloat16, float16 or integers, on any device), or a
+            numpy array, memory-mapped or not. Rows are flattened when they are read.
         device: where the computation happens; default: where the data are.
         budget: bytes that preparing may use beside the data and ``4 N`` bytes for the norms.
+        encode: rows as stored ``[n, ...]`` -> the rows to compare with, of the same shape; elementwise, so that rows may be
+            read in any blocks.
 
     Attributes:
-        shift: ``[D]`` float32, subtracted from both sides before products are taken, or None. Distances do not
-            change, but the rounding errors of products grow with the norms, and far from the origin nothing of a
-            distance would be left.
+        shift: ``[D]`` float32, subtracted from both sides before products are taken, or None. Distances
+            stay the same, but the rounding errors of products grow with the norms: far from the origin
+            nothing of a distance would be left.
         norms: ``[N]`` float32, the squared norms of the shifted rows.
 
     Raises:
         UserError: no rows, rows without numbers, complex numbers, or a row that is not finite (it is named).
     """
 
-    def __init__(self, data: Any, *, device: torch.device | str | None = None, budget: int = BUDGET) -> None:
+    def __init__(
+        self,
+        data: Any,
+        *,
+        device: torch.device | str | None = None,
+        budget: int = BUDGET,
+        encode: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.encode = encode
         self.data = data.detach() if isinstance(data, Tensor) else np.asanyarray(data)
         check_shape("reference", self.data)
         if not len(self.data):
@@ -61,30 +73,42 @@ class Reference:
         return self.shape[0]
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """``[n, D]`` rows start to stop as they are stored, on the device."""
-        part = self.data[start:stop]
+        """``[n, D]`` rows start to stop, on the device."""
+        part = self._read(slice(start, stop)).to(self.device)
+        return (self.encode(part) if self.encode else part).reshape(len(part), self.size)
+
+    def take(self, index: Tensor) -> Tensor:
+        """``[n, ...]`` the rows of these indices, on the device, in the shape they came in."""
+        part = self._read(index).to(self.device)
+        return self.encode(part) if self.encode else part
+
+    def _read(self, rows: slice | Tensor) -> Tensor:
+        if isinstance(rows, Tensor):
+            part = self.data[rows.to(self.data.device) if isinstance(self.data, Tensor) else rows.cpu().numpy()]
+        else:
+            part = self.data[rows]
         if not isinstance(part, Tensor):
-            # A tensor of torch's own, because a memory-mapped array may be read-only, which tensors cannot be.
+            # Copied, because a memory-mapped array may be read-only, which tensors cannot be.
             copy = torch.empty(part.shape, dtype=torch.from_numpy(np.empty(0, part.dtype)).dtype)
             copy.numpy()[...] = part
             part = copy
-        return part.to(self.device).reshape(len(part), self.size)
+        return part
 
     def centred(self, rows: Tensor) -> Tensor:
-        """``[n, D]`` float32; float64 rows are shifted before they are rounded."""
+        """``[n, D]`` float32; wider numbers are shifted before they are rounded."""
+        rows = rows.double() if rows.dtype in (torch.int32, torch.int64) else rows
         return rows.float() if self.shift is None else (rows - self.shift).float()
 
     @property
     def copies(self) -> bool:
         """Whether reading a block and shifting it takes memory of its own."""
         stays = isinstance(self.data, Tensor) and self.data.is_contiguous() and self.data.device == self.device
-        return not (stays and self.dtype == torch.float32 and self.shift is None)
+        return not (stays and self.encode is None and self.dtype == torch.float32 and self.shift is None)
 
     def _find_shift(self, count: int) -> Tensor | None:
         step = -(-len(self) // count)
-        sample = self.data[::step]
-        if not isinstance(sample, Tensor):
-            sample = torch.from_numpy(np.array(sample))
+        sample = self._read(slice(None, None, step))
+        sample = self.encode(sample) if self.encode else sample
         sample = sample.reshape(len(sample), self.size).float()
         mean = sample.mean(0)
         # Rows off the origin only: shifting costs a copy of every block.
@@ -100,6 +124,13 @@ def check_shape(name: str, data: Tensor | np.ndarray) -> None:
         raise UserError(f"the {name} has shape {shape}: expected [rows, ...] with at least one number in a row")
     if data.is_complex() if isinstance(data, Tensor) else data.dtype.kind not in "fiub":
         raise UserError(f"the {name} has dtype {data.dtype}: expected real numbers")
+
+
+def check_match(queries: Tensor, reference: Reference) -> None:
+    """Raises UserError unless the rows of both sides have the same shape (one of them may be flat)."""
+    mine, theirs = tuple(queries.shape[1:]), reference.shape[1:]
+    if math.prod(mine) != reference.size or (mine != theirs and len(mine) > 1 and len(theirs) > 1):
+        raise UserError(f"queries have rows of shape {list(mine)}, the reference {list(theirs)}: give the same shape")
 
 
 def squared_norms(name: str, rows: Tensor, start: int) -> Tensor:
@@ -120,3 +151,10 @@ def max_rows(budget: int, cost: int, name: str) -> int:
     if budget < cost:
         raise UserError(f"a block budget of {budget} bytes is too small for one {name} row: give at least {cost}")
     return budget // cost
+
+
+def tile(budget: int, count: int, query: int, row: int, pair: int) -> tuple[int, int]:
+    """How many of ``count`` queries and how many rows fit together; bytes for one of each and for a pair."""
+    most = max(1, min(count, budget // 2 // query))
+    queries = max(1, -(-count // -(-count // most))) if count else 1  # blocks of equal size
+    return queries, (budget - queries * query) // (row + pair * queries)

@@ -29,13 +29,7 @@ from fm_lightning.report.style import FAINT, INK, MUTED, WIDTH, colours, lighter
 def _stepwise(arrays: Arrays, what: str, row: Row) -> tuple[np.ndarray, np.ndarray] | None:
     """``(values [S], edges [S + 1])`` of a row, or None where one of them is absent or does not fit."""
     values, edges = arrays.get(f"{what}/{row['name']}"), arrays.get(f"times/{row['name']}")
-    if (
-        values is None
-        or edges is None
-        or values.ndim != 1
-        or edges.shape != (len(values) + 1,)
-        or not len(values)
-    ):
+    if values is None or edges is None or values.ndim != 1 or edges.shape != (len(values) + 1,) or not len(values):
         return None
     return np.asarray(values, dtype=float), np.asarray(edges, dtype=float)
 
@@ -43,11 +37,7 @@ def _stepwise(arrays: Arrays, what: str, row: Row) -> tuple[np.ndarray, np.ndarr
 @styled
 def gain_curves(results: Results, arrays: Arrays) -> Figure | None:
     """eta(t) of each schedule, and how far its displacement runs ahead of the clock the network is told."""
-    curves = {
-        row["name"]: found
-        for row in of_kind(results, "schedule")
-        if (found := _stepwise(arrays, "gain", row))
-    }
+    curves = {row["name"]: found for row in of_kind(results, "schedule") if (found := _stepwise(arrays, "gain", row))}
     if not curves:
         return None
     figure = new_figure(WIDTH, 3.5, layout="constrained")
@@ -190,9 +180,7 @@ def training_curves(results: Results, arrays: Arrays) -> Figure | None:
     wanted = [("f_mem", "F_mem, %", 100.0), ("kpe_mean", "KPE, mean", 1.0), ("loss", "loss", 1.0)]
     if key is not None:
         wanted.insert(1, (key, str((results.get("quality") or {}).get("label", key)), 1.0))
-    panels = [
-        (words, lines) for name, words, scale in wanted if (lines := _lines(steps, series, name, scale))
-    ]
+    panels = [(words, lines) for name, words, scale in wanted if (lines := _lines(steps, series, name, scale))]
     if not panels:
         return None
     across = min(2, len(panels)) if len(panels) != 3 else 3
@@ -202,9 +190,7 @@ def training_curves(results: Results, arrays: Arrays) -> Figure | None:
     for axes, (words, lines) in zip(figure.subplots(down, across, squeeze=False).flat, panels):
         axes.set(title=words, xlabel="training step")
         for name, (at, values) in lines.items():
-            colour = tint.get(
-                name.removeprefix("val/").split("/")[0], INK if name.startswith("val/") else FAINT
-            )
+            colour = tint.get(name.removeprefix("val/").split("/")[0], INK if name.startswith("val/") else FAINT)
             axes.plot(at, values, color=colour, marker="o", markersize=2.5, label=name)
         if len(lines) > 1 or words == "loss":
             axes.legend()
@@ -234,8 +220,7 @@ def thresholds(results: Results, arrays: Arrays) -> Figure | None:
         pairs = sorted(
             (float(found[1]), 100 * value)
             for name in row["metrics"]
-            if (found := re.fullmatch(r"f_mem_at_(\d*\.?\d+)", name))
-            and (value := metric(row, name)) is not None
+            if (found := re.fullmatch(r"f_mem_at_(\d*\.?\d+)", name)) and (value := metric(row, name)) is not None
         )
         if len(pairs) > 1:
             curves[row["name"]] = ([at for at, _ in pairs], [value for _, value in pairs])
@@ -259,12 +244,8 @@ def thresholds(results: Results, arrays: Arrays) -> Figure | None:
             right.plot(grid, change, color=tint[row["name"]], zorder=3)
             labels.append(Label(grid[-1], float(change[-1]), title(row), tint[row["name"]]))
         elif control_type(row) == "noise":
-            right.plot(
-                grid, change, color=tint[row["name"]], linestyle=(0, (2, 1.6)), linewidth=1.3, zorder=2
-            )
-            labels.append(
-                Label(grid[-1], float(change[-1]), f"noise for {row.get('of')}", tint[row["name"]], "normal")
-            )
+            right.plot(grid, change, color=tint[row["name"]], linestyle=(0, (2, 1.6)), linewidth=1.3, zorder=2)
+            labels.append(Label(grid[-1], float(change[-1]), f"noise for {row.get('of')}", tint[row["name"]], "normal"))
     used = results.get("threshold")
     for axes in (left, right):
         axes.set_xlabel("a copy is d1 / d2 below …")

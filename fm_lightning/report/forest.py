@@ -32,9 +32,7 @@ def change_forest(results: Results, arrays: Arrays) -> Figure | None:
     measures = [("f_mem", 100.0, "change of F_mem, points", "left: fewer copies than base", 1)]
     key = quality_key(results)
     if key is not None and any(interval(row, "vs_base", key) for row in results["rows"]):
-        measures.append(
-            (key, 1.0, "change of the Fréchet distance", "left: nearer to real images than base", 2)
-        )
+        measures.append((key, 1.0, "change of the Fréchet distance", "left: nearer to real images than base", 2))
     shown = [[row for row in group if interval(row, "vs_base", "f_mem")] for group in groups(results)]
     shown = [group for group in shown if group]
     if not shown:
@@ -49,9 +47,7 @@ def change_forest(results: Results, arrays: Arrays) -> Figure | None:
             places[row["name"]] = at
             at += 1.0
     figure = new_figure(WIDTH, 0.9 + 0.235 * at, layout="constrained")
-    panels = figure.subplots(
-        1, len(measures), sharey=True, squeeze=False, width_ratios=[1.25, 1][: len(measures)]
-    )[0]
+    panels = figure.subplots(1, len(measures), sharey=True, squeeze=False, width_ratios=[1.25, 1][: len(measures)])[0]
     tint = colours(results)
     for axes, (name, scale, words, hint, digits) in zip(panels, measures):
         _panel(axes, shown, places, tint, name, scale, digits)
@@ -94,9 +90,7 @@ def _name(axes: Axes, row: Row, y: float, colour) -> None:
 
 def _verdicts(axes: Axes, results: Results, rows: Sequence[Row], places) -> None:
     """What became of each control, to the right of the axes."""
-    said = {
-        row["name"]: word for row in rows if row["kind"] == "control" and (word := verdict_on(results, row))
-    }
+    said = {row["name"]: word for row in rows if row["kind"] == "control" and (word := verdict_on(results, row))}
     if not said:
         return
     right: dict[str, Any] = {
@@ -127,12 +121,7 @@ def _panel(axes: Axes, shown: Sequence[Sequence[Row]], places, tint, name, scale
     axes.margins(y=0)
     for group in shown:
         change = interval(group[0], "vs_base", name, scale)
-        if (
-            len(group) > 1
-            and group[0]["kind"] == "schedule"
-            and change is not None
-            and np.isfinite(change).all()
-        ):
+        if len(group) > 1 and group[0]["kind"] == "schedule" and change is not None and np.isfinite(change).all():
             top, bottom = places[group[0]["name"]] - 0.45, places[group[-1]["name"]] + 0.45
             band = Rectangle((change[1], top), change[2] - change[1], bottom - top, linewidth=0, zorder=0.5)
             band.set_facecolor(lighter(tint[group[0]["name"]], 0.85))

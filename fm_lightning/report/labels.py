@@ -47,9 +47,7 @@ def place(
     figure.draw_without_rendering()  # fixes the layout that the coordinates below depend on
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     scale = figure.dpi / 72
-    marks = axes.transData.transform(
-        np.asarray(list(avoid) + [(label.x, label.y) for label in labels]).reshape(-1, 2)
-    )
+    marks = axes.transData.transform(np.asarray(list(avoid) + [(label.x, label.y) for label in labels]).reshape(-1, 2))
     lines = axes.transData.transform(np.asarray(list(rather_not), dtype=float).reshape(-1, 2))
     frame = axes.get_window_extent(renderer)
     taken: list[Bbox] = []
@@ -91,11 +89,7 @@ def _candidates(at, width: float, height: float, scale: float) -> list[Bbox]:
         for angle in _ANGLES:
             dx, dy = np.cos(angle), np.sin(angle)
             # the box touches the circle with the side or corner that looks at the point
-            x = (
-                at[0]
-                + radius * scale * dx
-                + (0 if abs(dx) < 1e-6 else np.sign(dx) * width / 2 * min(1, 2 * abs(dx)))
-            )
+            x = at[0] + radius * scale * dx + (0 if abs(dx) < 1e-6 else np.sign(dx) * width / 2 * min(1, 2 * abs(dx)))
             y = at[1] + radius * scale * dy + np.sign(round(dy, 6)) * height / 2 * min(1, 2 * abs(dy))
             found.append(Bbox.from_bounds(x - width / 2, y - height / 2, width, height))
     return found

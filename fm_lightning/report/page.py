@@ -127,9 +127,7 @@ def _tiles(results: Results) -> Iterator[dict[str, str]]:
     tested = [verdict for verdict in verdicts(results) if verdict.outcome != "untested"]
     if tested:
         standing = sum(verdict.outcome == "stands" for verdict in tested)
-        yield _tile(
-            "beat all their controls", f"{standing} of {len(tested)}", "", "shaped schedules with controls"
-        )
+        yield _tile("beat all their controls", f"{standing} of {len(tested)}", "", "shaped schedules with controls")
 
 
 def _tile(label: str, value: str, unit: str, aside: str) -> dict[str, str]:

@@ -42,9 +42,7 @@ def load(run_dir: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.
     """
     run = Path(run_dir)
     if run.is_file():
-        raise UserError(
-            f"'{run}' is a file, expected a run directory; type: fm-lightning report {run.parent}"
-        )
+        raise UserError(f"'{run}' is a file, expected a run directory; type: fm-lightning report {run.parent}")
     if not run.is_dir():
         raise UserError(
             f"there is no directory '{run}', expected the run directory of a comparison; "
@@ -60,13 +58,9 @@ def _load_json(path: Path, again: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-        raise UserError(
-            f"'{path}' is truncated or no JSON, expected a comparison's results; {again}"
-        ) from None
+        raise UserError(f"'{path}' is truncated or no JSON, expected a comparison's results; {again}") from None
     if not isinstance(found, dict) or "schema" not in found or not isinstance(found.get("rows"), list):
-        raise UserError(
-            f"'{path}' is JSON from somewhere else, expected a comparison's 'schema' and 'rows'; {again}"
-        )
+        raise UserError(f"'{path}' is JSON from somewhere else, expected a comparison's 'schema' and 'rows'; {again}")
     if found["schema"] != SCHEMA:
         raise UserError(f"'{path}' has schema {found['schema']!r}, expected {SCHEMA}; {again}")
     for number, row in enumerate(found["rows"]):
@@ -95,9 +89,7 @@ def _load_arrays(path: Path, again: str) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as found:
             return {key: found[key] for key in found.files}
     except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
-        raise UserError(
-            f"'{path}' is truncated or no .npz, expected a comparison's arrays; {again}"
-        ) from None
+        raise UserError(f"'{path}' is truncated or no .npz, expected a comparison's arrays; {again}") from None
 
 
 def replace_file(path: Path, content: bytes) -> Path:

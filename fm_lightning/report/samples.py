@@ -173,9 +173,7 @@ def most_copied(results: Results, arrays: Arrays) -> Figure | None:
             cell = Rectangle((j * (1 + GAP), y - line * 0.45), 1, line * 0.9, linewidth=0)
             cell.set_facecolor(lighter(tint[row["name"]], 1 - 0.55 * depth))
             axes.add_patch(cell)
-            axes.text(
-                j * (1 + GAP) + 0.5, y, count(counts[j]), ha="center", va="center", fontsize=8.5, color=INK
-            )
+            axes.text(j * (1 + GAP) + 0.5, y, count(counts[j]), ha="center", va="center", fontsize=8.5, color=INK)
     return figure
 
 
@@ -188,9 +186,7 @@ def sample_scatter(results: Results, arrays: Arrays, names: Iterable[str] | None
     rows = [
         (row, made)
         for row in _chosen(results, names)
-        if (made := arrays.get(f"samples/{row['name']}")) is not None
-        and made.ndim == 2
-        and made.shape[1] == 2
+        if (made := arrays.get(f"samples/{row['name']}")) is not None and made.ndim == 2 and made.shape[1] == 2
     ]
     if not rows:
         return None
@@ -205,12 +201,8 @@ def sample_scatter(results: Results, arrays: Arrays, names: Iterable[str] | None
     for axes, (row, made) in zip(panels.flat, rows):
         ratio = arrays.get(f"ratio/{row['name']}")
         copied = np.zeros(len(made), bool) if ratio is None or len(ratio) != len(made) else ratio < threshold
-        axes.scatter(
-            *points.T, s=34, facecolor="none", edgecolor=lighter(MUTED, 0.35), linewidth=0.8, zorder=1
-        )
-        axes.scatter(
-            *made[~copied].T, s=9, facecolor="white", edgecolor=tint[row["name"]], linewidth=1.0, zorder=2
-        )
+        axes.scatter(*points.T, s=34, facecolor="none", edgecolor=lighter(MUTED, 0.35), linewidth=0.8, zorder=1)
+        axes.scatter(*made[~copied].T, s=9, facecolor="white", edgecolor=tint[row["name"]], linewidth=1.0, zorder=2)
         axes.scatter(*made[copied].T, s=11, color=tint[row["name"]], linewidth=0, zorder=3)
         axes.set_title(title(row), color=tint[row["name"]])
         axes.set_aspect("equal")
@@ -221,9 +213,7 @@ def sample_scatter(results: Results, arrays: Arrays, names: Iterable[str] | None
     handles = [
         Line2D([], [], **dot, markerfacecolor="none", markersize=6.5, label="training point"),
         Line2D([], [], **dot, markerfacecolor="white", markersize=3.5, label="sample"),
-        Line2D(
-            [], [], **dot, markerfacecolor=MUTED, markersize=4, label="sample that copies a training point"
-        ),
+        Line2D([], [], **dot, markerfacecolor=MUTED, markersize=4, label="sample that copies a training point"),
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=3)
     return figure

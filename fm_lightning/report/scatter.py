@@ -60,14 +60,11 @@ def quality_memorization(results: Results, arrays: Arrays) -> Figure | None:
     inside = [
         row
         for row in rows
-        if x_limits[0] <= at[row["name"]][0] <= x_limits[1]
-        and y_limits[0] <= at[row["name"]][1] <= y_limits[1]
+        if x_limits[0] <= at[row["name"]][0] <= x_limits[1] and y_limits[0] <= at[row["name"]][1] <= y_limits[1]
     ]
     outside = len(inside) < len(rows)
     figure = new_figure(WIDTH, 4.9, layout="constrained")
-    panels = figure.subplots(
-        1, 2 if outside else 1, width_ratios=[2.5, 1] if outside else None, squeeze=False
-    )[0]
+    panels = figure.subplots(1, 2 if outside else 1, width_ratios=[2.5, 1] if outside else None, squeeze=False)[0]
     tint = colours(results)
     label = str((results.get("quality") or {}).get("label", key))
     for axes in panels:
@@ -120,9 +117,7 @@ def _cloud(axes: Axes, rows: Sequence[Row], at, tint, *, whiskers: bool, size: f
         colour = tint[row["name"]]
         if row["kind"] == "control" and row.get("of") in at:
             parent = at[row["of"]]
-            axes.plot(
-                [x, parent[0]], [y, parent[1]], color=lighter(tint[row["of"]], 0.6), linewidth=0.8, zorder=1.5
-            )
+            axes.plot([x, parent[0]], [y, parent[1]], color=lighter(tint[row["of"]], 0.6), linewidth=0.8, zorder=1.5)
         lo, hi = metric(row, "f_mem_lo"), metric(row, "f_mem_hi")
         if whiskers and lo is not None and hi is not None and row["kind"] != "control":
             axes.plot([100 * lo, 100 * hi], [y, y], color=lighter(colour, 0.55), linewidth=1.2, zorder=1.8)

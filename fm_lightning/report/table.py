@@ -78,9 +78,7 @@ def _fitting(results: Results, console: Console, write) -> tuple[Table, list[str
 
 
 def _table(results: Results, chosen: Sequence[Column], write, gone: Collection[str]) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="bold"
-    )
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column(Text("schedule\n"), no_wrap=True)
     widths = {}
     for column in chosen:
@@ -131,10 +129,7 @@ def write_csv(results: Results, path: str | os.PathLike[str]) -> Path:
     metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     changes = list(
         dict.fromkeys(
-            (against, name)
-            for against in ("vs_base", "vs_parent")
-            for row in rows
-            for name in row.get(against) or {}
+            (against, name) for against in ("vs_base", "vs_parent") for row in rows for name in row.get(against) or {}
         )
     )
     head = [

@@ -64,9 +64,7 @@ def headline(results: Results) -> str:
     if not of_kind(results, "schedule"):
         return "No shaped schedule was compared."
     if not tested:
-        return (
-            "No schedule was run beside its matched controls, so nothing here can be called an improvement."
-        )
+        return "No schedule was run beside its matched controls, so nothing here can be called an improvement."
     standing = [verdict.schedule for verdict in tested if verdict.outcome == "stands"]
     mixed = [verdict.schedule for verdict in tested if verdict.outcome == "mixed"]
     if standing:
@@ -77,9 +75,7 @@ def headline(results: Results) -> str:
         return f"No schedule beats all of its controls; {_listed(mixed)} {verb} one measure for another."
     if len(tested) == 1:
         return f"A matched control explains all that {tested[0].schedule} does."
-    return (
-        f"All of it is explained: for each of {len(tested)} tested schedules a matched control does as much."
-    )
+    return f"All of it is explained: for each of {len(tested)} tested schedules a matched control does as much."
 
 
 def scope(results: Results) -> str:

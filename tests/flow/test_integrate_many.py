@@ -243,3 +243,27 @@ def test_bad_schedules_are_refused_before_any_work():
         integrate_many(net, start(), {"good": Schedule(steps=5), "too far": Schedule(KTS(0.0, 0.2), steps=50)})
     assert net.calls == 0
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "rk4"])
+@pytest.mark.parametrize("merge_rows", [1, 7, 14, 20, 1000])
+def test_merged_batches_agree_and_stay_within_their_rows(solver, merge_rows):
+    net = torch.nn.Sequential(torch.nn.Linear(5, 32), torch.nn.Tanh(), torch.nn.Linear(32, 4))
+    rows = []
+
+    def velocity(x, t, y=None):
+        rows.append(len(x))
+        return net(torch.cat([x, t[:, None] + y[:, None]], 1))
+
+    x0, labels = torch.randn(7, 4), torch.arange(7) % 3
+    schedules = {
+        f"{a}": Schedule(KTS(a, b), steps=9, solver=solver) for a, b in [(0.0, 0.01), (0.01, 0.01), (0.3, 0.02)]
+    }
+    merged = integrate_many(velocity, x0, schedules, labels=labels, merge_rows=merge_rows)
+    assert max(rows) <= max(7, merge_rows)
+    assert merge_rows < 14 or max(rows) >= 14, "something was merged"
+    for name, schedule in schedules.items():
+        alone = integrate(velocity, x0, schedule, labels=labels)
+        torch.testing.assert_close(merged[name].x1, alone.x1, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(merged[name].energy, alone.energy, rtol=1e-5, atol=1e-6)
+        assert merged[name].nfe == alone.nfe

@@ -154,9 +154,7 @@ def build(kind="gray", controlled=("balanced", "stronger"), seed=0):
     if kind == "toy":
         angle = rng.uniform(0, np.pi, 60)
         half = rng.integers(0, 2, 60)
-        images = np.stack(
-            [np.cos(angle) * (1 - 2 * half) + half, np.sin(angle) * (1 - 2 * half) + half * 0.5], 1
-        )
+        images = np.stack([np.cos(angle) * (1 - 2 * half) + half, np.sin(angle) * (1 - 2 * half) + half * 0.5], 1)
     else:
         from sklearn.datasets import load_digits
 
@@ -171,9 +169,7 @@ def build(kind="gray", controlled=("balanced", "stronger"), seed=0):
             "val/base/f_mem": rise,
             "val/base/fd_digits": [26.3 + 180 * np.exp(-step / 600) for step in steps],
             "val/base/kpe_mean": [46 - 9 * np.exp(-step / 900) for step in steps],
-            "val/loss": [
-                None if step == 0 else 0.62 + 0.4 * np.exp(-step / 800) + step / 2e5 for step in steps
-            ],
+            "val/loss": [None if step == 0 else 0.62 + 0.4 * np.exp(-step / 800) + step / 2e5 for step in steps],
             "train/loss": [0.42 + 0.6 * np.exp(-step / 900) for step in steps],
         },
     }

@@ -51,9 +51,7 @@ def test_none_where_the_data_is_absent(make_results, plate):
 def test_few_rows(make_results, plate, keep):
     results, arrays = make_results()
     results["rows"] = [row for row in results["rows"] if row["name"] in keep]
-    arrays = {
-        key: value for key, value in arrays.items() if key.endswith(keep) or key == "most_copied/images"
-    }
+    arrays = {key: value for key, value in arrays.items() if key.endswith(keep) or key == "most_copied/images"}
     plate.draw(results, arrays)
 
 

@@ -68,9 +68,7 @@ def test_special_characters_stay_text(make_results):
     results["verdicts"][0].update(schedule=evil, sentence=evil)
     results.update(name=evil, hardware=evil, config={evil: evil})
     text = render(results, {"power/base": arrays["power/base"]})
-    drawn = {
-        key.replace(old, evil): value for key, value in arrays.items() if key.startswith(("gain", "times"))
-    }
+    drawn = {key.replace(old, evil): value for key, value in arrays.items() if key.startswith(("gain", "times"))}
     assert gain_curves(results, drawn) is not None
     assert "<img src=x" not in text
     assert html.escape(evil).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
@@ -79,9 +77,7 @@ def test_special_characters_stay_text(make_results):
 @pytest.mark.parametrize("kind", ["rgb", "toy"])
 def test_other_data(make_results, kind):
     results, arrays = make_results(kind, controlled=())
-    text = render(
-        results, {key: value for key, value in arrays.items() if "/base" in key or "training" in key}
-    )
+    text = render(results, {key: value for key, value in arrays.items() if "/base" in key or "training" in key})
     assert "nothing here can be called an improvement" in text
     assert ("Samples over the training points" in text) == (kind == "toy")
 

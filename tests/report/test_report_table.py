@@ -28,9 +28,7 @@ def test_no_line_is_too_long_and_no_number_is_cut(make_results, width):
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     assert "…" not in text
     for row in results["rows"]:
-        (line,) = [line for line in text.splitlines() if line.strip().startswith(title(row) + "  ")][:1] or [
-            ""
-        ]
+        (line,) = [line for line in text.splitlines() if line.strip().startswith(title(row) + "  ")][:1] or [""]
         assert share(row["metrics"]["f_mem"]) in line or row["kind"] == "control"
         assert number(row["metrics"]["fd_digits"]) in line or row["kind"] == "control"
     assert "[-6.2, -4.2]" in text  # the paired interval survives every width

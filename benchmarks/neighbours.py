@@ -1,0 +1,105 @@
+"""Nearest neighbours beside faiss (IndexFlatL2) and broadcasting, references prepared, in one run.
+
+    python benchmarks/neighbours.py [--rounds 3] [--json FILE]          # PYTHONPATH may hold faiss-cpu
+
+Each time is the minimum over the rounds; the ratio is the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fm_lightning.metrics.neighbours import nearest
+from fm_lightning.metrics.reference import Reference
+
+faiss: ModuleType | None
+try:
+    import faiss
+except ImportError:
+    faiss = None
+
+K = 2  # what the memorization ratio needs
+FAISS_SIZES = [
+    (2000, 12500, 3072),
+    (2000, 50000, 3072),
+    (500, 50000, 3072),
+    (8000, 12500, 3072),
+    (2000, 50000, 64),
+]
+BROADCAST_SIZES = [(200, 5000, 3072)]
+
+
+def alternate(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every call in every round, after one round of warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds + 1):
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            if turn:
+                times[name].append(time.perf_counter() - begin)
+    return times
+
+
+def broadcast(queries: Tensor, rows: Tensor) -> Tensor:
+    """What the authors' release does for F_mem, as many queries at once as a gigabyte holds."""
+    some = max(1, 2**28 // rows.numel())
+    parts = [(part[:, None] - rows).square().sum(2) for part in queries.split(some)]
+    return torch.cat(parts).topk(K, largest=False).values.sqrt()
+
+
+def compare(q: int, n: int, d: int, rounds: int, peer: str) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    rows, queries = torch.randn(n, d, generator=generator), torch.randn(q, d, generator=generator)
+    reference = Reference(rows)
+    calls: dict[str, Callable[[], Any]] = {"ours": lambda: nearest(queries, reference, K)}
+    if peer == "broadcasting":
+        calls[peer] = lambda: broadcast(queries, rows)
+    elif faiss is not None:
+        index = faiss.IndexFlatL2(d)
+        index.add(rows.numpy())
+        calls[peer] = lambda: index.search(queries.numpy(), K)
+    times = alternate(calls, rounds)
+    best = {name: min(values) for name, values in times.items()}
+    row: dict[str, Any] = {"queries": q, "rows": n, "size": d, "peer": peer, "times": times}
+    row["gflops"] = 2 * q * n * d / best["ours"] / 1e9
+    row["ours_over_peer"] = (
+        statistics.median(a / b for a, b in zip(times["ours"], times[peer])) if peer in best else None
+    )
+    shown = "  ".join(f"{name} {seconds:7.3f} s" for name, seconds in best.items())
+    ratio = f"ratio {row['ours_over_peer']:.3f}" if row["ours_over_peer"] else f"{peer} is not installed"
+    print(f"{q:>6} x {n:>6} x {d:>5}   {shown}   {ratio}   {row['gflops']:.0f} GFLOP/s", flush=True)
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", help="where to write the numbers")
+    parser.add_argument("--only", type=int, help="the first comparisons alone", default=None)
+    arguments = parser.parse_args()
+    if faiss is None:
+        print("faiss is not installed (pip install faiss-cpu): that peer is left out")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, k = {K}, Gaussian rows")
+    jobs = [(*s, "broadcasting") for s in BROADCAST_SIZES] + [(*s, "faiss") for s in FAISS_SIZES]
+    table = [compare(q, n, d, arguments.rounds, peer) for q, n, d, peer in jobs[: arguments.only]]
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump(
+                {"torch": torch.__version__, "threads": torch.get_num_threads(), "rows": table},
+                file,
+                indent=1,
+            )
+
+
+if __name__ == "__main__":
+    main()

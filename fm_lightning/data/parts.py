@@ -1,0 +1,72 @@
+"""Part: which rows of which split of a dataset, written as Hugging Face writes it: ``train``, ``train[:90%]``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fm_lightning.errors import UserError
+
+_WRITTEN = re.compile(r"(?P<split>[\w.\-]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows ``start`` to ``stop`` of a split."""
+
+    split: str
+    start: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"{self.split}[{self.start}:{self.stop}]"
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __contains__(self, other: Part) -> bool:
+        return self.split == other.split and self.start <= other.start and other.stop <= self.stop
+
+    def overlaps(self, other: Part) -> bool:
+        return self.split == other.split and max(self.start, other.start) < min(self.stop, other.stop)
+
+
+def read_part(written: str, sizes: Mapping[str, int], argument: str) -> Part:
+    """What ``written`` means in a dataset whose splits have these sizes.
+
+    Args:
+        written: ``split`` or ``split[start:stop]``, in rows or percent, negative ones counted from the end.
+        sizes: split -> number of rows.
+        argument: under which name it was given, for messages.
+
+    Raises:
+        UserError: no such split, no rows, or not written like this.
+    """
+    match = _WRITTEN.fullmatch(written.strip())
+    splits = ", ".join(f"{name} ({size:,})" for name, size in sizes.items())
+    if match is None:
+        raise UserError(
+            f"{argument}={written!r} given, expected a split of the dataset or a slice of one; type e.g. "
+            f"--data.init_args.{argument} 'train[:90%]'"
+        )
+    split = match["split"]
+    if split not in sizes:
+        raise UserError(
+            f"{argument}={written!r} given, expected one of the dataset's splits {splits}; type "
+            f"--data.init_args.{argument} {next(iter(sizes))}"
+        )
+    size = sizes[split]
+    start, stop, _ = slice(*(_row(match[end], size) for end in ("start", "stop"))).indices(size)
+    if start >= stop:
+        raise UserError(
+            f"{argument}={written!r} given, which holds no rows, expected some of {splits}; type e.g. "
+            f"--data.init_args.{argument} {split}"
+        )
+    return Part(split, start, stop)
+
+
+def _row(written: str | None, size: int) -> int | None:
+    if written is None:
+        return None
+    return round(size * int(written[:-1]) / 100) if written.endswith("%") else int(written)

@@ -1,0 +1,49 @@
+"""Inception score, kernel distance, precision and recall from features that are there already, by torch-fidelity's code."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+
+from fm_lightning.errors import UserError
+
+SUBSET, NEIGHBOURS = 1000, 3
+
+
+def inception_score(logits: Tensor) -> dict[str, float]:
+    """``isc_mean`` and ``isc_std`` over ten splits, from Inception's logits ``[n, 1008]`` (arXiv 1606.03498)."""
+    found = isc_features_to_metric(logits)
+    return {"isc_mean": found["inception_score_mean"], "isc_std": found["inception_score_std"]}
+
+
+def kernel_distance(features: Tensor, real: Tensor) -> dict[str, float]:
+    """``kid_mean`` and ``kid_std`` over 100 subsets of 1 000 (of all, if there are fewer) (arXiv 1801.01401).
+
+    Args:
+        features: ``[n, D]`` of the samples.
+        real: ``[m, D]`` of real images.
+    """
+    size = min(SUBSET, len(features), len(real))
+    found = kid_features_to_metric(features, real, kid_subset_size=size, verbose=False)
+    return {"kid_mean": found["kernel_inception_distance_mean"], "kid_std": found["kernel_inception_distance_std"]}
+
+
+def precision_recall(features: Tensor, real: Tensor) -> dict[str, float]:
+    """``precision`` and ``recall`` with balls to the third neighbour (arXiv 1904.06991), on Inception features as ADM.
+
+    Args:
+        features: ``[n, D]`` of the samples.
+        real: ``[m, D]`` of real images.
+
+    Raises:
+        UserError: a side with three images or fewer.
+    """
+    if min(len(features), len(real)) <= NEIGHBOURS:
+        raise UserError(
+            f"precision and recall of {len(features)} samples and {len(real)} real images asked for, expected more than "
+            f"{NEIGHBOURS} on each side; draw more seeds"
+        )
+    found = prc_features_to_metric(features, real, prc_neighborhood=NEIGHBOURS, save_cpu_ram=True, verbose=False)
+    return {"precision": found["precision"], "recall": found["recall"]}

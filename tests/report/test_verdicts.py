@@ -1,0 +1,63 @@
+"""What may be said about a schedule, from paired changes alone."""
+
+import pytest
+
+from fm_lightning.report.verdicts import outcome, verdict
+
+DOWN, SAME, UP = (-5.0, -6.0, -4.0), (0.1, -0.5, 0.7), (5.0, 4.0, 6.0)
+
+
+@pytest.mark.parametrize(
+    ("f_mem", "fd", "expected"),
+    [
+        (DOWN, SAME, "beats"),
+        (SAME, DOWN, "beats"),
+        (DOWN, DOWN, "beats"),
+        (DOWN, UP, "trades"),
+        (UP, DOWN, "trades"),
+        (SAME, SAME, "explained"),
+        (UP, SAME, "explained"),
+        (SAME, UP, "explained"),
+        (UP, UP, "explained"),
+    ],
+)
+def test_outcome(f_mem, fd, expected):
+    assert outcome({"f_mem": f_mem, "fd": fd}) == expected
+
+
+def row(name, of=None, vs_base=None, vs_parent=None):
+    return {"name": name, "label": name, "of": of, "vs_base": vs_base, "vs_parent": vs_parent, "metrics": {"fd": 50.0}}
+
+
+BETTER = {"f_mem": (-0.05, -0.06, -0.04), "fd": (-1.0, -2.0, -0.5)}
+NOTHING = {"f_mem": SAME, "fd": SAME}
+
+
+def test_only_a_schedule_that_beats_everything_is_unexplained():
+    mine = row("mine", vs_base=BETTER)
+    controls = [row("mine.noise", "mine", vs_parent=BETTER), row("mine.early_stop", "mine", vs_parent=BETTER)]
+    found = verdict(mine, controls, row("base"), "fd")
+    assert found["beats"] == ["mine.noise", "mine.early_stop"]
+    assert not found["explained_by"]
+    assert "no control explains it" in found["sentence"]
+    assert "lowers F_mem by 5.0 points" in found["sentence"]
+    assert "lowers the Fréchet distance by 2.0%" in found["sentence"]
+
+
+def test_one_control_is_enough_to_explain():
+    mine = row("mine", vs_base=BETTER)
+    controls = [row("mine.noise", "mine", vs_parent=NOTHING), row("mine.early_stop", "mine", vs_parent=BETTER)]
+    found = verdict(mine, controls, row("base"), "fd")
+    assert found["explained_by"] == ["mine.noise"]
+    assert "no improvement can be claimed" in found["sentence"]
+
+
+def test_a_trade_against_base_is_never_an_improvement():
+    trade = {"f_mem": (-0.05, -0.06, -0.04), "fd": (3.0, 2.0, 4.0)}
+    controls = [row("mine.noise", "mine", vs_parent=BETTER)]
+    assert "not an improvement" in verdict(row("mine", vs_base=trade), controls, row("base"), "fd")["sentence"]
+
+
+def test_nothing_is_claimed_without_an_effect_or_without_controls():
+    assert "nothing measurable" in verdict(row("mine", vs_base=NOTHING), [], row("base"), "fd")["sentence"]
+    assert "without controls nothing follows" in verdict(row("mine", vs_base=BETTER), [], row("base"), "fd")["sentence"]
