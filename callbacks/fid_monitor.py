@@ -15,7 +15,7 @@ from fm_lightning.errors import UserError
 from fm_lightning.metrics import FeatureExtractor, FrechetDistance, GaussianReference, moments
 from fm_lightning.metrics.extractors import named_extractor
 from fm_lightning.metrics.inception import InceptionFeatures
-from fm_lightning.metrics.inception_scores import inception_score, kernel_distance, precision_recall
+from fm_lightning.metrics.inception_scores import cmmd, inception_score, kernel_distance, precision_recall
 from fm_lightning.metrics.reference_statistics import kept_features, read_statistics
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
     """Fréchet distance on the features of ``extractor``, which also names it: only Inception's is called ``fid``.
 
     Logs, per row, ``{key}`` (e.g. ``fid``, ``fd_digits``), and except for base and floors its paired change from base with
-    a 95 % interval (``{key}_change``, ``_lo``, ``_hi``); if asked, ``kid_mean``, ``kid_std``, ``precision``, ``recall`` and,
-    on Inception's features, ``isc_mean``, ``isc_std``. Every image passes through the network once.
+    a 95 % interval (``{key}_change``, ``_lo``, ``_hi``); if asked, ``kid_mean``, ``kid_std``, ``precision``, ``recall``,
+    ``cmmd``, and on Inception's features, ``isc_mean``, ``isc_std``. Every image passes through the network once.
 
     Weights are loaded, and downloaded if need be, before training begins.
 
@@ -36,6 +36,7 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         kid: also the kernel distance.
         precision_recall: also precision and recall.
         inception_score: also the Inception score.
+        cmmd: also CMMD; comparable with published values on ``CmmdFeatures`` alone.
         statistics: archive with ``mu`` and ``sigma`` to compare with, instead of the datamodule's real images.
 
     Raises:
@@ -48,15 +49,16 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         kid: bool = False,
         precision_recall: bool = False,
         inception_score: bool = False,
+        cmmd: bool = False,
         statistics: str | None = None,
     ) -> None:
         super().__init__()
         self.extractor = named_extractor(extractor) if isinstance(extractor, str) else extractor
         self.kid, self.precision_recall, self.inception_score = kid, precision_recall, inception_score
-        self.statistics = statistics
-        if statistics and (kid or precision_recall):
+        self.cmmd, self.statistics = cmmd, statistics
+        if statistics and (kid or precision_recall or cmmd):
             raise UserError(
-                f"statistics={statistics} given with kid or precision_recall, which need the features of real images; "
+                f"statistics={statistics} given with kid, precision_recall or cmmd, which need the features of real images; "
                 "leave one of the two out"
             )
         if inception_score and not isinstance(self.extractor, InceptionFeatures):
@@ -101,7 +103,7 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
             identity = (self.extractor.fingerprint, content_hash(data.real_split.x), data.space)
             features = kept_features(cache_directory(None).parent / "features", identity, compute)
         self._real = GaussianReference(*moments(features), samples=len(features))
-        self._real_features = features if self.kid or self.precision_recall else None
+        self._real_features = features if self.kid or self.precision_recall or self.cmmd else None
 
     def _features(self, x: Tensor) -> Tensor:
         return self.extractor(self._read(x) if self._read else x)
@@ -112,7 +114,7 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
 
     def extra(self, name: str) -> dict[str, float]:
         values = super().extra(name)
-        if not (self.kid or self.precision_recall or self.inception_score):
+        if not (self.kid or self.precision_recall or self.inception_score or self.cmmd):
             return values
         features = self.metrics[name].per_seed()["features"]
         if self.inception_score:
@@ -121,4 +123,5 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         if self._real_features is not None:
             values |= kernel_distance(features, self._real_features) if self.kid else {}
             values |= precision_recall(features, self._real_features) if self.precision_recall else {}
+            values |= cmmd(features, self._real_features) if self.cmmd else {}
         return values

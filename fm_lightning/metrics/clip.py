@@ -52,11 +52,13 @@ class ClipFeatures(ImageFeatures):
 class CmmdFeatures(ClipFeatures):
     """CLIP embeddings of length 1 behind an antialiased bicubic resize, as CMMD reads them (arXiv 2401.09603).
 
+    ``FIDMonitor(extractor=CmmdFeatures(), cmmd=True)`` logs ``cmmd`` beside the Fréchet distance on these embeddings.
+
     CMMD's own model is "clip-vit-l-14-336px"; with another one the number is not comparable with published ones.
     """
 
-    key = "cmmd"
-    label = "CMMD"
+    key = "fd_cmmd"
+    label = "Fréchet distance (CMMD's embeddings)"
 
     def __init__(self, model: str = "clip-vit-l-14-336px", weights: str | None = None, batch_size: int = 32) -> None:
         super().__init__(model, weights, batch_size)

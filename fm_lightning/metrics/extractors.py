@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.clip import ClipFeatures
+from fm_lightning.metrics.clip import ClipFeatures, CmmdFeatures
 from fm_lightning.metrics.dinov2 import DinoFeatures
 from fm_lightning.metrics.features import DigitsFeatures, FeatureExtractor, RawFeatures
 from fm_lightning.metrics.inception import InceptionFeatures, PytorchFIDFeatures
@@ -14,6 +14,7 @@ EXTRACTORS: dict[str, Callable[[], FeatureExtractor]] = {
     "fid": InceptionFeatures,
     "fid_pytorch": PytorchFIDFeatures,
     "fd_clip": ClipFeatures,
+    "fd_cmmd": CmmdFeatures,
     "fd_dinov2": DinoFeatures,
     "fd_digits": DigitsFeatures,
     "fd_raw": RawFeatures,

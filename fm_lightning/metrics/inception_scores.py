@@ -1,4 +1,5 @@
-"""Inception score, kernel distance, precision and recall from features that are there already, by torch-fidelity's code."""
+"""Scores from features that are there already: Inception score, kernel distance, precision and recall by torch-fidelity's
+code, and CMMD by the streaming kernel sums."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from fm_lightning.errors import UserError
+from fm_lightning.metrics.kernel import log_kernel_sum
 
 SUBSET, NEIGHBOURS = 1000, 3
 
@@ -47,3 +49,21 @@ def precision_recall(features: Tensor, real: Tensor) -> dict[str, float]:
         )
     found = prc_features_to_metric(features, real, prc_neighborhood=NEIGHBOURS, save_cpu_ram=True, verbose=False)
     return {"precision": found["precision"], "recall": found["recall"]}
+
+
+def cmmd(features: Tensor, real: Tensor, bandwidth: float = 10.0) -> dict[str, float]:
+    """``cmmd``: 1 000 times the squared maximum mean discrepancy with a Gaussian kernel (arXiv 2401.09603, eq. 4).
+
+    As its authors' code does, the estimate keeps the pairs of an image with itself, and so is never negative.
+
+    Args:
+        features: ``[n, D]`` CLIP embeddings of length 1 of the samples.
+        real: ``[m, D]`` of real images.
+        bandwidth: sigma of ``exp(-|x - y|^2 / (2 sigma^2))``.
+    """
+
+    def mean_kernel(a: Tensor, b: Tensor) -> float:
+        return float(log_kernel_sum(a, b, bandwidth).exp().mean()) / len(b)
+
+    both = mean_kernel(features, features) + mean_kernel(real, real) - 2 * mean_kernel(features, real)
+    return {"cmmd": 1000 * both}

@@ -14,7 +14,7 @@ from fm_lightning.metrics import FrechetDistance, RawFeatures
 from fm_lightning.metrics.extractors import named_extractor
 from fm_lightning.metrics.features import ModuleFeatures
 from fm_lightning.metrics.inception import InceptionFeatures, PytorchFIDFeatures
-from fm_lightning.metrics.inception_scores import inception_score, kernel_distance, precision_recall
+from fm_lightning.metrics.inception_scores import cmmd, inception_score, kernel_distance, precision_recall
 from fm_lightning.metrics.reference_statistics import kept_features, read_statistics
 
 N = 12
@@ -60,7 +60,9 @@ class Images(torch.utils.data.Dataset):
 def measured(weights):
     """(ours, theirs) for all metrics of one pair of image sets."""
     fake, real = images(0, 0.0), images(1, 0.5)
-    fake[: N // 2] = torch.randint(0, 256, (N // 2, 3, 32, 32), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
+    fake[: N // 2] = torch.randint(0, 256, (N // 2, 3, 32, 32), generator=torch.Generator().manual_seed(2)).to(
+        torch.uint8
+    )
     theirs = calculate_metrics(
         input1=Images(fake),
         input2=Images(real),
@@ -215,3 +217,16 @@ def test_options_that_need_what_is_not_there():
         FIDMonitor(RawFeatures(), inception_score=True)
     with pytest.raises(UserError, match="leave one"):
         FIDMonitor(RawFeatures(), kid=True, statistics="x.npz")
+
+
+def test_cmmd_by_brute_force():
+    generator = torch.Generator().manual_seed(0)
+    x, y = (nn.functional.normalize(torch.randn(n, 16, generator=generator), dim=1).double() for n in (30, 41))
+
+    def k(a, b):
+        return torch.exp(-torch.cdist(a, b).square() / 200).mean()
+
+    assert cmmd(x.float(), y.float())["cmmd"] == pytest.approx(
+        float(1000 * (k(x, x) + k(y, y) - 2 * k(x, y))), rel=1e-3
+    )
+    assert cmmd(x.float(), x.float())["cmmd"] == pytest.approx(0, abs=1e-6)
