@@ -14,7 +14,8 @@ from fm_lightning.metrics import FrechetDistance, RawFeatures
 from fm_lightning.metrics.extractors import named_extractor
 from fm_lightning.metrics.features import ModuleFeatures
 from fm_lightning.metrics.inception import InceptionFeatures, PytorchFIDFeatures
-from fm_lightning.metrics.inception_scores import cmmd, inception_score, kernel_distance, precision_recall
+from fm_lightning.metrics.inception_scores import cmmd, inception_score, kernel_distance
+from fm_lightning.metrics.precision_recall import precision_recall
 from fm_lightning.metrics.reference_statistics import kept_features, read_statistics
 
 N = 12
