@@ -236,24 +236,6 @@ def _nothing(rows: Rows) -> Iterator[str]:
     return iter(())
 
 
-def _frechet(rows: Rows) -> Iterator[str]:
-    yield "One more schedule's distance on 2 048 features, the reference's root and the moments being there already."
-    yield ""
-    yield from _table(
-        ["features", "ours, s", "torchmetrics, s", "ratio", "relative difference"],
-        [
-            [
-                str(row["features"]),
-                f"{row['ours']['min_s']:.2f}",
-                f"{row['torchmetrics']['min_s']:.1f}",
-                f"{row['ratio']:.3f}",
-                f"{row['relative_difference']:.1e}",
-            ]
-            for row in rows
-        ],
-    )
-
-
 SECTIONS: dict[str, tuple[str, Callable[[Rows], Iterator[str]]]] = {
     "profile": ("Where the time goes", _profile),
     "energy": ("Energy for nothing", _energy),
