@@ -1,6 +1,6 @@
 """Energy for nothing: integration with KPE and a gain beside a bare Euler loop over the same network, and beside the release.
 
-    python -m benchmarks.energy [--rounds 30] [--smoke] [--json FILE]
+    python -m benchmarks.energy [--rounds 60] [--smoke] [--json FILE]
 
 The free network returns what it was given: what is left is the loop itself, in microseconds a step.
 """
@@ -123,14 +123,14 @@ def _show(counts: Counter[str]) -> str:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=60)
     given = parser.parse_args()
     rounds = 3 if given.smoke else given.rounds
     torch.set_num_threads(given.threads)
     compared, released = [], []
     mlp, unet = digits_mlp(), small_unet()
-    compared.append(beside_bare("digits MLP", mlp, torch.randn(2000, 1, 8, 8), 4 if given.smoke else 20, rounds))
-    compared.append(beside_bare("small U-Net", unet, torch.randn(16, 3, 32, 32), 2 if given.smoke else 5, rounds))
+    compared.append(beside_bare("digits MLP", mlp, torch.randn(2000, 1, 8, 8), 4 if given.smoke else 10, rounds))
+    compared.append(beside_bare("small U-Net", unet, torch.randn(16, 3, 32, 32), 2 if given.smoke else 4, rounds))
     steps, few = (5, 8) if given.smoke else (100, TRAJECTORIES)
     released.append(beside_release("digits MLP", mlp, torch.randn(few, 1, 8, 8), steps, 2, 30))
     released.append(beside_release("small U-Net", unet, torch.randn(few, 3, 32, 32), min(steps, 5), 2, 30))
