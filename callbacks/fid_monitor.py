@@ -138,9 +138,7 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
 
     def build(self) -> FrechetDistance:
         assert self._real is not None
-        return FrechetDistance(
-            self.extractor, self._real, read=self._read, keep=self.keep, compute_on_cpu=self._on_cpu
-        )
+        return FrechetDistance(self.extractor, self._real, read=self._read, keep=self.keep, compute_on_cpu=self._on_cpu)
 
     def extra(self, name: str) -> dict[str, float]:
         values = super().extra(name)
