@@ -1,13 +1,14 @@
 # make quickstart   from data to a schedule comparison, in about two minutes on two CPU cores
 # make test         the tests (make test-all: the slow ones too)
 # make lint         formatting, lint, types
+# make bench        everything that is fast, beside its peers: docs/results/benchmarks.md (10 minutes; bench-gpu: 9, on a GPU)
 
 # The first of these that really runs (a version manager's stub may not) and is new enough.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
 
-.PHONY: install quickstart test test-all lint
+.PHONY: install quickstart test test-all lint bench bench-gpu
 
 install: .venv/installed
 
@@ -35,3 +36,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-gpu: install
+	$(BIN)/python -m benchmarks.run --gpu $(ARGS)

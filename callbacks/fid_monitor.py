@@ -130,7 +130,7 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         for name, given in {"val_seeds": data.val_seeds, "test_seeds": data.test_seeds, "keep": self.keep}.items():
             if given is not None and given < needed:
                 raise UserError(
-                    f"{name}={given} given, expected at least {needed} samples for what FIDMonitor is to measure; type {name} 1000"
+                    f"{name}={given} given, expected at least {needed} samples for what FIDMonitor measures; type {name} 1000"
                 )
 
     def _features(self, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from lightning import Trainer
@@ -10,7 +11,22 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 class Progress(RichProgressBar):
-    """Lightning's rich progress bar, in this project's words, with one line before each stage. Logs nothing."""
+    """Lightning's rich progress bar, in this project's words, with one line before each stage. Logs nothing.
+
+    Args:
+        per_second: how often the training bar is drawn at most. Each time reads the loss, and so waits for the device.
+    """
+
+    def __init__(self, per_second: float = 5.0) -> None:
+        super().__init__()
+        self.per_second = per_second
+        self._drawn = 0.0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        now = time.monotonic()
+        if now - self._drawn >= 1 / self.per_second or batch_idx + 1 == trainer.num_training_batches:
+            self._drawn = now
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     @property
     def validation_description(self) -> str:

@@ -21,7 +21,7 @@ from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
 from fm_lightning.checkpoints import check_average
-from fm_lightning.comparison import BASE, ClosedForm, Field, Row, check_controls, control_rows, sample, schedule_rows
+from fm_lightning.comparison import BASE, Field, Row, check_controls, control_rows, sample, schedule_rows
 from fm_lightning.data.base import CALIBRATION_SEED, FlowData, seed_labels
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import NotFiniteError, UserError
@@ -286,6 +286,3 @@ class FlowMatching(LightningModule):
     def _sample(self, batch: SeedBatch) -> dict[str, Trajectory]:
         x0, labels = self._start(batch.seeds)
         return sample(self.rows, self.velocity, x0, labels, batch.seeds, self.base_seed, batch.valid, self.merge_rows)
-
-
-__all__ = ["ClosedForm", "FlowMatching"]

@@ -187,19 +187,23 @@ def _evaluate(
     answers: list[tuple[Tensor, Tensor]] = []
     for first in range(0, len(asked), together):
         group = asked[first : first + together]
-        x = group[0][0] if len(group) == 1 else torch.cat([x for x, _ in group])
-        t = torch.cat([x.new_full((rows,), told) for _, told in group])
-        v = velocity(x, t, None if labels is None else labels.repeat(len(group)))
-        answers += (
-            zip(v.split(rows or 1), _norm(v, x.dtype).split(rows or 1)) if len(group) > 1 else [(v, _norm(v, x.dtype))]
-        )
+        if len(group) == 1:
+            x, told = group[0]
+            v = velocity(x, x.new_full((rows,), told), labels)
+            answers.append((v, _norm(v, x.dtype)))
+        else:
+            x = torch.cat([x for x, _ in group])
+            t = torch.cat([x.new_full((rows,), told) for _, told in group])
+            v = velocity(x, t, None if labels is None else labels.repeat(len(group)))
+            answers += zip(v.split(rows or 1), _norm(v, x.dtype).split(rows or 1))
     return answers
 
 
 def _norm(v: Tensor, state_dtype: torch.dtype) -> Tensor:
     """``[B]`` Euclidean norms over every dimension of the sample, float32 at least, whatever the network's dtype."""
     dtype = torch.promote_types(state_dtype, torch.float32)
-    return torch.linalg.vector_norm(v.flatten(1), dim=1, dtype=dtype)
+    # Not flattened first: of a channels-last tensor that would be a copy.
+    return torch.linalg.vector_norm(v, dim=tuple(range(1, max(2, v.ndim))), dtype=dtype)
 
 
 def _trajectory(x0: Tensor, branch: _Branch, schedule: Schedule, plan: Sequence[Step]) -> Trajectory:
