@@ -7,6 +7,8 @@
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
+# Two processes, a file of tests each; within a test torch uses one thread.
+PARALLEL := -n 2 --dist loadfile
 
 .PHONY: install quickstart test test-all lint bench bench-gpu
 
@@ -27,10 +29,10 @@ quickstart: install
 	@echo "Next, CIFAR-10: $(BIN)/fm-lightning run -c configs/cifar10_small.yaml (CPU, minutes) or -c configs/cifar10.yaml (GPU)"
 
 test: install
-	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow' $(ARGS)
 
 test-all: install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 lint: install
 	$(BIN)/ruff format --check .

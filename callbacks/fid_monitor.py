@@ -15,10 +15,12 @@ from fm_lightning.errors import UserError
 from fm_lightning.metrics import FeatureExtractor, FrechetDistance, GaussianReference, moments
 from fm_lightning.metrics.extractors import named_extractor
 from fm_lightning.metrics.inception import InceptionFeatures
-from fm_lightning.metrics.inception_scores import cmmd, inception_score, kernel_distance, precision_recall
+from fm_lightning.metrics.inception_scores import SPLITS, cmmd, inception_score, kernel_distance
+from fm_lightning.metrics.precision_recall import NEIGHBOURS, Balls, precision_recall
 from fm_lightning.metrics.reference_statistics import kept_features, read_statistics
 
 if TYPE_CHECKING:
+    from fm_lightning.data import FlowData
     from fm_lightning.module import FlowMatching
 
 
@@ -38,6 +40,8 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         inception_score: also the Inception score.
         cmmd: also CMMD; comparable with published values on ``CmmdFeatures`` alone.
         statistics: archive with ``mu`` and ``sigma`` to compare with, instead of the datamodule's real images.
+        keep: hold the features of so many seeds per row (see ``FrechetDistance``), from which all but the distance then
+            come; None holds all, 8 kB a sample and row for Inception's.
 
     Raises:
         UserError: options that need what is not there.
@@ -51,11 +55,12 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         inception_score: bool = False,
         cmmd: bool = False,
         statistics: str | None = None,
+        keep: int | None = None,
     ) -> None:
         super().__init__()
         self.extractor = named_extractor(extractor) if isinstance(extractor, str) else extractor
         self.kid, self.precision_recall, self.inception_score = kid, precision_recall, inception_score
-        self.cmmd, self.statistics = cmmd, statistics
+        self.cmmd, self.statistics, self.keep = cmmd, statistics, keep
         if statistics and (kid or precision_recall or cmmd):
             raise UserError(
                 f"statistics={statistics} given with kid, precision_recall or cmmd, which need the features of real images; "
@@ -67,6 +72,7 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
             )
         self._real: GaussianReference | None = None
         self._real_features: Tensor | None = None
+        self._balls: Balls | None = None
 
     @property
     def key(self) -> str:
@@ -85,8 +91,19 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         self._on_cpu = trainer.world_size == 1  # gathering over devices needs the features where they are
         if self._real is not None:
             return
+        self._check_counts(data)
+        try:
+            with torch.no_grad():
+                width = self._features(data.encoded(data.real_split)[:1].to(device)).shape[1]
+        except TypeError as error:  # the datamodule's, which has no images
+            raise UserError(f"{self.key} reads images, but {error}; type another extractor, e.g. fd_raw") from error
         if self.statistics:
             self._real = read_statistics(self.statistics)
+            if len(self._real.mean) != width:
+                raise UserError(
+                    f"statistics {self.statistics} are of {len(self._real.mean)} features, expected {self.key}'s {width}; "
+                    "type another archive, or another extractor"
+                )
             return
 
         @torch.no_grad()
@@ -104,24 +121,37 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
             features = kept_features(cache_directory(None).parent / "features", identity, compute)
         self._real = GaussianReference(*moments(features), samples=len(features))
         self._real_features = features if self.kid or self.precision_recall or self.cmmd else None
+        if self.precision_recall:
+            self._balls = Balls(features.to(device))
+
+    def _check_counts(self, data: FlowData) -> None:
+        """Tells before training what would otherwise end the run at its first validation, or at its test."""
+        needed = SPLITS if self.inception_score else NEIGHBOURS + 1 if self.precision_recall else 2
+        for name, given in {"val_seeds": data.val_seeds, "test_seeds": data.test_seeds, "keep": self.keep}.items():
+            if given is not None and given < needed:
+                raise UserError(
+                    f"{name}={given} given, expected at least {needed} samples for what FIDMonitor measures; type {name} 1000"
+                )
 
     def _features(self, x: Tensor) -> Tensor:
         return self.extractor(self._read(x) if self._read else x)
 
     def build(self) -> FrechetDistance:
         assert self._real is not None
-        return FrechetDistance(self.extractor, self._real, read=self._read, compute_on_cpu=self._on_cpu)
+        return FrechetDistance(self.extractor, self._real, read=self._read, keep=self.keep, compute_on_cpu=self._on_cpu)
 
     def extra(self, name: str) -> dict[str, float]:
         values = super().extra(name)
         if not (self.kid or self.precision_recall or self.inception_score or self.cmmd):
             return values
-        features = self.metrics[name].per_seed()["features"]
+        features = self.metrics[name].features_by_seed()
         if self.inception_score:
             assert isinstance(self.extractor, InceptionFeatures)
             values |= inception_score(self.extractor.logits(features))
+        if self._balls is not None and self._real_features is not None:
+            device = self.metrics[name].device
+            values |= precision_recall(features.to(device), self._real_features.to(device), self._balls)
         if self._real_features is not None:
             values |= kernel_distance(features, self._real_features) if self.kid else {}
-            values |= precision_recall(features, self._real_features) if self.precision_recall else {}
             values |= cmmd(features, self._real_features) if self.cmmd else {}
         return values

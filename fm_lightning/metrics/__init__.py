@@ -2,8 +2,9 @@
 
 from fm_lightning.metrics.distinct import Groups, find_groups, nearest_distinct
 from fm_lightning.metrics.energy import KineticPathEnergy
+from fm_lightning.metrics.feature_moments import moments
 from fm_lightning.metrics.features import DigitsFeatures, FeatureExtractor, RawFeatures
-from fm_lightning.metrics.frechet import FrechetDistance, GaussianReference, frechet_distance, moments
+from fm_lightning.metrics.frechet import FrechetDistance, GaussianReference, frechet_distance
 from fm_lightning.metrics.intervals import Change, paired_share_change, wilson
 from fm_lightning.metrics.memorization import MemorizationRate
 from fm_lightning.metrics.neighbours import nearest

@@ -8,8 +8,8 @@ that are resized to 299 x 299. *How* they are resized is part of the number, mos
     fid_pytorch   pytorch-fid                   source = (i + 1/2) * w / 299 - 1/2, the edge clamped: PyTorch's bilinear resize
                   (the paper's CelebA numbers)  with align_corners=False and no antialiasing; scaled as 2 x / 255 - 1
 
-So the images of the second lie up to half a source pixel further to the upper left inside their frame, and are brighter
-by x / 16320 (1/64 at white). Network, weights and the feature layer (2048, after the average pool) are the same.
+So what the second network sees lies 1/2 - w / 598 source pixels further to the lower right (0.45 for w = 32), and is
+brighter by x / 32640 (1/128 at white). Network, weights and the feature layer (2048, after the average pool) are the same.
 """
 
 from __future__ import annotations

@@ -1,22 +1,30 @@
-"""Scores from features that are there already: Inception score, kernel distance, precision and recall by torch-fidelity's
-code, and CMMD by the streaming kernel sums."""
+"""Scores from features that are there already: Inception score and kernel distance by torch-fidelity's code, and CMMD by the
+streaming kernel sums."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
-from torch_fidelity.metric_prc import prc_features_to_metric
 
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.kernel import log_kernel_sum
 
-SUBSET, NEIGHBOURS = 1000, 3
+SUBSET, SPLITS = 1000, 10
 
 
 def inception_score(logits: Tensor) -> dict[str, float]:
-    """``isc_mean`` and ``isc_std`` over ten splits, from Inception's logits ``[n, 1008]`` (arXiv 1606.03498)."""
-    found = isc_features_to_metric(logits)
+    """``isc_mean`` and ``isc_std`` over ten splits, from Inception's logits ``[n, 1008]`` (arXiv 1606.03498).
+
+    Raises:
+        UserError: fewer samples than splits.
+    """
+    if len(logits) < SPLITS:
+        raise UserError(
+            f"Inception score of {len(logits)} samples asked for, expected at least one for each of its {SPLITS} splits; "
+            "draw more seeds"
+        )
+    found = isc_features_to_metric(logits.cpu(), splits=SPLITS)
     return {"isc_mean": found["inception_score_mean"], "isc_std": found["inception_score_std"]}
 
 
@@ -30,25 +38,6 @@ def kernel_distance(features: Tensor, real: Tensor) -> dict[str, float]:
     size = min(SUBSET, len(features), len(real))
     found = kid_features_to_metric(features, real, kid_subset_size=size, verbose=False)
     return {"kid_mean": found["kernel_inception_distance_mean"], "kid_std": found["kernel_inception_distance_std"]}
-
-
-def precision_recall(features: Tensor, real: Tensor) -> dict[str, float]:
-    """``precision`` and ``recall`` with balls to the third neighbour (arXiv 1904.06991), on Inception features as ADM.
-
-    Args:
-        features: ``[n, D]`` of the samples.
-        real: ``[m, D]`` of real images.
-
-    Raises:
-        UserError: a side with three images or fewer.
-    """
-    if min(len(features), len(real)) <= NEIGHBOURS:
-        raise UserError(
-            f"precision and recall of {len(features)} samples and {len(real)} real images asked for, expected more than "
-            f"{NEIGHBOURS} on each side; draw more seeds"
-        )
-    found = prc_features_to_metric(features, real, prc_neighborhood=NEIGHBOURS, save_cpu_ram=True, verbose=False)
-    return {"precision": found["precision"], "recall": found["recall"]}
 
 
 def cmmd(features: Tensor, real: Tensor, bandwidth: float = 10.0) -> dict[str, float]:

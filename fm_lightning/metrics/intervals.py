@@ -50,9 +50,12 @@ def paired_share_change(after: Tensor, before: Tensor) -> Change:
     return Change((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half))
 
 
-def paired_mean_change(contributions: Tensor, value: float) -> Change:
-    """A difference with the normal interval of its per-seed contributions ``[n]`` (their mean is irrelevant)."""
-    half = _Z * float(contributions.double().std()) / math.sqrt(len(contributions))
+def paired_mean_change(contributions: Tensor, value: float, n: int | None = None) -> Change:
+    """A difference with the normal interval of its per-seed contributions ``[m]`` (their mean is irrelevant).
+
+    ``n`` is the number of seeds behind the difference, where only m of them are at hand to show the spread.
+    """
+    half = _Z * float(contributions.double().std()) / math.sqrt(n or len(contributions))
     return Change(value, value - half, value + half)
 
 

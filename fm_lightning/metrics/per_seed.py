@@ -72,11 +72,7 @@ class PerSeedMetric(Metric):
             UserError: the two did not see the same seeds.
         """
         here, there = self.per_seed(), other.per_seed()
-        if not torch.equal(here["seeds"], there["seeds"]):
-            raise UserError(
-                f"a paired change between different seeds asked for ({_span(here)} and {_span(there)}), expected the same "
-                "on both sides; sample both schedules from the same seeds"
-            )
+        check_same_seeds(here["seeds"], there["seeds"])
         return here, there
 
 
@@ -88,6 +84,14 @@ class PairedMetric(PerSeedMetric):
         raise NotImplementedError
 
 
-def _span(rows: dict[str, Tensor]) -> str:
-    seeds = rows["seeds"]
+def check_same_seeds(here: Tensor, there: Tensor) -> None:
+    """Raises UserError unless both are the same seeds, ``[n]`` ascending."""
+    if not torch.equal(here, there):
+        raise UserError(
+            f"a paired change between different seeds asked for ({_span(here)} and {_span(there)}), expected the same "
+            "on both sides; sample both schedules from the same seeds"
+        )
+
+
+def _span(seeds: Tensor) -> str:
     return f"{len(seeds)} from {int(seeds[0])} to {int(seeds[-1])}"

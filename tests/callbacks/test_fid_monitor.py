@@ -1,0 +1,122 @@
+"""FIDMonitor on data, without a training: what it reads, what it logs, and what it refuses before training begins."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fm_lightning.callbacks import FIDMonitor
+from fm_lightning.comparison import BASE, Row
+from fm_lightning.data import Digits, Toy2D
+from fm_lightning.errors import UserError
+from fm_lightning.flow import Schedule, integrate
+from fm_lightning.metrics import GaussianReference, moments
+from fm_lightning.metrics.features import ModuleFeatures
+from fm_lightning.metrics.precision_recall import precision_recall
+
+N = 60
+
+
+class Pixels(nn.Module):
+    """8-bit images as features, and a record of what came."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(x)
+        return x[:, :, ::2, ::2].float()
+
+
+def loaded(data):
+    data.setup()
+    return data
+
+
+def prepared(monitor, data):
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")), world_size=1)
+    module = SimpleNamespace(
+        data=data,
+        device=torch.device("cpu"),
+        rows={name: Row(kind, Schedule()) for name, kind in ((BASE, "base"), ("kts", "schedule"))},
+        log_dict=lambda values, **kwargs: logged.update(values),
+    )
+    logged = {}
+    monitor.setup(trainer, module, "fit")
+    return trainer, module, logged
+
+
+def still(x, start=0):
+    return integrate(lambda x, t, y: torch.zeros_like(x), x, seeds=torch.arange(start, start + len(x)))
+
+
+def test_eight_bit_extractors_read_what_the_datamodule_makes_of_samples():
+    data, pixels = loaded(Digits()), Pixels()
+    monitor = FIDMonitor(ModuleFeatures(pixels, "fd_pixels", space="uint8"), kid=True, precision_recall=True)
+    trainer, module, logged = prepared(monitor, data)
+    base = 0.8 * torch.randn(N, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    other = base + 0.3
+    monitor.begin(trainer, module, "val")
+    for i in range(0, N, 25):
+        monitor.update(trainer, module, {BASE: still(base[i : i + 25], i), "kts": still(other[i : i + 25], i)})
+    calls = len(pixels.seen)
+    monitor.finish(trainer, module, "val")
+    assert len(pixels.seen) == calls  # whatever is computed, an image goes through the extractor once
+    assert all(x.dtype == torch.uint8 for x in pixels.seen)
+    assert torch.equal(pixels.seen[-1], data.to_uint8(other[50:]))
+
+    def features(x):
+        return data.to_uint8(x)[:, :, ::2, ::2].float().flatten(1)
+
+    real = features(data.real())
+    reference = GaussianReference(*moments(real))
+    for row, x in ((BASE, base), ("kts", other)):
+        want = {"fd_pixels": reference.distance(*moments(features(x)))} | precision_recall(features(x), real)
+        for name, value in want.items():
+            assert logged[f"val/{row}/{name}"] == pytest.approx(value, rel=1e-9)
+        assert logged[f"val/{row}/kid_mean"] > 0
+    change = logged["val/kts/fd_pixels"] - logged[f"val/{BASE}/fd_pixels"]
+    assert logged["val/kts/fd_pixels_change"] == pytest.approx(change, rel=1e-6)
+    assert monitor.samples == len(real)
+
+
+def test_kept_seeds_leave_the_distance():
+    data = loaded(Digits())
+    values = []
+    for keep in (None, 20):
+        monitor = FIDMonitor("fd_digits", keep=keep)
+        trainer, module, logged = prepared(monitor, data)
+        monitor.begin(trainer, module, "test")
+        x = torch.randn(N, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        monitor.update(trainer, module, {BASE: still(x), "kts": still(x + 0.1)})
+        monitor.finish(trainer, module, "test")
+        values.append((logged["test/kts/fd_digits"], logged["test/kts/fd_digits_change"]))
+    assert values[1] == pytest.approx(values[0], rel=1e-6)  # fewer samples than features: roots of rounding errors
+
+
+def test_points_are_no_images():
+    with pytest.raises(UserError, match="holds points"):
+        prepared(FIDMonitor(ModuleFeatures(Pixels(), "fd_pixels", space="uint8")), loaded(Toy2D()))
+
+
+def test_statistics_of_another_extractor_are_refused_before_training(tmp_path):
+    path = str(tmp_path / "five.npz")
+    np.savez(path, mu=np.zeros(5), sigma=np.eye(5))
+    with pytest.raises(UserError, match="are of 5 features, expected fd_digits's 64"):
+        prepared(FIDMonitor("fd_digits", statistics=path), loaded(Digits()))
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        ({"val_seeds": 1}, {}, "val_seeds=1 given, expected at least 2"),
+        ({"test_seeds": 3}, {"precision_recall": True}, "test_seeds=3 given, expected at least 4"),
+        ({}, {"precision_recall": True, "keep": 3}, "keep=3 given, expected at least 4"),
+    ],
+)
+def test_too_few_samples_are_refused_before_training(data, options, message):
+    with pytest.raises(UserError, match=message):
+        prepared(FIDMonitor("fd_digits", **options), loaded(Digits(**data)))
