@@ -49,3 +49,7 @@ class SampleWriter(BasePredictionWriter):
             with temporary.open("wb") as file:
                 np.savez(file, **arrays)
             os.replace(temporary, path)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            print(f"Samples with their energies: {Path(trainer.default_root_dir) / 'samples'}/*.npz")

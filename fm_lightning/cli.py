@@ -226,6 +226,8 @@ def main(args: list[str] | None = None) -> None:
         warnings.filterwarnings("ignore", message=noise)
     for logger in ("fabric.utilities.seed", "fabric.utilities.rank_zero", "pytorch.utilities.rank_zero"):
         logging.getLogger(f"lightning.{logger}").addFilter(_says_something)
+    # A class of the user's own lies where the command is typed; a console script does not look there by itself.
+    sys.path.insert(0, os.getcwd())
     try:
         CLI(
             FlowMatching,

@@ -176,13 +176,17 @@ class FlowData(LightningDataModule, ABC):
         held_out = HeldOutBatches(
             self.held_out_split.fetch, len(self.held_out_split), self.eval_batch_size, self._share()
         )
-        return [held_out, SeedBatches(VAL_SEED, self.val_seeds, self.eval_batch_size, self._share())]
+        return [held_out, self._seeds(VAL_SEED, self.val_seeds)]
 
     def test_dataloader(self) -> SeedBatches:
-        return SeedBatches(TEST_SEED, self.test_seeds, self.eval_batch_size, self._share())
+        return self._seeds(TEST_SEED, self.test_seeds)
 
     def predict_dataloader(self) -> SeedBatches:
-        return SeedBatches(PREDICT_SEED, self.predict_seeds, self.eval_batch_size, self._share())
+        return self._seeds(PREDICT_SEED, self.predict_seeds)
+
+    def _seeds(self, first: int, n: int) -> SeedBatches:
+        # Few seeds make a small batch: padding is sampled like any other row.
+        return SeedBatches(first, n, min(n, self.eval_batch_size), self._share())
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if isinstance(batch, TrainBatch):

@@ -43,6 +43,8 @@ def verdict(row: Mapping[str, Any], controls: list[Mapping[str, Any]], base: Map
     effect = _effect(against, base["metrics"].get(quality), quality)
     if all(low <= 0 <= high for _, low, high in against.values()):
         claim = "nothing measurable to explain"
+    elif outcome(against) == "explained":  # better in neither measure, and not without effect
+        claim = "it is worse than plain sampling, and no control has anything to explain"
     elif not controls:
         claim = "without controls nothing follows (add it to controls_for)"
     else:

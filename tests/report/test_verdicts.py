@@ -61,3 +61,11 @@ def test_a_trade_against_base_is_never_an_improvement():
 def test_nothing_is_claimed_without_an_effect_or_without_controls():
     assert "nothing measurable" in verdict(row("mine", vs_base=NOTHING), [], row("base"), "fd")["sentence"]
     assert "without controls nothing follows" in verdict(row("mine", vs_base=BETTER), [], row("base"), "fd")["sentence"]
+
+
+def test_a_schedule_that_only_makes_things_worse_is_called_worse():
+    worse = {"f_mem": SAME, "fd": (3.0, 2.0, 4.0)}
+    controls = [row("mine.noise", "mine", vs_parent=BETTER)]
+    sentence = verdict(row("mine", vs_base=worse), controls, row("base"), "fd")["sentence"]
+    assert "worse than plain sampling" in sentence
+    assert "beats" not in sentence
