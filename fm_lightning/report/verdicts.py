@@ -54,15 +54,10 @@ def verdict(row: Mapping[str, Any], controls: list[Mapping[str, Any]], base: Map
             for kind, verb in (("beats", "it beats"), ("trades", "trades against"), ("explained", "is explained by"))
             if found[kind]
         ]
-        against_base = outcome(against)
         if found["explained"]:
             end = "so no improvement can be claimed"
-        elif against_base != "beats":
-            end = (
-                "so it is a trade against plain sampling, not an improvement"
-                if against_base == "trades"
-                else "so it is worse"
-            )
+        elif outcome(against) == "trades":
+            end = "so it is a trade against plain sampling, not an improvement"
         elif found["trades"]:
             end = "so it improves on plain sampling but not on every control"
         else:
