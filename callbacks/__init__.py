@@ -8,6 +8,7 @@ from fm_lightning.callbacks.progress import Progress
 from fm_lightning.callbacks.sample_grid import SampleGrid
 from fm_lightning.callbacks.sample_writer import SampleWriter
 from fm_lightning.callbacks.schedule_table import ScheduleTable
+from fm_lightning.callbacks.training_threads import TrainingThreads
 
 __all__ = [
     "EMA",
@@ -18,4 +19,5 @@ __all__ = [
     "SampleGrid",
     "SampleWriter",
     "ScheduleTable",
+    "TrainingThreads",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import wandb
 from lightning import Trainer
 
 from fm_lightning.callbacks.monitor import TrajectoryMonitor
@@ -58,6 +57,8 @@ class KPEDistribution(TrajectoryMonitor[KineticPathEnergy]):
         arrays = self.arrays()
         if not any(wandb_loggers(trainer)):
             return
+        import wandb
+
         media: dict[str, Any] = {
             f"{stage}/{name}/kpe": wandb.Histogram(np_histogram=np.histogram(arrays[f"kpe/{name}"], bins=64))
             for name in self.metrics

@@ -8,6 +8,7 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 
 class Progress(RichProgressBar):
@@ -21,12 +22,19 @@ class Progress(RichProgressBar):
         super().__init__()
         self.per_second = per_second
         self._drawn = 0.0
+        self._loss: Tensor | None = None
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.monotonic()
         if now - self._drawn >= 1 / self.per_second or batch_idx + 1 == trainer.num_training_batches:
             self._drawn = now
+            self._loss = outputs["loss"] if isinstance(outputs, dict) else None
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
+        # The loss of the step that is drawn; the logged one is of every log_every_n_steps-th.
+        latest = {} if self._loss is None else {"train/loss": float(self._loss)}
+        return {**latest, **super().get_metrics(trainer, pl_module)}
 
     @property
     def validation_description(self) -> str:

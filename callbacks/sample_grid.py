@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import wandb
 from lightning import Trainer
 from torchvision.utils import make_grid
 
@@ -56,6 +55,8 @@ class SampleGrid(TrajectoryCallback):
     def finish(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
         data = pl_module.data
         if any(wandb_loggers(trainer)) and len(data.shape) == 3:
+            import wandb
+
             grids = {name: make_grid(data.to_uint8(x), nrow=8, pad_value=255) for name, x in self.samples.items()}
             log_media(
                 trainer, {f"{stage}/{n}/samples": wandb.Image(g.permute(1, 2, 0).numpy()) for n, g in grids.items()}

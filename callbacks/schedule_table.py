@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import torch
-import wandb
 from lightning import Trainer
 from torchmetrics import MeanMetric
 
@@ -59,6 +58,8 @@ class ScheduleTable(TrajectoryCallback):
 
     def _wandb(self, trainer: Trainer, results: dict, stage: str) -> None:
         if any(wandb_loggers(trainer)):
+            import wandb
+
             names = sorted({key for row in results["rows"] for key in row["metrics"]})
             table = wandb.Table(columns=["row", "kind", "of", "label", "nfe", *names])
             for row in results["rows"]:

@@ -7,14 +7,16 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import wandb
 from lightning import Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from PIL import Image
+
+if TYPE_CHECKING:
+    import wandb
 
 HEADER = ("step", "name", "value")
 
@@ -90,6 +92,8 @@ def wandb_loggers(trainer: Trainer) -> Iterator[WandbLogger]:
 
 def figure_image(figure: Figure) -> wandb.Image:
     """A matplotlib figure as a W&B image."""
+    import wandb  # here, because it takes a second that runs without W&B need not wait
+
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     buffer.seek(0)

@@ -45,7 +45,7 @@ def dopri5(
         time = min(max(float(t), 0.0), schedule.t_end)  # rounding must not lead outside
         eta = float(schedule.eta(torch.tensor([time], dtype=torch.float64)))
         x = state[0]
-        v = velocity(x, x.new_full((x.shape[0],), schedule.tell(time)), labels)
+        v = velocity(x, x.new_full((1,), schedule.tell(time)).expand(len(x)), labels)
         power = torch.linalg.vector_norm(v.flatten(1), dim=1, dtype=dtype).square() / 2
         return (v * eta).to(x.dtype), power * eta**2, power
 

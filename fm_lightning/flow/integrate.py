@@ -60,7 +60,8 @@ def integrate_many(
     """Samples along several schedules from the same noise, evaluating the network once where they still agree.
 
     Args:
-        velocity: ``velocity(x, t, y)``: ``x [B, ...]``, ``t [B]`` in x's dtype, ``y [B]`` int64 or None; returns like x.
+        velocity: ``velocity(x, t, y)``: ``x [B, ...]``, ``t [B]`` in x's dtype (one number, expanded, where all rows
+            are told the same), ``y [B]`` int64 or None; returns like x.
             An attribute ``singular_end = True`` says that it does not exist at ``t = 1``.
         x0: ``[B, ...]`` initial noise, float32 or float64.
         schedules: name -> Schedule.
@@ -189,7 +190,8 @@ def _evaluate(
         group = asked[first : first + together]
         if len(group) == 1:
             x, told = group[0]
-            v = velocity(x, x.new_full((rows,), told), labels)
+            # One number in memory, expanded: a network that notices embeds the time once, not once per row.
+            v = velocity(x, x.new_full((1,), told).expand(rows), labels)
             answers.append((v, _norm(v, x.dtype)))
         else:
             x = torch.cat([x for x, _ in group])

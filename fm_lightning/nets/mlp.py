@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fm_lightning.errors import UserError
-from fm_lightning.nets.labels import check_labels
+from fm_lightning.nets.conditions import check_labels, distinct
 
 
 class TimeEmbedding(nn.Module):
@@ -81,7 +81,7 @@ class ResidualMLP(nn.Module):
                 f"type --model.net.init_args.shape '{list(x.shape[1:])}'"
             )
         check_labels(self, y, self.num_classes)
-        condition = self.time(t)
+        condition = self.time(distinct(t))
         if self.label is not None:
             condition = condition + self.label(y)
         condition = nn.functional.silu(condition)

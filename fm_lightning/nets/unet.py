@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from fm_lightning.errors import UserError
 from fm_lightning.nets import torchcfm
-from fm_lightning.nets.labels import check_labels
+from fm_lightning.nets.conditions import check_labels, distinct
 from fm_lightning.nets.unet_blocks import Resample, ResBlock, Rung, SelfAttention, sinusoids, zero
 
 
@@ -174,7 +174,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         self._check_size(x.shape[1:])
         dtype = self.stem.weight.dtype
-        emb = self.time(sinusoids(t.expand(len(x)) * self.time_scale, self.num_channels).to(dtype))
+        emb = self.time(sinusoids(distinct(t.expand(len(x))) * self.time_scale, self.num_channels).to(dtype))
         if self.label is not None:
             emb = emb + self.label(self._checked(y))
         h = self.stem(x.to(dtype))

@@ -1,4 +1,4 @@
-"""The one rule about labels that every network shares."""
+"""What every network does with its conditions: the time, and the class."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def check_labels(net: nn.Module, y: Tensor | None, num_classes: int) -> None:
             f"{type(net).__name__} with num_classes={num_classes} got no labels, expected one per sample; "
             "pass labels=..., or build the network with num_classes=0"
         )
+
+
+def distinct(t: Tensor) -> Tensor:
+    """``[1]`` where all ``[B]`` times are one number expanded (as in sampling), so that it is embedded once; else ``t``."""
+    return t[:1] if t.stride(0) == 0 else t
