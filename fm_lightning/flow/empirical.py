@@ -5,10 +5,12 @@ v*(x, t) = sum_i w_i (x_i - x) / (1 - t),      w = softmax_i( -||x - t x_i||^2 /
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 from fm_lightning.errors import UserError
+from fm_lightning.streaming import softmax_mean
 
 
 class EmpiricalVelocity(nn.Module):
@@ -43,17 +45,11 @@ class EmpiricalVelocity(nn.Module):
         """Args: ``x [B, ...]``, ``t [B]`` in [0, 1), ``y`` ignored. Returns the velocity, like ``x``."""
         t = t.double()[:, None]
         state = x.flatten(1).double()
-        # ||x - t x_i||^2 without ||x||^2, which no weight depends on. A running softmax over blocks: m is the largest
-        # exponent so far, `total` and `mean` are sums of exp(exponent - m) and of the same times x_i.
-        m = state.new_full((len(x), 1), -torch.inf)
-        total = torch.zeros_like(m)
-        mean = torch.zeros_like(state)
+        mean = softmax_mean(self._blocks(state, t))
+        return ((mean - state) / (1 - t)).to(x.dtype).reshape(x.shape)
+
+    def _blocks(self, state: Tensor, t: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         for points, half in zip(self.data.double().split(self.block), self.half_squares.double().split(self.block)):
-            exponent = (t * (state @ points.T) - t.square() * half) / (1 - t).square()
-            new_m = torch.maximum(m, exponent.amax(1, keepdim=True))
-            w = torch.exp(exponent - new_m)
-            fade = torch.exp(m - new_m)
-            total = total * fade + w.sum(1, keepdim=True)
-            mean = mean * fade + w @ points
-            m = new_m
-        return ((mean / total - state) / (1 - t)).to(x.dtype).reshape(x.shape)
+            # ||x - t x_i||^2 without ||x||^2, which no weight depends on. Written as a kernel around x / t, it would not
+            # exist at t = 0.
+            yield (t * (state @ points.T) - t.square() * half).div_((1 - t).square()), points

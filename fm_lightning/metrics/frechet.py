@@ -41,13 +41,18 @@ class GaussianReference:
 
     def distance(self, mean: Tensor, cov: Tensor) -> float:
         """Squared Fréchet distance to the Gaussian with ``mean [D]`` and ``cov [D, D]``."""
-        inner = self.root @ cov.double() @ self.root
-        cross = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp_min(0).sqrt().sum()
-        shift = (mean.double() - self.mean).square().sum()
-        return float(shift + cov.double().trace() + self.cov.trace() - 2 * cross)
+        return self._distance(mean, cov, torch.linalg.eigvalsh(self._inner(cov)))
 
-    def influence(self, features: Tensor, of: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """``[n]`` first-order contribution of each row of ``features [n, D]`` to the distance of their Gaussian.
+    def _inner(self, cov: Tensor) -> Tensor:
+        inner = self.root @ cov.double() @ self.root
+        return (inner + inner.T) / 2
+
+    def _distance(self, mean: Tensor, cov: Tensor, inner_values: Tensor) -> float:
+        shift = (mean.double() - self.mean).square().sum()
+        return float(shift + cov.double().trace() + self.cov.trace() - 2 * inner_values.clamp_min(0).sqrt().sum())
+
+    def influence(self, features: Tensor, of: tuple[Tensor, Tensor] | None = None) -> tuple[float, Tensor]:
+        """The distance, and ``[n]`` the first-order contribution of each row of ``features [n, D]`` to it.
 
         With ``T = S_r^1/2 (S_r^1/2 S S_r^1/2)^-1/2 S_r^1/2`` (the optimal transport between the two Gaussians) the
         distance changes with the covariance by ``tr((I - T) dS)``. Where S is singular, T is taken on its range.
@@ -57,8 +62,7 @@ class GaussianReference:
             of: mean and covariance of all samples, where ``features`` are only some of them.
         """
         mean, cov = of or moments(features)
-        inner = self.root @ cov @ self.root
-        values, vectors = torch.linalg.eigh((inner + inner.T) / 2)
+        values, vectors = torch.linalg.eigh(self._inner(cov))
         keep = values > values.max() * 1e-12
         inverse_root = (vectors[:, keep] / values[keep].sqrt()) @ vectors[:, keep].T
         transport = self.root @ inverse_root @ self.root
@@ -68,7 +72,7 @@ class GaussianReference:
             mapped = centred - centred @ transport
             parts.append(2 * centred @ (mean - self.mean) + (centred * mapped).sum(1))
         contribution = torch.cat(parts)
-        return contribution - contribution.mean()
+        return self._distance(mean, cov, values), contribution - contribution.mean()
 
 
 def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
@@ -177,7 +181,8 @@ class FrechetDistance(FeatureMetric):
         return count, from_sums(count, total, outer, centre)
 
     def compute(self) -> dict[str, float]:
-        return {self.key: self.reference.distance(*self._moments()[1])}
+        # The distance comes with the influences where both are wanted: one eigenproblem, not two.
+        return {self.key: self._kept[1] if self._kept else self.reference.distance(*self._moments()[1])}
 
     def change(self, other: FrechetDistance) -> Change:
         """Distance here minus distance there, over the same seeds, with the paired 95 % interval."""
@@ -195,6 +200,6 @@ class FrechetDistance(FeatureMetric):
             with self.sync_context():
                 rows = self.local()
                 n, (mean, cov) = self._moments()
-            distance = self.reference.distance(mean, cov)
-            self._kept = rows["seeds"], distance, self.reference.influence(rows["features"], (mean, cov)), n
+            distance, contributions = self.reference.influence(rows["features"], (mean, cov))
+            self._kept = rows["seeds"], distance, contributions, n
         return self._kept

@@ -28,6 +28,7 @@ from fm_lightning.metrics.reference import (
     squared_norms,
     tile,
 )
+from fm_lightning.streaming import softmax_mean
 
 
 @torch.no_grad()
@@ -72,12 +73,7 @@ def kernel_mean(
     """
     means = torch.empty_like(queries)
     for block, logits in _blocks(queries, reference, bandwidth, budget):
-        total, mean = torch.tensor(-torch.inf), torch.tensor(0.0)
-        for part, rows in logits:
-            before, total = total, torch.logaddexp(total.to(part), part.logsumexp(1, keepdim=True))
-            # Weights relative to the sum so far never exceed 1.
-            mean = mean.to(part) * (before - total).exp_() + part.sub_(total).exp_() @ rows
-        means[block] = mean.view_as(means[block])
+        means[block] = softmax_mean(logits).view_as(means[block])
     return means
 
 

@@ -257,7 +257,10 @@ def test_influence_is_the_derivative_with_respect_to_a_sample_s_weight(n, d):
     rng = np.random.default_rng(n + d)
     features = rng.standard_normal((n, d)) * np.linspace(0.5, 1.5, d) + 0.2
     real = gaussian(d, 5, d + 2)
-    got = GaussianReference(*(torch.from_numpy(a) for a in real)).influence(torch.from_numpy(features)).numpy()
+    reference = GaussianReference(*(torch.from_numpy(a) for a in real))
+    value, contributions = reference.influence(torch.from_numpy(features))
+    assert value == pytest.approx(reference_distance(*fit(torch.from_numpy(features)), *real), rel=1e-9)
+    got = contributions.numpy()
 
     def distance(weights):
         w = weights / weights.sum()
