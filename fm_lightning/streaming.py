@@ -17,12 +17,11 @@ def softmax_mean(blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     Returns:
         ``[Q, D]``; nothing waits for the device.
     """
-    total = mean = None
-    for logits, rows in blocks:
+    mean = total = torch.tensor(0.0)
+    for i, (logits, rows) in enumerate(blocks):
         part = logits.logsumexp(1, keepdim=True)
-        before, total = total, part if total is None else torch.logaddexp(total, part)
+        before, total = total, torch.logaddexp(total, part) if i else part
         # Weights relative to the sum so far never exceed 1.
         new = logits.sub_(total).exp_() @ rows
-        mean = new if mean is None else mean.mul_((before - total).exp_()).add_(new)
-    assert mean is not None
+        mean = mean.mul_((before - total).exp_()).add_(new) if i else new
     return mean
