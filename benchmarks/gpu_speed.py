@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.bf16 import accuracy
 from benchmarks.networks import cifar_unet, small_unet
 from benchmarks.timing import alternate, arguments, finish, target
-from fm_lightning.flow import Schedule, integrate
 from fm_lightning.metrics.neighbours import nearest
 from fm_lightning.metrics.reference import Reference
 
@@ -83,30 +83,6 @@ def _with_precision(precision: str, call: Callable[[], Any]) -> Callable[[], Any
         call()
 
     return run
-
-
-def accuracy(net: nn.Module, x0: Tensor, steps: int) -> dict[str, Any]:
-    """Samples and energies in bf16 beside float32 from the same noise (of a network that was not trained)."""
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    exact = integrate(net, x0, Schedule(steps=steps))
-    with torch.autocast(x0.device.type, torch.bfloat16):
-        rounded = integrate(net, x0, Schedule(steps=steps))
-    error = (rounded.x1 - exact.x1).square().flatten(1).mean(1)
-    psnr = 10 * torch.log10(4 / error.clamp_min(1e-20))  # the range of pixels is 2
-    kpe = (rounded.kpe / exact.kpe - 1).abs()
-    row = {
-        "what": "bf16 sampling",
-        "kpe_relative_median": float(kpe.median()),
-        "kpe_relative_max": float(kpe.max()),
-        "psnr_median_db": float(psnr.median()),
-        "psnr_min_db": float(psnr.min()),
-    }
-    print(
-        f"bf16 sampling against float32: KPE differs by {row['kpe_relative_median']:.1e} (most {row['kpe_relative_max']:.1e}), "
-        f"images {row['psnr_median_db']:.1f} dB (least {row['psnr_min_db']:.1f})"
-    )
-    return row
 
 
 def neighbours(device: str, count: int, size: int, dtype: torch.dtype, rounds: int) -> dict[str, Any]:
