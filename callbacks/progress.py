@@ -24,9 +24,16 @@ class Progress(RichProgressBar):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.monotonic()
-        if now - self._drawn >= 1 / self.per_second or batch_idx + 1 == trainer.num_training_batches:
+        index = trainer.global_step - 1 if trainer.max_steps > 0 else batch_idx
+        if now - self._drawn >= 1 / self.per_second or index + 1 == self.total_train_batches:
             self._drawn = now
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, index)
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """Steps of the whole run, wherever it was resumed; batches of an epoch where the run has no number of steps."""
+        steps = self.trainer.max_steps
+        return steps if steps > 0 else super().total_train_batches
 
     @property
     def validation_description(self) -> str:

@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from fm_lightning.checkpoints import CONFIG, check_average, check_fits, read_checkpoint
 from fm_lightning.data import FlowData
 from fm_lightning.errors import UserError
+from fm_lightning.interruption import Interruption
 from fm_lightning.module import FlowMatching
 from fm_lightning.parser_errors import shorten, user_error
 from fm_lightning.run import RunDirectory, identity
@@ -67,6 +68,10 @@ class CLI(LightningCLI):
     wandb_id: str | None = None
     trainer: FlowTrainer
     subcommand: str
+
+    def __init__(self, *args: Any, interruption: Interruption, **kwargs: Any) -> None:
+        self.interruption = interruption
+        super().__init__(*args, **kwargs)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -157,6 +162,9 @@ class CLI(LightningCLI):
     def _choose_checkpoint(self, config: Namespace) -> None:
         fresh = self.subcommand in ("fit", "run")
         given = config.get("ckpt_path")
+        self.interruption.last = self.directory.last
+        leave_out = {"--again": config.again, "--ckpt_path": given}
+        self.interruption.leave_out = tuple(option for option, value in leave_out.items() if value and fresh)
         if given is None and not self.afresh and self.directory.last.exists():
             given = str(self.directory.last)
         if given is None and not fresh:
@@ -228,17 +236,30 @@ def main(args: list[str] | None = None) -> None:
         logging.getLogger(f"lightning.{logger}").addFilter(_says_something)
     # A class of the user's own lies where the command is typed; a console script does not look there by itself.
     sys.path.insert(0, os.getcwd())
+    interruption = Interruption()
+    with interruption.watch():
+        try:
+            _command(interruption, args)
+        except (KeyboardInterrupt, SystemExit):
+            if interruption.signal is None:
+                raise
+            _fail(interruption.said, status=128 + interruption.signal)
+
+
+def _command(interruption: Interruption, args: list[str] | None) -> None:
     try:
         CLI(
             FlowMatching,
             FlowData,
             subclass_mode_data=True,
             trainer_class=FlowTrainer,
+            trainer_defaults={"callbacks": [interruption]},
             seed_everything_default=0,
             save_config_callback=RunRecord,
             auto_configure_optimizers=False,
             parser_kwargs={"exit_on_error": False},
             args=args,
+            interruption=interruption,
         )
     except UserError as error:
         _fail(str(error))
@@ -248,6 +269,7 @@ def main(args: list[str] | None = None) -> None:
         _fail(str(error))
 
 
-def _fail(message: str) -> None:
-    print(f"fm-lightning: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(2)
+def _fail(message: str, status: int = 2) -> None:
+    if _is_rank_zero():
+        print(f"fm-lightning: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(status)
