@@ -68,6 +68,10 @@ class Progress(RichProgressBar):
         super().on_test_end(trainer, pl_module)
         self._stop_progress()
 
+    def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
+        super().on_predict_end(trainer, pl_module)
+        self._stop_progress()
+
     def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         _say(f"Comparing {len(pl_module.rows)} rows on {pl_module.data.test_seeds:,} seeds that training never used")
 
