@@ -26,10 +26,17 @@ class Progress(RichProgressBar):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.monotonic()
-        if now - self._drawn >= 1 / self.per_second or batch_idx + 1 == trainer.num_training_batches:
+        index = trainer.global_step - 1 if trainer.max_steps > 0 else batch_idx
+        if now - self._drawn >= 1 / self.per_second or index + 1 == self.total_train_batches:
             self._drawn = now
             self._loss = outputs["loss"] if isinstance(outputs, dict) else None
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, index)
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """Steps of the whole run, wherever it was resumed; batches of an epoch where the run has no number of steps."""
+        steps = self.trainer.max_steps
+        return steps if steps > 0 else super().total_train_batches
 
     def get_metrics(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
         # The loss of the step that is drawn; the logged one is of every log_every_n_steps-th.
@@ -67,6 +74,10 @@ class Progress(RichProgressBar):
 
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         super().on_test_end(trainer, pl_module)
+        self._stop_progress()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
+        super().on_predict_end(trainer, pl_module)
         self._stop_progress()
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:

@@ -11,6 +11,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from fm_lightning.errors import UserError
+from fm_lightning.run import SAMPLES
 
 
 class SampleWriter(BasePredictionWriter):
@@ -28,10 +29,22 @@ class SampleWriter(BasePredictionWriter):
         super().__init__("batch")
         self.overwrite = overwrite
 
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        # Seeds always begin with the same one, so that a second prediction writes the files of the first.
+        found = sorted(self._folder(trainer).glob("*.npz")) if stage == "predict" and not self.overwrite else []
+        if found:
+            raise UserError(
+                f"{found[0]} exists, expected a run without samples; type --again to move them aside, or another --name"
+            )
+
+    def _folder(self, trainer: Trainer) -> Path:
+        return Path(trainer.default_root_dir) / SAMPLES
+
     def write_on_batch_end(
         self, trainer: Trainer, pl_module: Any, prediction: Any, batch_indices: Any, *args: Any
     ) -> None:
-        folder = Path(trainer.default_root_dir) / "samples"
+        folder = self._folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
         for name, trajectory in prediction.items():
             if len(trajectory) == 0:
@@ -41,10 +54,6 @@ class SampleWriter(BasePredictionWriter):
             if len(pl_module.data.shape) == 3:
                 arrays["images"] = pl_module.data.to_uint8(trajectory.x1).cpu().numpy()
             path = folder / f"{name}-{int(trajectory.seeds[0]):09d}.npz"
-            if path.exists() and not self.overwrite:
-                raise UserError(
-                    f"{path} exists, expected a directory without samples of these seeds; type another --name, or --again"
-                )
             temporary = path.with_suffix(".tmp")
             with temporary.open("wb") as file:
                 np.savez(file, **arrays)
@@ -52,4 +61,4 @@ class SampleWriter(BasePredictionWriter):
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            print(f"Samples with their energies: {Path(trainer.default_root_dir) / 'samples'}/*.npz")
+            print(f"Samples with their energies: {self._folder(trainer)}/*.npz")

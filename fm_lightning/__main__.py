@@ -49,8 +49,11 @@ def main() -> None:
         print(f"fm-lightning: {unknown_verb(verb, VERBS)}", file=sys.stderr)
         raise SystemExit(2)
     else:
-        from fm_lightning import cli
-
+        try:
+            from fm_lightning import cli
+        except KeyboardInterrupt:  # takes seconds; from then on the command itself says what was interrupted
+            print("fm-lightning: interrupted before anything was done", file=sys.stderr)
+            raise SystemExit(130) from None
         cli.main()
 
 

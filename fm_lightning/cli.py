@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import secrets
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from jsonargparse import ArgumentError, Namespace
-from lightning import LightningModule, Trainer
-from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from fm_lightning.callbacks import SampleWriter, ScheduleTable
 from fm_lightning.checkpoints import CONFIG, check_average, check_fits, read_checkpoint
 from fm_lightning.data import FlowData
+from fm_lightning.endings import crash, fail, is_rank_zero
 from fm_lightning.errors import UserError
+from fm_lightning.hush import hush
+from fm_lightning.interruption import Interruption
 from fm_lightning.module import FlowMatching
 from fm_lightning.parser_errors import shorten, user_error
 from fm_lightning.run import RunDirectory, identity
@@ -68,6 +70,16 @@ class CLI(LightningCLI):
     trainer: FlowTrainer
     subcommand: str
 
+    def __init__(self, *args: Any, interruption: Interruption, **kwargs: Any) -> None:
+        self.interruption = interruption
+        try:
+            super().__init__(*args, **kwargs)
+        except (UserError, ArgumentError, MisconfigurationException) as error:
+            fail(str(error))
+        except Exception as error:
+            directory = getattr(self, "directory", None)
+            crash(error, directory.path if directory else Path("fm-lightning"))
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         return {**LightningCLI.subcommands(), "run": {"model", "datamodule"}}
@@ -103,14 +115,35 @@ class CLI(LightningCLI):
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        configured = self.config_init[self.subcommand].trainer
+        given = _listed(configured.callbacks)
         try:
-            return super().instantiate_trainer(**kwargs)
+            return super().instantiate_trainer(**kwargs, callbacks=[*given, *self._missing(given, configured)])
         except (ValueError, TypeError, MisconfigurationException) as error:
             said = " ".join(str(error).replace("`", "").split())
             raise UserError(
                 f"the trainer cannot be built as configured ({said}), expected settings that this machine has; "
                 "type e.g. --trainer.accelerator auto --trainer.devices 1"
             ) from error
+
+    def _missing(self, given: list[Callback], trainer: Namespace) -> list[Callback]:
+        """What the verb is for and the list of callbacks forgets: a list replaces the configuration's as a whole."""
+        saves = self.subcommand in ("fit", "run") and trainer.enable_checkpointing is not False
+        folder = self.directory.path / "checkpoints"
+        wanted: dict[type[Callback], tuple[bool, dict[str, Any]]] = {
+            ModelCheckpoint: (saves and not trainer.fast_dev_run, {"dirpath": folder, "save_last": True}),
+            ScheduleTable: (self.subcommand in ("test", "run"), {}),
+            SampleWriter: (self.subcommand == "predict", {}),
+        }
+        missing = {
+            kind: arguments
+            for kind, (needed, arguments) in wanted.items()
+            if needed and not any(isinstance(callback, kind) for callback in given)
+        }
+        if missing and is_rank_zero():
+            names = " and ".join(kind.__name__ for kind in missing)
+            print(f"trainer.callbacks without {names} given: added, because `{self.subcommand}` leaves nothing without")
+        return [kind(**arguments) for kind, arguments in missing.items()]
 
     def _parse_ckpt_path(self) -> None:
         """Configuration and command line beat what a checkpoint remembers."""
@@ -124,7 +157,7 @@ class CLI(LightningCLI):
             self.subcommand
         ]
         self.afresh = config.again and self.subcommand in ("fit", "run")
-        if _is_rank_zero() and not self.afresh:
+        if is_rank_zero() and not self.afresh:
             self.directory.admit(
                 self.subcommand, identity(self.plain_config), config.trainer.max_steps or -1, again=config.again
             )
@@ -137,11 +170,10 @@ class CLI(LightningCLI):
 
     def _place_files(self, trainer: Namespace) -> None:
         """Everything that a run leaves lies in its directory, unless the configuration says otherwise."""
-        for callback in trainer.callbacks or []:
+        for callback in _listed(trainer.callbacks):
             if callback.class_path.endswith("ModelCheckpoint") and callback.init_args.dirpath is None:
                 callback.init_args.dirpath = str(self.directory.path / "checkpoints")
-        loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
-        for logger in loggers:
+        for logger in _listed(trainer.logger):
             if not isinstance(logger, Namespace):
                 continue
             if logger.class_path == CSV and not logger.init_args.get("save_dir"):
@@ -157,6 +189,9 @@ class CLI(LightningCLI):
     def _choose_checkpoint(self, config: Namespace) -> None:
         fresh = self.subcommand in ("fit", "run")
         given = config.get("ckpt_path")
+        self.interruption.last = self.directory.last
+        leave_out = {"--again": config.again, "--ckpt_path": given}
+        self.interruption.leave_out = tuple(option for option, value in leave_out.items() if value and fresh)
         if given is None and not self.afresh and self.directory.last.exists():
             given = str(self.directory.last)
         if given is None and not fresh:
@@ -188,18 +223,44 @@ class CLI(LightningCLI):
                 check_average(self.checkpoint, self.trainer.callbacks)
             if self.subcommand in ("test", "validate"):
                 self.trainer.tested_step = self.checkpoint["global_step"]
+        self._try_optimizer()
         # Last of all: a command that is refused has moved nothing.
-        repeats = self.config[self.subcommand].again and self.subcommand in ("fit", "run", "test")
-        if repeats and _is_rank_zero() and (moved := self.directory.set_aside(self.subcommand)):
+        repeats = self.config[self.subcommand].again and self.subcommand in ("fit", "run", "test", "predict")
+        if repeats and is_rank_zero() and (moved := self.directory.set_aside(self.subcommand)):
             print(f"Moved what was there to {moved}")
 
+    def _try_optimizer(self) -> None:
+        """Builds what training will build once more, so that wrong settings are refused before anything is made."""
+        if self.subcommand not in ("fit", "run"):
+            return
+        try:
+            self.model.configure_optimizers()
+        except (ValueError, TypeError) as error:
+            if mendable := user_error(error):
+                raise mendable from error
+            raise UserError(
+                f"the optimizer or its scheduler cannot be built as configured ({error}), expected settings that it takes; "
+                "type e.g. --model.optimizer.init_args.lr 0.001"
+            ) from error
 
-_GREETINGS = ("Seed set to", "GPU available", "TPU available", "\U0001f4a1", "`Trainer.fit` stopped: `max_steps")
+    # Lightning calls these after its verbs.
+
+    def after_fit(self) -> None:
+        if is_rank_zero() and self.directory.last.exists():
+            print(
+                f"Checkpoint: {self.directory.last}; next, compare schedules: "
+                f"fm-lightning test -c {self.directory.path}/config.yaml"
+            )
+
+    def after_validate(self) -> None:
+        if is_rank_zero():
+            for name, value in sorted(self.trainer.callback_metrics.items()):
+                print(f"{name:40} {float(value):.4g}")
 
 
-def _says_something(record: logging.LogRecord) -> bool:
-    """Lightning greets on stderr; whoever looks there for an error should find the error alone."""
-    return not any(greeting in str(record.msg) for greeting in _GREETINGS)
+def _listed(value: Any) -> list[Any]:
+    """Lightning takes one, or a list, or nothing."""
+    return value if isinstance(value, list) else [value] if value else []
 
 
 def _whole_number(seed: Any) -> int:
@@ -209,45 +270,28 @@ def _whole_number(seed: Any) -> int:
     return seed
 
 
-def _is_rank_zero() -> bool:
-    return not getattr(rank_zero_only, "rank", 0)
-
-
 def main(args: list[str] | None = None) -> None:
     """Runs the command line; a ``UserError`` ends it with one line and status 2."""
-    for noise in (
-        ".*does not have many workers.*",
-        ".*GPU available but not used.*",
-        ".*litlogger.*",
-        ".*isinstance.treespec.*",
-        ".*exists and is not empty.*",  # a run's directory is meant to hold its run
-        ".*your dataloader is not resumable.*",  # it is: it asks for the step that it begins with
-    ):
-        warnings.filterwarnings("ignore", message=noise)
-    for logger in ("fabric.utilities.seed", "fabric.utilities.rank_zero", "pytorch.utilities.rank_zero"):
-        logging.getLogger(f"lightning.{logger}").addFilter(_says_something)
+    hush()
     # A class of the user's own lies where the command is typed; a console script does not look there by itself.
     sys.path.insert(0, os.getcwd())
-    try:
-        CLI(
-            FlowMatching,
-            FlowData,
-            subclass_mode_data=True,
-            trainer_class=FlowTrainer,
-            seed_everything_default=0,
-            save_config_callback=RunRecord,
-            auto_configure_optimizers=False,
-            parser_kwargs={"exit_on_error": False},
-            args=args,
-        )
-    except UserError as error:
-        _fail(str(error))
-    except ArgumentError as error:
-        _fail(str(error))
-    except MisconfigurationException as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> None:
-    print(f"fm-lightning: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(2)
+    interruption = Interruption()
+    with interruption.watch():
+        try:
+            CLI(
+                FlowMatching,
+                FlowData,
+                subclass_mode_data=True,
+                trainer_class=FlowTrainer,
+                trainer_defaults={"callbacks": [interruption]},
+                seed_everything_default=0,
+                save_config_callback=RunRecord,
+                auto_configure_optimizers=False,
+                parser_kwargs={"exit_on_error": False},
+                args=args,
+                interruption=interruption,
+            )
+        except (KeyboardInterrupt, SystemExit):
+            if interruption.signal is None:
+                raise
+            fail(interruption.said, status=128 + interruption.signal, wait=60)

@@ -1,7 +1,7 @@
 """Comparison: the rows of a schedule table, and how a batch of seeds becomes one trajectory per row.
 
 A row is the model under a schedule, a control of such a schedule, another velocity field under the same seeds, or a floor:
-images that nobody sampled (held-out real ones, copies of training images), sent through the same metrics.
+data that nobody sampled (held-out real ones, copies of training data), sent through the same metrics.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Row:
         return words or (str(s.gain) if s.gain is not None else f"plain, {s.steps} {s.solver} steps")
 
 
-FLOORS = {"held_out": "real images, held out", "copies": "training images"}
+FLOORS = {"held_out": "real data, held out", "copies": "training data"}
 
 
 class Field(ABC):

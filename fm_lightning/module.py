@@ -233,7 +233,7 @@ class FlowMatching(LightningModule):
     def _end_at_a_whole_step(self, checkpoint: dict[str, Any]) -> None:
         """Gradients that are half accumulated are not saved: whoever goes on repeats the step's micro-batches."""
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        half = progress["current"]["completed"] % self.trainer.accumulate_grad_batches
+        half = progress["current"]["processed"] % self.trainer.accumulate_grad_batches
         for counts in (progress["current"], progress["total"]):
             counts["completed"] -= half
 

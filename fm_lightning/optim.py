@@ -31,7 +31,8 @@ class Warmup(LambdaLR):
         if decay != "constant" and not (total_steps or 0) > warmup_steps:
             raise UserError(
                 f"decay={decay!r} with total_steps={total_steps} given, expected more than warmup_steps={warmup_steps}; "
-                "type e.g. --trainer.max_steps 10000"
+                f"lower it (--model.scheduler.init_args.warmup_steps) or type "
+                f"--trainer.max_steps {max(10_000, 2 * warmup_steps)}"
             )
 
         def factor(step: int) -> float:

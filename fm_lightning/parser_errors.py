@@ -11,6 +11,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from fm_lightning.errors import UserError
@@ -76,6 +77,10 @@ def shorten(message: str, verb: str, options: Iterable[str], configs: Sequence[s
             name = inside[-1].rpartition(".")[2]
             return f"{where}{name} without {missing} given, expected a value; type it under init_args: of {name}"
         return f"nothing given for {missing}, expected a configuration that says it; type -c configs/digits.yaml"
+    if found := re.search(r"Path is not a file: '([^']+)'", flat):
+        kept = Path(found[1]) / "config.yaml"
+        example = _relative(kept) if kept.exists() else "configs/digits.yaml"
+        return f"-c with the directory {_relative(Path(found[1]))} given, expected a file; type e.g. -c {example}"
     if found := re.search(r"(?:File|Path) does not exist: '([^']+)'", flat):
         return f"{found[1]} given, expected an existing file; type -c with a configuration, e.g. -c configs/digits.yaml"
     if "Problems parsing config" in flat or "Unexpected config" in flat:
@@ -230,6 +235,10 @@ def _class_path(flat: str, position: int) -> str:
     # A callable (optimizer, scheduler) is shown after the complaint, as a Namespace.
     after = re.search(r"class_path='([^']+)'", flat[position:]) if "callable class" in flat[:position] else None
     return after[1] if after else before[-1] if before else "?"
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _clip(text: str, length: int = 60) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from fm_lightning.errors import UserError
 
 RESULTS = ("results.json", "results.csv", "arrays.npz", "report.html")
+SAMPLES = "samples"
 # What makes two runs the same: everything that training depends on. Rows to compare, devices and loggers may change.
 _IDENTITY_MODEL = ("net", "path", "coupling", "times", "optimizer", "scheduler", "label_dropout", "base_seed")
 _NOT_IDENTITY_DATA = ("eval_batch_size", "val_seeds", "test_seeds", "predict_seeds", "cache_dir")
@@ -104,14 +105,15 @@ class RunDirectory:
             )
 
     def set_aside(self, command: str) -> Path | None:
-        """Moves what the command would write anew: its results for "test", else the whole run. Returns where to."""
-        if command != "test":
+        """Moves what the command would write anew: results ("test"), samples ("predict"), or all. Returns where to."""
+        written = {"test": RESULTS, "predict": (SAMPLES,)}.get(command)
+        if written is None:
             if not self.path.exists():
                 return None
             to = _free(self.path.with_name(f"{self.path.name}.old"))
             self.path.rename(to)
             return to
-        found = [self.path / name for name in RESULTS if (self.path / name).exists()]
+        found = [self.path / name for name in written if (self.path / name).exists()]
         if not found:
             return None
         to = _free(self.path / "earlier")

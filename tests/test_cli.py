@@ -100,7 +100,7 @@ def test_misspelled_on_the_command_line(refused, arguments, words):
         ),
         also(
             in_model("net", {"class_path": "fm_lightning.data.Toy2D"}),
-            ["model.net", "fm_lightning.data.Toy2D given", "type e.g. fm_lightning.nets.ResidualMLP"],
+            ["model.net", "fm_lightning.data.Toy2D given", "type e.g.", "fm_lightning.nets.ResidualMLP"],
         ),
         (lambda c: c["model"].pop("net"), ["model.net", "type -c"]),
         (lambda c: c["model"]["net"]["init_args"].pop("shape"), ["model.net", "ResidualMLP without shape"]),
@@ -119,6 +119,12 @@ def test_verbs_and_files(refused, tmp_path):
     says(refused("-c", "tiny.yaml", "fit"), "before the verb", "type fm-lightning fit -c")
     says(refused("fit"), "nothing given for model.net and data", "type -c configs/digits.yaml")
     says(refused("fit", "-c", "nope.yaml"), "nope.yaml given", "expected an existing file", "type -c")
+    (tmp_path / "folder").mkdir()
+    says(
+        refused("fit", "-c", "folder"), "directory folder given", "expected a file", "type e.g. -c configs/digits.yaml"
+    )
+    (tmp_path / "folder/config.yaml").touch()
+    says(refused("fit", "-c", "folder"), "expected a file", "type e.g. -c folder/config.yaml")
     (tmp_path / "broken.yaml").write_text("name: [unclosed\nmodel: {")
     says(refused("fit", "-c", "broken.yaml"), "broken.yaml (line 2)", "expected YAML")
     (tmp_path / "text.yaml").write_text("just a string")
@@ -154,6 +160,28 @@ def test_verbs_and_files(refused, tmp_path):
     ],
 )
 def test_out_of_range(refused, tmp_path, change, words):
+    says(refused("fit", "-c", tiny_config(tmp_path / "wrong.yaml", change)), *words)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"scheduler": "linear"},
+            ["total_steps=4", "more than warmup_steps=9", "lower it", "type --trainer.max_steps"],
+        ),
+        ({"optimizer": {"lr": -1.0}}, ["Invalid learning rate: -1.0", "expected", "type e.g. --model.optimizer"]),
+        ({"optimizer": {"lr": 0.1, "betas": [0.9, 2.0]}}, ["Invalid beta", "expected", "type"]),
+    ],
+)
+def test_an_optimizer_that_cannot_be_built(refused, tmp_path, settings, words):
+    def change(c):
+        if "optimizer" in settings:
+            c["model"]["optimizer"]["init_args"] = settings["optimizer"]
+        else:
+            warmup = {"warmup_steps": 9, "decay": settings["scheduler"]}
+            c["model"]["scheduler"] = {"class_path": "fm_lightning.optim.Warmup", "init_args": warmup}
+
     says(refused("fit", "-c", tiny_config(tmp_path / "wrong.yaml", change)), *words)
 
 
@@ -263,7 +291,14 @@ def test_predict_writes_samples_and_does_not_overwrite_them(command, refused, he
     assert samples["x1"].shape == (5, 2)
     assert samples["kpe"].shape == (5,)
     np.testing.assert_allclose(samples["energy"].sum(0), samples["kpe"], rtol=1e-6)
-    says(refused("predict", "-c", "tiny.yaml"), "exists", "type another --name")
+    # Refused before anything is sampled, whatever is in the way.
+    (here / "samples" / files[0].name).rename(here / "samples/base-other.npz")
+    says(refused("predict", "-c", "tiny.yaml"), "base-other.npz exists", "type --again", "another --name")
+    ended = command("predict", "-c", "tiny.yaml", "--again")
+    assert ended.status == 0
+    assert "Moved what was there to runs/tiny/earlier-1" in ended.out
+    assert (here / "earlier-1/samples/base-other.npz").exists()
+    assert [path.name for path in (here / "samples").iterdir()] == [files[0].name]
 
 
 # Checkpoints

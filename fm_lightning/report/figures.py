@@ -81,7 +81,7 @@ FIGURES = (
     Plate(
         "quality",
         "Quality against memorization",
-        "Towards the lower left samples are nearer to real images and fewer of them are copies. Thin "
+        "Towards the lower left samples are nearer to real data and fewer of them are copies. Thin "
         "lines join a schedule to its controls. Bars are 95 % intervals of the share of copies of each "
         "row on its own: they are much wider than those of the paired changes above, so judge "
         "differences there. A lower share at unchanged quality is worth little where added noise buys "

@@ -32,7 +32,7 @@ def change_forest(results: Results, arrays: Arrays) -> Figure | None:
     measures = [("f_mem", 100.0, "change of F_mem, points", "left: fewer copies than base", 1)]
     key = quality_key(results)
     if key is not None and any(interval(row, "vs_base", key) for row in results["rows"]):
-        measures.append((key, 1.0, "change of the Fréchet distance", "left: nearer to real images than base", 2))
+        measures.append((key, 1.0, "change of the Fréchet distance", "left: nearer to real data than base", 2))
     shown = [[row for row in group if interval(row, "vs_base", "f_mem")] for group in groups(results)]
     shown = [group for group in shown if group]
     if not shown:

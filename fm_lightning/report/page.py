@@ -37,6 +37,8 @@ OUTCOMES = {
     "stands": "beats them all",
     "mixed": "trade-off",
     "explained": "explained",
+    "unchanged": "no effect",
+    "worse": "worse than base",
     "untested": "no controls",
 }
 GLOSSARY = (
@@ -58,7 +60,7 @@ GLOSSARY = (
     (BEATS, "The schedule is better than this control in one measure and not worse in the other."),
     (EXPLAINED, "This control does as much as the schedule, without its idea."),
     (TRADES, "Against this control the schedule wins one measure and loses the other."),
-    ("floors", "No model at all: held-out real images, and copies of training images."),
+    ("floors", "No model at all: held-out real data, and copies of training data."),
 )
 
 
@@ -178,11 +180,11 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
     if results.get("seed") is not None:
         yield "seed", str(results["seed"])
     if results.get("training_images") is not None:
-        yield "training images", f"{count(results['training_images'])}, all of them searched for copies"
+        yield "training data", f"{count(results['training_images'])}, all of them searched for copies"
     if finite(results.get("threshold")) is not None:
         yield "a copy is", f"d1 / d2 below {number(results['threshold'], 4)}, in the model's space, unclipped"
     if quality.get("label"):
-        against = f" against {count(quality['reference'])} real images" if quality.get("reference") else ""
+        against = f" against {count(quality['reference'])} real ones" if quality.get("reference") else ""
         yield "quality", f"{quality['label']}: {count(quality.get('samples'))} samples{against}"
     if results.get("space"):
         yield "space of energies", str(results["space"])

@@ -210,8 +210,8 @@ def against_controls(results: Results, arrays: Arrays) -> Figure | None:
     corners = {
         (0, 0): "schedule better at both",
         (1, 1): "control better at both",
-        (0, 1): "fewer copies, but further from real images",
-        (1, 0): "nearer to real images, but more copies",
+        (0, 1): "fewer copies, but further from real data",
+        (1, 0): "nearer to real data, but more copies",
     }
     for (right, up), words in corners.items():
         axes.annotate(

@@ -34,25 +34,29 @@ def verdict(row: Mapping[str, Any], controls: list[Mapping[str, Any]], base: Map
         quality: key of the Fréchet distance.
 
     Returns:
-        ``{"schedule", "sentence", "beats", "explained_by", "trades"}``.
+        ``{"schedule", "sentence", "effect", "beats", "explained_by", "trades"}``; the effect, against plain sampling, is
+        "none", "worse" (in one measure at least, and better in none) or "some".
     """
     found: dict[str, list[str]] = {"beats": [], "explained": [], "trades": []}
     for control in controls:
         found[outcome(control["vs_parent"])].append(control["name"])
     against = row["vs_base"]
     effect = _effect(against, base["metrics"].get(quality), quality)
+    against_base = "some"
     if all(low <= 0 <= high for _, low, high in against.values()):
+        against_base = "none"
         claim = "nothing measurable to explain"
     elif outcome(against) == "explained":  # better in neither measure, and not without effect
+        against_base = "worse"
         claim = "it is worse than plain sampling, and no control has anything to explain"
     elif not controls:
         claim = "without controls nothing follows (add it to controls_for)"
     else:
         words = {c["name"]: c["label"] for c in controls}
         parts = [
-            f"{verb} {_and([words[name] for name in found[kind]])}"
-            for kind, verb in (("beats", "it beats"), ("trades", "trades against"), ("explained", "is explained by"))
-            if found[kind]
+            f"{verb} {_and([words[name] for name in found[group]])}"
+            for group, verb in (("beats", "it beats"), ("trades", "trades against"), ("explained", "is explained by"))
+            if found[group]
         ]
         if found["explained"]:
             end = "so no improvement can be claimed"
@@ -67,6 +71,7 @@ def verdict(row: Mapping[str, Any], controls: list[Mapping[str, Any]], base: Map
     return {
         "schedule": row["name"],
         "sentence": sentence,
+        "effect": against_base,
         "beats": found["beats"],
         "explained_by": found["explained"],
         "trades": found["trades"],

@@ -19,17 +19,24 @@ class Verdict:
     beats: tuple[str, ...]
     explained_by: tuple[str, ...]
     trades: tuple[str, ...]
+    effect: str = "some"  # against plain sampling: "none", "worse" or "some"
 
     @property
     def outcome(self) -> str:
+        if not (self.beats or self.explained_by or self.trades):
+            return "untested"
+        if self.effect != "some":
+            return {"none": "unchanged"}.get(self.effect, self.effect)
         if self.explained_by:
             return "explained"
         if self.trades:
             return "mixed"
-        return "stands" if self.beats else "untested"
+        return "stands"
 
     def on(self, control: str) -> str | None:
-        """What became of one control, in a word or two."""
+        """What became of one control, in a word or two; nothing where there is no merit that it could take away."""
+        if self.outcome in ("unchanged", "worse"):
+            return None
         for word, names in ((BEATS, self.beats), (EXPLAINED, self.explained_by), (TRADES, self.trades)):
             if control in names:
                 return word
@@ -44,6 +51,7 @@ def verdicts(results: Results) -> list[Verdict]:
             beats=tuple(entry.get("beats") or ()),
             explained_by=tuple(entry.get("explained_by") or ()),
             trades=tuple(entry.get("trades") or ()),
+            effect=str(entry.get("effect", "some")),
         )
         for entry in results.get("verdicts") or ()
         if isinstance(entry, dict)
@@ -63,8 +71,14 @@ def headline(results: Results) -> str:
     tested = [verdict for verdict in verdicts(results) if verdict.outcome != "untested"]
     if not of_kind(results, "schedule"):
         return "No shaped schedule was compared."
+    if not results.get("quality") and not any("f_mem" in row["metrics"] for row in results["rows"]):
+        return (
+            "Neither copies nor quality were measured, so nothing is better or worse here "
+            "(MemorizationMonitor and FIDMonitor in trainer.callbacks do)."
+        )
     if not tested:
         return "No schedule was run beside its matched controls, so nothing here can be called an improvement."
+    rest = _without_merit(tested)
     standing = [verdict.schedule for verdict in tested if verdict.outcome == "stands"]
     mixed = [verdict.schedule for verdict in tested if verdict.outcome == "mixed"]
     if standing:
@@ -73,9 +87,25 @@ def headline(results: Results) -> str:
     if mixed:
         verb = "trades" if len(mixed) == 1 else "trade"
         return f"No schedule beats all of its controls; {_listed(mixed)} {verb} one measure for another."
-    if len(tested) == 1:
-        return f"A matched control explains all that {tested[0].schedule} does."
-    return f"All of it is explained: for each of {len(tested)} tested schedules a matched control does as much."
+    explained = [verdict.schedule for verdict in tested if verdict.outcome == "explained"]
+    if len(explained) == len(tested) > 1:
+        return f"All of it is explained: for each of {len(tested)} tested schedules a matched control does as much."
+    if explained:
+        verb = "does" if len(explained) == 1 else "do"
+        return f"A matched control explains all that {_listed(explained)} {verb}{'; ' + rest if rest else ''}."
+    return f"No schedule improves on plain sampling: {rest}."
+
+
+def _without_merit(tested: list[Verdict]) -> str:
+    """The schedules that have nothing that a control could explain."""
+    worse = [verdict.schedule for verdict in tested if verdict.outcome == "worse"]
+    unchanged = [verdict.schedule for verdict in tested if verdict.outcome == "unchanged"]
+    parts = []
+    if worse:
+        parts.append(f"{_listed(worse)} {'is' if len(worse) == 1 else 'are'} worse")
+    if unchanged:
+        parts.append(f"{_listed(unchanged)} {'changes' if len(unchanged) == 1 else 'change'} nothing measurable")
+    return ", and ".join(parts)
 
 
 def scope(results: Results) -> str:

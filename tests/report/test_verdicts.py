@@ -3,6 +3,7 @@
 import pytest
 
 from fm_lightning.report.verdicts import outcome, verdict
+from fm_lightning.report.words import EXPLAINED, headline, verdicts
 
 DOWN, SAME, UP = (-5.0, -6.0, -4.0), (0.1, -0.5, 0.7), (5.0, 4.0, 6.0)
 
@@ -69,3 +70,30 @@ def test_a_schedule_that_only_makes_things_worse_is_called_worse():
     sentence = verdict(row("mine", vs_base=worse), controls, row("base"), "fd")["sentence"]
     assert "worse than plain sampling" in sentence
     assert "beats" not in sentence
+
+
+def told(*found):
+    """Results with these verdicts, as the headline reads them."""
+    rows = [{"name": v["schedule"], "kind": "schedule", "metrics": {"f_mem": 0.5}} for v in found]
+    return {"rows": rows, "verdicts": list(found)}
+
+
+def test_the_headline_and_the_words_beside_controls_agree_with_the_sentences():
+    controls = [row("mine.noise", "mine", vs_parent=NOTHING)]
+    unchanged = verdict(row("mine", vs_base=NOTHING), controls, row("base"), "fd")
+    worse = verdict(row("other", vs_base={"f_mem": SAME, "fd": UP}), controls, row("base"), "fd")
+    explained = verdict(row("third", vs_base=BETTER), controls, row("base"), "fd")
+    assert headline(told(unchanged)) == "No schedule improves on plain sampling: mine changes nothing measurable."
+    assert headline(told(worse, unchanged)).endswith("other is worse, and mine changes nothing measurable.")
+    assert headline(told(explained)) == "A matched control explains all that third does."
+    assert headline(told(explained, worse)) == "A matched control explains all that third does; other is worse."
+    # Where nothing was gained there is nothing that a control could take away.
+    outcomes = {v.schedule: (v.outcome, v.on("mine.noise")) for v in verdicts(told(unchanged, worse, explained))}
+    assert outcomes == {"mine": ("unchanged", None), "other": ("worse", None), "third": ("explained", EXPLAINED)}
+
+
+def test_the_headline_where_nothing_was_measured():
+    rows = [{"name": "mine", "kind": "schedule", "metrics": {"kpe_mean": 1.0}}]
+    assert headline({"rows": rows, "verdicts": []}).startswith("Neither copies nor quality were measured")
+    rows[0]["metrics"]["f_mem"] = 0.5
+    assert "No schedule was run beside its matched controls" in headline({"rows": rows, "verdicts": []})

@@ -1,0 +1,174 @@
+"""Ctrl-C and SIGTERM: the step at hand is finished, a checkpoint is saved, one line says how to go on.
+
+A signal that struck in the middle of an optimizer step would leave half of the weights updated. So it is only noted, and
+acted upon where the state is whole: before the next step begins, or in a validation, which changes no weights. A second
+signal stops at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+# Processes agree on the step to stop before. Asking the others takes a message, hence not at every step.
+_AGREE_EVERY = 10
+
+
+class Interruption(Callback):
+    """Stops training where it can go on exactly, and saves a checkpoint there.
+
+    Attributes:
+        last: where the checkpoint goes, which the same command resumes from.
+        leave_out: options of the command that would keep it from resuming.
+        signal: the first signal that came, if any.
+        said: what to tell the user, once it has been acted upon.
+    """
+
+    last: Path
+    leave_out: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.said = "interrupted; type the same command to go on"
+        self._training = False  # then a signal waits for a place where the state is whole
+        self._place: str | None = None  # "step" or "validation": such a place
+        self._saving = False
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Receives the signals until the end of the block."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        # A shell has a job in the background ignore Ctrl-C; so it stays.
+        numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+        before = {n: signal.signal(n, self._receive) for n in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._saving:
+            return
+        first, self.signal = self.signal is None, self.signal or number
+        if not (first and self._training) or self._place:
+            raise KeyboardInterrupt
+
+    def _instead_of_lightnings(self) -> None:
+        # Lightning's handler for SIGTERM sends messages to other processes, in the middle of whatever they exchange.
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
+            signal.signal(signal.SIGTERM, self._receive)
+
+    # Where training stops
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._instead_of_lightnings()
+        self._training, self._began = True, trainer.global_step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        # The first step of an epoch is not stopped before: an epoch that has no step yet cannot be gone on with.
+        accumulate = trainer.accumulate_grad_batches
+        if batch_idx >= accumulate and batch_idx % accumulate == 0:
+            alone = trainer.world_size == 1
+            if (alone or trainer.global_step % _AGREE_EVERY == 0) and self._agreed(trainer):
+                self._stop("step")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not 0 < trainer.max_steps <= trainer.global_step and self._agreed(trainer):
+            self._stop("epoch")
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        if self._whole(trainer):
+            if self._agreed(trainer):
+                self._stop("validation")
+            if trainer.world_size == 1:
+                self._place = "validation"  # a batch takes long on a slow machine; nobody else waits for this one
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        self._place = None
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._training = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "test" and self.signal is not None:  # came with the last step of ``run``'s training
+            raise KeyboardInterrupt
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._instead_of_lightnings()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._instead_of_lightnings()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._instead_of_lightnings()
+
+    def _whole(self, trainer: Trainer) -> bool:
+        """Whether a validation lies between two steps, not between two micro-batches of one."""
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return self._training and done % trainer.accumulate_grad_batches == 0
+
+    def _agreed(self, trainer: Trainer) -> bool:
+        stop = trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
+        if stop and self.signal is None:
+            self.signal = signal.SIGTERM
+        return stop
+
+    def _stop(self, place: str) -> None:
+        self._place = place
+        raise KeyboardInterrupt
+
+    # What is saved, and said
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if not isinstance(exception, KeyboardInterrupt) or self.signal is None:
+            return
+        but = f" (without {' and '.join(self.leave_out)})" if self.leave_out else ""
+        if trainer.state.fn == "test":
+            self.said = f"interrupted while comparing schedules; type the same command{but} to compare them again"
+        elif trainer.state.fn == "fit" and not self._training:
+            self.said = f"interrupted before training; type the same command{but} to go on"
+        elif trainer.state.fn == "fit":
+            going_on = f"type the same command{but} to go on"
+            self.said = f"stopped at once; {going_on} from the latest checkpoint"
+            if self._place and trainer.checkpoint_callbacks:
+                if trainer.global_step > self._began:
+                    self._save(trainer)
+                self.said = f"interrupted at step {trainer.global_step:,}; {going_on} from there"
+
+    def _save(self, trainer: Trainer) -> None:
+        self._saving = True
+        for callback in trainer.checkpoint_callbacks:
+            # Otherwise it would find the file, take it for another run's, and write last-v1.ckpt from then on.
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath == os.path.realpath(self.last.parent):
+                callback.last_model_path = os.path.realpath(self.last)
+        trainer.save_checkpoint(self.last)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if not self._saving:
+            return
+        loops = checkpoint["loops"]["fit_loop"]
+        if self._place == "step":
+            # As ModelCheckpoint would have left it after the latest step, before the next one was begun.
+            progress = loops["epoch_loop.batch_progress"]
+            for counts in progress["total"], progress["current"]:
+                done = counts["ready"] - 1
+                counts |= {"ready": done, "started": done, "processed": done, "completed": done - 1}
+            progress["is_last_batch"] = False
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+        if self._place == "validation":
+            # Lightning would go on behind the batches that are done, whose samples are lost: it is begun again.
+            for counts in loops["epoch_loop.val_loop.batch_progress"].values():
+                if isinstance(counts, dict):
+                    counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
