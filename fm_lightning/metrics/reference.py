@@ -135,7 +135,7 @@ def check_match(queries: Tensor, reference: Reference) -> None:
 
 def squared_norms(name: str, rows: Tensor, start: int) -> Tensor:
     """``[n]`` float32 from ``[n, D]`` float32; raises UserError that names the row which is not finite."""
-    few = rows.split(max(1, 2**17 // rows.shape[1]))  # float64 copies that stay in the cache
+    few = rows.split(max(1, 2**19 // rows.shape[1]))  # float64 copies that stay in the cache
     norms = torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=torch.float64).square_() for part in few])
     bad = ~(norms <= LARGEST)
     if bad.any():
