@@ -31,6 +31,7 @@ from fm_lightning.metrics.products import (
 )
 from fm_lightning.metrics.reference import (
     BUDGET,
+    Divided,
     Reference,
     check_match,
     check_shape,
@@ -49,7 +50,8 @@ def nearest(queries: Tensor, reference: Reference | Any, k: int, *, budget: int 
 
     Args:
         queries: ``[Q, ...]`` on any device.
-        reference: ``[N, ...]`` a :class:`Reference`, or what one is made of. Keep a Reference between calls.
+        reference: ``[N, ...]`` a :class:`Reference`, or what one is made of. Keep a Reference between calls. A
+            ``ShardedReference`` is searched by all its processes together.
         k: number of neighbours, 1 to N.
         budget: bytes of memory used beside arguments, results and the Reference, independent of Q and N.
 
@@ -65,6 +67,8 @@ def nearest(queries: Tensor, reference: Reference | Any, k: int, *, budget: int 
         >>> nearest(torch.tensor([[0.0]]), torch.tensor([[3.0], [-1.0], [1.0]]), k=2)
         (tensor([[1., 1.]]), tensor([[1, 2]]))
     """
+    if isinstance(reference, Divided):
+        return reference.nearest(queries, k, budget=budget)
     check_shape("queries", queries)
     reference = reference if isinstance(reference, Reference) else Reference(reference, budget=budget)
     check_match(queries, reference)
