@@ -9,6 +9,7 @@ from fm_lightning.metrics.intervals import Change, paired_share_change, wilson
 from fm_lightning.metrics.memorization import MemorizationRate
 from fm_lightning.metrics.neighbours import nearest
 from fm_lightning.metrics.reference import Reference
+from fm_lightning.metrics.sharded import ShardedReference
 
 __all__ = [
     "Change",
@@ -21,6 +22,7 @@ __all__ = [
     "MemorizationRate",
     "RawFeatures",
     "Reference",
+    "ShardedReference",
     "find_groups",
     "frechet_distance",
     "moments",

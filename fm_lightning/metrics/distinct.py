@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.neighbours import nearest
-from fm_lightning.metrics.reference import Reference
+from fm_lightning.metrics.reference import Divided, Reference
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ class Groups:
 
 
 def nearest_distinct(
-    queries: Tensor, reference: Reference, k: int, *, mirrored: bool = False, groups: Groups | None = None
+    queries: Tensor, reference: Reference | Divided, k: int, *, mirrored: bool = False, groups: Groups | None = None
 ) -> tuple[Tensor, Tensor]:
     """The k nearest different images for every query.
 
     Args:
         queries: ``[Q, ...]``, images ``[Q, C, H, W]`` if ``mirrored``.
-        reference: ``[n, ...]``.
+        reference: ``[n, ...]``; one that is divided among processes is searched by all of them together.
         k: 1 to the number of groups.
         mirrored: an image and its mirror image are one.
         groups: images that are one; None: each is its own.

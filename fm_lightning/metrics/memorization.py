@@ -11,7 +11,7 @@ from fm_lightning.errors import UserError
 from fm_lightning.metrics.distinct import Groups, find_groups, nearest_distinct
 from fm_lightning.metrics.intervals import Change, paired_share_change, wilson
 from fm_lightning.metrics.per_seed import PairedMetric
-from fm_lightning.metrics.reference import Reference
+from fm_lightning.metrics.reference import Divided, Reference
 from fm_lightning.trajectory import Trajectory
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -31,7 +31,9 @@ class MemorizationRate(PairedMetric):
     it; that is what the controls are for.
 
     Args:
-        reference: ``[n, ...]`` exactly the training images that the model saw, or a prepared ``Reference`` of them.
+        reference: ``[n, ...]`` exactly the training images that the model saw, or a prepared ``Reference`` of them. With a
+            ``ShardedReference`` every process has to call ``update`` equally often, with an empty batch where it has no
+            samples (as this package's callbacks do): one that calls it once more waits for the others.
         threshold: in (0, 1].
         mirrored: a copy of an image's mirror image is a copy of the image. Image and mirror image are one, so that the two
             nearest are always different images.
@@ -58,7 +60,7 @@ class MemorizationRate(PairedMetric):
 
     def __init__(
         self,
-        reference: Tensor | Reference,
+        reference: Tensor | Reference | Divided,
         threshold: float = 1 / 3,
         mirrored: bool = False,
         leave_out_duplicates: float | Groups | None = None,
@@ -73,14 +75,18 @@ class MemorizationRate(PairedMetric):
             )
         if not 0 < threshold <= 1:
             raise UserError(f"threshold={threshold:g} given, expected above 0 and at most 1; type e.g. 0.3333")
-        self.reference = reference if isinstance(reference, Reference) else Reference(reference)
+        self.reference = reference if isinstance(reference, Reference | Divided) else Reference(reference)
         self.threshold, self.mirrored, self.k = threshold, mirrored, k
         given = leave_out_duplicates
-        self.groups = (
-            given
-            if given is None or isinstance(given, Groups)
-            else find_groups(self.reference, given, mirrored=mirrored)
-        )
+        if given is None or isinstance(given, Groups):
+            self.groups = given
+        elif isinstance(self.reference, Divided):
+            raise UserError(
+                f"leave_out_duplicates={given:g} given with a reference divided among processes, expected Groups; find them "
+                "with find_groups where the whole reference can be read"
+            )
+        else:
+            self.groups = find_groups(self.reference, given, mirrored=mirrored)
         different = len(reference) - (self.groups.near_duplicates if self.groups else 0)
         if not 2 <= k <= different:
             raise UserError(

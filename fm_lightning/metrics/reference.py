@@ -10,6 +10,7 @@ Rows are read one block at a time, so that the reference may be larger than the 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -117,6 +118,20 @@ class Reference:
         return mean.to(self.device)
 
 
+class Divided(ABC):
+    """A reference whose rows lie with several processes, which search it together (see ``sharded``)."""
+
+    shape: tuple[int, ...]
+    size: int
+
+    @abstractmethod
+    def nearest(self, queries: Tensor, k: int, *, budget: int = BUDGET) -> tuple[Tensor, Tensor]:
+        """What ``neighbours.nearest`` returns for this process's queries."""
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
 def check_shape(name: str, data: Tensor | np.ndarray) -> None:
     """Raises UserError unless ``data`` is ``[N, ...]`` with real numbers in its rows."""
     shape = list(data.shape)
@@ -126,7 +141,7 @@ def check_shape(name: str, data: Tensor | np.ndarray) -> None:
         raise UserError(f"the {name} has dtype {data.dtype}: expected real numbers")
 
 
-def check_match(queries: Tensor, reference: Reference) -> None:
+def check_match(queries: Tensor, reference: Reference | Divided) -> None:
     """Raises UserError unless the rows of both sides have the same shape (one of them may be flat)."""
     mine, theirs = tuple(queries.shape[1:]), reference.shape[1:]
     if math.prod(mine) != reference.size or (mine != theirs and len(mine) > 1 and len(theirs) > 1):
@@ -135,7 +150,7 @@ def check_match(queries: Tensor, reference: Reference) -> None:
 
 def squared_norms(name: str, rows: Tensor, start: int) -> Tensor:
     """``[n]`` float32 from ``[n, D]`` float32; raises UserError that names the row which is not finite."""
-    few = rows.split(max(1, 2**17 // rows.shape[1]))  # float64 copies that stay in the cache
+    few = rows.split(max(1, 2**19 // rows.shape[1]))  # float64 copies that stay in the cache
     norms = torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=torch.float64).square_() for part in few])
     bad = ~(norms <= LARGEST)
     if bad.any():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fm_lightning.errors import UserError
+from fm_lightning.metrics import neighbours
 from fm_lightning.metrics.neighbours import merge, nearest
 from fm_lightning.metrics.reference import Reference
 
@@ -181,15 +182,28 @@ def test_precision_settings_of_the_user_change_nothing(precision: str) -> None:
         torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.parametrize("case", ["random", "crowded", "mapped", "float64", "shifted", "half", "flat", "wide", "many"])
+@pytest.mark.parametrize(
+    "case", ["random", "crowded", "mapped", "float64", "shifted", "half", "flat", "wide", "many", "clusters"]
+)
 def test_memory_stays_within_the_budget(case: str, tmp_path, peak_bytes) -> None:
     budget = 2**22
     generator = torch.Generator().manual_seed(7)
     d, k = {"flat": (1, 2), "wide": (2000, 2), "many": (64, 100)}.get(case, (64, 2))
-    n, q = {"wide": (60, 50), "flat": (9000, 300), "crowded": (1500, 60), "many": (1500, 60)}.get(case, (3000, 300))
+    n, q = {
+        "wide": (60, 50),
+        "flat": (9000, 300),
+        "crowded": (1500, 60),
+        "many": (1500, 60),
+        "clusters": (2000, 150),
+    }.get(case, (3000, 300))
     rows, queries = torch.randn(n, d, generator=generator), torch.randn(q, d, generator=generator)
     if case == "crowded":
         rows, queries = rows * 1e-5 + 0.5, queries * 1e-5 + 0.5
+    if case == "clusters":  # too alike for float32, and no shift helps
+        rows, queries = rows * 1e-3, queries * 1e-3
+        for x in (rows, queries):
+            x[::2] += 1
+            x[1::2] -= 1
     if case == "shifted":
         rows, queries = rows + 9, queries + 9
     if case == "float64":
@@ -244,3 +258,19 @@ def test_the_budget_that_the_error_names_is_enough(d: int, peak_bytes) -> None:
     least = int(str(error.value).rsplit(" ", 1)[1])
     used = peak_bytes(lambda: nearest(torch.randn(5, d), rows, 3, budget=least))
     assert used <= least + 5 * d * 4 + 5 * 3 * 12 + 64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_rows_too_alike_for_float32_cost_few_subtractions(dtype: torch.dtype, monkeypatch) -> None:
+    # Two clusters on either side of the origin, which no shift brings near it.
+    generator = torch.Generator().manual_seed(10)
+    centre = torch.randn(1, 64, generator=generator) * torch.tensor([[1.0], [-1.0]])
+    rows = (centre.repeat(1000, 1) + 1e-3 * torch.randn(2000, 64, generator=generator)).to(dtype)
+    queries = (centre.repeat(100, 1) + 1e-3 * torch.randn(200, 64, generator=generator)).to(rows.dtype)
+    pairs = []
+    subtracted = neighbours.subtracted
+    monkeypatch.setattr(
+        neighbours, "subtracted", lambda a, b, i, *args: pairs.append(len(i)) or subtracted(a, b, i, *args)
+    )
+    check(queries.double() if dtype == torch.float64 else queries.float(), rows, 3)
+    assert sum(pairs) < 200 * (1000 if dtype == torch.bfloat16 else 40)  # bfloat16 leaves exact ties

@@ -5,6 +5,7 @@ import torch
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from fm_lightning.errors import UserError
+from fm_lightning.metrics import precision_recall as module
 from fm_lightning.metrics.precision_recall import Balls, precision_recall
 
 
@@ -41,6 +42,54 @@ def test_copies_and_duplicates():
     assert held[:5].all()
     assert torch.equal(held, inside(fake, real))
     assert Balls(real).hold(real).all()
+
+
+def hard(case, n, m, d):
+    fake, real = two_sets(n, m, d, seed=7)
+    if case == "outliers":  # balls of very different sizes
+        fake[::20] *= 1e3
+        real[::15] *= 1e3
+    if case == "alike":  # products of float32 see nothing but the two centres
+        for x in (fake, real):
+            x *= 1e-4
+            x[::2] += 1
+            x[1::2] -= 1
+    if case == "grid":  # many points on the edges of balls
+        fake, real = (2 * fake).round(), (2 * real).round()
+    if case == "huge":
+        fake, real = fake * 1e15, real * 1e15
+    return fake, real
+
+
+@pytest.mark.parametrize("case", ["outliers", "alike", "grid", "huge"])
+@pytest.mark.parametrize("budget", [2**18, 2**28])
+def test_hard_cases_are_exact(case, budget):
+    fake, real = hard(case, 150, 230, 24 if case != "grid" else 3)
+    samples, balls = Balls(fake), Balls(real)
+    held, holds = module._inside(fake, samples.radius, balls, budget)
+    radii = (distances(x, x).sort(1).values[:, 3].float() for x in (fake, real))
+    across = distances(fake, real).float()
+    for got, found, r in zip((holds, held), (across.T, across), radii):
+        assert torch.equal(got, (found <= r).any(1))
+
+
+@pytest.mark.parametrize("case", ["outliers", "alike"])
+def test_hard_cases_take_few_subtractions(case, monkeypatch):
+    fake, real = hard(case, 400, 500, 64)
+    samples, balls = Balls(fake), Balls(real)
+    pairs = []
+    subtracted = module.subtracted
+    monkeypatch.setattr(module, "subtracted", lambda a, b, i, *rest: pairs.append(len(i)) or subtracted(a, b, i, *rest))
+    module._inside(fake, samples.radius, balls)
+    assert sum(pairs) < 5000, "of 200 000 pairs"
+
+
+@pytest.mark.parametrize("case", ["random", "outliers", "alike"])
+def test_memory_stays_within_the_budget(case, peak_bytes):
+    fake, real = hard(case, 900, 1000, 64)
+    samples, balls = Balls(fake), Balls(real)
+    used = peak_bytes(lambda: module._inside(fake, samples.radius, balls, 2**21))
+    assert used <= 2**21 + len(fake) + len(real)
 
 
 def test_torch_fidelity_where_nothing_lies_on_an_edge():
