@@ -86,6 +86,8 @@ def decoded(dataset: Dataset, column: str, part: Part, preprocessing: Preprocess
 
 
 def _fill(place: Path, dataset: Dataset, column: str, part: Part, preprocessing: Preprocessing) -> None:
+    for left in place.parent.glob(f"{place.name}.*.tmp"):  # by a process that was killed: the lock is ours
+        shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"{place.name}.", suffix=".tmp", dir=place.parent))
     try:
         unreadable = _write(temporary / "images.npy", dataset, column, part, preprocessing)

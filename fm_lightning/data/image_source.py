@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from fm_lightning.errors import UserError
 if TYPE_CHECKING:  # `datasets` takes over a second to import
     from datasets import Dataset
 
+_CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 LOCAL = "--data.init_args.source PATH (a folder of images or of parquet files, or one parquet file)"
 
 
@@ -65,10 +67,10 @@ def _explained(source: str | Mapping[str, str], error: Exception, hub: bool) -> 
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
     for link in chain:
-        if isinstance(link, PermissionError):
+        if isinstance(link, OSError) and link.errno in _CANNOT_WRITE:
             return UserError(
-                f"no permission to write {link.filename or 'the cache of `datasets`'}, expected a cache that can be written; "
-                "set HF_HOME to another directory"
+                f"cannot write {link.filename or 'the cache of `datasets`'} ({link.strerror}), expected a cache with room and "
+                "permission to write; set HF_HOME to another directory"
             )
     # `datasets` wraps what went wrong in a message that does not say it.
     told = chain[1] if type(error).__name__ == "DatasetGenerationError" and len(chain) > 1 else error

@@ -31,18 +31,19 @@ def kept_features(folder: Path, identity: tuple[str, ...], compute: Callable[[],
     """
     path = folder / f"features-{hashlib.sha256(repr(identity).encode()).hexdigest()[:24]}.npy"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                temporary = path.with_suffix(".tmp")
-                with temporary.open("wb") as file:
-                    np.save(file, compute().numpy())
-                os.replace(temporary, path)
+        if not path.exists():  # who finds them needs no permission to write
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                if not path.exists():
+                    temporary = path.with_suffix(".tmp")
+                    with temporary.open("wb") as file:
+                        np.save(file, compute().numpy())
+                    os.replace(temporary, path)
         return torch.from_numpy(np.load(path))
-    except PermissionError as error:
+    except OSError as error:
         raise UserError(
-            f"cannot write to {folder} ({error.strerror}), expected a folder for features of real images; type "
-            "FM_LIGHTNING_CACHE=FOLDER before the command"
+            f"cannot write to {folder} ({error.strerror or error}), expected a folder for features of real images with room "
+            "and permission to write; type FM_LIGHTNING_CACHE=FOLDER before the command"
         ) from error
 
 
@@ -55,9 +56,11 @@ def read_statistics(path: str | Path) -> GaussianReference:
     remedy = "expected an .npz archive with mu [D] and sigma [D, D]; type another file, or leave `statistics` out"
     try:
         with np.load(path) as archive:
-            mu, sigma = archive["mu"], archive["sigma"]
-    except (OSError, ValueError, KeyError) as error:
+            mu, sigma = (np.asarray(archive[name], dtype=np.float64) for name in ("mu", "sigma"))
+    except Exception as error:  # files that are no archive, half an archive, or no numbers raise a dozen types
         raise UserError(f"statistics {path} cannot be read ({' '.join(str(error).split())}), {remedy}") from error
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
         raise UserError(f"statistics {path} hold mu {list(mu.shape)} and sigma {list(sigma.shape)}, {remedy}")
+    if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+        raise UserError(f"statistics {path} hold NaN or infinity, {remedy}")
     return GaussianReference(torch.from_numpy(mu), torch.from_numpy(sigma))

@@ -300,6 +300,15 @@ def test_nothing_is_left_of_a_broken_attempt(folder, tmp_path, monkeypatch):
     loaded(folder[0])
 
 
+def test_what_a_killed_process_left_is_removed(folder, tmp_path):
+    loaded(folder[0])
+    cache = tmp_path / "cache" / "images"
+    for kept in [place for place in cache.iterdir() if place.is_dir()]:
+        kept.rename(cache / f"{kept.name}.a1b2.tmp")
+    loaded(folder[0])
+    assert not list(cache.glob("*.tmp"))
+
+
 LOAD = """
 import sys, time
 from fm_lightning.data import ImageData
@@ -349,12 +358,13 @@ def test_no_permission_for_the_cache(folder, tmp_path):
     refused("Permission denied", folder[0], cache_dir=str(tmp_path / "locked"))
 
 
-def test_no_permission_for_the_cache_of_datasets(folder, monkeypatch):
+@pytest.mark.parametrize(("number", "words"), [(13, "Permission denied"), (30, "Read-only file system"), (28, "No space")])
+def test_a_cache_of_datasets_that_cannot_be_written(folder, monkeypatch, number, words):
     def denied(*args, **kwargs):
-        raise PermissionError(13, "Permission denied", "/there")
+        raise OSError(number, os.strerror(number), "/there")
 
     monkeypatch.setattr("datasets.load_dataset", denied)
-    assert "HF_HOME" in refused("no permission to write /there", folder[0])
+    assert "HF_HOME" in refused(f"cannot write /there .{words}", folder[0])
 
 
 # ---------------------------------------------------------------- bad input

@@ -205,10 +205,19 @@ def test_statistics_come_from_an_archive(tmp_path):
     assert reference.distance(mean, cov) == pytest.approx(0, abs=1e-9)
     np.savez(tmp_path / "half.npz", mu=mean)
     np.savez(tmp_path / "odd.npz", mu=mean, sigma=cov[:2])
+    np.savez(tmp_path / "nan.npz", mu=mean, sigma=cov * float("nan"))
+    np.savez(tmp_path / "words.npz", mu=np.array(list("four")), sigma=cov)
+    np.save(tmp_path / "array.npy", cov)
     (tmp_path / "text.npz").write_text("nothing")
-    for name in ("half.npz", "odd.npz", "text.npz", "none.npz"):
-        with pytest.raises(UserError, match="mu"):
+    (tmp_path / "empty.npz").touch()
+    (tmp_path / "truncated.npz").write_bytes((tmp_path / "stats.npz").read_bytes()[:200])
+    bad = ("half", "odd", "nan", "words", "text", "empty", "truncated", "none")
+    for name in (*(f"{name}.npz" for name in bad), "array.npy"):
+        with pytest.raises(UserError, match=r"mu \[D\]") as caught:
             read_statistics(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    np.savez(tmp_path / "big_endian.npz", mu=mean.numpy().astype(">f8"), sigma=cov.numpy().astype(">f4"))
+    assert read_statistics(tmp_path / "big_endian.npz").distance(mean, cov) == pytest.approx(0, abs=1e-6)
 
 
 def test_features_are_computed_once(tmp_path):
@@ -222,6 +231,18 @@ def test_features_are_computed_once(tmp_path):
         assert torch.equal(kept_features(tmp_path / "kept", ("a", "b"), compute), torch.arange(6.0).reshape(3, 2))
     kept_features(tmp_path / "kept", ("a", "c"), compute)
     assert len(calls) == 2
+
+
+def test_features_that_are_there_are_read_where_nobody_may_write(tmp_path, monkeypatch):
+    kept_features(tmp_path, ("a",), lambda: torch.ones(3, 2))
+
+    def refuse(file):
+        raise OSError(30, "Read-only file system", file)
+
+    monkeypatch.setattr("fm_lightning.metrics.reference_statistics.FileLock", refuse)
+    assert torch.equal(kept_features(tmp_path, ("a",), lambda: torch.zeros(3, 2)), torch.ones(3, 2))
+    with pytest.raises(UserError, match="Read-only file system.*FM_LIGHTNING_CACHE"):
+        kept_features(tmp_path, ("b",), lambda: torch.ones(3, 2))
 
 
 def test_extractors_by_name_and_any_module():
