@@ -1,4 +1,4 @@
-"""Grids, told times, scaled starts, noisy ends, and the controls that belong to a schedule."""
+"""Grids, told times, scaled starts and noisy ends."""
 
 from __future__ import annotations
 
@@ -7,37 +7,19 @@ import math
 import numpy as np
 import pytest
 import torch
+from fields import Contracting, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fm_lightning.errors import UserError
-from fm_lightning.flow import KTS, SSC, Constant, Schedule, integrate, matched_controls
+from fm_lightning.flow import KTS, Constant, Schedule, integrate
 from fm_lightning.noise import noise
 
 SOLVERS = ["euler", "midpoint", "heun", "rk4", "dopri5"]
 
 
-class Recorder:
-    """A contracting field that depends on time and remembers the times it was told."""
-
-    def __init__(self):
-        self.t = []
-
-    def __call__(self, x, t, y=None):
-        self.t.append(t.clone())
-        return torch.cos(2 * t.reshape(-1, *[1] * (x.dim() - 1)).to(x)) - 0.7 * x
-
-    @property
-    def told(self):
-        return [float(t[0]) for t in self.t]
-
-
-def start(shape=(4, 3), seed=0, dtype=torch.float64):
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).to(dtype)
-
-
 def run(x0=None, labels=None, seeds=None, **kwargs):
-    net = Recorder()
+    net = Contracting()
     return integrate(net, start() if x0 is None else x0, Schedule(**kwargs), labels=labels, seeds=seeds), net
 
 
@@ -227,7 +209,7 @@ def test_told_floor999_where_the_product_is_a_whole_number(steps):
 def test_told_time_reaches_a_float32_network_as_float(told):
     _, net = run(start(dtype=torch.float32), steps=5, told_time=told)
     for t in net.t:
-        assert t.shape == (4,)
+        assert t.shape == (5,)
         assert t.dtype == torch.float32
 
 
@@ -319,111 +301,3 @@ def test_end_noise_without_seeds_counts_the_rows():
     counted, _ = run(x0, seeds=torch.arange(10), steps=2, end_noise=0.1)
     assert torch.equal(silent.x1, counted.x1)
     assert silent.seeds is None
-
-
-# ---------------------------------------------------------------- matched controls
-
-SHAPED = {
-    "balanced": Schedule(KTS(0.01, 0.01)),
-    "strong": Schedule(KTS(0.2, 0.04), steps=40),
-    "launch": Schedule(KTS(0.3, 0.0), steps=30),
-    "cosine": Schedule(KTS(0.05, 0.03), steps=25, grid="cosine"),
-    "ssc": Schedule(SSC(0.1, 1.0), steps=20),
-    "composed": Schedule(KTS(0.1, 0.02) * Constant(0.9), steps=20),
-}
-
-
-def lengths(schedule):
-    """eta_i and dt_i, read from a run of it."""
-    traj = integrate(lambda x, t, y=None: torch.ones_like(x), torch.zeros(1, 1).double(), schedule)
-    return traj.gain.numpy(), np.diff(traj.times.numpy())
-
-
-@pytest.mark.parametrize("name", SHAPED)
-def test_the_true_clock_takes_the_same_steps_and_reaches_the_end(name):
-    schedule = SHAPED[name]
-    control = matched_controls(schedule)["true_clock"]
-    gains, dt = lengths(schedule)
-    control_gains, control_dt = lengths(control)
-    assert (control_gains == 1).all()
-    np.testing.assert_allclose(control_dt, gains * dt / (gains * dt).sum(), rtol=1e-9)
-    net = Recorder()
-    traj = integrate(net, start(), control)
-    assert float(traj.times[-1]) == 1.0
-    assert net.told == pytest.approx(traj.times[:-1].tolist(), abs=1e-12)
-    assert traj.nfe == schedule.steps
-
-
-@pytest.mark.parametrize("name", SHAPED)
-def test_the_early_stop_is_plain_and_stops_at_the_total(name):
-    schedule = SHAPED[name]
-    gains, dt = lengths(schedule)
-    total = float((gains * dt).sum())
-    controls = matched_controls(schedule)
-    if total > 1:
-        assert "early_stop" not in controls
-        return
-    traj = integrate(net := Recorder(), start(), controls["early_stop"])
-    assert (traj.gain == 1).all()
-    edges = np.concatenate([[0], dt.cumsum()])  # the schedule's own kind of grid: only the end may differ from base
-    np.testing.assert_allclose(traj.times.numpy(), total * edges, rtol=1e-9, atol=1e-12)
-    assert net.told == pytest.approx(traj.times[:-1].tolist(), abs=1e-12)
-    assert traj.nfe == schedule.steps
-
-
-@pytest.mark.parametrize("name", SHAPED)
-def test_the_constant_gain_has_the_same_total_at_every_step(name):
-    schedule = SHAPED[name]
-    gains, dt = lengths(schedule)
-    traj = integrate(net := Recorder(), start(), matched_controls(schedule)["constant_gain"])
-    np.testing.assert_allclose(traj.gain.numpy(), float((gains * dt).sum()), rtol=1e-9)
-    np.testing.assert_allclose(np.diff(traj.times.numpy()), dt, rtol=1e-12)
-    assert net.told == pytest.approx(traj.times[:-1].tolist(), abs=1e-12)
-
-
-@pytest.mark.parametrize("name", SHAPED)
-def test_fewer_steps_is_plain_with_a_quarter(name):
-    schedule = SHAPED[name]
-    traj = integrate(Recorder(), start(), matched_controls(schedule)["fewer_steps"])
-    assert traj.nfe == schedule.steps // 4
-    assert (traj.gain == 1).all()
-    assert float(traj.times[-1]) == 1.0
-
-
-def test_the_noise_control_needs_a_distance():
-    schedule = SHAPED["balanced"]
-    assert "noise" not in matched_controls(schedule)
-    controls = matched_controls(schedule, distance=0.021)
-    x0 = start((500, 40), dtype=torch.float32)
-    plain = integrate(Recorder(), x0, Schedule(), seeds=SEEDS)
-    noisy = integrate(Recorder(), x0, controls["noise"], seeds=SEEDS)
-    assert float((noisy.x1 - plain.x1).square().mean().sqrt()) == pytest.approx(0.021, rel=0.03)
-    torch.testing.assert_close(noisy.energy, plain.energy, rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("name", SHAPED)
-def test_the_controls_are_the_named_ones(name):
-    got = set(matched_controls(SHAPED[name], distance=0.02))
-    assert got | {"early_stop"} == {"true_clock", "early_stop", "constant_gain", "fewer_steps", "noise"}
-
-
-def test_a_plain_schedule_gets_only_controls_that_repeat_it():
-    plain = integrate(Recorder(), start(), Schedule(steps=12))
-    for name, control in matched_controls(Schedule(steps=12)).items():
-        if name == "fewer_steps":
-            continue
-        traj = integrate(Recorder(), start(), control)
-        torch.testing.assert_close(traj.x1, plain.x1, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_few_steps_leave_controls_that_run(steps):
-    for control in matched_controls(Schedule(KTS(), steps=steps)).values():
-        assert torch.isfinite(integrate(Recorder(), start(), control).x1).all()
-
-
-@pytest.mark.parametrize("solver", ["midpoint", "heun", "rk4"])
-def test_controls_keep_the_solver(solver):
-    schedule = Schedule(KTS(0.1, 0.02), steps=16, solver=solver)
-    for name, control in matched_controls(schedule, distance=0.1).items():
-        assert control.solver == solver, name
