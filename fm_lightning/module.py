@@ -202,7 +202,7 @@ class FlowMatching(LightningModule):
         step = int(self._first_bad_step)
         if step >= 0:
             raise NotFiniteError(
-                f"the training loss is not finite at step {step}, expected a finite one; the last good checkpoint is kept; "
+                f"the training loss is not finite at step {step}, expected a finite one; the checkpoints before it are kept; "
                 "lower the learning rate (--model.optimizer.init_args.lr) or clip gradients (--trainer.gradient_clip_val 1)"
             )
 
