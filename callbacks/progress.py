@@ -8,7 +8,11 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
+from rich.progress import TaskID
 from torch import Tensor
+
+from fm_lightning.comparison import evaluations
+from fm_lightning.data.batches import SeedBatch
 
 
 class Progress(RichProgressBar):
@@ -23,6 +27,61 @@ class Progress(RichProgressBar):
         self.per_second = per_second
         self._drawn = 0.0
         self._loss: Tensor | None = None
+        self._evaluations, self._whole, self._batch = 0, 1, 0
+
+    # A batch of seeds is many evaluations of the network: the bar moves with them. Counting waits for no device.
+
+    def _within(self, pl_module: Any, batch: Any, batch_idx: int, bar: TaskID | None) -> None:
+        if not isinstance(batch, SeedBatch) or bar is None:
+            return
+        self._evaluations, self._batch, self._bar = 0, batch_idx, bar
+        if batch_idx == 0:
+            self._whole = max(1, evaluations(pl_module.rows, len(batch.seeds), pl_module.merge_rows))
+        pl_module.evaluated = self._evaluated
+
+    def _evaluated(self) -> None:
+        self._evaluations += 1
+        now = time.monotonic()
+        if self.progress is not None and now - self._drawn >= 1 / self.per_second:
+            self._drawn = now
+            self.progress.update(self._bar, completed=self._batch + min(1.0, self._evaluations / self._whole))
+            self.refresh()
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        super().on_validation_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
+        self._within(pl_module, batch, batch_idx, None if trainer.sanity_checking else self.val_progress_bar_id)
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        super().on_test_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
+        self._within(pl_module, batch, batch_idx, self.test_progress_bar_id)
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        super().on_predict_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
+        self._within(pl_module, batch, batch_idx, self.predict_progress_bar_id)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        pl_module.evaluated = None
+        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        pl_module.evaluated = None
+        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        pl_module.evaluated = None
+        super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.monotonic()

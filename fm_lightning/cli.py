@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from fm_lightning.callback_options import changed, split_off
 from fm_lightning.callbacks import SampleWriter, ScheduleTable
 from fm_lightning.checkpoints import CONFIG, check_average, check_fits, read_checkpoint
 from fm_lightning.data import FlowData
@@ -95,9 +96,14 @@ class CLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.init_args.base_seed", compute_fn=_whole_number)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        given = [str(arg) for arg in (sys.argv[1:] if args is None else args)]
+        given, changes = split_off([str(arg) for arg in (sys.argv[1:] if args is None else args)])
         try:
-            super().parse_arguments(parser, args)
+            if not changes:
+                super().parse_arguments(parser, args)
+            else:
+                config = parser.parse_args(given)
+                callbacks = self._plain(parser, config)[config.subcommand]["trainer"]["callbacks"]
+                self.config = parser.parse_args([*given, *changed(_listed(callbacks), changes)])
         except ArgumentError as error:
             if mendable := user_error(error):
                 raise mendable from error
@@ -148,14 +154,16 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Configuration and command line beat what a checkpoint remembers."""
 
+    @staticmethod
+    def _plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+        return yaml.safe_load(parser.dump(config, skip_link_targets=False, skip_none=False))
+
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         if config.threads:
             torch.set_num_threads(config.threads)
         self.directory = RunDirectory(config.root, config.name)
-        self.plain_config = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_none=False))[
-            self.subcommand
-        ]
+        self.plain_config = self._plain(self.parser, self.config)[self.subcommand]
         self.afresh = config.again and self.subcommand in ("fit", "run")
         if is_rank_zero() and not self.afresh:
             self.directory.admit(

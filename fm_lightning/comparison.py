@@ -7,8 +7,8 @@ data that nobody sampled (held-out real ones, copies of training data), sent thr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -164,8 +164,12 @@ def sample(
     base_seed: int,
     count: int,
     merge_rows: int = 0,
+    evaluated: Callable[[], None] | None = None,
 ) -> dict[str, Trajectory]:
-    """One trajectory per row from the same noise, without the padding beyond ``count``."""
+    """One trajectory per row from the same noise, without the padding beyond ``count``.
+
+    ``evaluated`` is called before each evaluation of a velocity.
+    """
     fields: dict[int, tuple[Velocity, dict[str, Schedule]]] = {}
     for name, row in rows.items():
         if row.images is None:
@@ -174,12 +178,56 @@ def sample(
     sampled: dict[str, Trajectory] = {}
     for field, schedules in fields.values():
         sampled |= integrate_many(
-            field, x0, schedules, labels=labels, seeds=seeds, base_seed=base_seed, merge_rows=merge_rows
+            _Watched(field, evaluated) if evaluated else field,
+            x0,
+            schedules,
+            labels=labels,
+            seeds=seeds,
+            base_seed=base_seed,
+            merge_rows=merge_rows,
         )
     for name, row in rows.items():
         if row.images is not None:
             sampled[name] = _still(row.images, x0, seeds, labels)
     return {name: sampled[name][:count] for name in rows}
+
+
+class _Watched:
+    """A velocity that says when it is evaluated."""
+
+    def __init__(self, velocity: Velocity, evaluated: Callable[[], None]) -> None:
+        self.velocity, self.evaluated = velocity, evaluated
+        self.singular_end = getattr(velocity, "singular_end", False)
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        self.evaluated()
+        return self.velocity(x, t, y)
+
+
+def evaluations(rows: Mapping[str, Row], count: int, merge_rows: int = 0) -> int:
+    """How often ``sample`` evaluates velocities for a batch of so many seeds; found by doing it with one that is zero.
+
+    Of adaptive solvers it counts a few only: how often they evaluate depends on the field.
+    """
+    total = 0
+
+    def count_one() -> None:
+        nonlocal total
+        total += 1
+
+    nothing = {name: replace(row, velocity=_Zero(row.velocity) if row.velocity else None) for name, row in rows.items()}
+    x0, seeds = torch.zeros(count, 1), torch.arange(count)
+    sampled = {name: row for name, row in nothing.items() if row.images is None}
+    sample(sampled, _Zero(None), x0, None, seeds, 0, count, merge_rows, count_one)
+    return total
+
+
+class _Zero:
+    def __init__(self, instead_of: Velocity | None) -> None:
+        self.singular_end = getattr(instead_of, "singular_end", False)
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return torch.zeros_like(x)
 
 
 def _still(images: Tensor | Encoded, x0: Tensor, seeds: Tensor, labels: Tensor | None) -> Trajectory:

@@ -42,7 +42,7 @@ def hush() -> None:
     for words in _WARNINGS:
         warnings.filterwarnings("ignore", message=f".*{words}")
     # A logger's filter sees its own records only; the handler's sees those of all loggers below.
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         for handler in logging.getLogger(name).handlers:
             handler.addFilter(_says_something)
 

@@ -109,6 +109,7 @@ class FlowMatching(LightningModule):
         self.fields, self.floors = fields or {}, floors
         self.base_seed, self.merge_rows = base_seed, merge_rows
         self.rows: dict[str, Row] = {}  # what is being sampled now
+        self.evaluated: Callable[[], None] | None = None  # called at each evaluation while sampling: for a progress bar
         self.val_loss = MeanMetric()
         self._first_bad_step = torch.tensor(-1)
         self.label_dropout, self.guidance = label_dropout, guidance
@@ -205,7 +206,7 @@ class FlowMatching(LightningModule):
         step = int(self._first_bad_step)
         if step >= 0:
             raise NotFiniteError(
-                f"the training loss is not finite at step {step}, expected a finite one; the last good checkpoint is kept; "
+                f"the training loss is not finite at step {step}, expected a finite one; the checkpoints before it are kept; "
                 "lower the learning rate (--model.optimizer.init_args.lr) or clip gradients (--trainer.gradient_clip_val 1)"
             )
 
@@ -288,4 +289,14 @@ class FlowMatching(LightningModule):
 
     def _sample(self, batch: SeedBatch) -> dict[str, Trajectory]:
         x0, labels = self._start(batch.seeds)
-        return sample(self.rows, self.velocity, x0, labels, batch.seeds, self.base_seed, batch.valid, self.merge_rows)
+        return sample(
+            self.rows,
+            self.velocity,
+            x0,
+            labels,
+            batch.seeds,
+            self.base_seed,
+            batch.valid,
+            self.merge_rows,
+            self.evaluated,
+        )

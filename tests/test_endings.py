@@ -11,6 +11,8 @@ import pytest
 import torch
 from tiny_runs import says, tiny_config
 
+from fm_lightning.comparison import Field
+
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 CODE = """
@@ -97,6 +99,30 @@ def test_a_crash_in_ones_own_code_shows_ones_own_code(command, tmp_path, kind, e
     assert "lightning/pytorch" in whole
     assert whole.count('File "') > 8
     assert f"{error}:" in whole
+
+
+class NanField(Field):
+    """A velocity that breaks half way."""
+
+    def velocity(self, data, device):
+        return lambda x, t, y=None: x / (t[0] < 0.5)
+
+
+def test_a_row_that_is_not_finite_is_named_and_loses_nothing_else(command, tmp_path):
+    def change(c):
+        c["model"]["fields"] = {"broken": {"class_path": "test_endings.NanField"}}
+
+    file = tiny_config(tmp_path / "nan.yaml", change)
+    ended = command("run", "-c", file)
+    assert ended.status == 2
+    assert len(ended.err.splitlines()) == 1
+    says(ended.err, "schedule 'broken' is not finite from step 2 (t = 0.5) on", "expected", "leave it out")
+    folder = tmp_path / "runs/tiny"
+    assert not (folder / "results.json").exists()
+    trained = (folder / "checkpoints/last.ckpt").read_bytes()
+    assert command("run", "-c", file, "--model.fields", "null").status == 0, "goes on with the comparison"
+    assert (folder / "checkpoints/last.ckpt").read_bytes() == trained
+    assert (folder / "results.json").exists()
 
 
 def test_an_error_of_all_processes_is_said_once_and_an_error_of_one_is_said(tmp_path):

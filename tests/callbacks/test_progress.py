@@ -32,3 +32,37 @@ def test_a_resumed_bar_ends_at_its_total(command, tmp_path, accumulate):
     assert Watched.shown == (4, 4)
     assert command("fit", "-c", file, "--trainer.max_steps", 6).status == 0
     assert Watched.shown == (6, 6)
+
+
+class Moving(Progress):
+    """Remembers how the bar of the comparison moved, and what was counted."""
+
+    def __init__(self):
+        super().__init__(per_second=1e9)
+        Moving.seen, Moving.counted = [], []
+
+    def _evaluated(self):
+        super()._evaluated()
+        Moving.seen.append(self.test_progress_bar.completed)
+
+    def on_test_batch_end(self, *args):
+        Moving.counted.append((self._evaluations, self._whole))
+        super().on_test_batch_end(*args)
+
+
+@pytest.mark.parametrize("merge_rows", [0, 32])
+def test_the_bar_moves_within_a_batch_of_seeds(command, undrawn, tmp_path, merge_rows):
+    def change(c):
+        c["model"]["fields"] = {"empirical": {"class_path": "fm_lightning.comparison.ClosedForm"}}
+        c["model"]["merge_rows"] = merge_rows
+
+    file = tiny_config(tmp_path / "bar.yaml", change)
+    assert command("fit", "-c", file).status == 0
+    change_bar = ("--trainer.enable_progress_bar", "true", "--trainer.callbacks+=test_progress.Moving")
+    ended = command("test", "-c", file, *change_bar)
+    assert ended.status == 0, ended.err
+    assert len(Moving.counted) == 2
+    assert all(done == whole > 4 for done, whole in Moving.counted), "the count beforehand is that of the sampling"
+    assert Moving.seen == sorted(Moving.seen)
+    assert len(set(Moving.seen)) == len(Moving.seen)
+    assert (min(Moving.seen), max(Moving.seen)) == (pytest.approx(1 / Moving.counted[0][1]), 2)
