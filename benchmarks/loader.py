@@ -1,8 +1,8 @@
 """Does training ever wait for images? Loader-only throughput beside training's, on this machine.
 
-    python benchmarks/loader.py                                  # random pixels: serving and encoding do not look at them
-    python benchmarks/loader.py --source uoft-cs/cifar10         # also decodes the dataset, if it has not been decoded yet
-    python benchmarks/loader.py --device cuda --steps 20
+    python -m benchmarks.loader                                  # random pixels: serving and encoding do not look at them
+    python -m benchmarks.loader --source uoft-cs/cifar10         # also decodes the dataset, if it has not been decoded yet
+    python -m benchmarks.loader --device cuda --steps 20
 
 Both serve batches of 128 images of 3x32x32, flipped; training is one optimizer step of the CIFAR-10 U-Net (35.7 M
 parameters) on such batches, without its loader. The loader must be at least 20 times as fast.
@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.timing import finish, target
 from fm_lightning.data import CIFAR10
 from fm_lightning.data.base import Split
 from fm_lightning.data.batches import Share, TrainingBatches
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1, help="training steps to time")
     parser.add_argument("--train-batch", type=int, default=BATCH, help="images in a timed training step")
     parser.add_argument("--rounds", type=int, default=5, help="of the loader; the median counts")
+    parser.add_argument("--json", type=Path, help="where to write the numbers")
     args = parser.parse_args()
     device = torch.device(args.device)
 
@@ -92,8 +95,10 @@ def main() -> None:
     serving = float(np.median(loader))
     print(f"loader    {serving:12,.0f} images/s (of {args.rounds} rounds {min(loader):,.0f} to {max(loader):,.0f})")
     print(f"training  {training:12,.1f} images/s ({args.steps} steps of {len(x)} images, float32, {device.type})")
-    print(f"ratio     {serving / training:12,.0f}  expected at least 20")
-    if serving < 20 * training:
+    row = {"loader": loader, "training": training, "train_batch": len(x), "steps": args.steps, "device": device.type}
+    ratio = serving / training
+    finish("loader", [row], [target("loader's images over training's", ratio, 20, "x", at_least=True)], args.json)
+    if ratio < 20:
         raise SystemExit(1)
 
 
