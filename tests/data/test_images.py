@@ -358,7 +358,9 @@ def test_no_permission_for_the_cache(folder, tmp_path):
     refused("Permission denied", folder[0], cache_dir=str(tmp_path / "locked"))
 
 
-@pytest.mark.parametrize(("number", "words"), [(13, "Permission denied"), (30, "Read-only file system"), (28, "No space")])
+@pytest.mark.parametrize(
+    ("number", "words"), [(13, "Permission denied"), (30, "Read-only file system"), (28, "No space")]
+)
 def test_a_cache_of_datasets_that_cannot_be_written(folder, monkeypatch, number, words):
     def denied(*args, **kwargs):
         raise OSError(number, os.strerror(number), "/there")

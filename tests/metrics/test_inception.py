@@ -241,7 +241,7 @@ def test_features_that_are_there_are_read_where_nobody_may_write(tmp_path, monke
 
     monkeypatch.setattr("fm_lightning.metrics.reference_statistics.FileLock", refuse)
     assert torch.equal(kept_features(tmp_path, ("a",), lambda: torch.zeros(3, 2)), torch.ones(3, 2))
-    with pytest.raises(UserError, match="Read-only file system.*FM_LIGHTNING_CACHE"):
+    with pytest.raises(UserError, match=r"Read-only file system.*FM_LIGHTNING_CACHE"):
         kept_features(tmp_path, ("b",), lambda: torch.ones(3, 2))
 
 
