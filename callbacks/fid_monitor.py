@@ -29,7 +29,8 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
 
     Logs, per row, ``{key}`` (e.g. ``fid``, ``fd_digits``), and except for base and floors its paired change from base with
     a 95 % interval (``{key}_change``, ``_lo``, ``_hi``); if asked, ``kid_mean``, ``kid_std``, ``precision``, ``recall``,
-    ``cmmd``, and on Inception's features, ``isc_mean``, ``isc_std``. Every image passes through the network once.
+    ``cmmd``, and on Inception's features, ``isc_mean``, ``isc_std``. Every image passes through the network once. Floors
+    with fewer images than seeds repeat them; but for the distance, each of their images counts once.
 
     Weights are loaded, and downloaded if need be, before training begins.
 
@@ -91,6 +92,7 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         self._on_cpu = trainer.world_size == 1  # gathering over devices needs the features where they are
         if self._real is not None:
             return
+        self._check_company(trainer)
         self._check_counts(data)
         try:
             with torch.no_grad():
@@ -108,15 +110,14 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
 
         @torch.no_grad()
         def compute() -> Tensor:
+            if self.extractor.fingerprint is not None:
+                print(f"Features of {len(data.real_split):,} real images for {self.key}, once, then kept", flush=True)
             batches = data.encoded(data.real_split).split(1000)
             return torch.cat([self._features(x.to(device)).cpu() for x in batches])
 
         if self.extractor.fingerprint is None:  # too cheap to be kept
             features = compute()
         else:
-            print(
-                f"Features of {len(data.real_split):,} real images for {self.key}: computed once, then kept", flush=True
-            )
             identity = (self.extractor.fingerprint, content_hash(data.real_split.x), data.space)
             features = kept_features(cache_directory(None).parent / "features", identity, compute)
         self._real = GaussianReference(*moments(features), samples=len(features))
@@ -124,9 +125,27 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         if self.precision_recall:
             self._balls = Balls(features.to(device))
 
+    def _check_company(self, trainer: Trainer) -> None:
+        """Of two numbers by one name Lightning would log the mean, and the table show the last."""
+        others = [c for c in getattr(trainer, "callbacks", []) if isinstance(c, FIDMonitor) and c is not self]
+        for other in others:
+            if other.key == self.key:
+                raise UserError(f"two FIDMonitors of {self.key} given, expected one; leave the other out")
+            for option in ("kid", "precision_recall", "inception_score", "cmmd"):
+                if getattr(self, option) and getattr(other, option):
+                    raise UserError(
+                        f"{option} given to two FIDMonitors ({other.key} and {self.key}), which would log it by one name, "
+                        f"expected it in one of them; type {option}: false in the other"
+                    )
+
+    @property
+    def _needed(self) -> int:
+        """The smallest number of samples that all measurements are defined for."""
+        return SPLITS if self.inception_score else NEIGHBOURS + 1 if self.precision_recall else 2
+
     def _check_counts(self, data: FlowData) -> None:
         """Tells before training what would otherwise end the run at its first validation, or at its test."""
-        needed = SPLITS if self.inception_score else NEIGHBOURS + 1 if self.precision_recall else 2
+        needed = self._needed
         for name, given in {"val_seeds": data.val_seeds, "test_seeds": data.test_seeds, "keep": self.keep}.items():
             if given is not None and given < needed:
                 raise UserError(
@@ -140,11 +159,19 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         assert self._real is not None
         return FrechetDistance(self.extractor, self._real, read=self._read, keep=self.keep, compute_on_cpu=self._on_cpu)
 
+    def begin(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
+        super().begin(trainer, pl_module, stage)
+        self._images = {name: len(row.images) for name, row in pl_module.rows.items() if row.images is not None}
+
     def extra(self, name: str) -> dict[str, float]:
         values = super().extra(name)
         if not (self.kid or self.precision_recall or self.inception_score or self.cmmd):
             return values
-        features = self.metrics[name].features_by_seed()
+        # A floor shows its images over and over. Each enters once: a repeated image is its own nearest neighbour, and the
+        # balls around repeated images, of radius 0, would hold nothing.
+        features = self.metrics[name].features_by_seed()[: self._images.get(name)]
+        if len(features) < self._needed:
+            return values
         if self.inception_score:
             assert isinstance(self.extractor, InceptionFeatures)
             values |= inception_score(self.extractor.logits(features))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fm_lightning.callbacks.monitor import PairedMonitor
 from fm_lightning.comparison import BASE
+from fm_lightning.errors import UserError
 from fm_lightning.metrics import Groups, MemorizationRate, Reference, find_groups
 from fm_lightning.metrics.memorization import ratios
 
@@ -49,6 +50,9 @@ class MemorizationMonitor(PairedMonitor[MemorizationRate]):
 
     def prepare(self, trainer: Trainer, pl_module: FlowMatching) -> None:
         data = pl_module.data
+        if sum(isinstance(callback, MemorizationMonitor) for callback in getattr(trainer, "callbacks", [])) > 1:
+            # Of two numbers by one name Lightning would log the mean, and the table show the last.
+            raise UserError("two MemorizationMonitors given, expected one; leave the other out")
         # As stored and on the device: 50 000 CIFAR images are 150 MB so, encoded as they are read.
         self.reference = Reference(data.train_split.x.to(trainer.strategy.root_device), encode=data.encode)
         self.mirror = data.flip if self.mirrored is None else self.mirrored

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fm_lightning.callbacks import FIDMonitor
+from fm_lightning.callbacks import FIDMonitor, MemorizationMonitor
 from fm_lightning.comparison import BASE, Row
 from fm_lightning.data import Digits, Toy2D
 from fm_lightning.errors import UserError
@@ -36,8 +36,9 @@ def loaded(data):
     return data
 
 
-def prepared(monitor, data):
-    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")), world_size=1)
+def prepared(monitor, data, callbacks=()):
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer = SimpleNamespace(strategy=strategy, world_size=1, callbacks=callbacks)
     module = SimpleNamespace(
         data=data,
         device=torch.device("cpu"),
@@ -83,6 +84,43 @@ def test_eight_bit_extractors_read_what_the_datamodule_makes_of_samples():
     assert monitor.samples == len(real)
 
 
+def test_a_floor_s_repeated_images_count_once():
+    data = loaded(Digits())
+    monitor = FIDMonitor("fd_digits", kid=True, precision_recall=True)
+    trainer, module, logged = prepared(monitor, data)
+    images = {"held_out": data.held_out()[:40], "few": data.held_out()[:3]}
+    module.rows |= {name: Row("floor", Schedule(), images=x) for name, x in images.items()}
+    monitor.begin(trainer, module, "test")
+    seeds = torch.arange(100)
+    monitor.update(
+        trainer,
+        module,
+        {name: still(images.get(name, data.real())[seeds % len(images.get(name, seeds))]) for name in module.rows},
+    )
+    monitor.finish(trainer, module, "test")
+    with torch.no_grad():
+        want = precision_recall(monitor.extractor(images["held_out"]), monitor.extractor(data.real()))
+    assert want["recall"] > 0.1
+    for name, value in want.items():
+        assert logged[f"test/held_out/{name}"] == pytest.approx(value)
+    assert "test/few/fd_digits" in logged
+    assert "test/few/recall" not in logged  # not defined
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (("fd_raw", {}), ("fd_raw", {}), "two FIDMonitors of fd_raw"),
+        (("fd_raw", {"kid": True}), ("fd_digits", {"kid": True}), "kid: false"),
+    ],
+)
+def test_two_monitors_by_one_name_are_refused_before_training(first, second, message):
+    monitors = [FIDMonitor(extractor, **options) for extractor, options in (first, second)]
+    with pytest.raises(UserError, match=message):
+        prepared(monitors[1], loaded(Digits()), callbacks=monitors)
+    prepared(monitors[0], loaded(Digits()), callbacks=monitors[:1])
+
+
 def test_kept_seeds_leave_the_distance():
     data = loaded(Digits())
     values = []
@@ -120,3 +158,9 @@ def test_statistics_of_another_extractor_are_refused_before_training(tmp_path):
 def test_too_few_samples_are_refused_before_training(data, options, message):
     with pytest.raises(UserError, match=message):
         prepared(FIDMonitor("fd_digits", **options), loaded(Digits(**data)))
+
+
+def test_two_memorization_monitors_are_refused_before_training():
+    monitors = [MemorizationMonitor(), MemorizationMonitor(threshold=0.5)]
+    with pytest.raises(UserError, match="two MemorizationMonitors"):
+        prepared(monitors[0], loaded(Digits()), callbacks=monitors)
