@@ -137,6 +137,8 @@ class Interruption(Callback):
         but = f" (without {' and '.join(self.leave_out)})" if self.leave_out else ""
         if trainer.state.fn == "test":
             self.said = f"interrupted while comparing schedules; type the same command{but} to compare them again"
+        elif trainer.state.fn == "predict":
+            self.said = "interrupted while sampling; type the same command with --again to sample anew"
         elif trainer.state.fn == "fit" and not self._training:
             self.said = f"interrupted before training; type the same command{but} to go on"
         elif trainer.state.fn == "fit":

@@ -163,6 +163,15 @@ def test_while_comparing(command, tmp_path, number, status):
     assert (tmp_path / "runs/tiny/results.json").exists()
 
 
+def test_while_sampling_the_advice_is_one_that_works(command, tmp_path):
+    assert command("fit", "-c", config(tmp_path / "cut.yaml", steps=2)).status == 0
+    file = config(tmp_path / "cut.yaml", ("on_predict_batch_end", 1), steps=2)
+    ended = command("predict", "-c", file)
+    assert ended.status == 130
+    says(ended.err.splitlines()[-1], "interrupted while sampling; type the same command with --again to sample anew")
+    assert command("predict", "-c", config(tmp_path / "cut.yaml", steps=2), "--again").status == 0
+
+
 def test_with_the_last_step_of_a_run_the_training_ends_and_nothing_is_compared(command, tmp_path):
     ended = command("run", "-c", config(tmp_path / "cut.yaml", ("on_before_backward", 2), steps=2))
     assert ended.status == 130
