@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from waiting import waits
 
+from fm_lightning.callbacks import SampleGrid, ScheduleTable
 from fm_lightning.comparison import Row, sample
 from fm_lightning.flow import KTS, Schedule, integrate, integrate_many
 from fm_lightning.metrics import FrechetDistance, GaussianReference, KineticPathEnergy, RawFeatures
@@ -74,6 +77,24 @@ def test_updates_do_not_wait(kind, seeded):
             found.clear()
             metric.update(part)
             assert not found
+
+
+def test_callbacks_that_measure_every_batch_do_not_wait():
+    module = SimpleNamespace(
+        rows={n: Row("schedule", s) for n, s in schedules(3, "euler").items()}, device=torch.device("cpu")
+    )
+    table, grid = ScheduleTable(), SampleGrid(count=5)
+    table.begin(None, module, "test")
+    grid.begin(None, module, "test")
+    with waits() as found:
+        table.squares = {name: metric.to("cuda") for name, metric in table.squares.items()}
+        for batch in range(3):
+            trajectories = integrate_many(velocity, torch.randn(5, 4, device="cuda"), schedules(3, "euler"))
+            found.clear()
+            table.update(None, module, trajectories)
+            assert not found
+            grid.update(None, module, trajectories)
+            assert found == ({"copy to cpu": 3} if batch == 0 else {}), "the grid's images, from the first batch alone"
 
 
 def test_waits_are_seen():
