@@ -48,9 +48,11 @@ class SampleGrid(TrajectoryCallback):
     def update(self, trainer: Trainer, pl_module: FlowMatching, batch: dict[str, Trajectory]) -> None:
         # Process 0 has the first seeds, in order.
         for name, trajectory in batch.items():
-            kept = self.samples.get(name, trajectory.x1[:0].cpu())
-            if len(kept) < self.count:
-                self.samples[name] = torch.cat([kept, trajectory.x1[: self.count - len(kept)].cpu()])
+            kept = self.samples.get(name)
+            missing = self.count - (0 if kept is None else len(kept))
+            if missing:  # else nothing is asked of the device
+                more = trajectory.x1[:missing].cpu()
+                self.samples[name] = more if kept is None else torch.cat([kept, more])
 
     def finish(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
         data = pl_module.data

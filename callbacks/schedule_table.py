@@ -31,7 +31,8 @@ class ScheduleTable(TrajectoryCallback):
         self.started = time.time()
         self.nfe: dict[str, int] = {}
         self.squares = {
-            name: MeanMetric().to(pl_module.device)
+            # Trajectories are finite; to ask again would wait for the device at every row.
+            name: MeanMetric(nan_strategy="disable").to(pl_module.device)
             for name, row in pl_module.rows.items()
             if row.kind != "floor" and name != BASE
         }

@@ -232,7 +232,8 @@ class _Zero:
 
 def _still(images: Tensor | Encoded, x0: Tensor, seeds: Tensor, labels: Tensor | None) -> Trajectory:
     """Images as a trajectory of no steps: they took no way and have no energy."""
-    x1 = images[(seeds % len(images)).to(images.device)].to(x0.device)
+    places = (seeds % len(images)).to(images.device, non_blocking=images.device.type == "cuda")
+    x1 = images[places].to(x0.device, non_blocking=x0.is_cuda)
     nothing = x0.new_zeros(len(x1))
     return Trajectory(
         x1=x1,

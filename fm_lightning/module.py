@@ -285,7 +285,10 @@ class FlowMatching(LightningModule):
         """Noise and labels of the seeds, on the device."""
         labels = seed_labels(seeds, self.data.num_classes)
         x0 = noise(seeds.tolist(), self.data.shape, self.base_seed)
-        return x0.to(self.device), None if labels is None else labels.to(self.device)
+        # A copy to a GPU need not wait for the batch before this one.
+        ahead = self.device.type == "cuda"
+        x0 = x0.to(self.device, non_blocking=ahead)
+        return x0, None if labels is None else labels.to(self.device, non_blocking=ahead)
 
     def _sample(self, batch: SeedBatch) -> dict[str, Trajectory]:
         x0, labels = self._start(batch.seeds)

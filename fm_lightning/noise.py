@@ -29,7 +29,8 @@ def noise(seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, p
     Returns:
         ``[B, *shape]`` float32 on the CPU.
     """
-    seeds = [int(s) for s in seeds]
+    # All at once: asked one by one, seeds on a device would make the host wait for each.
+    seeds = seeds.tolist() if isinstance(seeds, torch.Tensor) else [int(s) for s in seeds]
     out = np.empty((len(seeds), int(np.prod(shape))), dtype=np.float32)
     for row, seed in zip(out, seeds):
         key = np.array([base_seed & _WORD, seed & _WORD], dtype=np.uint64)

@@ -58,7 +58,7 @@ class Trajectory:
     @property
     def power(self) -> Tensor:
         """``[S, B]`` energy per unit of time in each step."""
-        dt = torch.diff(self.times).to(self.energy)
+        dt = torch.diff(self.times).to(self.energy.device, self.energy.dtype, non_blocking=self.energy.is_cuda)
         return self.energy / dt[:, None]
 
     def early(self, split: float) -> Tensor:

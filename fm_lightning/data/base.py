@@ -12,7 +12,15 @@ import torch
 from lightning import LightningDataModule
 from torch import Tensor
 
-from fm_lightning.data.batches import HeldOutBatch, HeldOutBatches, SeedBatches, Share, TrainBatch, TrainingBatches
+from fm_lightning.data.batches import (
+    HeldOutBatch,
+    HeldOutBatches,
+    SeedBatch,
+    SeedBatches,
+    Share,
+    TrainBatch,
+    TrainingBatches,
+)
 from fm_lightning.errors import UserError
 
 # Seeds never overlap between purposes: schedules are chosen on validation seeds and judged on test seeds.
@@ -187,6 +195,11 @@ class FlowData(LightningDataModule, ABC):
     def _seeds(self, first: int, n: int) -> SeedBatches:
         # Few seeds make a small batch: padding is sampled like any other row.
         return SeedBatches(first, n, min(n, self.eval_batch_size), self._share())
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        if isinstance(batch, SeedBatch):
+            return batch  # noise is drawn on the host, which would have to ask the device for the seeds
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if isinstance(batch, TrainBatch):

@@ -216,20 +216,25 @@ def _trajectory(x0: Tensor, branch: _Branch, schedule: Schedule, plan: Sequence[
             weights.append(step.dt * b / 2)
             shaped.append(step.dt * b / 2 * eta**2)
     squares = torch.stack(branch.norms).square()  # [stages of all steps, B]
-    energy = squares * squares.new_tensor(shaped)[:, None]
+    energy = squares * _like(squares, shaped)[:, None]
     if len(owner) > len(plan):
-        index = torch.tensor(owner, device=energy.device)
+        index = torch.tensor(owner).to(energy.device, non_blocking=energy.is_cuda)
         energy = energy.new_zeros(len(plan), energy.shape[1]).index_add_(0, index, energy)
     start = x0 * schedule.x0_scale if schedule.x0_scale != 1 else x0
     return Trajectory(
         x1=branch.x,
         energy=energy,
-        field_energy=squares.new_tensor(weights) @ squares,
+        field_energy=_like(squares, weights) @ squares,
         displacement=_norm(branch.x - start, x0.dtype).square() / 2,
         times=schedule.edges,
         gain=torch.tensor([step.gains[0] for step in plan], dtype=torch.float64),
         nfe=len(owner),
     )
+
+
+def _like(x: Tensor, numbers: Sequence[float]) -> Tensor:
+    """The numbers beside x, without waiting for what its device still has to do."""
+    return torch.tensor(numbers, dtype=x.dtype).to(x.device, non_blocking=x.is_cuda)
 
 
 def _require_finite(trajectories: Mapping[str, Trajectory]) -> None:
@@ -255,5 +260,8 @@ def _finish(
     x1 = trajectory.x1
     if schedule.end_noise:
         rows = range(len(trajectory)) if seeds is None else seeds
-        x1 = x1.add(noise(rows, x1.shape[1:], base_seed, END).to(x1), alpha=schedule.end_noise)
+        x1 = x1.add(
+            noise(rows, x1.shape[1:], base_seed, END).to(x1.device, x1.dtype, non_blocking=x1.is_cuda),
+            alpha=schedule.end_noise,
+        )
     return replace(trajectory, x1=x1, labels=labels, seeds=seeds)

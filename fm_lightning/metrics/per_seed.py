@@ -39,9 +39,11 @@ class PerSeedMetric(Metric):
         if seeds is None:
             first = sum(len(s) for s in self.seeds)
             seeds = torch.arange(first, first + len(trajectory))
-        self.seeds.append(seeds.to(self.device))
+        # A copy to a GPU need not wait for what the GPU still has to do; one from it must.
+        ahead = self.device.type == "cuda"
+        self.seeds.append(seeds.to(self.device, non_blocking=ahead))
         for name, values in columns.items():
-            getattr(self, name).append(values.detach().to(self.device))
+            getattr(self, name).append(values.detach().to(self.device, non_blocking=ahead))
 
     def reset(self) -> None:
         super().reset()
