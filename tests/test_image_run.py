@@ -52,7 +52,7 @@ def test_cifar10_from_files_to_the_report(command, tmp_path, monkeypatch, source
     monkeypatch.setenv("FM_LIGHTNING_CACHE", str(tmp_path / "cache"))
     config = yaml.safe_load(CIFAR10.read_text())
     config["data"]["init_args"] |= {"source": str(source), "batch_size": 4, "eval_batch_size": 3}
-    config["data"]["init_args"] |= {"val_seeds": 4, "test_seeds": 11}  # ten splits of the Inception score
+    config["data"]["init_args"] |= {"val_seeds": 10, "test_seeds": 11}  # ten splits of the Inception score
     config["model"]["net"]["init_args"] |= {"num_channels": 32, "num_res_blocks": 1, "num_head_channels": 32}
     config["model"] |= {"compile": False, "val_schedules": {"base": {"steps": 2}}}
     config["model"]["test_schedules"] = {
