@@ -29,8 +29,7 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
 
     Logs, per row, ``{key}`` (e.g. ``fid``, ``fd_digits``), and except for base and floors its paired change from base with
     a 95 % interval (``{key}_change``, ``_lo``, ``_hi``); if asked, ``kid_mean``, ``kid_std``, ``precision``, ``recall``,
-    ``cmmd``, and on Inception's features, ``isc_mean``, ``isc_std``. Every image passes through the network once. Floors
-    with fewer images than seeds repeat them; but for the distance, each of their images counts once.
+    ``cmmd``, and on Inception's features, ``isc_mean``, ``isc_std``. Every image passes through the network once.
 
     Weights are loaded, and downloaded if need be, before training begins.
 
@@ -159,18 +158,12 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         assert self._real is not None
         return FrechetDistance(self.extractor, self._real, read=self._read, keep=self.keep, compute_on_cpu=self._on_cpu)
 
-    def begin(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
-        super().begin(trainer, pl_module, stage)
-        self._images = {name: len(row.images) for name, row in pl_module.rows.items() if row.images is not None}
-
     def extra(self, name: str) -> dict[str, float]:
         values = super().extra(name)
         if not (self.kid or self.precision_recall or self.inception_score or self.cmmd):
             return values
-        # A floor shows its images over and over. Each enters once: a repeated image is its own nearest neighbour, and the
-        # balls around repeated images, of radius 0, would hold nothing.
-        features = self.metrics[name].features_by_seed()[: self._images.get(name)]
-        if len(features) < self._needed:
+        features = self.metrics[name].features_by_seed()
+        if len(features) < self._needed:  # a floor has no more samples than images
             return values
         if self.inception_score:
             assert isinstance(self.extractor, InceptionFeatures)

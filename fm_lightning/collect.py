@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from lightning import Trainer
 
-from fm_lightning.comparison import BASE, FLOORS, Row
+from fm_lightning.comparison import BASE, FLOORS, Row, plain_row
 from fm_lightning.metrics import Change
 from fm_lightning.tracking import AppendingCSVLogger, read_series
 
@@ -53,6 +53,8 @@ def collect(
     paired = [callback for callback in trainer.callbacks if isinstance(callback, PairedMonitor)]
     monitors = [callback for callback in trainer.callbacks if isinstance(callback, TrajectoryMonitor)]
 
+    samples = data.test_seeds if stage == "test" else data.val_seeds
+
     def changes(name: str, other: str) -> dict[str, Change]:
         return {m.key: change for m in paired if (change := m.change(name, other)) is not None}
 
@@ -61,18 +63,22 @@ def collect(
         metrics = {k: v for m in monitors for k, v in m.values.get(name, {}).items()}
         if name in table.rms:
             metrics["rms_to_base"] = table.rms[name]
+        # What the verdict is about: the gain alone, not another solver, grid or number of steps.
+        plain = plain_row(pl_module.rows, name) if row.kind == "schedule" and row.schedule.gain else None
         rows.append(
             {
                 "name": name,
                 "kind": row.kind,
                 "of": row.of,
                 "control": name.rpartition(".")[2] if row.of else None,
-                "label": row.label(name),
+                "label": row.label(name) + _of(row, samples),
                 "steps": 0 if row.kind == "floor" else row.schedule.steps,
                 "nfe": table.nfe.get(name, 0),
                 "description": _describe(name, row),
                 "metrics": {k: v if math.isfinite(v) else None for k, v in metrics.items()},
                 "vs_base": changes(name, BASE) or None if name != BASE else None,
+                "plain": plain,
+                "vs_plain": changes(name, plain) or None if plain else None,
                 "vs_parent": changes(row.of, name) or None if row.of else None,
             }
         )
@@ -80,12 +86,14 @@ def collect(
     quality = {"key": fid.key, "label": fid.extractor.label, "reference": fid.samples} if fid else None
     verdicts = [
         verdict(
-            row, [r for r in rows if r["of"] == row["name"] and r["vs_parent"]], by_name[BASE], fid.key if fid else ""
+            row,
+            [r for r in rows if r["of"] == row["name"] and r["vs_parent"]],
+            by_name[row["plain"]],
+            fid.key if fid else "",
         )
         for row in rows
-        if row["kind"] == "schedule" and row["vs_base"] and pl_module.rows[str(row["name"])].schedule.gain
+        if row["plain"] and row["vs_plain"]
     ]
-    samples = data.test_seeds if stage == "test" else data.val_seeds
     if quality:
         quality["samples"] = samples
     results = {
@@ -152,6 +160,11 @@ def hardware(trainer: Trainer) -> str:
             processor = line.partition(":")[2].strip()
             break
     return f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads x {trainer.world_size} processes"
+
+
+def _of(row: Row, samples: int) -> str:
+    """How many images a floor has, where they are fewer than the samples of the other rows."""
+    return f" ({len(row.images):,})" if row.images is not None and len(row.images) < samples else ""
 
 
 def _describe(name: str, row: Row) -> str:

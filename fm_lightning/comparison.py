@@ -35,7 +35,8 @@ class Row:
         schedule: how it is sampled; a floor's is never used.
         of: the schedule that a control belongs to.
         velocity: another field than the model's.
-        images: a floor's images; seed s shows image ``s % n``.
+        images: a floor's images; seed ``first_seed + i`` shows image i, and beyond the last one there is nothing to show.
+        first_seed: of a floor.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Row:
     of: str | None = None
     velocity: Velocity | None = None
     images: Tensor | Encoded | None = None
+    first_seed: int = 0
 
     def label(self, name: str) -> str:
         """A few words for a table; ``name`` is the row's."""
@@ -110,6 +112,13 @@ def schedule_rows(schedules: Mapping[str, Schedule]) -> dict[str, Row]:
     return rows
 
 
+def plain_row(rows: Mapping[str, Row], name: str) -> str:
+    """The row that samples as ``name`` does (solver, grid, steps) without its gain; base where there is none."""
+    wanted = plain(rows[name].schedule)
+    same = (n for n, row in rows.items() if row.kind in ("base", "schedule") and row.schedule == wanted)
+    return next(same, BASE)
+
+
 def check_controls(rows: Mapping[str, Row], names: Sequence[str]) -> None:
     """Refuses names of no schedule, and of schedules without a gain.
 
@@ -131,6 +140,9 @@ def control_rows(
 ) -> dict[str, Row]:
     """The rows, each schedule of ``names`` followed by its matched controls (``name.control``).
 
+    One that samples otherwise than base (solver, grid, steps) is judged against the same sampling without its gain: a row
+    for that, ``name_plain``, comes before it unless there is one.
+
     Args:
         rows: as ``schedule_rows`` gives them.
         names: the schedules to control.
@@ -147,6 +159,13 @@ def control_rows(
     trajectories = integrate_many(velocity, x0, pairs, labels=labels) if pairs else {}
     out: dict[str, Row] = {}
     for name, row in rows.items():
+        own = f"{name}_plain"
+        if (
+            name in shaped
+            and own not in rows
+            and rows[plain_row({**rows, **out}, name)].schedule != plain(row.schedule)
+        ):
+            out[own] = Row("schedule", plain(row.schedule))
         out[name] = row
         if name in shaped:
             distance = rms_distance(trajectories[name], trajectories[f"{name}.plain"])
@@ -188,7 +207,7 @@ def sample(
         )
     for name, row in rows.items():
         if row.images is not None:
-            sampled[name] = _still(row.images, x0, seeds, labels)
+            sampled[name] = _still(row.images, row.first_seed, x0, seeds, labels)
     return {name: sampled[name][:count] for name in rows}
 
 
@@ -230,10 +249,16 @@ class _Zero:
         return torch.zeros_like(x)
 
 
-def _still(images: Tensor | Encoded, x0: Tensor, seeds: Tensor, labels: Tensor | None) -> Trajectory:
-    """Images as a trajectory of no steps: they took no way and have no energy."""
-    places = (seeds % len(images)).to(images.device, non_blocking=images.device.type == "cuda")
+def _still(images: Tensor | Encoded, first_seed: int, x0: Tensor, seeds: Tensor, labels: Tensor | None) -> Trajectory:
+    """Images as a trajectory of no steps: they took no way and have no energy. Each is shown once."""
+    here = [
+        i for i, place in enumerate((seeds - first_seed).tolist()) if 0 <= place < len(images)
+    ]  # seeds are on the host
+    shown = torch.tensor(here, dtype=torch.int64)
+    places = (seeds[shown] - first_seed).to(images.device, non_blocking=images.device.type == "cuda")
     x1 = images[places].to(x0.device, non_blocking=x0.is_cuda)
+    if labels is not None:
+        labels = labels[shown.to(labels.device, non_blocking=labels.is_cuda)]
     nothing = x0.new_zeros(len(x1))
     return Trajectory(
         x1=x1,
@@ -244,5 +269,5 @@ def _still(images: Tensor | Encoded, x0: Tensor, seeds: Tensor, labels: Tensor |
         gain=torch.zeros(0, dtype=torch.float64),
         nfe=0,
         labels=labels,
-        seeds=seeds,
+        seeds=seeds[shown],
     )

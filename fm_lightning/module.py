@@ -22,7 +22,7 @@ from torchmetrics import MeanMetric
 
 from fm_lightning.checkpoints import check_average
 from fm_lightning.comparison import BASE, Field, Row, check_controls, control_rows, sample, schedule_rows
-from fm_lightning.data.base import CALIBRATION_SEED, FlowData, seed_labels
+from fm_lightning.data.base import CALIBRATION_SEED, TEST_SEED, FlowData, seed_labels
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import NotFiniteError, UserError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
@@ -138,13 +138,21 @@ class FlowMatching(LightningModule):
         """What is sampled: the network, guided if so configured."""
         return self.net if self.guidance == 1 else Guided(self.net, self.guidance)
 
-    def setup(self, stage: str) -> None:
+    def check_data(self, data: FlowData) -> None:
+        """Refuses data that the network was not built for; the datamodule asks as soon as it has loaded them.
+
+        Raises:
+            UserError: another number of classes, or another shape.
+        """
         wants = getattr(self.net, "num_classes", 0)
-        if wants and wants != self.data.num_classes:
+        if wants and wants != data.num_classes:
             raise UserError(
-                f"a network for {wants} classes given with data of {self.data.num_classes}, expected the same number; "
-                f"type --model.net.init_args.num_classes {self.data.num_classes}"
+                f"a network for {wants} classes given with data of {data.num_classes}, expected the same number; "
+                f"type --model.net.init_args.num_classes {data.num_classes}"
             )
+        check = getattr(self.net, "check_shape", None)
+        if check is not None:
+            check(data.shape)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.net.parameters())
@@ -269,8 +277,12 @@ class FlowMatching(LightningModule):
         for name, field in self.fields.items():
             self.rows[name] = Row("field", base, velocity=field.velocity(self.data, self.device))
         if self.floors:
-            self.rows["held_out"] = Row("floor", base, images=self.data.encoded(self.data.held_out_split))
-            self.rows["copies"] = Row("floor", base, images=self.data.encoded(self.data.train_split))
+            self.rows["held_out"] = Row(
+                "floor", base, images=self.data.encoded(self.data.held_out_split), first_seed=TEST_SEED
+            )
+            self.rows["copies"] = Row(
+                "floor", base, images=self.data.encoded(self.data.train_split), first_seed=TEST_SEED
+            )
 
     def test_step(self, batch: SeedBatch, batch_idx: int) -> dict[str, Trajectory]:
         return self._sample(batch)

@@ -179,6 +179,11 @@ def test_an_optimizer_that_cannot_be_built(refused, tmp_path, settings, words):
     says(refused("fit", "-c", tiny_config(tmp_path / "wrong.yaml", change)), *words)
 
 
+def test_a_network_for_other_data_is_refused_before_anything_is_made(refused):
+    line = refused("run", "-c", "tiny.yaml", "--model.net.init_args.shape", "[3]")
+    says(line, "samples of shape [2], expected [3]", "--model.net.init_args.shape '[2]'")
+
+
 def test_too_few_images_for_the_sample_grid(refused, tmp_path):
     def change(c):
         c["data"]["init_args"]["n"] = 1

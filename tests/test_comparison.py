@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fm_lightning.comparison import BASE, Row, control_rows, sample, schedule_rows
+from fm_lightning.comparison import BASE, Row, control_rows, plain_row, sample, schedule_rows
 from fm_lightning.errors import UserError
 from fm_lightning.flow import KTS, SSC, Constant, EmpiricalVelocity, Schedule, integrate, rms_distance
 from fm_lightning.noise import noise
@@ -74,11 +74,45 @@ def test_every_row_starts_from_the_same_noise_and_drops_padding():
     seeds, x0 = start(8)
     out = sample(rows, velocity, x0, None, seeds, base_seed=0, count=7)
     assert list(out) == list(rows)
-    assert all(len(t) == 7 for t in out.values())
+    assert {len(t) for name, t in out.items() if name != "floor"} == {7}
     for name in (BASE, *SHAPED):
         alone = integrate(velocity, x0, rows[name].schedule)[:7]
         assert torch.equal(out[name].x1, alone.x1)
         assert torch.equal(out[name].energy, alone.energy)
-    assert torch.equal(out["floor"].x1, data[torch.arange(7) % 6])
     assert out["floor"].nfe == 0
     assert torch.cdist(out["field"].x1, data).min(1).values.max() < 1e-4
+
+
+@pytest.mark.parametrize("batch", [3, 4, 20])
+def test_a_floor_shows_each_image_once(batch):
+    data, labels = torch.randn(7, 5), torch.arange(20) % 3
+    row = {"floor": Row("floor", Schedule(), images=data, first_seed=100)}
+    seeds = torch.cat([torch.arange(100, 118), torch.tensor([-1, -1])])
+    parts = [
+        sample(row, velocity, torch.zeros(len(s), 5), y, s, base_seed=0, count=len(s))["floor"]
+        for s, y in zip(seeds.split(batch), labels.split(batch))
+    ]
+    assert torch.equal(torch.cat([t.x1 for t in parts]), data)
+    assert torch.equal(torch.cat([t.seeds for t in parts]), seeds[:7])
+    assert torch.equal(torch.cat([t.labels for t in parts]), labels[:7])
+
+
+OTHERWISE = Schedule(KTS(0.02, 0.02), steps=8, solver="midpoint")
+
+
+def test_a_schedule_is_judged_against_its_own_plain_sampling():
+    rows = schedule_rows({"base": Schedule(steps=4), "kts": Schedule(KTS(0.02, 0.02), steps=4), "mid": OTHERWISE})
+    assert plain_row(rows, "kts") == BASE
+    assert plain_row(rows, "mid") == BASE  # for want of a better one
+    controlled = control_rows(rows, ["kts", "mid"], velocity, start(4)[1], None)
+    assert "kts_plain" not in controlled
+    assert plain_row(controlled, "mid") == "mid_plain"
+    assert controlled["mid_plain"].schedule == Schedule(steps=8, solver="midpoint")
+    assert [name for name in controlled if "." not in name] == ["base", "kts", "mid_plain", "mid"]
+
+
+def test_plain_sampling_that_is_there_is_not_added_again():
+    rows = schedule_rows({"base": Schedule(), "mid": OTHERWISE, "other": Schedule(steps=8, solver="midpoint")})
+    controlled = control_rows(rows, ["mid"], velocity, start(4)[1], None)
+    assert plain_row(controlled, "mid") == "other"
+    assert "mid_plain" not in controlled

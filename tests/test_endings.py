@@ -125,6 +125,7 @@ def test_a_row_that_is_not_finite_is_named_and_loses_nothing_else(command, tmp_p
     assert (folder / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_an_error_of_all_processes_is_said_once_and_an_error_of_one_is_said(tmp_path):
     root = Path(__file__).parents[1]
     env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}

@@ -180,6 +180,7 @@ def test_with_the_last_step_of_a_run_the_training_ends_and_nothing_is_compared(c
     assert (tmp_path / "runs/tiny/results.json").exists()
 
 
+@pytest.mark.slow
 def test_processes_stop_before_the_same_step(tmp_path):
     """One of two processes gets the signal; the checkpoint goes on as one process would have."""
     root = Path(__file__).parents[1]

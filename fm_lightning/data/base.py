@@ -163,6 +163,9 @@ class FlowData(LightningDataModule, ABC):
         if not self._loaded:
             self.load()
             self._loaded = True
+        check = getattr(getattr(self.trainer, "lightning_module", None), "check_data", None)
+        if check is not None:  # before anything costly is made of them
+            check(self)
 
     def train_dataloader(self) -> TrainingBatches:
         trainer = self._trainer()

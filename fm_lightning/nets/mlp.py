@@ -75,11 +75,7 @@ class ResidualMLP(nn.Module):
         Raises:
             UserError: for samples of another shape, or labels that do not go with ``num_classes``.
         """
-        if tuple(x.shape[1:]) != self.shape:
-            raise UserError(
-                f"ResidualMLP got samples of shape {list(x.shape[1:])}, expected {list(self.shape)}; "
-                f"type --model.net.init_args.shape '{list(x.shape[1:])}'"
-            )
+        self.check_shape(x.shape[1:])
         check_labels(self, y, self.num_classes)
         condition = self.time(distinct(t))
         if self.label is not None:
@@ -89,3 +85,11 @@ class ResidualMLP(nn.Module):
         for block in self.blocks:
             h = block(h, condition)
         return self.outlet(nn.functional.silu(self.norm(h))).reshape(x.shape)
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Raises UserError for samples of another shape."""
+        if tuple(shape) != self.shape:
+            raise UserError(
+                f"ResidualMLP got samples of shape {list(shape)}, expected {list(self.shape)}; "
+                f"type --model.net.init_args.shape '{list(shape)}'"
+            )

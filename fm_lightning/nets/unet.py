@@ -89,7 +89,7 @@ class UNet(nn.Module):
         self.null_label = num_classes if null_class else None
         self.time_scale = time_scale
         self.checkpoint = checkpoint
-        self._check_size(self.shape)
+        self.check_shape(self.shape)
         widths = [int(mult * num_channels) for mult in channel_mult]  # channels, per resolution
         resolutions = [self.shape[2] // 2**level for level in range(len(widths))]
         if not widths or any(width % groups or width < groups for width in widths):
@@ -172,7 +172,7 @@ class UNet(nn.Module):
         return net.eval()
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        self._check_size(x.shape[1:])
+        self.check_shape(x.shape[1:])
         dtype = self.stem.weight.dtype
         emb = self.time(sinusoids(distinct(t.expand(len(x))) * self.time_scale, self.num_channels).to(dtype))
         if self.label is not None:
@@ -192,11 +192,13 @@ class UNet(nn.Module):
             return recompute(rung, h, emb, use_reentrant=False)
         return rung(h, emb)
 
-    def _check_size(self, size: Sequence[int]) -> None:
+    def check_shape(self, size: Sequence[int]) -> None:
+        """Raises UserError for images ``(channels, height, width)`` that the network cannot take."""
         if len(size) != 3 or size[0] != self.shape[0]:
             channels = self.shape[0] if len(self.shape) == 3 else "channels"
             raise UserError(
-                f"UNet got images of shape {list(size)}, expected [{channels}, height, width]; set shape to the data's"
+                f"UNet got images of shape {list(size)}, expected [{channels}, height, width]; "
+                f"type --model.net.init_args.shape '{list(size)}'"
             )
         if any(side % self.multiple or side < self.multiple for side in size[1:]):
             raise UserError(

@@ -28,9 +28,9 @@ def verdict(row: Mapping[str, Any], controls: list[Mapping[str, Any]], base: Map
     """The verdict on a shaped schedule.
 
     Args:
-        row: the schedule's row of the results (``vs_base`` filled).
+        row: the schedule's row of the results (``vs_plain`` filled).
         controls: the rows of its controls (``vs_parent`` filled); may be empty.
-        base: the row of plain sampling.
+        base: the row of plain sampling that it is judged against: the same solver, grid and steps where there is such a row.
         quality: key of the Fréchet distance.
 
     Returns:
@@ -40,7 +40,7 @@ def verdict(row: Mapping[str, Any], controls: list[Mapping[str, Any]], base: Map
     found: dict[str, list[str]] = {"beats": [], "explained": [], "trades": []}
     for control in controls:
         found[outcome(control["vs_parent"])].append(control["name"])
-    against = row["vs_base"]
+    against = row["vs_plain"]
     effect = _effect(against, base["metrics"].get(quality), quality)
     against_base = "some"
     if all(low <= 0 <= high for _, low, high in against.values()):
@@ -67,7 +67,8 @@ def verdict(row: Mapping[str, Any], controls: list[Mapping[str, Any]], base: Map
         else:
             end = "so no control explains it"
         claim = f"{', '.join(parts)}; {end}"
-    sentence = f"{row['name']} ({row['label']}) {effect}: {claim}."
+    than = "" if base["name"] == "base" else f" against {base['name']}"
+    sentence = f"{row['name']} ({row['label']}) {effect}{than}: {claim}."
     return {
         "schedule": row["name"],
         "sentence": sentence,

@@ -84,7 +84,7 @@ def test_eight_bit_extractors_read_what_the_datamodule_makes_of_samples():
     assert monitor.samples == len(real)
 
 
-def test_a_floor_s_repeated_images_count_once():
+def test_a_floor_of_few_images_leaves_out_what_they_do_not_define():
     data = loaded(Digits())
     monitor = FIDMonitor("fd_digits", kid=True, precision_recall=True)
     trainer, module, logged = prepared(monitor, data)
@@ -95,7 +95,7 @@ def test_a_floor_s_repeated_images_count_once():
     monitor.update(
         trainer,
         module,
-        {name: still(images.get(name, data.real())[seeds % len(images.get(name, seeds))]) for name in module.rows},
+        {name: still(images.get(name, data.real()[seeds])) for name in module.rows},
     )
     monitor.finish(trainer, module, "test")
     with torch.no_grad():

@@ -167,3 +167,10 @@ def test_script_reproduces_the_shipped_weights(tmp_path, net, digits):
     # Another CPU or torch may round its way to other weights; it may not land at another quality.
     assert abs(share - accuracy(net, images[unseen], labels[unseen])) <= 0.01
     assert (again(images).argmax(1) == net(images).argmax(1)).float().mean() >= 0.98
+
+
+def test_measuring_with_it_draws_no_random_numbers():
+    """What is built after it, e.g. a network, must not depend on which distance is measured."""
+    state = torch.get_rng_state()
+    DigitsClassifier.load()
+    assert torch.equal(torch.get_rng_state(), state)

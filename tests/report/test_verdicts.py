@@ -26,8 +26,15 @@ def test_outcome(f_mem, fd, expected):
     assert outcome({"f_mem": f_mem, "fd": fd}) == expected
 
 
-def row(name, of=None, vs_base=None, vs_parent=None):
-    return {"name": name, "label": name, "of": of, "vs_base": vs_base, "vs_parent": vs_parent, "metrics": {"fd": 50.0}}
+def row(name, of=None, vs_plain=None, vs_parent=None):
+    return {
+        "name": name,
+        "label": name,
+        "of": of,
+        "vs_plain": vs_plain,
+        "vs_parent": vs_parent,
+        "metrics": {"fd": 50.0},
+    }
 
 
 BETTER = {"f_mem": (-0.05, -0.06, -0.04), "fd": (-1.0, -2.0, -0.5)}
@@ -35,7 +42,7 @@ NOTHING = {"f_mem": SAME, "fd": SAME}
 
 
 def test_only_a_schedule_that_beats_everything_is_unexplained():
-    mine = row("mine", vs_base=BETTER)
+    mine = row("mine", vs_plain=BETTER)
     controls = [row("mine.noise", "mine", vs_parent=BETTER), row("mine.early_stop", "mine", vs_parent=BETTER)]
     found = verdict(mine, controls, row("base"), "fd")
     assert found["beats"] == ["mine.noise", "mine.early_stop"]
@@ -46,7 +53,7 @@ def test_only_a_schedule_that_beats_everything_is_unexplained():
 
 
 def test_one_control_is_enough_to_explain():
-    mine = row("mine", vs_base=BETTER)
+    mine = row("mine", vs_plain=BETTER)
     controls = [row("mine.noise", "mine", vs_parent=NOTHING), row("mine.early_stop", "mine", vs_parent=BETTER)]
     found = verdict(mine, controls, row("base"), "fd")
     assert found["explained_by"] == ["mine.noise"]
@@ -56,18 +63,20 @@ def test_one_control_is_enough_to_explain():
 def test_a_trade_against_base_is_never_an_improvement():
     trade = {"f_mem": (-0.05, -0.06, -0.04), "fd": (3.0, 2.0, 4.0)}
     controls = [row("mine.noise", "mine", vs_parent=BETTER)]
-    assert "not an improvement" in verdict(row("mine", vs_base=trade), controls, row("base"), "fd")["sentence"]
+    assert "not an improvement" in verdict(row("mine", vs_plain=trade), controls, row("base"), "fd")["sentence"]
 
 
 def test_nothing_is_claimed_without_an_effect_or_without_controls():
-    assert "nothing measurable" in verdict(row("mine", vs_base=NOTHING), [], row("base"), "fd")["sentence"]
-    assert "without controls nothing follows" in verdict(row("mine", vs_base=BETTER), [], row("base"), "fd")["sentence"]
+    assert "nothing measurable" in verdict(row("mine", vs_plain=NOTHING), [], row("base"), "fd")["sentence"]
+    assert (
+        "without controls nothing follows" in verdict(row("mine", vs_plain=BETTER), [], row("base"), "fd")["sentence"]
+    )
 
 
 def test_a_schedule_that_only_makes_things_worse_is_called_worse():
     worse = {"f_mem": SAME, "fd": (3.0, 2.0, 4.0)}
     controls = [row("mine.noise", "mine", vs_parent=BETTER)]
-    sentence = verdict(row("mine", vs_base=worse), controls, row("base"), "fd")["sentence"]
+    sentence = verdict(row("mine", vs_plain=worse), controls, row("base"), "fd")["sentence"]
     assert "worse than plain sampling" in sentence
     assert "beats" not in sentence
 
@@ -80,9 +89,9 @@ def told(*found):
 
 def test_the_headline_and_the_words_beside_controls_agree_with_the_sentences():
     controls = [row("mine.noise", "mine", vs_parent=NOTHING)]
-    unchanged = verdict(row("mine", vs_base=NOTHING), controls, row("base"), "fd")
-    worse = verdict(row("other", vs_base={"f_mem": SAME, "fd": UP}), controls, row("base"), "fd")
-    explained = verdict(row("third", vs_base=BETTER), controls, row("base"), "fd")
+    unchanged = verdict(row("mine", vs_plain=NOTHING), controls, row("base"), "fd")
+    worse = verdict(row("other", vs_plain={"f_mem": SAME, "fd": UP}), controls, row("base"), "fd")
+    explained = verdict(row("third", vs_plain=BETTER), controls, row("base"), "fd")
     assert headline(told(unchanged)) == "No schedule improves on plain sampling: mine changes nothing measurable."
     assert headline(told(worse, unchanged)).endswith("other is worse, and mine changes nothing measurable.")
     assert headline(told(explained)) == "A matched control explains all that third does."
@@ -97,3 +106,9 @@ def test_the_headline_where_nothing_was_measured():
     assert headline({"rows": rows, "verdicts": []}).startswith("Neither copies nor quality were measured")
     rows[0]["metrics"]["f_mem"] = 0.5
     assert "No schedule was run beside its matched controls" in headline({"rows": rows, "verdicts": []})
+
+
+def test_another_solver_s_schedule_is_judged_against_that_solver():
+    sentence = verdict(row("mid", vs_plain=BETTER), [], row("mid_plain"), "fd")["sentence"]
+    assert "against mid_plain:" in sentence
+    assert "against" not in verdict(row("mid", vs_plain=BETTER), [], row("base"), "fd")["sentence"]
