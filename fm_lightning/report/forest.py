@@ -155,4 +155,6 @@ def _estimate(axes: Axes, row: Row, y: float, parts, colour, limits, digits: int
         return
     thick = 2.4 if row["kind"] == "schedule" else 1.3
     axes.plot([lo, hi], [y, y], color=colour, linewidth=thick, zorder=3, clip_on=True)
-    axes.plot([value], [y], **point_style(row, colour, 7.0 if row["kind"] == "schedule" else 6.0), zorder=4)
+    axes.plot(
+        [value], [y], **point_style(row, colour, 7.0 if row["kind"] == "schedule" else 6.0), zorder=4, clip_on=False
+    )
