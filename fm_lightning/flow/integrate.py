@@ -121,6 +121,9 @@ def _integrate(
     while live:
         forks: list[tuple[_Branch, Step]] = []
         for branch in live:
+            if len(branch.names) == 1 and i < len(plans[branch.names[0]]):  # alone: nobody to compare steps with
+                forks.append((branch, plans[branch.names[0]][i]))
+                continue
             ways: dict[Step, list[str]] = {}
             for name in branch.names:
                 if i == len(plans[name]):
