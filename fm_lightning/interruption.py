@@ -2,7 +2,7 @@
 
 A signal that struck in the middle of an optimizer step would leave half of the weights updated. So it is only noted, and
 acted upon where the state is whole: before the next step begins, or in a validation, which changes no weights. A second
-signal stops at once.
+signal, a second later, stops at once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 # Processes agree on the step to stop before. Asking the others takes a message, hence not at every step.
 _AGREE_EVERY = 10
+# A wrapper (timeout, srun) passes on the signal that the terminal sent to everybody: within so many seconds it is one.
+_ONE_SIGNAL = 1.0
 
 
 class Interruption(Callback):
@@ -61,7 +64,12 @@ class Interruption(Callback):
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._saving:
             return
+        now = time.monotonic()
         first, self.signal = self.signal is None, self.signal or number
+        if first:
+            self._since = now
+        elif now - self._since < _ONE_SIGNAL:
+            return
         if not (first and self._training) or self._place:
             raise KeyboardInterrupt
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,14 @@ class Strike(Callback):
     """Sends this process a signal (or several) when the hook has been called so often."""
 
     def __init__(
-        self, hook: str, count: int, number: int = int(signal.SIGINT), times: int = 1, only_on: int = 0
+        self, hook: str, count: int, number: int = int(signal.SIGINT), times: int = 1, only_on: int = 0, pause: int = 0
     ) -> None:
         def strike(*args, **kwargs):
             self.seen += 1
             if self.seen == count and int(os.environ.get("LOCAL_RANK", 0)) == only_on:
                 for _ in range(times):
                     os.kill(os.getpid(), number)
+                    time.sleep(pause)
 
         self.seen = 0
         setattr(self, hook, strike)
@@ -40,7 +42,11 @@ def config(path, *strikes, steps=12, accumulate=1, every=100, **trainer):
         c["trainer"] |= {"val_check_interval": 3 * accumulate, **trainer}
         c["trainer"]["callbacks"][-1]["init_args"]["every_n_train_steps"] = every
         for hook, count, *more in strikes:
-            arguments = {"hook": hook, "count": count, **dict(zip(("number", "times", "only_on"), map(int, more)))}
+            arguments = {
+                "hook": hook,
+                "count": count,
+                **dict(zip(("number", "times", "only_on", "pause"), map(int, more))),
+            }
             strike = {"class_path": "test_interruption.Strike", "init_args": arguments}
             c["trainer"]["callbacks"].insert(0, strike)
 
@@ -129,12 +135,19 @@ def test_epochs_of_a_known_length(command, tmp_path, step):
 
 
 def test_a_second_signal_stops_at_once_and_goes_on_from_the_latest_checkpoint(command, tmp_path):
-    file = config(tmp_path / "cut.yaml", ("on_before_backward", 8, signal.SIGINT, 2), every=5)
+    file = config(tmp_path / "cut.yaml", ("on_before_backward", 8, signal.SIGINT, 2, 0, 2), every=5)
     ended = command("fit", "-c", file)
     assert ended.status == 130
     says(ended.err.splitlines()[-1], "stopped at once; type the same command to go on from the latest checkpoint")
     left = torch.load(tmp_path / "runs/tiny/checkpoints/last.ckpt", weights_only=True)
     assert left["global_step"] == 5
+
+
+def test_a_signal_that_arrives_twice_is_one(command, tmp_path):
+    """A wrapper passes on what the terminal sent to everybody."""
+    ended = command("fit", "-c", config(tmp_path / "cut.yaml", ("on_before_backward", 8, signal.SIGINT, 2), every=5))
+    assert ended.status == 130
+    says(ended.err.splitlines()[-1], "interrupted at step 8; type the same command to go on from there")
 
 
 def test_before_training_begins_nothing_is_made_up(command, tmp_path):
