@@ -11,8 +11,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.progress import TaskID
 from torch import Tensor
 
-from fm_lightning.comparison import evaluations
 from fm_lightning.data.batches import SeedBatch
+from fm_lightning.sampling import evaluations
 
 
 class Progress(RichProgressBar):
@@ -32,6 +32,7 @@ class Progress(RichProgressBar):
     # A batch of seeds is many evaluations of the network: the bar moves with them. Counting waits for no device.
 
     def _within(self, pl_module: Any, batch: Any, batch_idx: int, bar: TaskID | None) -> None:
+        pl_module.evaluated = None
         if not isinstance(batch, SeedBatch) or bar is None:
             return
         self._evaluations, self._batch, self._bar = 0, batch_idx, bar
@@ -64,24 +65,6 @@ class Progress(RichProgressBar):
     ) -> None:
         super().on_predict_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
         self._within(pl_module, batch, batch_idx, self.predict_progress_bar_id)
-
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        pl_module.evaluated = None
-        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        pl_module.evaluated = None
-        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        pl_module.evaluated = None
-        super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.monotonic()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import ArgumentError, Namespace
+from jsonargparse.typing import PositiveInt
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -90,7 +91,7 @@ class CLI(LightningCLI):
         parser.add_argument("--root", type=str, default="runs", help="directory of all runs")
         parser.add_argument("--again", action="store_true", help="move what the run left aside and start over")
         parser.add_argument(
-            "--threads", type=int | None, default=None, help="CPU threads; tiny networks are fastest on 1"
+            "--threads", type=PositiveInt | None, default=None, help="CPU threads; by default one per core"
         )
         parser.link_arguments("seed_everything", "model.base_seed", compute_fn=_whole_number)
         parser.link_arguments("seed_everything", "data.init_args.base_seed", compute_fn=_whole_number)

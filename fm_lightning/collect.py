@@ -65,6 +65,8 @@ def collect(
             metrics["rms_to_base"] = table.rms[name]
         # What the verdict is about: the gain alone, not another solver, grid or number of steps.
         plain = plain_row(pl_module.rows, name) if row.kind == "schedule" and row.schedule.gain else None
+        vs_base = changes(name, BASE) if name != BASE else {}
+        vs_plain = vs_base if plain == BASE else changes(name, plain) if plain else {}
         rows.append(
             {
                 "name": name,
@@ -76,9 +78,9 @@ def collect(
                 "nfe": table.nfe.get(name, 0),
                 "description": _describe(name, row),
                 "metrics": {k: v if math.isfinite(v) else None for k, v in metrics.items()},
-                "vs_base": changes(name, BASE) or None if name != BASE else None,
+                "vs_base": vs_base or None,
                 "plain": plain,
-                "vs_plain": changes(name, plain) or None if plain else None,
+                "vs_plain": vs_plain or None,
                 "vs_parent": changes(row.of, name) or None if row.of else None,
             }
         )

@@ -21,7 +21,7 @@ from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
 from fm_lightning.checkpoints import check_average
-from fm_lightning.comparison import BASE, Field, Row, check_controls, control_rows, sample, schedule_rows
+from fm_lightning.comparison import BASE, Field, Row, check_controls, control_rows, schedule_rows
 from fm_lightning.data.base import CALIBRATION_SEED, TEST_SEED, FlowData, seed_labels
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import NotFiniteError, UserError
@@ -29,6 +29,7 @@ from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeS
 from fm_lightning.flow.integrate import Velocity
 from fm_lightning.nets.guidance import Guided, drop_labels
 from fm_lightning.noise import HELD_OUT, noise, step_generator
+from fm_lightning.sampling import sample
 from fm_lightning.trajectory import Trajectory
 
 CALIBRATION_SEEDS = 256  # decide the noise control's sigma; its square then has a relative error of a few percent
@@ -176,9 +177,7 @@ class FlowMatching(LightningModule):
         )
         loss = self.loss(x0, batch.x, t, self._drop_labels(batch.y, batch, mine)).mean()
         self._watch(loss.detach(), batch.step)
-        if (batch.step + 1) % getattr(
-            self.trainer, "log_every_n_steps", 50
-        ) == 0:  # logging each step costs a millisecond
+        if self._due(batch.step):  # logging each step costs a millisecond
             self.log("train/loss", loss, batch_size=len(batch.x), sync_dist=True)
         return loss
 
@@ -219,9 +218,12 @@ class FlowMatching(LightningModule):
             )
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        every = getattr(self.trainer, "log_every_n_steps", 50)
-        if (batch_idx + 1) % every == 0:
+        if self._due(batch_idx):
             self._stop_if_not_finite()
+
+    def _due(self, index: int) -> bool:
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0: never
+        return bool(every) and (index + 1) % every == 0
 
     def on_validation_start(self) -> None:
         self._stop_if_not_finite()

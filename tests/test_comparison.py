@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from fm_lightning.comparison import BASE, Row, control_rows, plain_row, sample, schedule_rows
+from fm_lightning.comparison import BASE, Row, control_rows, plain_row, schedule_rows
 from fm_lightning.errors import UserError
 from fm_lightning.flow import KTS, SSC, Constant, EmpiricalVelocity, Schedule, integrate, rms_distance
 from fm_lightning.noise import noise
+from fm_lightning.sampling import sample
 
 SHAPED = {"shaped": Schedule(KTS(0.02, 0.02), steps=20), "ssc": Schedule(SSC(0.1, 1), steps=20)}
 
@@ -116,3 +117,10 @@ def test_plain_sampling_that_is_there_is_not_added_again():
     controlled = control_rows(rows, ["mid"], velocity, start(4)[1], None)
     assert plain_row(controlled, "mid") == "other"
     assert "mid_plain" not in controlled
+
+
+def test_schedules_that_sample_alike_share_their_plain_sampling():
+    rows = schedule_rows({"base": Schedule(), "mid": OTHERWISE, "also": Schedule(KTS(0.01, 0), 8, "midpoint")})
+    controlled = control_rows(rows, ["mid", "also"], velocity, start(4)[1], None)
+    assert plain_row(controlled, "mid") == plain_row(controlled, "also") == "mid_plain"
+    assert "also_plain" not in controlled

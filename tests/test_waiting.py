@@ -9,10 +9,11 @@ import torch
 from waiting import waits
 
 from fm_lightning.callbacks import SampleGrid, ScheduleTable
-from fm_lightning.comparison import Row, sample
+from fm_lightning.comparison import Row
 from fm_lightning.flow import KTS, Schedule, integrate, integrate_many
 from fm_lightning.metrics import FrechetDistance, GaussianReference, KineticPathEnergy, RawFeatures
 from fm_lightning.noise import noise
+from fm_lightning.sampling import sample
 
 
 def velocity(x, t, y=None):
