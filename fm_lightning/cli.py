@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import ArgumentError, Namespace
-from jsonargparse.typing import PositiveInt
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -90,9 +89,7 @@ class CLI(LightningCLI):
         parser.add_argument("--name", type=str | None, default=None, help="the run's name and directory")
         parser.add_argument("--root", type=str, default="runs", help="directory of all runs")
         parser.add_argument("--again", action="store_true", help="move what the run left aside and start over")
-        parser.add_argument(
-            "--threads", type=PositiveInt | None, default=None, help="CPU threads; by default one per core"
-        )
+        parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; by default one per core")
         parser.link_arguments("seed_everything", "model.base_seed", compute_fn=_whole_number)
         parser.link_arguments("seed_everything", "data.init_args.base_seed", compute_fn=_whole_number)
 
@@ -161,7 +158,9 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        if config.threads:
+        if config.threads is not None:
+            if config.threads < 1:
+                raise UserError(f"threads={config.threads} given, expected at least 1; type --threads 1")
             torch.set_num_threads(config.threads)
         self.directory = RunDirectory(config.root, config.name)
         self.plain_config = self._plain(self.parser, self.config)[self.subcommand]

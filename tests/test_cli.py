@@ -179,6 +179,11 @@ def test_an_optimizer_that_cannot_be_built(refused, tmp_path, settings, words):
     says(refused("fit", "-c", tiny_config(tmp_path / "wrong.yaml", change)), *words)
 
 
+@pytest.mark.parametrize("threads", ["0", "-1", "two"])
+def test_threads(refused, threads):
+    says(refused("run", "-c", "tiny.yaml", "--threads", threads), "threads", threads, "given, expected")
+
+
 def test_a_network_for_other_data_is_refused_before_anything_is_made(refused):
     line = refused("run", "-c", "tiny.yaml", "--model.net.init_args.shape", "[3]")
     says(line, "samples of shape [2], expected [3]", "--model.net.init_args.shape '[2]'")
