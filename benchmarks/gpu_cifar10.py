@@ -139,7 +139,7 @@ def main() -> None:
 
 
 def _run(given: Any, source: str | None, scratch: Path, cuda: bool, begin: float, total: float) -> dict[str, Any]:
-    from fm_lightning import cli
+    from fm_lightning.cli import command as cli
 
     config = configuration(given.smoke, source, TRAINING * total, given.inception, given.n)
     if given.smoke:

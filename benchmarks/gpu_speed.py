@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from benchmarks.bf16 import accuracy
 from benchmarks.networks import cifar_unet, small_unet
 from benchmarks.timing import alternate, arguments, finish, target
-from fm_lightning.metrics.neighbours import nearest
-from fm_lightning.metrics.reference import Reference
+from fm_lightning.metrics.neighbours.reference import Reference
+from fm_lightning.metrics.neighbours.search import nearest
 
 MATMUL_SHARE = 0.6  # of the measured matrix-product rate, for neighbours
 

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.metrics.neighbours import nearest
-from fm_lightning.metrics.reference import Reference
+from fm_lightning.metrics.neighbours.reference import Reference
+from fm_lightning.metrics.neighbours.search import nearest
 
 faiss: ModuleType | None
 try:

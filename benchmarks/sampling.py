@@ -19,6 +19,7 @@ from torchdiffeq import odeint
 
 from benchmarks.networks import CIFAR, digits_mlp, small_unet
 from benchmarks.timing import alternate, arguments, finish, ratio, target
+from fm_lightning.adapters import load_torchcfm
 from fm_lightning.flow import KTS, Schedule, integrate
 from fm_lightning.nets import UNet
 
@@ -83,7 +84,7 @@ def beside_torchcfm(
         for parameter in theirs.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.01)
-    ours = UNet.from_torchcfm(theirs.state_dict(), **options)
+    ours = load_torchcfm(theirs.state_dict(), **options)
     ours, theirs = ours.to(device), theirs.to(device).eval()
     x, t = torch.randn(batch, *options["dim"], device=device), torch.rand(batch, device=device)
     with torch.no_grad():

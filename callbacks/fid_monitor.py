@@ -10,11 +10,11 @@ from torch import Tensor
 
 from fm_lightning.callbacks.monitor import PairedMonitor
 from fm_lightning.data.base import content_hash
-from fm_lightning.data.image_cache import cache_directory
+from fm_lightning.data.images.cache import cache_directory
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import FeatureExtractor, FrechetDistance, GaussianReference, moments
-from fm_lightning.metrics.extractors import named_extractor
-from fm_lightning.metrics.inception import InceptionFeatures
+from fm_lightning.metrics.features.inception import InceptionFeatures
+from fm_lightning.metrics.features.named import named_extractor
 from fm_lightning.metrics.inception_scores import SPLITS, cmmd, inception_score, kernel_distance
 from fm_lightning.metrics.precision_recall import NEIGHBOURS, Balls, precision_recall
 from fm_lightning.metrics.reference_statistics import kept_features, read_statistics

@@ -10,7 +10,7 @@ from lightning import Trainer
 from fm_lightning.callbacks.monitor import TrajectoryMonitor
 from fm_lightning.metrics import KineticPathEnergy
 from fm_lightning.report.curves import energy_profile
-from fm_lightning.tracking import figure_image, log_media, wandb_loggers
+from fm_lightning.training.tracking import figure_image, log_media, wandb_loggers
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from fm_lightning.callbacks.monitor import PairedMonitor
-from fm_lightning.comparison import BASE
+from fm_lightning.comparison.rows import BASE
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import Groups, MemorizationRate, Reference, find_groups
 from fm_lightning.metrics.memorization import ratios

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lightning import Callback, Trainer
 
-from fm_lightning.comparison import BASE
+from fm_lightning.comparison.rows import BASE
 from fm_lightning.metrics import Change
 from fm_lightning.metrics.per_seed import PairedMetric, PerSeedMetric
 from fm_lightning.trajectory import Trajectory

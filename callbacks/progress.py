@@ -11,8 +11,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.progress import TaskID
 from torch import Tensor
 
+from fm_lightning.comparison.sampling import evaluations
 from fm_lightning.data.batches import SeedBatch
-from fm_lightning.sampling import evaluations
 
 
 class Progress(RichProgressBar):

@@ -12,7 +12,7 @@ from torchvision.utils import make_grid
 from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
 from fm_lightning.callbacks.monitor import TrajectoryCallback
 from fm_lightning.errors import UserError
-from fm_lightning.tracking import log_media, wandb_loggers
+from fm_lightning.training.tracking import log_media, wandb_loggers
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:

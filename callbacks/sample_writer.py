@@ -11,7 +11,8 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from fm_lightning.errors import UserError
-from fm_lightning.run import SAMPLES
+
+SAMPLES = "samples"  # the folder in the run's directory
 
 
 class SampleWriter(BasePredictionWriter):

@@ -9,10 +9,10 @@ import torch
 from lightning import Trainer
 from torchmetrics import MeanMetric
 
+from fm_lightning.callbacks.collect import collect, save
 from fm_lightning.callbacks.monitor import TrajectoryCallback
-from fm_lightning.collect import collect, save
-from fm_lightning.comparison import BASE
-from fm_lightning.tracking import log_media, wandb_loggers
+from fm_lightning.comparison.rows import BASE
+from fm_lightning.training.tracking import log_media, wandb_loggers
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 # Loaded when asked for: the command line answers `--help` before torch is imported.
 _HOMES = {
     "FlowMatching": "fm_lightning.module",
-    "FlowTrainer": "fm_lightning.trainer",
+    "FlowTrainer": "fm_lightning.training.trainer",
     "Trajectory": "fm_lightning.trajectory",
     "UserError": "fm_lightning.errors",
-    "load_network": "fm_lightning.checkpoints",
+    "load_network": "fm_lightning.adapters.checkpoints",
     "noise": "fm_lightning.noise",
     **dict.fromkeys(
         (
@@ -36,7 +36,7 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
-    from fm_lightning.checkpoints import load_network
+    from fm_lightning.adapters.checkpoints import load_network
     from fm_lightning.errors import UserError
     from fm_lightning.flow import (
         KTS,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from fm_lightning.metrics import FrechetDistance, KineticPathEnergy, MemorizationRate, nearest
     from fm_lightning.module import FlowMatching
     from fm_lightning.noise import noise
-    from fm_lightning.trainer import FlowTrainer
+    from fm_lightning.training.trainer import FlowTrainer
     from fm_lightning.trajectory import Trajectory
 
 __all__ = [

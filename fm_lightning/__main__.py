@@ -44,17 +44,17 @@ def main() -> None:
     elif verb == "report":
         _report(sys.argv[2:])
     elif verb not in VERBS and not verb.startswith("-"):
-        from fm_lightning.parser_errors import unknown_verb
+        from fm_lightning.cli.parser_errors import unknown_verb
 
         print(f"fm-lightning: {unknown_verb(verb, VERBS)}", file=sys.stderr)
         raise SystemExit(2)
     else:
         try:
-            from fm_lightning import cli
+            from fm_lightning.cli.command import main as run_command
         except KeyboardInterrupt:  # takes seconds; from then on the command itself says what was interrupted
             print("fm-lightning: interrupted before anything was done", file=sys.stderr)
             raise SystemExit(130) from None
-        cli.main()
+        run_command()
 
 
 def _report(args: list[str]) -> None:

@@ -10,18 +10,20 @@ Metrics are callbacks' business: they receive the trajectories from ``on_validat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
-from fm_lightning.checkpoints import check_average
-from fm_lightning.comparison import BASE, Field, Row, check_controls, control_rows, schedule_rows
+from fm_lightning.comparison.fields import Field
+from fm_lightning.comparison.rows import BASE, Row, check_controls, control_rows, schedule_rows
+from fm_lightning.comparison.sampling import sample
 from fm_lightning.data.base import CALIBRATION_SEED, TEST_SEED, FlowData, seed_labels
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import NotFiniteError, UserError
@@ -29,7 +31,6 @@ from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeS
 from fm_lightning.flow.integrate import Velocity
 from fm_lightning.nets.guidance import Guided, drop_labels
 from fm_lightning.noise import HELD_OUT, noise, step_generator
-from fm_lightning.sampling import sample
 from fm_lightning.trajectory import Trajectory
 
 CALIBRATION_SEEDS = 256  # decide the noise control's sigma; its square then has a relative error of a few percent
@@ -316,4 +317,17 @@ class FlowMatching(LightningModule):
             batch.valid,
             self.merge_rows,
             self.evaluated,
+        )
+
+
+def check_average(checkpoint: Mapping[str, Any], callbacks: Iterable[object]) -> None:
+    """Refuses to train on from averaged weights as if they were the raw ones.
+
+    Raises:
+        UserError: the checkpoint holds an average, and no callback would take it up.
+    """
+    if "current_model_state" in checkpoint and not any(isinstance(c, WeightAveraging) for c in callbacks):
+        raise UserError(
+            "the checkpoint holds averaged weights but no EMA callback is configured, expected one to go on training "
+            "from the raw weights; add fm_lightning.callbacks.EMA to trainer.callbacks"
         )

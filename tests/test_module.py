@@ -10,7 +10,7 @@ from fm_lightning.errors import NotFiniteError, UserError
 from fm_lightning.flow import Discrete, LinearPath, LogitNormal, Stratified, Uniform
 from fm_lightning.nets import ResidualMLP, UNet
 from fm_lightning.noise import step_generator
-from fm_lightning.optim import Warmup
+from fm_lightning.training.optim import Warmup
 
 
 class Affine(nn.Module):

@@ -20,7 +20,7 @@ from pathlib import Path
 home = Path(fm_lightning.__file__).parent
 assert home.is_relative_to({target!r}), home
 assert not (home / "callbacks").is_symlink()
-for name in ("callbacks/__init__.py", "metrics/digits_classifier.pt", "report/page.html", "py.typed"):
+for name in ("callbacks/__init__.py", "metrics/features/digits_classifier.pt", "report/page.html", "py.typed"):
     assert (home / name).stat().st_size >= 0, name
 from fm_lightning.metrics import DigitsFeatures
 import torch

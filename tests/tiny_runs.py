@@ -47,7 +47,7 @@ TINY: dict[str, Any] = {
         "log_every_n_steps": 1,
         "enable_model_summary": False,
         "enable_progress_bar": False,
-        "logger": [{"class_path": "fm_lightning.tracking.AppendingCSVLogger"}],
+        "logger": [{"class_path": "fm_lightning.training.AppendingCSVLogger"}],
         "callbacks": [
             {"class_path": "fm_lightning.callbacks.EMA", "init_args": {"decay": 0.9}},
             {"class_path": "fm_lightning.callbacks.KPEDistribution"},

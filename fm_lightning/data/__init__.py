@@ -2,9 +2,9 @@
 
 from fm_lightning.data.base import FlowData, Split, seed_labels
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
-from fm_lightning.data.celeba import CelebA
 from fm_lightning.data.digits import Digits
-from fm_lightning.data.images import CIFAR10, ImageData
+from fm_lightning.data.images.celeba import CelebA
+from fm_lightning.data.images.image_data import CIFAR10, ImageData
 from fm_lightning.data.toys import Toy2D
 from fm_lightning.noise import noise
 

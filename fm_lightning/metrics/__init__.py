@@ -1,15 +1,15 @@
 """Metrics of trajectories: energy, memorization, Fréchet distance; usable without Lightning."""
 
-from fm_lightning.metrics.distinct import Groups, find_groups, nearest_distinct
 from fm_lightning.metrics.energy import KineticPathEnergy
 from fm_lightning.metrics.feature_moments import moments
-from fm_lightning.metrics.features import DigitsFeatures, FeatureExtractor, RawFeatures
+from fm_lightning.metrics.features.extractor import DigitsFeatures, FeatureExtractor, RawFeatures
 from fm_lightning.metrics.frechet import FrechetDistance, GaussianReference, frechet_distance
 from fm_lightning.metrics.intervals import Change, paired_share_change, wilson
 from fm_lightning.metrics.memorization import MemorizationRate
-from fm_lightning.metrics.neighbours import nearest
-from fm_lightning.metrics.reference import Reference
-from fm_lightning.metrics.sharded import ShardedReference
+from fm_lightning.metrics.neighbours.distinct import Groups, find_groups, nearest_distinct
+from fm_lightning.metrics.neighbours.reference import Reference
+from fm_lightning.metrics.neighbours.search import nearest
+from fm_lightning.metrics.neighbours.sharded import ShardedReference
 
 __all__ = [
     "Change",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.features import FeatureExtractor
+from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.per_seed import PairedMetric
 from fm_lightning.trajectory import Trajectory
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.feature_metric import FeatureMetric
 from fm_lightning.metrics.feature_moments import BLOCK, from_sums, moments
-from fm_lightning.metrics.features import FeatureExtractor
+from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.intervals import Change, paired_mean_change
 from fm_lightning.metrics.per_seed import check_same_seeds
 from fm_lightning.trajectory import Trajectory

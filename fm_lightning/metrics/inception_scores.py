@@ -8,7 +8,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.kernel import log_kernel_sum
+from fm_lightning.metrics.neighbours.kernel import log_kernel_sum
 
 SUBSET, SPLITS = 1000, 10
 

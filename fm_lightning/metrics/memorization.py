@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.distinct import Groups, find_groups, nearest_distinct
 from fm_lightning.metrics.intervals import Change, paired_share_change, wilson
+from fm_lightning.metrics.neighbours.distinct import Groups, find_groups, nearest_distinct
+from fm_lightning.metrics.neighbours.reference import Divided, Reference
 from fm_lightning.metrics.per_seed import PairedMetric
-from fm_lightning.metrics.reference import Divided, Reference
 from fm_lightning.trajectory import Trajectory
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.neighbours import nearest
-from fm_lightning.metrics.products import (
+from fm_lightning.metrics.neighbours.products import (
     ROUNDED,
     Operand,
     cheaper_by_subtraction,
@@ -26,7 +25,8 @@ from fm_lightning.metrics.products import (
     wide_costs,
     wide_tiles,
 )
-from fm_lightning.metrics.reference import BUDGET, Reference, check_match, max_rows, squared_norms, tile
+from fm_lightning.metrics.neighbours.reference import BUDGET, Reference, check_match, max_rows, squared_norms, tile
+from fm_lightning.metrics.neighbours.search import nearest
 
 NEIGHBOURS = 3
 

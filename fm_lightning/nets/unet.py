@@ -12,8 +12,8 @@ sinusoids of angular frequencies 1 ... 1e-4. Diffusion networks count in thousan
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from fm_lightning.errors import UserError
-from fm_lightning.nets import torchcfm
 from fm_lightning.nets.conditions import check_labels, distinct
 from fm_lightning.nets.unet_blocks import Resample, ResBlock, Rung, SelfAttention, sinusoids, zero
 
@@ -153,23 +152,6 @@ class UNet(nn.Module):
                 rung.append(resample("up", channels))
         self.norm = nn.GroupNorm(groups, channels)
         self.out = zero(nn.Conv2d(channels, self.shape[0], 3, padding=1))
-
-    @classmethod
-    def from_torchcfm(cls, state_dict: Mapping[str, Any], **arguments: Any) -> UNet:
-        """torchcfm's ``UNetModelWrapper(**arguments)`` with this state dict, as a ``UNet`` in eval mode.
-
-        Args:
-            state_dict: its ``state_dict()``, also with DDP's ``module.`` before each key, or a checkpoint of
-                torchcfm's CIFAR-10 scripts, of which ``ema_model`` is taken.
-            **arguments: those of ``UNetModelWrapper``, by name: ``dim``, ``num_channels``, ... The number of
-                heads and the attention order leave no trace in the weights' shapes: wrong ones go unnoticed.
-
-        Raises:
-            UserError: the first key that does not fit, with its shapes; an argument with no counterpart.
-        """
-        net = cls(**torchcfm.options(**arguments))
-        torchcfm.load(net, state_dict, legacy_order=not arguments.get("use_new_attention_order", False))
-        return net.eval()
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         self.check_shape(x.shape[1:])

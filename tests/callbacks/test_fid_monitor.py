@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from fm_lightning.callbacks import FIDMonitor, MemorizationMonitor
-from fm_lightning.comparison import BASE, Row
+from fm_lightning.comparison.rows import BASE, Row
 from fm_lightning.data import Digits, Toy2D
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule, integrate
 from fm_lightning.metrics import GaussianReference, moments
-from fm_lightning.metrics.features import ModuleFeatures
+from fm_lightning.metrics.features.extractor import ModuleFeatures
 from fm_lightning.metrics.precision_recall import precision_recall
 
 N = 60

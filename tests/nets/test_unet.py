@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fm_lightning.adapters.torchcfm import load, options
 from fm_lightning.errors import UserError
 from fm_lightning.nets import UNet
-from fm_lightning.nets.torchcfm import load, options
 from fm_lightning.nets.unet_blocks import SelfAttention, sinusoids
 
 

@@ -1,0 +1,84 @@
+"""How a command ends that does not end well: one line, an exit status, and the part of a traceback that is one's own."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import time
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_LIBRARIES = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
+_PARENT = os.getppid()  # of a process that was launched for a further device: the one of the first device
+
+
+def is_rank_zero() -> bool:
+    """Whether this is the process that speaks for all."""
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+def fail(message: str, status: int = 2, wait: float = 5.0) -> NoReturn:
+    """Ends the process with one line on stderr.
+
+    The process of another device waits for the first one, which mostly has the same to say and then ends, and speaks only
+    if that one does not. (Lightning kills the first one when another ends before it.)
+    """
+    if not is_rank_zero():
+        until = time.monotonic() + wait
+        while time.monotonic() < until:
+            if os.getppid() != _PARENT:
+                raise SystemExit(status)
+            time.sleep(0.05)
+    print(f"fm-lightning: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def crash(error: Exception, beside: Path) -> NoReturn:
+    """For an exception that nobody foresaw: the frames of the user's own files, and one line that names it.
+
+    Args:
+        error: the exception.
+        beside: where the whole traceback goes, with the ending ``.error.txt``.
+    """
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    # The parser that builds objects wraps what their code raised.
+    told = next((e for e in chain if _own(e)), error)
+    own, frames = _own(told), traceback.extract_tb(told.__traceback__)
+    shown = own or [f for f in frames if _is_ours(Path(f.filename))] or frames
+    whole = beside.with_name(f"{beside.name}.error.txt")
+    if is_rank_zero():
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        whole.write_text("".join(traceback.format_exception(error)))
+        if own:
+            print("Traceback (your own files, most recent call last):", file=sys.stderr)
+            print("".join(traceback.format_list(own)), end="", file=sys.stderr)
+    said = " ".join(str(told).split())
+    said = said if len(said) <= 300 else f"{said[:297]}..."
+    at = f" in {_short(shown[-1].filename)}, line {shown[-1].lineno}" if shown else ""
+    fail(f"{type(told).__name__}{at}: {said or 'no message'}; the whole traceback is in {whole}", status=1)
+
+
+def _own(error: BaseException) -> list[traceback.FrameSummary]:
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(Path(frame.filename))]
+
+
+def _is_ours(file: Path) -> bool:
+    return file.resolve().is_relative_to(_PACKAGE) or file.resolve().is_relative_to(_PACKAGE.parent / "callbacks")
+
+
+def _is_users(file: Path) -> bool:
+    file = file.resolve()
+    known = any(file.is_relative_to(library) for library in _LIBRARIES) or "site-packages" in file.parts
+    return file.exists() and not known and not _is_ours(file)
+
+
+def _short(file: str) -> str:
+    here = Path.cwd()
+    return str(Path(file).relative_to(here)) if Path(file).is_relative_to(here) else file

@@ -1,0 +1,145 @@
+"""One run, one directory: who may write there, and where a run goes on.
+
+    runs/NAME/  run.json  config.yaml  checkpoints/  metrics.csv  results.json  results.csv  arrays.npz  report.html
+
+Starting again on an unfinished run resumes it, on a finished one refuses; ``--again`` moves what is there aside first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fm_lightning.callbacks.sample_writer import SAMPLES
+from fm_lightning.errors import UserError
+
+RESULTS = ("results.json", "results.csv", "arrays.npz", "report.html")
+# What makes two runs the same: everything that training depends on. Rows to compare, devices and loggers may change.
+_IDENTITY_MODEL = ("net", "path", "coupling", "times", "optimizer", "scheduler", "label_dropout", "base_seed")
+_NOT_IDENTITY_DATA = ("eval_batch_size", "val_seeds", "test_seeds", "predict_seeds", "cache_dir")
+
+
+class RunDirectory:
+    """The directory ``root/name``.
+
+    Args:
+        root: directory of all runs.
+        name: the run's name.
+    """
+
+    def __init__(self, root: str, name: str | None) -> None:
+        if not name or set(name) & set("/\\") or name.startswith("."):
+            raise UserError(
+                f"name {name!r} given, expected a plain directory name for the run; type e.g. --name digits-1"
+            )
+        self.path = Path(root) / name
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that a resumed run goes on from."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What run.json says: the run's identity, steps done, W&B id; empty for a new run."""
+        try:
+            found = json.loads((self.path / "run.json").read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict) or "identity" not in found:
+            raise UserError(f"{self.path}/run.json cannot be read, expected the record of a run; type another --name")
+        return found
+
+    def write(self, **entries: Any) -> None:
+        """Adds entries to run.json."""
+        if (record := self.record) and record | entries == record:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        temporary = self.path / "run.json.tmp"
+        temporary.write_text(json.dumps(record | entries, indent=1))
+        os.replace(temporary, self.path / "run.json")
+
+    def admit(self, command: str, identity: Mapping[str, Any], max_steps: int, again: bool = False) -> None:
+        """Lets a command begin or go on in this directory, or says why not.
+
+        Args:
+            command: the verb.
+            identity: of the run that wants in, see ``identity``.
+            max_steps: when its training is finished; -1 if unknown.
+            again: what is done already will be set aside.
+
+        Raises:
+            UserError: the directory holds something else, or the command's work is done already.
+        """
+        record = self.record
+        if not record:
+            if self.path.exists() and any(self.path.iterdir()):
+                raise UserError(
+                    f"{self.path} holds files but no run, expected a new or empty directory; type another --name"
+                )
+            return
+        # A start that failed before it made anything does not hold the name.
+        made = any((self.path / name).exists() for name in ("metrics.csv", "checkpoints", *RESULTS))
+        if made and (difference := next(_differences(record["identity"], identity), None)):
+            key, there, here = difference
+            raise UserError(
+                f"{self.path} holds another run ({key} is {there} there and {here} here), expected the same configuration; "
+                "type another --name, or --again to move it aside"
+            )
+        trained = 0 < max_steps <= record.get("step", 0)
+        compared = (self.path / "results.json").exists() and not again
+        if command == "fit" and trained:
+            raise UserError(
+                f"{self.path} holds a finished training ({record['step']} steps), expected a new or unfinished run; type "
+                f"`fm-lightning test -c {self.path}/config.yaml` to compare schedules, --again to start over, or another --name"
+            )
+        if (command == "run" and trained and compared) or (command == "test" and compared):
+            raise UserError(
+                f"{self.path} holds a finished comparison (report: {self.path}/report.html), expected a new or unfinished "
+                "one; type --again to keep it aside and repeat it, or another --name"
+            )
+
+    def set_aside(self, command: str) -> Path | None:
+        """Moves what the command would write anew: results ("test"), samples ("predict"), or all. Returns where to."""
+        written = {"test": RESULTS, "predict": (SAMPLES,)}.get(command)
+        if written is None:
+            if not self.path.exists():
+                return None
+            to = _free(self.path.with_name(f"{self.path.name}.old"))
+            self.path.rename(to)
+            return to
+        found = [self.path / name for name in written if (self.path / name).exists()]
+        if not found:
+            return None
+        to = _free(self.path / "earlier")
+        to.mkdir(parents=True)
+        for path in found:
+            path.rename(to / path.name)
+        return to
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What training depends on, out of a resolved configuration."""
+    data = dict(config["data"])
+    data["init_args"] = {k: v for k, v in (data.get("init_args") or {}).items() if k not in _NOT_IDENTITY_DATA}
+    return {"model": {key: config["model"].get(key) for key in _IDENTITY_MODEL}, "data": data}
+
+
+def _free(path: Path) -> Path:
+    n = 1
+    while (to := path.with_name(f"{path.name}-{n}")).exists():
+        n += 1
+    return to
+
+
+def _differences(there: Any, here: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for name in {**there, **here}:
+            yield from _differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
+    elif there != here:
+        yield key, there, here

@@ -1,0 +1,116 @@
+"""How a batch of seeds becomes one trajectory per row of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fm_lightning.comparison.rows import Row
+from fm_lightning.flow import Schedule, integrate_many
+from fm_lightning.flow.integrate import Velocity
+from fm_lightning.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from fm_lightning.data.base import Encoded
+
+
+def sample(
+    rows: Mapping[str, Row],
+    velocity: Velocity,
+    x0: Tensor,
+    labels: Tensor | None,
+    seeds: Tensor,
+    base_seed: int,
+    count: int,
+    merge_rows: int = 0,
+    evaluated: Callable[[], None] | None = None,
+) -> dict[str, Trajectory]:
+    """One trajectory per row from the same noise, without the padding beyond ``count``.
+
+    ``evaluated`` is called before each evaluation of a velocity.
+    """
+    fields: dict[int, tuple[Velocity, dict[str, Schedule]]] = {}
+    for name, row in rows.items():
+        if row.images is None:
+            field = row.velocity or velocity
+            fields.setdefault(id(row.velocity), (field, {}))[1][name] = row.schedule
+    sampled: dict[str, Trajectory] = {}
+    for field, schedules in fields.values():
+        sampled |= integrate_many(
+            _Watched(field, evaluated) if evaluated else field,
+            x0,
+            schedules,
+            labels=labels,
+            seeds=seeds,
+            base_seed=base_seed,
+            merge_rows=merge_rows,
+        )
+    for name, row in rows.items():
+        if row.images is not None:
+            sampled[name] = _still(row.images, row.first_seed, x0, seeds, labels)
+    return {name: sampled[name][:count] for name in rows}
+
+
+class _Watched:
+    """A velocity that says when it is evaluated."""
+
+    def __init__(self, velocity: Velocity, evaluated: Callable[[], None]) -> None:
+        self.velocity, self.evaluated = velocity, evaluated
+        self.singular_end = getattr(velocity, "singular_end", False)
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        self.evaluated()
+        return self.velocity(x, t, y)
+
+
+def evaluations(rows: Mapping[str, Row], count: int, merge_rows: int = 0) -> int:
+    """How often ``sample`` evaluates velocities for a batch of so many seeds; found by doing it with one that is zero.
+
+    Of adaptive solvers it counts a few only: how often they evaluate depends on the field.
+    """
+    total = 0
+
+    def count_one() -> None:
+        nonlocal total
+        total += 1
+
+    nothing = {name: replace(row, velocity=_Zero(row.velocity) if row.velocity else None) for name, row in rows.items()}
+    x0, seeds = torch.zeros(count, 1), torch.arange(count)
+    sampled = {name: row for name, row in nothing.items() if row.images is None}
+    sample(sampled, _Zero(None), x0, None, seeds, 0, count, merge_rows, count_one)
+    return total
+
+
+class _Zero:
+    def __init__(self, instead_of: Velocity | None) -> None:
+        self.singular_end = getattr(instead_of, "singular_end", False)
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def _still(images: Tensor | Encoded, first_seed: int, x0: Tensor, seeds: Tensor, labels: Tensor | None) -> Trajectory:
+    """Images as a trajectory of no steps: they took no way and have no energy. Each is shown once."""
+    # Seeds are on the host: this waits for no device.
+    here = [i for i, place in enumerate((seeds - first_seed).tolist()) if 0 <= place < len(images)]
+    shown = torch.tensor(here, dtype=torch.int64)
+    places = (seeds[shown] - first_seed).to(images.device, non_blocking=images.device.type == "cuda")
+    x1 = images[places].to(x0.device, non_blocking=x0.is_cuda)
+    if labels is not None:
+        labels = labels[shown.to(labels.device, non_blocking=labels.is_cuda)]
+    nothing = x0.new_zeros(len(x1))
+    return Trajectory(
+        x1=x1,
+        energy=x0.new_zeros(0, len(x1)),
+        field_energy=nothing,
+        displacement=nothing,
+        times=torch.zeros(1, dtype=torch.float64),
+        gain=torch.zeros(0, dtype=torch.float64),
+        nfe=0,
+        labels=labels,
+        seeds=seeds[shown],
+    )

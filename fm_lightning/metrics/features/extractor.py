@@ -1,0 +1,110 @@
+"""Feature extractors: modules ``[B, ...] -> [B, D]`` that carry the name of the distance measured on them.
+
+A Fréchet distance on other features than Inception's is never called FID.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from fm_lightning.errors import UserError
+from fm_lightning.metrics.features.digits import DigitsClassifier
+
+Space = Literal["model", "uint8"]
+
+
+class FeatureExtractor(nn.Module):
+    """Maps samples to features.
+
+    Attributes:
+        key: names the distance in logs.
+        label: names it in tables.
+        space: what it reads. "model": samples as the model makes them, floating point and unclipped; "uint8": pixels
+            ``[B, C, H, W]`` as the datamodule's ``to_uint8`` gives them.
+    """
+
+    key: str
+    label: str
+    space: Space = "model"
+
+    def load(self) -> None:
+        """Reads the weights, if they are not yet in memory: constructing an extractor is cheap, loading may download.
+
+        Raises:
+            UserError: the weights are missing, unreachable or foreign.
+        """
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Changes whenever the features do; None for what is too cheap, or not known well enough, to be cached."""
+        return None
+
+
+class RawFeatures(FeatureExtractor):
+    """The samples themselves, flattened: for 2-D toys, and for images without any weights.
+
+    Args:
+        pool: average images over squares of this side first, so that a few thousand samples give a full-rank covariance.
+            Averaging hides fine noise: such a distance does not see what a schedule leaves of it.
+    """
+
+    key = "fd_raw"
+    label = "Fréchet distance (raw)"
+
+    def __init__(self, pool: int = 1) -> None:
+        super().__init__()
+        self.pool = pool
+        if pool > 1:
+            self.key, self.label = f"fd_pool{pool}", f"Fréchet distance (pixels averaged {pool}x{pool})"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (nn.functional.avg_pool2d(x, self.pool) if self.pool > 1 else x).flatten(1)
+
+
+class DigitsFeatures(FeatureExtractor):
+    """The 64 features of the shipped classifier of handwritten digits; samples ``[B, 1, 8, 8]`` in [-1, 1], unclipped."""
+
+    key = "fd_digits"
+    label = "Fréchet distance (digits features)"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = DigitsClassifier.load()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier.features(x.float())
+
+
+class ModuleFeatures(FeatureExtractor):
+    """The output of any module, flattened.
+
+    Args:
+        module: ``[B, ...] -> [B, ...]``; it is put into evaluation mode.
+        key: names the distance, e.g. "fd_mine"; never "fid" or "fid_...".
+        space: "model" or "uint8", see ``FeatureExtractor``.
+        label: names it in tables.
+
+    Raises:
+        UserError: a key that promises Inception's features, or an unknown space.
+
+    Example:
+        >>> import torch
+        >>> ModuleFeatures(nn.Linear(2, 3), key="fd_linear")(torch.zeros(4, 2)).shape
+        torch.Size([4, 3])
+    """
+
+    def __init__(self, module: nn.Module, key: str, space: Space = "model", label: str | None = None) -> None:
+        super().__init__()
+        if not key or key.partition("_")[0] == "fid" or set(key) & set("/ "):
+            raise UserError(
+                f"key={key!r} given, expected the distance's own name (FID is Inception's); type e.g. fd_mine"
+            )
+        if space not in ("model", "uint8"):
+            raise UserError(f"space={space!r} given, expected 'model' or 'uint8'; type --space model")
+        self.module = module.eval().requires_grad_(False)
+        self.key, self.space, self.label = key, space, label or f"Fréchet distance ({key})"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x).flatten(1)

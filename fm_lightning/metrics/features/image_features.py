@@ -1,0 +1,107 @@
+"""ImageFeatures: a pretrained network that reads 8-bit images."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fm_lightning.errors import UserError
+from fm_lightning.metrics.features.extractor import FeatureExtractor
+
+
+class ImageFeatures(FeatureExtractor):
+    """Features of uint8 images ``[B, C, H, W]``; gray ones (``C = 1``) are repeated to RGB.
+
+    Args:
+        weights: the weights' file; None takes the one in torch's hub folder, downloading it there if it is missing.
+        batch_size: images that go through the network at once.
+    """
+
+    space = "uint8"
+    net: nn.Module
+
+    def __init__(self, weights: str | None = None, batch_size: int = 128) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size} given, expected at least 1 image; type e.g. 128")
+        self.weights, self.batch_size = weights, batch_size
+        self._fingerprint = ""
+
+    @property
+    @abstractmethod
+    def source(self) -> tuple[str, Path]:
+        """Where the weights come from (an address) and where the download lies, or would."""
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """The network, with the weights of ``self.weights`` or of the hub folder."""
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> Tensor:
+        """uint8 RGB ``[B, 3, H, W]`` -> features ``[B, D]`` float32."""
+
+    def load(self) -> None:
+        if hasattr(self, "net"):
+            return
+        address, place = self.source
+        if self.weights is not None and not Path(self.weights).is_file():
+            raise UserError(
+                f"weights for {self.key}: no file {self.weights}, expected the one from {address}; fetch it, or leave "
+                "`weights` out to have it downloaded"
+            )
+        try:
+            net = self.build()
+        except UserError:
+            raise
+        except Exception as error:  # networks, hubs, archives and pickles raise a dozen types
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            file = Path(self.weights) if self.weights is not None else place
+            if file.exists():
+                raise UserError(
+                    f"weights for {self.key}: cannot use {file} ({reason}), expected what {address} holds; fetch it again"
+                ) from error
+            raise UserError(
+                f"weights for {self.key}: cannot download {address} ({reason}); fetch it on another machine and put it "
+                f"at {place}, or name its file as `weights`"
+            ) from error
+        self.net = net.eval().requires_grad_(False)
+
+    @property
+    def fingerprint(self) -> str:
+        """The distance's name and a hash of the weights in use."""
+        if not self._fingerprint:
+            self.load()
+            digest = hashlib.sha256(self.key.encode())
+            for name, value in sorted(self.net.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            self._fingerprint = digest.hexdigest()[:16]
+        return self._fingerprint
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """uint8 ``[B, 1 or 3, H, W]`` -> ``[B, D]`` float32.
+
+        Raises:
+            UserError: other types, ranks or channel counts.
+        """
+        if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] not in (1, 3):
+            raise UserError(
+                f"{self.key}: given images {list(x.shape)} of {x.dtype}, expected uint8 [B, 1 or 3, H, W] (gray or RGB); "
+                "convert them, or choose an extractor for such data"
+            )
+        if not hasattr(self, "net"):
+            self.load()
+            self.net.to(x.device)
+        with torch.autocast(x.device.type, enabled=False):  # features belong to the image, not to the run's precision
+            parts = x.expand(-1, 3, -1, -1).split(self.batch_size)
+            return torch.cat([self.embed(part.contiguous()) for part in parts])
+
+
+def hub_file(address: str) -> Path:
+    """Where torch's hub keeps the file that it downloaded from ``address``."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]

@@ -1,0 +1,113 @@
+"""Sums over a Gaussian kernel, streamed over a reference of any size in bounded memory.
+
+With ``w_n = exp(-|x - x_n|^2 / (2 h^2))``: the logarithm of the sum of all w_n (kernel densities) and the
+mean of the rows weighted by w_n. The empirical velocity of flow matching is such a mean,
+
+    v*(x, t) = (m - x) / (1 - t),    m = sum_n softmax_n(-|x - t x_n|^2 / (2 (1 - t)^2)) x_n
+             = kernel_mean(x / t, data, (1 - t) / t)
+
+Squared distances come from products in float64: in float32 their rounding errors, divided by ``h^2``,
+would be the exponents of a narrow kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fm_lightning.errors import UserError
+from fm_lightning.metrics.neighbours.reference import (
+    BUDGET,
+    Reference,
+    check_match,
+    check_shape,
+    max_rows,
+    squared_norms,
+    tile,
+)
+from fm_lightning.streaming import softmax_mean
+
+
+@torch.no_grad()
+def log_kernel_sum(
+    queries: Tensor, reference: Reference | Any, bandwidth: float | Tensor, *, budget: int = BUDGET
+) -> Tensor:
+    """``log sum_n exp(-|x - x_n|^2 / (2 h^2))`` for every query.
+
+    Minus ``log N + D/2 log(2 pi h^2)`` this is the log density of the kernel estimate.
+
+    Args:
+        queries: ``[Q, ...]`` on any device.
+        reference: ``[N, ...]`` a :class:`Reference`, or what one is made of.
+        bandwidth: h > 0, in the data's unit, one for all or ``[Q]``; infinity weighs all rows alike.
+        budget: bytes of memory used beside arguments, result and the Reference, independent of Q and N.
+
+    Returns:
+        ``[Q]`` float64 on the queries' device.
+
+    Raises:
+        UserError: a bandwidth that is not positive; rows of different sizes, a row that is not finite (it is
+            named), an empty reference, or a budget too small for one row.
+    """
+    sums = torch.empty(len(queries), dtype=torch.float64, device=queries.device)
+    for block, logits in _blocks(queries, reference, bandwidth, budget):
+        sums[block] = -torch.inf
+        for part, _ in logits:
+            sums[block] = torch.logaddexp(sums[block], part.logsumexp(1).to(sums.device))
+    return sums
+
+
+@torch.no_grad()
+def kernel_mean(
+    queries: Tensor, reference: Reference | Any, bandwidth: float | Tensor, *, budget: int = BUDGET
+) -> Tensor:
+    """``sum_n w_n x_n / sum_n w_n`` with ``w_n = exp(-|x - x_n|^2 / (2 h^2))`` for every query x.
+
+    Arguments and errors are those of :func:`log_kernel_sum`.
+
+    Returns:
+        like ``queries`` in shape, dtype and device; the sums are taken in float64.
+    """
+    means = torch.empty_like(queries)
+    for block, logits in _blocks(queries, reference, bandwidth, budget):
+        means[block] = softmax_mean(logits).view_as(means[block])
+    return means
+
+
+def _blocks(
+    queries: Tensor, reference: Reference | Any, bandwidth: float | Tensor, budget: int
+) -> Iterator[tuple[slice, Iterator[tuple[Tensor, Tensor]]]]:
+    """Blocks of queries, each with logits ``[q, n]`` and the rows ``[n, D]`` they belong to, both float64."""
+    check_shape("queries", queries)
+    reference = reference if isinstance(reference, Reference) else Reference(reference, budget=budget)
+    check_match(queries, reference)
+    h = torch.as_tensor(bandwidth, dtype=torch.float64, device=reference.device)
+    if h.ndim and h.shape != queries.shape[:1]:
+        raise UserError(f"bandwidths of shape {list(h.shape)} for {len(queries)} queries: give one, or one for each")
+    h = h.expand(len(queries))
+    if not (h > 0).all():
+        raise UserError(f"a bandwidth of {float(h[~(h > 0)][0])}: give a positive number")
+    # Queries and rows as stored and in float64, two means or a shifted copy; logits and their exponentials.
+    query, row, pair = 48 * reference.size + 64, 32 * reference.size + 64, 24
+    max_rows(budget, query + row + pair, "query and reference")
+    some, few = tile(budget, len(queries), query, row, pair)
+    for start in range(0, len(queries), some):
+        block = slice(start, start + some)
+        part = queries[block].detach().to(reference.device)
+        a = part.reshape(len(part), -1)
+        squared_norms("query", a.float(), start)
+        yield block, _logits(a.double(), reference, h[block, None], few)
+
+
+def _logits(a: Tensor, reference: Reference, h: Tensor, few: int) -> Iterator[tuple[Tensor, Tensor]]:
+    shift = 0.0 if reference.shift is None else reference.shift
+    a = a - shift
+    a2 = a.square().sum(1, keepdim=True)
+    for start in range(0, len(reference), few):
+        rows = reference.rows(start, start + few).double()
+        b = rows - shift
+        squares = torch.addmm(b.square().sum(1), a, b.T, alpha=-2).add_(a2).clamp_(min=0)
+        yield squares.div_(h).div_(h).mul_(-0.5), rows
