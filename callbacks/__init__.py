@@ -1,5 +1,6 @@
 """Lightning callbacks: each a thin adaptor from Trajectory to a metric. Import them from ``fm_lightning.callbacks``."""
 
+from fm_lightning.callbacks.divergence import DivergenceWatch
 from fm_lightning.callbacks.ema import EMA
 from fm_lightning.callbacks.fid_monitor import FIDMonitor
 from fm_lightning.callbacks.kpe_distribution import KPEDistribution
@@ -12,6 +13,7 @@ from fm_lightning.callbacks.training_threads import TrainingThreads
 
 __all__ = [
     "EMA",
+    "DivergenceWatch",
     "FIDMonitor",
     "KPEDistribution",
     "MemorizationMonitor",

@@ -20,6 +20,8 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from fm_lightning.training.loop_state import begin_the_validation_again, end_before_the_announced_step
+
 # Processes agree on the step to stop before. Asking the others takes a message, hence not at every step.
 _AGREE_EVERY = 10
 # A wrapper (timeout, srun) passes on the signal that the terminal sent to everybody: within so many seconds it is one.
@@ -168,17 +170,7 @@ class Interruption(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if not self._saving:
             return
-        loops = checkpoint["loops"]["fit_loop"]
         if self._place == "step":
-            # As ModelCheckpoint would have left it after the latest step, before the next one was begun.
-            progress = loops["epoch_loop.batch_progress"]
-            for counts in progress["total"], progress["current"]:
-                done = counts["ready"] - 1
-                counts |= {"ready": done, "started": done, "processed": done, "completed": done - 1}
-            progress["is_last_batch"] = False
-            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+            end_before_the_announced_step(checkpoint)
         if self._place == "validation":
-            # Lightning would go on behind the batches that are done, whose samples are lost: it is begun again.
-            for counts in loops["epoch_loop.val_loop.batch_progress"].values():
-                if isinstance(counts, dict):
-                    counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            begin_the_validation_again(checkpoint)

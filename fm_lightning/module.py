@@ -10,12 +10,11 @@ Metrics are callbacks' business: they receive the trajectories from ``on_validat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import AdamW
@@ -26,11 +25,13 @@ from fm_lightning.comparison.rows import BASE, Row, check_controls, control_rows
 from fm_lightning.comparison.sampling import sample
 from fm_lightning.data.base import CALIBRATION_SEED, TEST_SEED, FlowData, seed_labels
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
-from fm_lightning.errors import NotFiniteError, UserError
+from fm_lightning.errors import UserError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
 from fm_lightning.flow.integrate import Velocity
 from fm_lightning.nets.guidance import Guided, drop_labels
 from fm_lightning.noise import HELD_OUT, noise, step_generator
+from fm_lightning.training.average import check_average
+from fm_lightning.training.loop_state import end_at_a_whole_step
 from fm_lightning.trajectory import Trajectory
 
 CALIBRATION_SEEDS = 256  # decide the noise control's sigma; its square then has a relative error of a few percent
@@ -113,7 +114,6 @@ class FlowMatching(LightningModule):
         self.rows: dict[str, Row] = {}  # what is being sampled now
         self.evaluated: Callable[[], None] | None = None  # called at each evaluation while sampling: for a progress bar
         self.val_loss = MeanMetric()
-        self._first_bad_step = torch.tensor(-1)
         self.label_dropout, self.guidance = label_dropout, guidance
         if (label_dropout or guidance != 1) and getattr(net, "null_label", None) is None:
             raise UserError(
@@ -177,7 +177,6 @@ class FlowMatching(LightningModule):
             torch.randn(batch.total, *batch.x.shape[1:], generator=generator, device=self.device), batch, mine
         )
         loss = self.loss(x0, batch.x, t, self._drop_labels(batch.y, batch, mine)).mean()
-        self._watch(loss.detach(), batch.step)
         if self._due(batch.step):  # logging each step costs a millisecond
             self.log("train/loss", loss, batch_size=len(batch.x), sync_dist=True)
         return loss
@@ -204,50 +203,16 @@ class FlowMatching(LightningModule):
         coupled = self.coupling(x0[begin : begin + len(x1)], x1)
         return coupled[mine.start - begin : mine.stop - begin]
 
-    # A loss that is not finite: noted on the device at every step, looked at where the host waits anyway.
-
-    def _watch(self, loss: Tensor, step: int) -> None:
-        bad = self._first_bad_step.to(loss.device)
-        self._first_bad_step = torch.where((bad < 0) & ~loss.isfinite(), torch.full_like(bad, step), bad)
-
-    def _stop_if_not_finite(self) -> None:
-        step = int(self._first_bad_step)
-        if step >= 0:
-            raise NotFiniteError(
-                f"the training loss is not finite at step {step}, expected a finite one; the checkpoints before it are kept; "
-                "lower the learning rate (--model.optimizer.init_args.lr) or clip gradients (--trainer.gradient_clip_val 1)"
-            )
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self._due(batch_idx):
-            self._stop_if_not_finite()
-
     def _due(self, index: int) -> bool:
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0: never
         return bool(every) and (index + 1) % every == 0
 
     def on_validation_start(self) -> None:
-        self._stop_if_not_finite()
         self.rows = self.val_rows
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.trainer.state.fn == "fit":
-            self._stop_if_not_finite()
-            if not bool(torch.stack([p.isfinite().all() for p in self.net.parameters()]).all()):
-                raise NotFiniteError(
-                    f"the weights are not finite after step {self.trainer.global_step}, expected finite ones; the last "
-                    "good checkpoint is kept; lower the learning rate (--model.optimizer.init_args.lr)"
-                )
-
-            if "loops" in checkpoint:  # not where weights alone are saved
-                self._end_at_a_whole_step(checkpoint)
-
-    def _end_at_a_whole_step(self, checkpoint: dict[str, Any]) -> None:
-        """Gradients that are half accumulated are not saved: whoever goes on repeats the step's micro-batches."""
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        half = progress["current"]["processed"] % self.trainer.accumulate_grad_batches
-        for counts in (progress["current"], progress["total"]):
-            counts["completed"] -= half
+        if self.trainer.state.fn == "fit" and "loops" in checkpoint:  # not where weights alone are saved
+            end_at_a_whole_step(checkpoint, self.trainer.accumulate_grad_batches)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.trainer.state.fn == "fit":
@@ -317,17 +282,4 @@ class FlowMatching(LightningModule):
             batch.valid,
             self.merge_rows,
             self.evaluated,
-        )
-
-
-def check_average(checkpoint: Mapping[str, Any], callbacks: Iterable[object]) -> None:
-    """Refuses to train on from averaged weights as if they were the raw ones.
-
-    Raises:
-        UserError: the checkpoint holds an average, and no callback would take it up.
-    """
-    if "current_model_state" in checkpoint and not any(isinstance(c, WeightAveraging) for c in callbacks):
-        raise UserError(
-            "the checkpoint holds averaged weights but no EMA callback is configured, expected one to go on training "
-            "from the raw weights; add fm_lightning.callbacks.EMA to trainer.callbacks"
         )

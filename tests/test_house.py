@@ -18,8 +18,8 @@ KNOWS: dict[str, set[str]] = {
     "data": {"metrics"},
     "adapters": {"nets"},
     "comparison": {"flow", "nets", "metrics", "data", "adapters"},
-    "module": {"flow", "nets", "metrics", "data", "adapters", "comparison"},
-    "training": {"flow", "nets", "metrics", "data", "adapters", "comparison", "module"},
+    "training": {"metrics", "data"},
+    "module": {"flow", "nets", "metrics", "data", "adapters", "comparison", "training"},
     "report": {"comparison", "metrics"},
     "callbacks": {"flow", "nets", "metrics", "data", "adapters", "comparison", "module", "training", "report"},
 }

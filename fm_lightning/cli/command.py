@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from fm_lightning.adapters.checkpoints import CONFIG, check_fits, read_checkpoint
-from fm_lightning.callbacks import SampleWriter, ScheduleTable
+from fm_lightning.callbacks import DivergenceWatch, SampleWriter, ScheduleTable
 from fm_lightning.callbacks.interruption import Interruption
 from fm_lightning.cli.callback_options import changed, split_off
 from fm_lightning.cli.endings import crash, fail, is_rank_zero
@@ -27,7 +27,8 @@ from fm_lightning.cli.parser_errors import shorten, user_error
 from fm_lightning.cli.run_directory import RunDirectory, identity
 from fm_lightning.data import FlowData
 from fm_lightning.errors import UserError
-from fm_lightning.module import FlowMatching, check_average
+from fm_lightning.module import FlowMatching
+from fm_lightning.training.average import check_average
 from fm_lightning.training.trainer import FlowTrainer
 
 WANDB = "lightning.pytorch.loggers.WandbLogger"
@@ -291,7 +292,7 @@ def main(args: list[str] | None = None) -> None:
                 FlowData,
                 subclass_mode_data=True,
                 trainer_class=FlowTrainer,
-                trainer_defaults={"callbacks": [interruption]},
+                trainer_defaults={"callbacks": [interruption, DivergenceWatch()]},
                 seed_everything_default=0,
                 save_config_callback=RunRecord,
                 auto_configure_optimizers=False,

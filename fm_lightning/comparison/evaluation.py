@@ -1,0 +1,173 @@
+"""Evaluation: the table that a comparison leaves on disk, one line per (row, seed), which only grows.
+
+evaluation/manifest.json    what the lines depend on, and what the rows are (``manifest``)
+evaluation/parts/           the lines, in blocks of seeds times rows (``parts``)
+
+>>> table = Evaluation.open("runs/digits")                        # doctest: +SKIP
+>>> table.lines("kts").groupby("label").kpe.mean()                # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fm_lightning.comparison.manifest import Manifest
+from fm_lightning.comparison.parts import Part, TornPart
+from fm_lightning.errors import UserError
+
+if TYPE_CHECKING:  # takes half a second to import
+    import pandas as pd
+
+FOLDER = "evaluation"
+
+
+class Evaluation:
+    """Rows times seeds, read from disk; nothing is held in memory but the lines that are asked for.
+
+    Attributes:
+        folder: ``RUN_DIR/evaluation``.
+        manifest: see ``Manifest``.
+        parts: all that can be read.
+        torn: parts that cannot, with the reason; they count as missing.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, parts: Sequence[Part], torn: Sequence[tuple[Part, str]] = ()):
+        self.folder, self.manifest, self.parts, self.torn = folder, manifest, list(parts), list(torn)
+
+    @classmethod
+    def open(cls, run_dir: str | os.PathLike[str]) -> Evaluation:
+        """The evaluation of a run.
+
+        Raises:
+            UserError: the directory holds none.
+        """
+        folder = Path(run_dir) / FOLDER
+        manifest = Manifest.read(folder / "manifest.json")
+        if manifest is None:
+            raise UserError(
+                f"{run_dir} holds no evaluation, expected a run directory with {FOLDER}/manifest.json; type "
+                f"fm-lightning test -c {run_dir}/config.yaml"
+            )
+        return cls(folder, manifest, *find_parts(folder))
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """name -> kind, label, description, steps, nfe, ... in display order."""
+        return {name: self.manifest.rows[key] for name, key in self.manifest.names.items()}
+
+    @property
+    def seeds(self) -> range:
+        """The seeds that the comparison is over."""
+        first, count = self.manifest.seeds
+        return range(first, first + count)
+
+    def lines(self, row: str, seeds: range | None = None) -> pd.DataFrame:
+        """The lines of a row, ascending in the seed: the columns of ``parts.LINES``, and those of every measure.
+
+        Args:
+            row: its name.
+            seeds: which; by default those of the comparison.
+        """
+        import pandas as pd
+
+        frames = []
+        for part, place, chosen in self._places(row, seeds):
+            frame = part.lines().slice(place.start, place.stop - place.start).to_pandas()
+            for measure in self._measures(part):
+                more = part.measured(measure).slice(place.start, place.stop - place.start).to_pandas()
+                frame = frame.join(more.drop(columns="line", errors="ignore"))
+            frames.append(frame[chosen])
+        if not frames:
+            return pd.DataFrame()
+        return pd.concat(frames).sort_values("seed", kind="stable").reset_index(drop=True).assign(row=row)
+
+    def columns(self, row: str, measure: str, seeds: range | None = None) -> dict[str, np.ndarray]:
+        """What a measure found: column -> ``[n]`` or ``[n, D]``, ascending in the seed; with ``seed``, always.
+
+        Args:
+            row: the row's name.
+            measure: the measure's, e.g. "fid".
+            seeds: which; by default those of the comparison.
+        """
+        name = f"{measure}-{self.manifest.measures.get(measure, '')}"
+        found: dict[str, list[np.ndarray]] = {}
+        for part, place, chosen in self._places(row, seeds, need=name):
+            seed = part.lines().column("seed").to_numpy()[place]
+            found.setdefault("seed", []).append(seed[chosen])
+            table = part.measured(name)
+            for column in table.column_names:
+                if column != "line":
+                    found.setdefault(column, []).append(table.column(column).to_numpy()[place][chosen])
+            for column in part.vector_columns(name):
+                found.setdefault(column, []).append(part.vectors(name, column)[place][chosen])
+        return self._ordered(found)
+
+    def energy(self, row: str, seeds: range | None = None) -> np.ndarray:
+        """``[n, steps]`` kinetic energy in each step, ascending in the seed."""
+        return self._arrays(row, seeds, lambda part, key: part.energy(key)).get("value", np.zeros((0, 0), np.float32))
+
+    def samples(self, row: str, seeds: range | None = None) -> np.ndarray | None:
+        """``[n, ...]`` samples in the model's space, ascending in the seed; None unless all of them were kept."""
+        if any(part.samples(self.manifest.names[row]) is None for part, _, _ in self._places(row, seeds)):
+            return None
+        found = self._arrays(row, seeds, lambda part, key: part.samples(key))
+        return found.get("value")
+
+    def _arrays(self, row: str, seeds: range | None, read: Any) -> dict[str, np.ndarray]:
+        found: dict[str, list[np.ndarray]] = {}
+        for part, place, chosen in self._places(row, seeds):
+            found.setdefault("seed", []).append(part.lines().column("seed").to_numpy()[place][chosen])
+            found.setdefault("value", []).append(read(part, self.manifest.names[row])[chosen])
+        return self._ordered(found)
+
+    @staticmethod
+    def _ordered(found: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
+        if not found:
+            return {}
+        whole = {name: np.concatenate(values) for name, values in found.items()}
+        order = whole["seed"].argsort(kind="stable")
+        return {name: values[order] for name, values in whole.items()}
+
+    def _measures(self, part: Part) -> list[str]:
+        named = [f"{name}-{fingerprint}" for name, fingerprint in self.manifest.measures.items()]
+        return [name for name in named if part.has(name)]
+
+    def _places(
+        self, row: str, seeds: range | None, need: str | None = None
+    ) -> Iterable[tuple[Part, slice, np.ndarray]]:
+        """Parts with lines of the row, where they stand, and which of them count: each seed once."""
+        if row not in self.manifest.names:
+            raise UserError(
+                f"row {row!r} given, expected one of {', '.join(self.manifest.names) or 'none'}; type one of these"
+            )
+        key, seeds = self.manifest.names[row], self.seeds if seeds is None else seeds
+        # Of two parts with the same seeds the one that has more measures is read.
+        found = [part for part in self.parts if key in part.keys and (need is None or part.has(need))]
+        found.sort(key=lambda part: (-len(self._measures(part)), part.path.name))
+        taken = np.zeros(len(seeds), dtype=bool)
+        for part in found:
+            place = part.place(key)
+            at = part.lines().column("seed").to_numpy()[place] - seeds.start
+            chosen = (at >= 0) & (at < len(seeds))
+            chosen[chosen] = ~taken[at[chosen]]
+            taken[at[chosen]] = True
+            if chosen.any():
+                yield part, place, chosen
+
+
+def find_parts(folder: Path) -> tuple[list[Part], list[tuple[Part, str]]]:
+    """The parts of an evaluation's folder: those that can be read, and those that cannot, with the reason."""
+    sound, torn = [], []
+    for path in sorted((folder / "parts").glob("[0-9]*-[0-9]*-*")):
+        part = Part(path)
+        try:
+            part.check()
+            sound.append(part)
+        except TornPart as error:
+            torn.append((part, str(error)))
+    return sound, torn

@@ -1,0 +1,67 @@
+"""Fingerprints: what decides whether a line of the evaluation table is still true."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fm_lightning.errors import UserError
+
+
+def definition(value: Any) -> Any:
+    """A value as plain JSON: dataclasses by class name and the fields that differ from their defaults, floats as hex.
+
+    Fields at their default are left out, so that a field added to a schedule later changes no key.
+
+    Raises:
+        UserError: something that has no canonical form, such as a gain that is no dataclass.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value.hex()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        name = (
+            kind.__name__ if kind.__module__.startswith("fm_lightning.") else f"{kind.__module__}.{kind.__qualname__}"
+        )
+        given = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        defaults = {f.name: f.default for f in dataclasses.fields(value)}
+        return {"class": name} | {k: definition(v) for k, v in given.items() if not _same(v, defaults[k])}
+    if isinstance(value, Mapping):
+        return {str(k): definition(v) for k, v in sorted(value.items())}
+    if isinstance(value, Sequence):
+        return [definition(v) for v in value]
+    raise UserError(
+        f"{type(value).__name__} given as part of a schedule, expected a frozen dataclass of plain numbers and words; "
+        f"declare it with @dataclass(frozen=True)"
+    )
+
+
+def _same(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and value == default
+
+
+def key(defined: Any) -> str:
+    """16 hexadecimal digits that name a definition."""
+    text = json.dumps(defined, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 over names, types and bytes of all parameters and buffers, those of no checkpoint included."""
+    digest = hashlib.sha256()
+    for name, value in sorted([*module.named_parameters(), *module.named_buffers()]):
+        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
+        digest.update(_bytes(value))
+    return digest.hexdigest()[:32]
+
+
+def _bytes(value: Tensor) -> Any:
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
