@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from lightning import Trainer
 from torch import Tensor
 
-from fm_lightning.callbacks.monitor import PairedMonitor
+from fm_lightning.callbacks.monitor import Monitor
+from fm_lightning.comparison.parts import compact
 from fm_lightning.data.base import content_hash
 from fm_lightning.data.images.cache import cache_directory
 from fm_lightning.errors import UserError
-from fm_lightning.metrics import FeatureExtractor, FrechetDistance, GaussianReference, moments
+from fm_lightning.metrics import Change, FeatureExtractor, FrechetDistance, GaussianReference, moments
 from fm_lightning.metrics.features.inception import InceptionFeatures
 from fm_lightning.metrics.features.named import named_extractor
 from fm_lightning.metrics.inception_scores import SPLITS, cmmd, inception_score, kernel_distance
+from fm_lightning.metrics.intervals import Influence, paired_mean_change
+from fm_lightning.metrics.per_seed import Columns, check_same_seeds
 from fm_lightning.metrics.precision_recall import NEIGHBOURS, Balls, precision_recall
 from fm_lightning.metrics.reference_statistics import kept_features, read_statistics
 
@@ -24,10 +30,10 @@ if TYPE_CHECKING:
     from fm_lightning.module import FlowMatching
 
 
-class FIDMonitor(PairedMonitor[FrechetDistance]):
+class FIDMonitor(Monitor[FrechetDistance]):
     """Fréchet distance on the features of ``extractor``, which also names it: only Inception's is called ``fid``.
 
-    Logs, per row, ``{key}`` (e.g. ``fid``, ``fd_digits``), and except for base and floors its paired change from base with
+    Numbers, per row: ``{key}`` (e.g. ``fid``, ``fd_digits``), and except for base and floors its paired change from base with
     a 95 % interval (``{key}_change``, ``_lo``, ``_hi``); if asked, ``kid_mean``, ``kid_std``, ``precision``, ``recall``,
     ``cmmd``, and on Inception's features, ``isc_mean``, ``isc_std``. Every image passes through the network once.
 
@@ -40,8 +46,6 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         inception_score: also the Inception score.
         cmmd: also CMMD; comparable with published values on ``CmmdFeatures`` alone.
         statistics: archive with ``mu`` and ``sigma`` to compare with, instead of the datamodule's real images.
-        keep: hold the features of so many seeds per row (see ``FrechetDistance``), from which all but the distance then
-            come; None holds all, 8 kB a sample and row for Inception's.
 
     Raises:
         UserError: options that need what is not there.
@@ -55,12 +59,11 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         inception_score: bool = False,
         cmmd: bool = False,
         statistics: str | None = None,
-        keep: int | None = None,
     ) -> None:
         super().__init__()
         self.extractor = named_extractor(extractor) if isinstance(extractor, str) else extractor
         self.kid, self.precision_recall, self.inception_score = kid, precision_recall, inception_score
-        self.cmmd, self.statistics, self.keep = cmmd, statistics, keep
+        self.cmmd, self.statistics = cmmd, statistics
         if statistics and (kid or precision_recall or cmmd):
             raise UserError(
                 f"statistics={statistics} given with kid, precision_recall or cmmd, which need the features of real images; "
@@ -73,6 +76,13 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         self._real: GaussianReference | None = None
         self._real_features: Tensor | None = None
         self._balls: Balls | None = None
+        self._latest: tuple[Columns, Influence] | None = None  # of one row: its distance and its change need it
+        self._base: tuple[Columns, Influence] | None = None
+        self._device = torch.device("cpu")
+
+    @property
+    def name(self) -> str:
+        return self.extractor.key
 
     @property
     def key(self) -> str:
@@ -89,6 +99,7 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         self.extractor.to(device).eval()
         self._read = data.to_uint8 if self.extractor.space == "uint8" else None
         self._on_cpu = trainer.world_size == 1  # gathering over devices needs the features where they are
+        self._device = device
         if self._real is not None:
             return
         self._check_company(trainer)
@@ -121,8 +132,6 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
             features = kept_features(cache_directory(None).parent / "features", identity, compute)
         self._real = GaussianReference(*moments(features), samples=len(features))
         self._real_features = features if self.kid or self.precision_recall or self.cmmd else None
-        if self.precision_recall:
-            self._balls = Balls(features.to(device))
 
     def _check_company(self, trainer: Trainer) -> None:
         """Of two numbers by one name Lightning would log the mean, and the table show the last."""
@@ -145,8 +154,8 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
     def _check_counts(self, data: FlowData) -> None:
         """Tells before training what would otherwise end the run at its first validation, or at its test."""
         needed = self._needed
-        for name, given in {"val_seeds": data.val_seeds, "test_seeds": data.test_seeds, "keep": self.keep}.items():
-            if given is not None and given < needed:
+        for name, given in {"val_seeds": data.val_seeds, "test_seeds": data.test_seeds}.items():
+            if given < needed:
                 raise UserError(
                     f"{name}={given} given, expected at least {needed} samples for what FIDMonitor measures; type {name} 1000"
                 )
@@ -156,22 +165,82 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
 
     def build(self) -> FrechetDistance:
         assert self._real is not None
-        return FrechetDistance(self.extractor, self._real, read=self._read, keep=self.keep, compute_on_cpu=self._on_cpu)
+        return FrechetDistance(self.extractor, self._real, read=self._read, compute_on_cpu=self._on_cpu)
 
-    def extra(self, name: str) -> dict[str, float]:
-        values = super().extra(name)
-        if not (self.kid or self.precision_recall or self.inception_score or self.cmmd):
-            return values
-        features = self.metrics[name].features_by_seed()
-        if len(features) < self._needed:  # a floor has no more samples than images
-            return values
+    def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
+        features = columns["features"]
+        if len(features) < 2:
+            return {}
+        numbers = {self.key: self._influence(columns).value if base is not None else self._distance(features)}
+        if len(features) >= self._needed:  # a floor has no more samples than images
+            numbers |= self._others(features)
+        return self.with_change(numbers, columns, base)
+
+    def _others(self, features: Tensor) -> dict[str, float]:
+        values: dict[str, float] = {}
         if self.inception_score:
             assert isinstance(self.extractor, InceptionFeatures)
+            self.extractor.load()
             values |= inception_score(self.extractor.logits(features))
-        if self._balls is not None and self._real_features is not None:
-            device = self.metrics[name].device
-            values |= precision_recall(features.to(device), self._real_features.to(device), self._balls)
         if self._real_features is not None:
+            real = self._real_features.to(self._device)
+            if self.precision_recall:
+                self._balls = self._balls or Balls(real.float())
+                values |= precision_recall(features.to(self._device), real, self._balls)
             values |= kernel_distance(features, self._real_features) if self.kid else {}
             values |= cmmd(features, self._real_features) if self.cmmd else {}
         return values
+
+    def _distance(self, features: Tensor) -> float:
+        assert self._real is not None
+        return self._real.distance(*moments(features))
+
+    def _influence(self, columns: Columns) -> Influence:
+        assert self._real is not None
+        if self._latest is None or self._latest[0] is not columns:
+            self._latest = (columns, self._real.influence(columns["features"]))
+        return self._latest[1]
+
+    def change(self, here: Columns, there: Columns) -> Change:
+        check_same_seeds(here, there)
+        if self._base is None or self._base[0] is not there:  # compared with every row
+            assert self._real is not None
+            self._base = (there, self._real.influence(there["features"]))
+        return paired_mean_change(self._influence(here), self._base[1])
+
+    def facts(self) -> dict[str, Any]:
+        return {"quality": {"key": self.key, "label": self.extractor.label, "reference": self.samples}}
+
+    def remember(self, folder: Path) -> None:
+        assert self._real is not None
+        arrays = {
+            "mean": self._real.mean.cpu().numpy(),
+            "cov": self._real.cov.cpu().numpy(),
+            "samples": self._real.samples,
+        }
+        if self._real_features is not None:
+            arrays["features"] = compact(self._real_features.cpu().numpy())
+        file = self._file(folder, self.fingerprint)
+        if not file.exists():
+            temporary = file.with_suffix(".tmp")
+            with temporary.open("wb") as out:
+                np.savez(out, **arrays)
+            os.replace(temporary, file)
+
+    def recall(self, folder: Path, fingerprint: str) -> None:
+        file = self._file(folder, fingerprint)
+        try:
+            with np.load(file) as kept:
+                real = GaussianReference(
+                    *(torch.from_numpy(kept[n]) for n in ("mean", "cov")), samples=int(kept["samples"])
+                )
+                features = torch.from_numpy(kept["features"]).float() if "features" in kept else None
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{file} cannot be read ({' '.join(str(error).split())}), expected the statistics of real images that {self.key} "
+                "was measured with; type fm-lightning test with the run's configuration"
+            ) from error
+        self._real, self._real_features = real, features
+
+    def _file(self, folder: Path, fingerprint: str) -> Path:
+        return folder / f"{self.name}-{fingerprint}.npz"

@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from lightning import Trainer
 
-from fm_lightning.callbacks.monitor import TrajectoryMonitor
+from fm_lightning.callbacks.monitor import Monitor
 from fm_lightning.metrics import KineticPathEnergy
+from fm_lightning.metrics.energy import mean_power
+from fm_lightning.metrics.per_seed import Columns
 from fm_lightning.report.curves import energy_profile
 from fm_lightning.training.tracking import figure_image, log_media, wandb_loggers
-from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from fm_lightning.module import FlowMatching
 
 
-class KPEDistribution(TrajectoryMonitor[KineticPathEnergy]):
+class KPEDistribution(Monitor[KineticPathEnergy]):
     """Energies of the samples, in the sample space's unit, squared; floors took no way and are left out.
 
-    Logs, per schedule, ``kpe_mean``, ``kpe_std``, ``kpe_q05``, ``kpe_q50``, ``kpe_q95``, ``kpe_early_mean``,
+    Numbers, per schedule: ``kpe_mean``, ``kpe_std``, ``kpe_q05``, ``kpe_q50``, ``kpe_q95``, ``kpe_early_mean``,
     ``kpe_late_mean``, ``excess_mean``, ``displacement_mean`` and ``field_energy_mean``; to W&B also the histogram
     ``{stage}/{schedule}/kpe`` and the figure ``{stage}/energy_profile`` (mean power over time, all schedules).
 
@@ -28,46 +29,54 @@ class KPEDistribution(TrajectoryMonitor[KineticPathEnergy]):
         tau_split: time that separates early from late energy.
     """
 
+    name = "energy"
     floors = False
 
     def __init__(self, tau_split: float = 0.6) -> None:
         super().__init__()
         self.tau_split = tau_split
-        self.times: dict[str, np.ndarray] = {}
-        self.gains: dict[str, np.ndarray] = {}
+
+    def prepare(self, trainer: Trainer, pl_module: FlowMatching) -> None:
+        """Energies need no reference."""
+
+    @property
+    def fingerprint(self) -> str:
+        return ""  # every line of a comparison has its energies
 
     def build(self) -> KineticPathEnergy:
         return KineticPathEnergy(self.tau_split)
 
-    def update(self, trainer: Trainer, pl_module: FlowMatching, batch: dict[str, Trajectory]) -> None:
-        super().update(trainer, pl_module, batch)
-        self.times = {name: batch[name].times.numpy() for name in self.metrics}
-        self.gains = {name: batch[name].gain.numpy() for name in self.metrics}
+    def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
+        return self.build().summarize(columns)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """``kpe/ROW`` ``[N]``, ``power/ROW`` ``[S]``, ``times/ROW`` ``[S + 1]`` and ``gain/ROW`` ``[S]`` for the figures."""
-        out = {}
-        for name, metric in self.metrics.items():
-            out[f"kpe/{name}"] = metric.per_seed()["kpe"].float().numpy()
-            out[f"power/{name}"] = metric.profile().numpy()
-            out[f"times/{name}"], out[f"gain/{name}"] = self.times[name], self.gains[name]
-        return out
+    def lines(self, metric: KineticPathEnergy) -> Columns:
+        assert metric.times is not None
+        return {**metric.per_seed(), "times": metric.times}
 
-    def show(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
-        arrays = self.arrays()
+    def facts(self) -> dict[str, Any]:
+        return {"tau_split": self.tau_split}
+
+    def show(self, trainer: Trainer, pl_module: FlowMatching, columns: dict[str, Columns]) -> None:
         if not any(wandb_loggers(trainer)):
             return
-        import wandb
+        import wandb  # here, because it takes a second that runs without W&B need not wait
 
+        kpe = {name: mine["kpe"].float().numpy() for name, mine in columns.items()}
         media: dict[str, Any] = {
-            f"{stage}/{name}/kpe": wandb.Histogram(np_histogram=np.histogram(arrays[f"kpe/{name}"], bins=64))
-            for name in self.metrics
+            f"val/{name}/kpe": wandb.Histogram(np_histogram=np.histogram(values, bins=64))
+            for name, values in kpe.items()
         }
+        arrays = {f"kpe/{name}": values for name, values in kpe.items()}
+        for name, mine in columns.items():
+            times = self.metrics[name].times
+            assert times is not None
+            arrays |= {f"times/{name}": times.numpy(), f"power/{name}": mean_power(mine["energy"], times).numpy()}
+            arrays[f"gain/{name}"] = pl_module.rows[name].schedule.eta(times[:-1]).numpy()
         rows = [
             {"name": name, "kind": row.kind, "of": row.of, "label": row.label(name)}
             for name, row in pl_module.rows.items()
         ]
         figure = energy_profile({"rows": rows, "tau_split": self.tau_split}, arrays)
         if figure is not None:
-            media[f"{stage}/energy_profile"] = figure_image(figure)
+            media["val/energy_profile"] = figure_image(figure)
         log_media(trainer, media)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from fm_lightning.callbacks.monitor import PairedMonitor
-from fm_lightning.comparison.rows import BASE
+from fm_lightning.callbacks.monitor import Monitor, visible
 from fm_lightning.errors import UserError
-from fm_lightning.metrics import Groups, MemorizationRate, Reference, find_groups
-from fm_lightning.metrics.memorization import ratios
+from fm_lightning.metrics import Change, Groups, MemorizationRate, Reference, find_groups, paired_share_change
+from fm_lightning.metrics.memorization import copied, copy_shares, escaped_same_nearest, most_copied, ratio
+from fm_lightning.metrics.per_seed import Columns, check_same_seeds
+from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from fm_lightning.module import FlowMatching
 
 
-class MemorizationMonitor(PairedMonitor[MemorizationRate]):
+class MemorizationMonitor(Monitor[MemorizationRate]):
     """F_mem against exactly the training subset, in the model's own space (see ``MemorizationRate``).
 
-    Logs, per row, ``f_mem`` with its Wilson interval ``f_mem_lo`` and ``f_mem_hi``, ``f_mem_at_0.1`` ... ``f_mem_at_0.5``,
+    Numbers, per row: ``f_mem`` with its Wilson interval ``f_mem_lo`` and ``f_mem_hi``, ``f_mem_at_0.1`` ... ``f_mem_at_0.5``,
     ``nn_ratio_median``; except for base and floors also the paired change from base (``f_mem_change``, ``_lo``, ``_hi``)
     and ``escaped_same_nn``: of the copies that base makes and this row does not, the share whose nearest training image
     is still the same.
@@ -35,6 +38,7 @@ class MemorizationMonitor(PairedMonitor[MemorizationRate]):
         k: above 2, log ``f_mem_k`` and ``nn_ratio_k_median`` with the k-th nearest image instead of the second.
     """
 
+    name = "neighbours"
     key = "f_mem"
 
     def __init__(
@@ -47,10 +51,11 @@ class MemorizationMonitor(PairedMonitor[MemorizationRate]):
         super().__init__()
         self.threshold, self.mirrored, self.leave_out_duplicates, self.k = threshold, mirrored, leave_out_duplicates, k
         self._groups: Groups | None = None
+        self._facts: dict[str, float] = {}  # numbers of the reference, the same in every row
 
     def prepare(self, trainer: Trainer, pl_module: FlowMatching) -> None:
         data = pl_module.data
-        if sum(isinstance(callback, MemorizationMonitor) for callback in getattr(trainer, "callbacks", [])) > 1:
+        if sum(isinstance(callback, MemorizationMonitor) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]
             # Of two numbers by one name Lightning would log the mean, and the table show the last.
             raise UserError("two MemorizationMonitors given, expected one; leave the other out")
         # As stored and on the device: 50 000 CIFAR images are 150 MB so, encoded as they are read.
@@ -62,26 +67,53 @@ class MemorizationMonitor(PairedMonitor[MemorizationRate]):
                 f"{self._groups.near_duplicates:,} of {len(self.reference):,} training images are near-duplicates of others "
                 f"(nearer than {self._groups.distance:.4g}) and count as one with them"
             )
-        self.build()  # too few images are refused before training, not at its first validation
+            self._facts["near_duplicates"] = float(self._groups.near_duplicates)
+        self._metric = self._made()  # too few images are refused before training, not at its first validation
+
+    def _made(self) -> MemorizationRate:
+        return MemorizationRate(self.reference, self.threshold, self.mirror, self._groups, self.k)
 
     def build(self) -> MemorizationRate:
-        return MemorizationRate(self.reference, self.threshold, self.mirror, self._groups, self.k)
+        return self._made()
+
+    @property
+    def fingerprint(self) -> str:
+        return self._metric.fingerprint
+
+    def measure(self, trajectory: Trajectory) -> dict[str, Tensor]:
+        return self._metric.measure(trajectory)
+
+    def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
+        numbers = copy_shares(columns, self.threshold, self.k) | self._facts
+        if base is not None:
+            numbers["escaped_same_nn"] = escaped_same_nearest(columns, base, self.threshold)
+        return self.with_change(numbers, columns, base)
+
+    def change(self, here: Columns, there: Columns) -> Change:
+        check_same_seeds(here, there)
+        return paired_share_change(copied(here, self.threshold), copied(there, self.threshold))
 
     def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """For samples ``[B, ...]``: the ratio of the two nearest distances, and the index of the nearest image."""
-        distances, index = self.build().neighbours(x)
-        return ratios(distances, 2), index[:, 0]
+        columns = self._metric.measure(x)
+        return ratio(columns), columns["nearest"]
 
-    def extra(self, name: str) -> dict[str, float]:
-        values = super().extra(name)
-        if values:
-            values["escaped_same_nn"] = self.metrics[name].escaped_same_nearest(self.metrics[BASE])
-        return values
+    def facts(self) -> dict[str, Any]:
+        return {"threshold": self.threshold}
 
-    def most_copied(self, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
-        """Indices and counts of the training images that base copies most often."""
-        index, counts = self.metrics[BASE].most_copied(k)
-        return index.numpy(), counts.numpy()
+    def pictures(self, pl_module: FlowMatching, base: Columns, count: int = 10) -> dict[str, np.ndarray]:
+        data = pl_module.data
+        if not data.has_pixels:
+            return {"points": visible(pl_module, data.reference())} if len(data.shape) == 1 else {}
+        index, counts = most_copied(base, self.threshold, count)
+        return {"images": visible(pl_module, data.reference(index)), "counts": counts.numpy()}
+
+    def remember(self, folder: Path) -> None:
+        (folder / f"{self.name}-{self.fingerprint}.json").write_text(json.dumps(self._facts))
+
+    def recall(self, folder: Path, fingerprint: str) -> None:
+        file = folder / f"{self.name}-{fingerprint}.json"
+        self._facts = json.loads(file.read_text()) if file.exists() else {}
 
 
 @rank_zero_only

@@ -1,22 +1,30 @@
-"""TrajectoryMonitor: one metric per schedule, in validation and in test."""
+"""Monitor: one measure of samples, in validation, in a comparison, and again from a comparison's table.
+
+validation   a metric per row sees every batch, and its numbers are logged
+comparison   ``ScheduleTable`` asks ``measure`` for columns of every batch and keeps them on disk; numbers follow from there
+report       ``recall`` what ``remember`` left, then ``summarize`` the columns on disk: nothing is sampled
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
+import torch
 from lightning import Callback, Trainer
+from torch import Tensor
 
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.metrics import Change
-from fm_lightning.metrics.per_seed import PairedMetric, PerSeedMetric
+from fm_lightning.metrics.per_seed import Columns, PerSeedMetric
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from fm_lightning.module import FlowMatching
 
 M = TypeVar("M", bound=PerSeedMetric)
-P = TypeVar("P", bound=PairedMetric)
 
 
 def trajectories(outputs: Any) -> dict[str, Trajectory]:
@@ -26,24 +34,21 @@ def trajectories(outputs: Any) -> dict[str, Trajectory]:
     return {}
 
 
-class TrajectoryCallback(Callback):
-    """Receives batches of trajectories in validation and test alike; the sanity check is skipped."""
+class ValidationCallback(Callback):
+    """Receives the trajectories of a validation; the sanity check is skipped."""
 
-    def begin(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
-        """Before the first batch; ``stage`` is "val" or "test"."""
+    def begin(self, trainer: Trainer, pl_module: FlowMatching) -> None:
+        """Before the first batch."""
 
     def update(self, trainer: Trainer, pl_module: FlowMatching, batch: dict[str, Trajectory]) -> None:
         """One batch: row name -> trajectory, possibly of no samples."""
 
-    def finish(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
+    def finish(self, trainer: Trainer, pl_module: FlowMatching) -> None:
         """After the last batch, on every process."""
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         if not trainer.sanity_checking:
-            self.begin(trainer, pl_module, "val")
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.begin(trainer, pl_module, "test")
+            self.begin(trainer, pl_module)
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any
@@ -51,97 +56,128 @@ class TrajectoryCallback(Callback):
         if not trainer.sanity_checking and (batch := trajectories(outputs)):
             self.update(trainer, pl_module, batch)
 
-    def on_test_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:
-        self.update(trainer, pl_module, trajectories(outputs))
-
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         if not trainer.sanity_checking:
-            self.finish(trainer, pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self.finish(trainer, pl_module, "test")
+            self.finish(trainer, pl_module)
 
 
-class TrajectoryMonitor(TrajectoryCallback, ABC, Generic[M]):
-    """Builds a metric per row, feeds it, and logs ``{val|test}/{row}/{metric}`` for each number that it computes.
+class Monitor(ValidationCallback, ABC, Generic[M]):
+    """A measure that a metric makes of samples.
+
+    In validation it logs ``val/{row}/{number}`` for each number; in a comparison ``ScheduleTable`` logs ``test/...``.
 
     Attributes:
-        metrics: row name -> metric, of the latest stage.
-        values: row name -> computed numbers, of the latest stage.
+        metrics: row name -> metric, of the latest validation.
+        values: row name -> numbers, of the latest validation.
     """
 
-    floors = True  # whether the metric means something for images that nobody sampled
+    floors = True  # whether the measure means something for images that nobody sampled
 
     def __init__(self) -> None:
         self.metrics: dict[str, M] = {}
         self.values: dict[str, dict[str, float]] = {}
 
+    # What a measure is
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Names the measure's columns on disk, e.g. ``neighbours``."""
+
+    @property
+    def key(self) -> str | None:
+        """The number whose paired change is of interest, e.g. ``f_mem``."""
+        return None
+
+    @abstractmethod
     def prepare(self, trainer: Trainer, pl_module: FlowMatching) -> None:
-        """What all rows share (references, extractors), before any of them is built."""
+        """What all rows share (references, extractors), before any metric is built."""
 
     @abstractmethod
     def build(self) -> M:
         """A fresh metric."""
 
-    def show(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
-        """Sends what is no number to W&B; called on every process."""
+    @property
+    def fingerprint(self) -> str:
+        """Of the columns, see ``PerSeedMetric``; empty for what every line of a table has anyway."""
+        return self.build().fingerprint
+
+    def measure(self, trajectory: Trajectory) -> dict[str, Tensor]:
+        """The columns of a batch."""
+        return self.build().measure(trajectory)
+
+    @abstractmethod
+    def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
+        """A row's numbers from its columns; ``base``: those of plain sampling on the same seeds, except for floors and base."""
+
+    def change(self, here: Columns, there: Columns) -> Change | None:
+        """``key`` here minus there on the same seeds, line by line."""
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        """What the results say beside the rows' numbers, e.g. the threshold of a copy."""
+        return {}
+
+    def pictures(self, pl_module: FlowMatching, base: Columns) -> dict[str, np.ndarray]:
+        """What the report shows of the training data, from base's columns; see ``report.pictures``."""
+        return {}
+
+    def remember(self, folder: Path) -> None:
+        """Keeps in ``folder`` what ``summarize`` needs beside the columns."""
+
+    def recall(self, folder: Path, fingerprint: str) -> None:
+        """Reads what ``remember`` kept.
+
+        Raises:
+            UserError: it is not there.
+        """
+
+    # Validation
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if stage != "predict":
             self.prepare(trainer, pl_module)
 
-    def begin(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
-        rows = pl_module.rows
-        self.metrics = {
-            name: self.build().to(pl_module.device) for name, row in rows.items() if self.floors or row.kind != "floor"
-        }
+    def begin(self, trainer: Trainer, pl_module: FlowMatching) -> None:
+        self.metrics = {name: self.build().to(pl_module.device) for name in pl_module.rows}
 
     def update(self, trainer: Trainer, pl_module: FlowMatching, batch: dict[str, Trajectory]) -> None:
         for name, metric in self.metrics.items():
             metric.update(batch[name])
 
-    def finish(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
-        extra = {name: self.extra(name) for name in self.metrics}  # first: what is costly here, `compute` finds done
-        self.values = {name: {**metric.compute(), **extra[name]} for name, metric in self.metrics.items()}
+    def finish(self, trainer: Trainer, pl_module: FlowMatching) -> None:
+        columns = {name: self.lines(metric) for name, metric in self.metrics.items()}
+        self.values = {
+            name: self.summarize(mine, None if name == BASE else columns[BASE]) for name, mine in columns.items()
+        }
         for name, values in self.values.items():
-            finite = {f"{stage}/{name}/{key}": value for key, value in values.items() if value == value}
+            finite = {f"val/{name}/{key}": value for key, value in values.items() if value == value}
             # Values are the same on every process, and no loader's index belongs into their names.
             pl_module.log_dict(finite, add_dataloader_idx=False)
-        self.show(trainer, pl_module, stage)
+        self.show(trainer, pl_module, columns)
 
-    def extra(self, name: str) -> dict[str, float]:
-        """Numbers that need more than the row's own metric, e.g. its change from base."""
-        return {}
+    def lines(self, metric: M) -> Columns:
+        """The columns over all processes, ascending in the seed; collective."""
+        return metric.per_seed()
 
+    def show(self, trainer: Trainer, pl_module: FlowMatching, columns: dict[str, Columns]) -> None:
+        """Sends what is no number to W&B, after a validation; called on every process."""
 
-class PairedMonitor(TrajectoryMonitor[P]):
-    """A monitor whose metric can also be compared seed by seed: ``metric.change(other)``.
-
-    Logs besides, for each row but base and the floors, ``{key}_change`` from base with its 95 % interval
-    ``{key}_change_lo`` and ``{key}_change_hi``.
-    """
-
-    @property
-    @abstractmethod
-    def key(self) -> str:
-        """The number that changes."""
-
-    def begin(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
-        super().begin(trainer, pl_module, stage)
-        self.paired = {name for name, row in pl_module.rows.items() if row.kind != "floor"}
-
-    def change(self, row: str, other: str) -> Change | None:
-        """The number in one row minus that in another; None where a floor takes part (it has no seeds)."""
-        if {row, other} <= self.paired:
-            return self.metrics[row].change(self.metrics[other])
-        return None
-
-    def extra(self, name: str) -> dict[str, float]:
-        change = None if name == BASE else self.change(name, BASE)
+    def with_change(self, numbers: dict[str, float], columns: Columns, base: Columns | None) -> dict[str, float]:
+        """The numbers, with the change of ``key`` from base and its interval."""
+        change = None if base is None else self.change(columns, base)
         if change is None:
-            return {}
-        return {
-            f"{self.key}_change": change.value,
-            f"{self.key}_change_lo": change.low,
-            f"{self.key}_change_hi": change.high,
+            return numbers
+        key = self.key
+        return numbers | {
+            f"{key}_change": change.value,
+            f"{key}_change_lo": change.low,
+            f"{key}_change_hi": change.high,
         }
+
+
+def visible(pl_module: FlowMatching, x: torch.Tensor) -> np.ndarray:
+    """Samples as a figure wants them: images ``[M, H, W, C]`` uint8, points as they are."""
+    if pl_module.data.has_pixels:
+        return pl_module.data.to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()
+    return x.cpu().numpy()

@@ -12,7 +12,7 @@ from rich.progress import TaskID
 from torch import Tensor
 
 from fm_lightning.comparison.sampling import evaluations
-from fm_lightning.data.batches import SeedBatch
+from fm_lightning.data.batches import Planner, SeedBatch
 
 
 class Progress(RichProgressBar):
@@ -27,23 +27,27 @@ class Progress(RichProgressBar):
         self.per_second = per_second
         self._drawn = 0.0
         self._loss: Tensor | None = None
+        self._bar: TaskID | None = None
+        self._rows: tuple[str, ...] = ()
         self._evaluations, self._whole, self._batch = 0, 1, 0
 
     # A batch of seeds is many evaluations of the network: the bar moves with them. Counting waits for no device.
 
     def _within(self, pl_module: Any, batch: Any, batch_idx: int, bar: TaskID | None) -> None:
-        pl_module.evaluated = None
-        if not isinstance(batch, SeedBatch) or bar is None:
+        self._bar = bar if isinstance(batch, SeedBatch) else None
+        if self._bar is None or not batch.valid:
             return
-        self._evaluations, self._batch, self._bar = 0, batch_idx, bar
-        if batch_idx == 0:
-            self._whole = max(1, evaluations(pl_module.rows, len(batch.seeds), pl_module.merge_rows))
-        pl_module.evaluated = self._evaluated
+        rows = tuple(pl_module.rows) if batch.work is None else batch.work.rows
+        if rows != self._rows:
+            self._rows = rows
+            some = {name: pl_module.rows[name] for name in rows}
+            self._whole = max(1, evaluations(some, len(batch.seeds), pl_module.merge_rows))
+        self._evaluations, self._batch = 0, batch_idx
 
-    def _evaluated(self) -> None:
+    def on_evaluation(self) -> None:
         self._evaluations += 1
         now = time.monotonic()
-        if self.progress is not None and now - self._drawn >= 1 / self.per_second:
+        if self.progress is not None and self._bar is not None and now - self._drawn >= 1 / self.per_second:
             self._drawn = now
             self.progress.update(self._bar, completed=self._batch + min(1.0, self._evaluations / self._whole))
             self.refresh()
@@ -58,7 +62,13 @@ class Progress(RichProgressBar):
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         super().on_test_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
+        if self.progress is not None and self.test_progress_bar_id is not None and (rounds := self._rounds(trainer)):
+            self.progress.update(self.test_progress_bar_id, total=rounds)
         self._within(pl_module, batch, batch_idx, self.test_progress_bar_id)
+
+    def _rounds(self, trainer: Trainer) -> int:
+        """Batches of this process, where a planner knows: the loader itself has no length."""
+        return next((c.rounds for c in trainer.callbacks if isinstance(c, Planner)), 0)  # type: ignore[attr-defined]
 
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -121,9 +131,6 @@ class Progress(RichProgressBar):
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         super().on_predict_end(trainer, pl_module)
         self._stop_progress()
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
-        _say(f"Comparing {len(pl_module.rows)} rows on {pl_module.data.test_seeds:,} seeds that training never used")
 
 
 @rank_zero_only

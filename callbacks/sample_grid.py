@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +11,11 @@ from lightning import Trainer
 from torchvision.utils import make_grid
 
 from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
-from fm_lightning.callbacks.monitor import TrajectoryCallback
+from fm_lightning.callbacks.monitor import ValidationCallback, visible
+from fm_lightning.comparison.evaluation import FOLDER
+from fm_lightning.data.base import TEST_SEED
 from fm_lightning.errors import UserError
+from fm_lightning.report.pictures import write_pictures
 from fm_lightning.training.tracking import log_media, wandb_loggers
 from fm_lightning.trajectory import Trajectory
 
@@ -19,10 +23,11 @@ if TYPE_CHECKING:
     from fm_lightning.module import FlowMatching
 
 
-class SampleGrid(TrajectoryCallback):
-    """Keeps the samples of the first seeds, the same seeds in every row.
+class SampleGrid(ValidationCallback):
+    """Shows the samples of the first seeds, the same seeds in every row.
 
-    Logs no numbers; to W&B the image ``{stage}/{row}/samples`` (for images).
+    Logs no numbers; to W&B the image ``{stage}/{row}/samples`` (for images). In a comparison they go to
+    ``evaluation/pictures``, from which the report is drawn.
 
     Args:
         count: samples per row.
@@ -42,7 +47,7 @@ class SampleGrid(TrajectoryCallback):
             if not monitors:
                 self.memorization.prepare(trainer, pl_module)
 
-    def begin(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
+    def begin(self, trainer: Trainer, pl_module: FlowMatching) -> None:
         self.samples = {}
 
     def update(self, trainer: Trainer, pl_module: FlowMatching, batch: dict[str, Trajectory]) -> None:
@@ -54,29 +59,28 @@ class SampleGrid(TrajectoryCallback):
                 more = trajectory.x1[:missing].cpu()
                 self.samples[name] = more if kept is None else torch.cat([kept, more])
 
-    def finish(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
+    def finish(self, trainer: Trainer, pl_module: FlowMatching) -> None:
         data = pl_module.data
-        if any(wandb_loggers(trainer)) and len(data.shape) == 3:
-            import wandb
+        if any(wandb_loggers(trainer)) and data.has_pixels:
+            import wandb  # here, because it takes a second that runs without W&B need not wait
 
             grids = {name: make_grid(data.to_uint8(x), nrow=8, pad_value=255) for name, x in self.samples.items()}
-            log_media(
-                trainer, {f"{stage}/{n}/samples": wandb.Image(g.permute(1, 2, 0).numpy()) for n, g in grids.items()}
-            )
+            log_media(trainer, {f"val/{n}/samples": wandb.Image(g.permute(1, 2, 0).numpy()) for n, g in grids.items()})
 
-    def arrays(self, pl_module: FlowMatching) -> dict[str, np.ndarray]:
-        """``samples/ROW`` and ``nearest/ROW`` ``[M, H, W, C]`` uint8 (points: ``[M, 2]``) and ``ratio/ROW`` ``[M]``."""
-        out = {}
-        for name, x in self.samples.items():
-            ratio, index = self.memorization.look(x)
-            out[f"samples/{name}"] = visible(pl_module, x)
-            out[f"nearest/{name}"] = visible(pl_module, pl_module.data.reference(index))
-            out[f"ratio/{name}"] = ratio.numpy()
-        return out
+    def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:
+        for name, trajectory in (outputs or {}).items():
+            seeds = trajectory.seeds
+            shown = (seeds < TEST_SEED + self.count).nonzero()[:, 0]
+            if len(shown):
+                few = trajectory[shown.to(trajectory.x1.device)]
+                pictures = self._pictures(pl_module, few.x1) | {"seed": few.seeds.cpu().numpy()}
+                folder = Path(trainer.default_root_dir) / FOLDER
+                write_pictures(folder, f"{pl_module.rows[name].key}-{int(pictures['seed'][0]):09d}", pictures)
 
-
-def visible(pl_module: FlowMatching, x: torch.Tensor) -> np.ndarray:
-    """Samples as a figure wants them: images ``[M, H, W, C]`` uint8, points as they are."""
-    if len(pl_module.data.shape) == 3:
-        return pl_module.data.to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()
-    return x.cpu().numpy()
+    def _pictures(self, pl_module: FlowMatching, x: torch.Tensor) -> dict[str, np.ndarray]:
+        ratio, index = self.memorization.look(x)
+        return {
+            "samples": visible(pl_module, x),
+            "nearest": visible(pl_module, pl_module.data.reference(index.cpu())),
+            "ratio": ratio.cpu().numpy(),
+        }

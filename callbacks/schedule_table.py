@@ -1,69 +1,329 @@
-"""ScheduleTable: all rows side by side, with what the controls allow to be said; and the report."""
+"""ScheduleTable: a comparison as a table on disk that survives a kill and grows; then its results and report."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+import torch.distributed as dist
 from lightning import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torchmetrics import MeanMetric
 
-from fm_lightning.callbacks.collect import collect, save
-from fm_lightning.callbacks.monitor import TrajectoryCallback
+from fm_lightning.callbacks.kpe_distribution import KPEDistribution
+from fm_lightning.callbacks.monitor import Monitor, ValidationCallback
+from fm_lightning.comparison.blocks import Block, missing
+from fm_lightning.comparison.evaluation import Evaluation
+from fm_lightning.comparison.manifest import Manifest
+from fm_lightning.comparison.measures import read_columns
+from fm_lightning.comparison.parts import Part
 from fm_lightning.comparison.rows import BASE
+from fm_lightning.comparison.writer import Writer
+from fm_lightning.data.base import TEST_SEED, FlowData
+from fm_lightning.data.batches import SeedBatch, seed_batch
+from fm_lightning.errors import UserError
+from fm_lightning.report.build import build, save
+from fm_lightning.report.collect import Collector
+from fm_lightning.report.pictures import read_pictures, write_pictures
+from fm_lightning.training.facts import run_facts
 from fm_lightning.training.tracking import log_media, wandb_loggers
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from fm_lightning.module import FlowMatching
 
+KEEP = ("all", "base", "none")
 
-class ScheduleTable(TrajectoryCallback):
-    """Gathers what the other callbacks measured into one table.
 
-    Logs, per row, ``rms_to_base`` (root mean square distance per dimension to the base samples of the same seeds, in the unit
-    of the sample space); to W&B the table ``{stage}/schedules``. After a test it writes ``results.json``, ``results.csv``,
-    ``arrays.npz`` and ``report.html`` into the run's directory and prints the table and its verdicts.
+class ScheduleTable(ValidationCallback):
+    """Keeps what a comparison samples and measures in ``evaluation/`` (see ``Evaluation``), block by block.
+
+    The same command goes on after a kill, on any number of processes; with more schedules, more seeds or another monitor it
+    samples only what is missing. In the end it writes ``results.json``, ``results.csv`` and ``report.html`` into the run's
+    directory, logs ``test/{row}/{number}`` and, to W&B, the table ``test/schedules`` and the figures.
+
+    In validation it logs ``rms_to_base`` per row: the root mean square distance per dimension to the base samples of the same
+    seeds, in the unit of the sample space.
+
+    Args:
+        samples: which samples to keep, so that another monitor can be added without sampling again: of all rows, of base
+            alone, or none.
+        gigabytes: where all samples would take more than this, only base's are kept.
+
+    Raises:
+        UserError: an unknown ``samples``; at test, a directory that holds another evaluation, or that another command writes.
     """
 
-    def begin(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
-        self.started = time.time()
-        self.nfe: dict[str, int] = {}
-        self.squares = {
-            # Trajectories are finite; to ask again would wait for the device at every row.
-            name: MeanMetric(nan_strategy="disable").to(pl_module.device)
-            for name, row in pl_module.rows.items()
-            if row.kind != "floor" and name != BASE
+    def __init__(self, samples: str = "all", gigabytes: float = 4.0) -> None:
+        if samples not in KEEP:
+            raise UserError(f"samples={samples!r} given, expected one of {', '.join(KEEP)}; type samples: all")
+        self.samples, self.gigabytes = samples, gigabytes
+        self.writer: Writer | None = None
+        self.rounds = 0
+
+    # Validation
+
+    def begin(self, trainer: Trainer, pl_module: FlowMatching) -> None:
+        # Trajectories are finite; to ask again would wait for the device at every row.
+        self._squares = {
+            name: MeanMetric(nan_strategy="disable").to(pl_module.device) for name in pl_module.rows if name != BASE
         }
+        self._nfe: dict[str, int] = {}
 
     def update(self, trainer: Trainer, pl_module: FlowMatching, batch: dict[str, Trajectory]) -> None:
-        self.nfe = {name: trajectory.nfe for name, trajectory in batch.items()}
-        for name, metric in self.squares.items():
+        self._nfe = {name: trajectory.nfe for name, trajectory in batch.items()}
+        for name, metric in self._squares.items():
             square = (batch[name].x1 - batch[BASE].x1).square().flatten(1).mean(1)
             metric.update(square, torch.ones_like(square))
 
-    def finish(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
-        self.rms = {name: float(metric.compute().sqrt()) for name, metric in self.squares.items()}
-        pl_module.log_dict({f"{stage}/{n}/rms_to_base": v for n, v in self.rms.items()}, add_dataloader_idx=False)
+    def finish(self, trainer: Trainer, pl_module: FlowMatching) -> None:
+        self._rms = {name: float(metric.compute().sqrt()) for name, metric in self._squares.items()}
+        pl_module.log_dict({f"val/{n}/rms_to_base": v for n, v in self._rms.items()}, add_dataloader_idx=False)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if not trainer.sanity_checking:
-            self._wandb(trainer, collect(trainer, pl_module, self, "val")[0], "val")
+        if trainer.sanity_checking or not any(wandb_loggers(trainer)):
+            return
+        rows = []
+        for name, row in pl_module.rows.items():
+            numbers = {k: v for m in monitors(trainer) for k, v in m.values.get(name, {}).items()}
+            numbers |= {"rms_to_base": self._rms[name]} if name in self._rms else {}
+            about = {
+                "name": name,
+                "kind": row.kind,
+                "of": row.of,
+                "label": row.label(name),
+                "nfe": self._nfe.get(name, 0),
+            }
+            rows.append(about | {"metrics": numbers})
+        log_table(trainer, rows, "val")
+
+    # A comparison: what to sample
+
+    def seed_batches(self, trainer: Any, data: FlowData) -> Iterator[SeedBatch]:
+        """The batches of this process, asked for when weights and data are in place; collective."""
+        module: FlowMatching = trainer.lightning_module
+        self._began = time.time()
+        self._monitors = monitors(trainer)
+        self._measures = {m.name: m for m in self._monitors if m.fingerprint}
+        self._check_names()
+        kpe = next((m for m in self._monitors if isinstance(m, KPEDistribution)), KPEDistribution())
+        self.writer = Writer(trainer.default_root_dir, kpe.tau_split)
+        trainer.strategy.barrier("evaluation")
+        evaluation = _first_says(trainer, lambda: self._open(module))
+        self._evaluation = evaluation
+        rows = module.comparison_rows(evaluation.manifest.measured)
+        self._keys = {name: row.key for name, row in rows.items()}
+        seeds = range(TEST_SEED, TEST_SEED + data.test_seeds)
+        blocks, evaluation.manifest = _first_says(trainer, lambda: self._plan(module, seeds, data.eval_batch_size))
+        size = min(data.eval_batch_size, data.test_seeds)
+        rank, world = trainer.global_rank, trainer.world_size
+        self.rounds = -(-len(blocks) // world)
+        for begin in range(0, len(blocks), world):
+            block = blocks[begin + rank] if begin + rank < len(blocks) else None
+            yield seed_batch(block.first if block else 0, block.count if block else 0, size, block)
+        if not blocks:
+            yield seed_batch(0, 0, size, None)  # a loop without a batch would skip its end, and with it the report
+
+    def _check_names(self) -> None:
+        names = [m.name for m in self._monitors]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"two monitors of {name!r} given, expected one; leave the other out")
+
+    def _open(self, module: FlowMatching) -> Evaluation:
+        assert self.writer is not None
+        self.writer.claim()
+        return self.writer.open(module.identity(), say)
+
+    def _plan(self, module: FlowMatching, seeds: range, size: int) -> tuple[list[Block], Manifest]:
+        """What is missing, and the manifest, which it writes. On process 0: others might see an older directory."""
+        assert self.writer is not None
+        manifest = self._evaluation.manifest
+        manifest.rows = {name: {"key": self._keys[name], **row.facts(name)} for name, row in module.rows.items()}
+        manifest.definitions |= {self._keys[name]: row.definition for name, row in module.rows.items()}
+        manifest.measured = module.measured
+        manifest.measures = {name: m.fingerprint for name, m in self._measures.items()}
+        manifest.seeds = (seeds.start, len(seeds))
+        manifest.write(self.writer.folder / "manifest.json")
+        folder = self.writer.folder / "measures"
+        folder.mkdir(exist_ok=True)
+        for monitor in self._measures.values():
+            monitor.remember(folder)
+        measures = [f"{name}-{fingerprint}" for name, fingerprint in manifest.measures.items()]
+        blocks = missing(self._evaluation.parts, self._keys, seeds, size, measures)
+        total = len(set(self._keys.values())) * len(seeds)
+        there = total - sum(block.count * len(block.rows) for block in blocks if block.part is None)
+        again = sum(block.part is not None for block in blocks)
+        said = f"; {there:,} of {total:,} samples are there already" if there else ""
+        said += f"; measuring kept samples of {again:,} blocks" if again else ""
+        say(f"Comparing {len(self._keys)} rows on {len(seeds):,} seeds that training never used{said}")
+        return blocks, manifest
+
+    def _kept(self, rows: Sequence[str], trajectories: dict[str, Trajectory]) -> list[str]:
+        base = [name for name in rows if name == BASE]
+        if self.samples != "all":
+            return base if self.samples == "base" else []
+        size = next((t.x1[0].numel() * 4 for t in trajectories.values() if len(t)), 0)
+        total = size * len(set(self._keys.values())) * len(self._evaluation.seeds)
+        return list(rows) if total <= self.gigabytes * 2**30 else base
+
+    # A comparison: what was sampled
+
+    def on_test_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        block = batch.work
+        if self.writer is None or block is None:
+            return
+        if block.part is not None:
+            self._measure_again(pl_module, block.part)
+            return
+        names = {m.name: f"{m.name}-{m.fingerprint}" for m in self._measures.values()}
+        measures = {
+            names[m.name]: {row: _numpy(m.measure(outputs[row])) for row in block.rows} for m in self._measures.values()
+        }
+        self.writer.write(
+            block, self._keys, outputs, self._base(block, outputs), self._kept(block.rows, outputs), measures
+        )
+
+    def _base(self, block: Block, outputs: dict[str, Trajectory]) -> dict[int, np.ndarray] | None:
+        if BASE in outputs:
+            t = outputs[BASE]
+            assert t.seeds is not None
+            return dict(zip(t.seeds.tolist(), t.x1.float().cpu().numpy()))
+        seeds = range(block.first, block.last + 1)
+        kept = self._evaluation.samples(BASE, seeds)
+        if kept is None or not len(kept):
+            return None
+        return dict(zip(self._evaluation.lines(BASE, seeds).seed.tolist(), kept))
+
+    def _measure_again(self, module: FlowMatching, part: Part) -> None:
+        assert self.writer is not None
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for monitor in self._measures.values():
+            name = f"{monitor.name}-{monitor.fingerprint}"
+            if part.has(name):
+                continue
+            pieces = []
+            for key in part.keys:
+                kept = part.samples(key)
+                assert kept is not None
+                pieces.append(_numpy(monitor.measure(_still(torch.tensor(kept, device=module.device)))))
+            found[name] = {column: np.concatenate([p[column] for p in pieces]) for column in pieces[0]}
+        self.writer.add(part, found)
+
+    # A comparison: what follows
+
+    def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if self.writer is None:
+            return
+        evaluation = self._finished(trainer)
+        self._collector = Collector(evaluation, self._monitors)
+        names, rank, world = list(evaluation.rows), trainer.global_rank, trainer.world_size
+        # Each process solves the eigenproblems of some rows.
+        shares = _gathered(self._collector.rows(names[rank::world]), world)
+        found = {row["name"]: row for share in shares for row in share}
+        self._rows = [found[name] for name in names]
+        for row in self._rows:
+            numbers = {f"test/{row['name']}/{k}": v for k, v in row["metrics"].items() if v is not None}
+            pl_module.log_dict(numbers, add_dataloader_idx=False)
+
+    def _finished(self, trainer: Any) -> Evaluation:
+        """The evaluation with what all processes have written, opened by name: a directory's listing may lag behind."""
+        assert self.writer is not None
+        names = _gathered(self.writer.written, trainer.world_size)
+        old = self._evaluation
+        there = {part.path.name for part in old.parts}
+        new = [Part(self.writer.folder / "parts" / n) for n in sorted({n for some in names for n in some} - there)]
+        return Evaluation(old.folder, old.manifest, [*old.parts, *new])
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
-        results, arrays = collect(trainer, pl_module, self, "test")  # every process takes part: metrics are gathered
-        self._wandb(trainer, results, "test")
+        if self.writer is None:
+            return
         if trainer.is_global_zero:
-            save(trainer.default_root_dir, results, arrays)
+            self._save(trainer, pl_module)
+            self.writer.release()
+        self.writer = None
 
-    def _wandb(self, trainer: Trainer, results: dict, stage: str) -> None:
-        if any(wandb_loggers(trainer)):
-            import wandb
+    def _save(self, trainer: Any, module: FlowMatching) -> None:
+        assert self.writer is not None
+        evaluation = self._collector.evaluation
+        about = run_facts(trainer, module.data) | {"duration_s": time.time() - self._began, "seed": module.base_seed}
+        for monitor in reversed(self._monitors):  # of two distances the first is the quality
+            about |= monitor.facts()
+        evaluation.manifest.about = about
+        evaluation.manifest.write(self.writer.folder / "manifest.json")
+        for monitor in self._monitors:
+            base = read_columns(evaluation, BASE, monitor.name)
+            if base and (pictures := monitor.pictures(module, base)):
+                write_pictures(self.writer.folder, "training", pictures)
+        results = build(evaluation, self._rows)
+        arrays = self._collector.arrays() | read_pictures(evaluation)
+        log_table(trainer, self._rows, "test")
+        save(trainer.default_root_dir, results, arrays)
 
-            names = sorted({key for row in results["rows"] for key in row["metrics"]})
-            table = wandb.Table(columns=["row", "kind", "of", "label", "nfe", *names])
-            for row in results["rows"]:
-                head = [row[key] for key in ("name", "kind", "of", "label", "nfe")]
-                table.add_data(*head, *(row["metrics"].get(name) for name in names))
-            log_media(trainer, {f"{stage}/schedules": table})
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        if self.writer is not None and trainer.is_global_zero:
+            self.writer.release()
+        self.writer = None
+
+
+def monitors(trainer: Any) -> list[Monitor]:
+    """The trainer's monitors."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, Monitor)]
+
+
+def log_table(trainer: Any, rows: Sequence[dict[str, Any]], stage: str) -> None:
+    """The rows as a W&B table."""
+    if any(wandb_loggers(trainer)):
+        import wandb  # here, because it takes a second that runs without W&B need not wait
+
+        names = sorted({key for row in rows for key in row["metrics"]})
+        table = wandb.Table(columns=["row", "kind", "of", "label", "nfe", *names])
+        for row in rows:
+            head = [row[key] for key in ("name", "kind", "of", "label", "nfe")]
+            table.add_data(*head, *(row["metrics"].get(name) for name in names))
+        log_media(trainer, {f"{stage}/schedules": table})
+
+
+def _gathered(mine: Any, world: int) -> list[Any]:
+    """What every process has."""
+    found = [mine] * world
+    if world > 1:
+        dist.all_gather_object(found, mine)
+    return found
+
+
+def _still(x: torch.Tensor) -> Trajectory:
+    nothing = x.new_zeros(len(x))
+    edges = torch.zeros(1, dtype=torch.float64)
+    return Trajectory(x, x.new_zeros(0, len(x)), nothing, nothing, edges, edges[:0], 0)
+
+
+def _numpy(columns: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    return {name: values.detach().cpu().numpy() for name, values in columns.items()}
+
+
+def _first_says(trainer: Any, call: Any) -> Any:
+    """What process 0 finds, on all processes; what it refuses, all refuse."""
+    if trainer.world_size == 1:
+        return call()
+    said: list[Any] = [None, None]
+    if trainer.is_global_zero:
+        try:
+            said = [call(), None]
+        except UserError as error:
+            said = [None, error]
+    dist.broadcast_object_list(said)
+    if said[1] is not None:
+        raise said[1]
+    return said[0]
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    """Prints on process 0."""
+    print(line, flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 HELP = """\
 usage: fm-lightning VERB -c CONFIG.yaml [--option value ...]
@@ -61,22 +60,11 @@ def _report(args: list[str]) -> None:
     if args in (["-h"], ["--help"]):
         print(HELP, end="")
         return
+    from fm_lightning.cli.report import main as report
     from fm_lightning.errors import UserError
 
     try:
-        if len(args) != 1:
-            raise UserError(
-                f"report {' '.join(args)!r} given, expected one run directory; type fm-lightning report RUN_DIR"
-            )
-        from fm_lightning.report.page import write_report
-        from fm_lightning.report.results import load
-        from fm_lightning.report.table import print_table, write_csv
-
-        results, _ = load(args[0])
-        write_csv(results, Path(args[0]) / "results.csv")
-        page = write_report(args[0])
-        print_table(results)
-        print(f"\nReport: {page}")
+        report(args)
     except UserError as error:
         print(f"fm-lightning: {error}", file=sys.stderr)
         raise SystemExit(2) from None

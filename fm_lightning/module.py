@@ -10,8 +10,8 @@ Metrics are callbacks' business: they receive the trajectories from ``on_validat
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from lightning import LightningModule
@@ -21,9 +21,18 @@ from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
 from fm_lightning.comparison.fields import Field
-from fm_lightning.comparison.rows import BASE, Row, check_controls, control_rows, schedule_rows
+from fm_lightning.comparison.keys import weights_hash
+from fm_lightning.comparison.rows import (
+    BASE,
+    Row,
+    check_controls,
+    control_rows,
+    floor_rows,
+    rms_distances,
+    schedule_rows,
+)
 from fm_lightning.comparison.sampling import sample
-from fm_lightning.data.base import CALIBRATION_SEED, TEST_SEED, FlowData, seed_labels
+from fm_lightning.data.base import CALIBRATION_SEED, FlowData, content_hash, seed_labels
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
@@ -36,6 +45,14 @@ from fm_lightning.trajectory import Trajectory
 
 CALIBRATION_SEEDS = 256  # decide the noise control's sigma; its square then has a relative error of a few percent
 _GOLDEN = 0.6180339887498949
+
+
+@runtime_checkable
+class EvaluationListener(Protocol):
+    """A callback that follows sampling, e.g. a progress bar."""
+
+    def on_evaluation(self) -> None:
+        """A velocity is about to be evaluated."""
 
 
 class _Shared:
@@ -112,7 +129,7 @@ class FlowMatching(LightningModule):
         self.fields, self.floors = fields or {}, floors
         self.base_seed, self.merge_rows = base_seed, merge_rows
         self.rows: dict[str, Row] = {}  # what is being sampled now
-        self.evaluated: Callable[[], None] | None = None  # called at each evaluation while sampling: for a progress bar
+        self.measured: dict[str, Mapping[str, float]] = {}  # row key -> numbers that define rows
         self.val_loss = MeanMetric()
         self.label_dropout, self.guidance = label_dropout, guidance
         if (label_dropout or guidance != 1) and getattr(net, "null_label", None) is None:
@@ -224,7 +241,7 @@ class FlowMatching(LightningModule):
         self, batch: HeldOutBatch | SeedBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Trajectory] | None:
         if isinstance(batch, SeedBatch):
-            return self._sample(batch)
+            return self._sample(batch, self.rows)
         # Time and noise belong to the sample's place in the held-out set: the loss is comparable from step to step,
         # run to run, and for any number of devices.
         x0 = noise(batch.positions.tolist(), batch.x.shape[1:], self.base_seed, HELD_OUT).to(self.device)
@@ -237,29 +254,54 @@ class FlowMatching(LightningModule):
         self.log("val/loss", self.val_loss.compute(), prog_bar=True)
         self.val_loss.reset()
 
-    def on_test_start(self) -> None:
-        seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + CALIBRATION_SEEDS)
-        x0, labels = self._start(torch.tensor(seeds))
-        self.rows = control_rows(self.test_rows, self.controls_for, self.velocity, x0, labels)
+    def comparison_rows(self, measured: Mapping[str, Mapping[str, float]] | None = None) -> dict[str, Row]:
+        """The rows of a comparison, decided once the weights are in place; collective only in that every process asks.
+
+        Args:
+            measured: row key -> numbers that an earlier command measured to define rows; they are not measured anew.
+        """
+        measured = dict(measured or {})
+        shaped = {name: self.test_rows[name] for name in self.controls_for}
+        unknown = {name: row.schedule for name, row in shaped.items() if row.key not in measured}
+        seeds = torch.arange(CALIBRATION_SEED, CALIBRATION_SEED + CALIBRATION_SEEDS)
+        found = rms_distances(unknown, self.velocity, map(self._start, seeds.split(self.data.eval_batch_size)))
+        self.measured = measured | {shaped[name].key: {"rms": rms} for name, rms in found.items()}
+        distances = {name: self.measured[row.key]["rms"] for name, row in shaped.items()}
+        self.rows = control_rows(self.test_rows, self.controls_for, distances)
         base = self.rows[BASE].schedule
         for name, field in self.fields.items():
-            self.rows[name] = Row("field", base, velocity=field.velocity(self.data, self.device))
+            velocity = field.velocity(self.data, self.device)
+            self.rows[name] = Row("field", base, velocity=velocity, content=field.fingerprint(velocity))
         if self.floors:
-            self.rows["held_out"] = Row(
-                "floor", base, images=self.data.encoded(self.data.held_out_split), first_seed=TEST_SEED
-            )
-            self.rows["copies"] = Row(
-                "floor", base, images=self.data.encoded(self.data.train_split), first_seed=TEST_SEED
-            )
+            self.rows |= floor_rows(self.data, base)
+        return self.rows
+
+    def identity(self) -> dict[str, Any]:
+        """What every sample of a comparison depends on beside its row and seed."""
+        return {
+            "weights": weights_hash(self.net),
+            "guidance": self.guidance,
+            "training_data": content_hash(self.data.train_split.x),
+            "base_seed": self.base_seed,
+            "precision": str(self.trainer.precision),
+            "merge_rows": self.merge_rows,
+        }
+
+    def on_test_start(self) -> None:
+        if not self.rows:  # no ScheduleTable has asked for them
+            self.comparison_rows()
 
     def test_step(self, batch: SeedBatch, batch_idx: int) -> dict[str, Trajectory]:
-        return self._sample(batch)
+        if not batch.valid or (batch.work is not None and batch.work.part is not None):
+            return {}  # padding, or samples that are kept
+        names = batch.work.rows if batch.work is not None else tuple(self.rows)
+        return self._sample(batch, {name: self.rows[name] for name in names})
 
     def on_predict_start(self) -> None:
         self.rows = {BASE: self.test_rows[BASE]}
 
     def predict_step(self, batch: SeedBatch, batch_idx: int) -> dict[str, Trajectory]:
-        return self._sample(batch)
+        return self._sample(batch, self.rows)
 
     def _start(self, seeds: Tensor) -> tuple[Tensor, Tensor | None]:
         """Noise and labels of the seeds, on the device."""
@@ -270,10 +312,11 @@ class FlowMatching(LightningModule):
         x0 = x0.to(self.device, non_blocking=ahead)
         return x0, None if labels is None else labels.to(self.device, non_blocking=ahead)
 
-    def _sample(self, batch: SeedBatch) -> dict[str, Trajectory]:
+    def _sample(self, batch: SeedBatch, rows: Mapping[str, Row]) -> dict[str, Trajectory]:
         x0, labels = self._start(batch.seeds)
+        listeners = [c.on_evaluation for c in self.trainer.callbacks if isinstance(c, EvaluationListener)]  # type: ignore[attr-defined]
         return sample(
-            self.rows,
+            rows,
             self.velocity,
             x0,
             labels,
@@ -281,5 +324,5 @@ class FlowMatching(LightningModule):
             self.base_seed,
             batch.valid,
             self.merge_rows,
-            self.evaluated,
+            evaluated=lambda: [listener() for listener in listeners] and None,
         )

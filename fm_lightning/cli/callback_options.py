@@ -41,7 +41,12 @@ def split_off(args: Sequence[str]) -> tuple[list[str], list[Change]]:
 
 
 def changed(callbacks: list[dict[str, Any]], changes: Sequence[Change]) -> list[str]:
-    """Arguments that give the list of callbacks with the changes made.
+    """The list of callbacks with the changes made, as arguments of the command; see ``changed_callbacks``."""
+    return [f"--trainer.callbacks={json.dumps(changed_callbacks(callbacks, changes))}"]
+
+
+def changed_callbacks(callbacks: list[dict[str, Any]], changes: Sequence[Change]) -> list[dict[str, Any]]:
+    """The list of callbacks with the changes made.
 
     Args:
         callbacks: the configured ones, as plain data.
@@ -67,4 +72,4 @@ def changed(callbacks: list[dict[str, Any]], changes: Sequence[Change]) -> list[
             if last == "class_path":  # another class has other arguments
                 into.pop("init_args", None)
             into[last] = yaml.safe_load(value)
-    return [f"--trainer.callbacks={json.dumps(callbacks)}"]
+    return callbacks

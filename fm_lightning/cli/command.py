@@ -24,7 +24,7 @@ from fm_lightning.cli.callback_options import changed, split_off
 from fm_lightning.cli.endings import crash, fail, is_rank_zero
 from fm_lightning.cli.hush import hush
 from fm_lightning.cli.parser_errors import shorten, user_error
-from fm_lightning.cli.run_directory import RunDirectory, identity
+from fm_lightning.cli.run_directory import RunDirectory, comparison, identity, length
 from fm_lightning.data import FlowData
 from fm_lightning.errors import UserError
 from fm_lightning.module import FlowMatching
@@ -41,10 +41,11 @@ class RunRecord(SaveConfigCallback):
     directory: RunDirectory
     plain_config: dict[str, Any]
     wandb_id: str | None = None
+    _saved_step = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.is_global_zero and not self.already_saved:
-            if stage == "fit" or not (self.directory.path / "config.yaml").exists():
+            if stage in ("fit", "test") or not (self.directory.path / "config.yaml").exists():
                 self.directory.path.mkdir(parents=True, exist_ok=True)
                 temporary = self.directory.path / "config.yaml.tmp"
                 temporary.write_text(yaml.safe_dump(self.plain_config, sort_keys=False, allow_unicode=True))
@@ -58,10 +59,18 @@ class RunRecord(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG] = self.plain_config
+        self._saved_step = trainer.global_step
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # What is compared next is what the last checkpoint holds, whatever the interval of checkpoints.
+        if trainer.checkpoint_callbacks and not trainer.fast_dev_run and self._saved_step != trainer.global_step:
+            trainer.save_checkpoint(self.directory.last, weights_only=False)
+        if trainer.is_global_zero and not trainer.interrupted:
+            self.directory.write(step=trainer.global_step, trained=length(self.plain_config))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            self.directory.write(step=trainer.global_step)
+            self.directory.write(compared=comparison(self.plain_config))
 
 
 class CLI(LightningCLI):
@@ -167,9 +176,7 @@ class CLI(LightningCLI):
         self.plain_config = self._plain(self.parser, self.config)[self.subcommand]
         self.afresh = config.again and self.subcommand in ("fit", "run")
         if is_rank_zero() and not self.afresh:
-            self.directory.admit(
-                self.subcommand, identity(self.plain_config), config.trainer.max_steps or -1, again=config.again
-            )
+            self.directory.admit(self.subcommand, self.plain_config, again=config.again)
         config.trainer.default_root_dir = str(self.directory.path)
         scheduler = config.model.get("scheduler")
         if scheduler and scheduler.get("init_args", {}).get("total_steps", 0) is None:

@@ -1,8 +1,9 @@
 """One run, one directory: who may write there, and where a run goes on.
 
-    runs/NAME/  run.json  config.yaml  checkpoints/  metrics.csv  results.json  results.csv  arrays.npz  report.html
+    runs/NAME/  run.json  config.yaml  checkpoints/  metrics.csv  evaluation/  results.json  results.csv  report.html
 
-Starting again on an unfinished run resumes it, on a finished one refuses; ``--again`` moves what is there aside first.
+Starting again on an unfinished run resumes it. A finished training refuses; a finished comparison takes more rows, seeds and
+measures, and refuses where nothing is new. ``--again`` moves what is there aside first.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any
 from fm_lightning.callbacks.sample_writer import SAMPLES
 from fm_lightning.errors import UserError
 
-RESULTS = ("results.json", "results.csv", "arrays.npz", "report.html")
+RESULTS = ("results.json", "results.csv", "report.html", "evaluation")
 # What makes two runs the same: everything that training depends on. Rows to compare, devices and loggers may change.
 _IDENTITY_MODEL = ("net", "path", "coupling", "times", "optimizer", "scheduler", "label_dropout", "base_seed")
+# What a comparison is asked for: with the same again there is nothing to do.
+_COMPARED_MODEL = ("test_schedules", "val_schedules", "controls_for", "fields", "floors", "guidance")
 _NOT_IDENTITY_DATA = ("eval_batch_size", "val_seeds", "test_seeds", "predict_seeds", "cache_dir")
 
 
@@ -64,13 +67,12 @@ class RunDirectory:
         temporary.write_text(json.dumps(record | entries, indent=1))
         os.replace(temporary, self.path / "run.json")
 
-    def admit(self, command: str, identity: Mapping[str, Any], max_steps: int, again: bool = False) -> None:
+    def admit(self, command: str, config: Mapping[str, Any], again: bool = False) -> None:
         """Lets a command begin or go on in this directory, or says why not.
 
         Args:
             command: the verb.
-            identity: of the run that wants in, see ``identity``.
-            max_steps: when its training is finished; -1 if unknown.
+            config: of the run that wants in, resolved.
             again: what is done already will be set aside.
 
         Raises:
@@ -85,23 +87,24 @@ class RunDirectory:
             return
         # A start that failed before it made anything does not hold the name.
         made = any((self.path / name).exists() for name in ("metrics.csv", "checkpoints", *RESULTS))
-        if made and (difference := next(_differences(record["identity"], identity), None)):
+        if made and (difference := next(_differences(record["identity"], identity(config)), None)):
             key, there, here = difference
             raise UserError(
                 f"{self.path} holds another run ({key} is {there} there and {here} here), expected the same configuration; "
                 "type another --name, or --again to move it aside"
             )
-        trained = 0 < max_steps <= record.get("step", 0)
-        compared = (self.path / "results.json").exists() and not again
+        trained = record.get("trained") == length(config)
+        compared = (self.path / "results.json").exists() and record.get("compared") == comparison(config)
         if command == "fit" and trained:
             raise UserError(
                 f"{self.path} holds a finished training ({record['step']} steps), expected a new or unfinished run; type "
                 f"`fm-lightning test -c {self.path}/config.yaml` to compare schedules, --again to start over, or another --name"
             )
-        if (command == "run" and trained and compared) or (command == "test" and compared):
+        if compared and not again and (command == "test" or (command == "run" and trained)):
             raise UserError(
-                f"{self.path} holds a finished comparison (report: {self.path}/report.html), expected a new or unfinished "
-                "one; type --again to keep it aside and repeat it, or another --name"
+                f"{self.path} holds a finished comparison (report: {self.path}/report.html), expected new schedules, seeds or "
+                f"callbacks, or an unfinished one; type fm-lightning report {self.path} to draw it anew, --again to repeat it, "
+                "or another --name"
             )
 
     def set_aside(self, command: str) -> Path | None:
@@ -128,6 +131,21 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     data = dict(config["data"])
     data["init_args"] = {k: v for k, v in (data.get("init_args") or {}).items() if k not in _NOT_IDENTITY_DATA}
     return {"model": {key: config["model"].get(key) for key in _IDENTITY_MODEL}, "data": data}
+
+
+def length(config: Mapping[str, Any]) -> dict[str, Any]:
+    """When the training that a configuration asks for is finished."""
+    return {key: config["trainer"].get(key) for key in ("max_steps", "max_epochs", "max_time", "limit_train_batches")}
+
+
+def comparison(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the comparison that a configuration asks for depends on, beside the run's identity."""
+    data = config["data"].get("init_args") or {}
+    return {
+        "model": {key: config["model"].get(key) for key in _COMPARED_MODEL},
+        "test_seeds": data.get("test_seeds"),
+        "callbacks": config["trainer"].get("callbacks"),
+    }
 
 
 def _free(path: Path) -> Path:

@@ -57,8 +57,13 @@ class Evaluation:
 
     @property
     def rows(self) -> dict[str, dict[str, Any]]:
-        """name -> kind, label, description, steps, nfe, ... in display order."""
-        return {name: self.manifest.rows[key] for name, key in self.manifest.names.items()}
+        """name -> key, kind, label, description, steps, ... in display order."""
+        return self.manifest.rows
+
+    def nfe(self, row: str) -> int:
+        """Network evaluations of one sample of the row; 0 where it has no lines."""
+        key = self.rows[row]["key"]
+        return next((part.about["nfe"][part.keys.index(key)] for part in self.parts if key in part.keys), 0)
 
     @property
     def seeds(self) -> range:
@@ -113,7 +118,7 @@ class Evaluation:
 
     def samples(self, row: str, seeds: range | None = None) -> np.ndarray | None:
         """``[n, ...]`` samples in the model's space, ascending in the seed; None unless all of them were kept."""
-        if any(part.samples(self.manifest.names[row]) is None for part, _, _ in self._places(row, seeds)):
+        if any(part.samples(self.manifest.rows[row]["key"]) is None for part, _, _ in self._places(row, seeds)):
             return None
         found = self._arrays(row, seeds, lambda part, key: part.samples(key))
         return found.get("value")
@@ -122,7 +127,7 @@ class Evaluation:
         found: dict[str, list[np.ndarray]] = {}
         for part, place, chosen in self._places(row, seeds):
             found.setdefault("seed", []).append(part.lines().column("seed").to_numpy()[place][chosen])
-            found.setdefault("value", []).append(read(part, self.manifest.names[row])[chosen])
+            found.setdefault("value", []).append(read(part, self.manifest.rows[row]["key"])[chosen])
         return self._ordered(found)
 
     @staticmethod
@@ -141,11 +146,11 @@ class Evaluation:
         self, row: str, seeds: range | None, need: str | None = None
     ) -> Iterable[tuple[Part, slice, np.ndarray]]:
         """Parts with lines of the row, where they stand, and which of them count: each seed once."""
-        if row not in self.manifest.names:
+        if row not in self.manifest.rows:
             raise UserError(
-                f"row {row!r} given, expected one of {', '.join(self.manifest.names) or 'none'}; type one of these"
+                f"row {row!r} given, expected one of {', '.join(self.manifest.rows) or 'none'}; type one of these"
             )
-        key, seeds = self.manifest.names[row], self.seeds if seeds is None else seeds
+        key, seeds = self.manifest.rows[row]["key"], self.seeds if seeds is None else seeds
         # Of two parts with the same seeds the one that has more measures is read.
         found = [part for part in self.parts if key in part.keys and (need is None or part.has(need))]
         found.sort(key=lambda part: (-len(self._measures(part)), part.path.name))

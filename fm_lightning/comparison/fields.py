@@ -6,8 +6,11 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from fm_lightning.adapters.checkpoints import load_network
+from fm_lightning.comparison.keys import weights_hash
+from fm_lightning.errors import UserError
 from fm_lightning.flow import EmpiricalVelocity
 from fm_lightning.flow.integrate import Velocity
 
@@ -21,6 +24,19 @@ class Field(ABC):
     @abstractmethod
     def velocity(self, data: FlowData, device: torch.device) -> Velocity:
         """The field, ready on the device."""
+
+    def fingerprint(self, velocity: Velocity) -> str:
+        """Changes whenever the field does: its rows are then others.
+
+        Raises:
+            UserError: a velocity that is no module; its class has to say this itself.
+        """
+        if not isinstance(velocity, nn.Module):
+            raise UserError(
+                f"{type(self).__name__}.velocity gave a {type(velocity).__name__}, expected a torch module, or a "
+                "`fingerprint` of the field's own; define that method"
+            )
+        return f"{type(velocity).__name__}:{weights_hash(velocity)}"
 
 
 class ClosedForm(Field):

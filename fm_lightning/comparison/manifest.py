@@ -20,8 +20,8 @@ class Manifest:
 
     Attributes:
         identity: hashes and settings that every line depends on; other ones make the lines untrue.
-        names: row name -> key, in display order.
-        rows: key -> what the row is: ``definition`` (canonical), ``kind``, ``label``, ``description``, ``steps``, ``nfe``.
+        rows: name -> what the row is, in display order: ``key``, ``kind``, ``of``, ``label``, ``description``, ``steps``, ...
+        definitions: key -> the row's canonical definition; those of rows that were asked for earlier stay.
         measured: row name -> numbers that decide its definition and were measured (the noise control's sigma): read back,
             never measured anew.
         measures: measure -> fingerprint of the latest command.
@@ -30,8 +30,8 @@ class Manifest:
     """
 
     identity: dict[str, Any] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    definitions: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, dict[str, float]] = field(default_factory=dict)
     measures: dict[str, str] = field(default_factory=dict)
     seeds: tuple[int, int] = (0, 0)

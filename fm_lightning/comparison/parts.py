@@ -66,7 +66,7 @@ class Part:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """``{"version", "keys", "steps": steps per key, "lines": lines per key, "kept": keys whose samples are kept}``.
+        """``{"version", "keys", "steps", "lines", "nfe"}``, lists along the keys, and ``"kept"``: keys with samples.
 
         Raises:
             TornPart: missing, truncated, or of another version.
@@ -195,6 +195,7 @@ def write_part(
     keys: Sequence[str],
     lines: pa.Table,
     counts: Sequence[int],
+    nfe: Sequence[int],
     energies: Sequence[np.ndarray],
     samples: Mapping[str, np.ndarray],
     measures: Mapping[str, Columns],
@@ -208,6 +209,7 @@ def write_part(
         keys: of the rows, in the order of their lines.
         lines: one line per (row, seed).
         counts: lines of each row.
+        nfe: network evaluations of a sample of each row.
         energies: per row ``[lines, steps]`` float32.
         samples: key -> ``[lines, ...]``, of the rows whose samples are kept.
         measures: ``NAME-FINGERPRINT`` -> columns.
@@ -224,6 +226,7 @@ def write_part(
             "keys": list(keys),
             "steps": [int(e.shape[1]) for e in energies],
             "lines": list(map(int, counts)),
+            "nfe": list(map(int, nfe)),
             "kept": [k for k in keys if k in samples],
         }
         pq.write_table(lines.replace_schema_metadata({"fm_lightning": json.dumps(about)}), temporary / "lines.parquet")

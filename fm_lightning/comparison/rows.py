@@ -6,19 +6,21 @@ data that nobody sampled (held-out real ones, copies of training data), sent thr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from fm_lightning.comparison.keys import definition, key
+from fm_lightning.data.base import TEST_SEED, content_hash
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule, integrate_many, matched_controls, rms_distance
 from fm_lightning.flow.integrate import Velocity
 from fm_lightning.flow.schedule import plain
 
 if TYPE_CHECKING:
-    from fm_lightning.data.base import Encoded
+    from fm_lightning.data.base import Encoded, FlowData
 
 BASE = "base"
 
@@ -34,6 +36,8 @@ class Row:
         velocity: another field than the model's.
         images: a floor's images; seed ``first_seed + i`` shows image i, and beyond the last one there is nothing to show.
         first_seed: of a floor.
+        content: fingerprint of the field or the images, whose row is another one when they change.
+        plain: the row that samples as this one does, without its gain; of schedules with a gain.
     """
 
     kind: str
@@ -42,6 +46,34 @@ class Row:
     velocity: Velocity | None = None
     images: Tensor | Encoded | None = None
     first_seed: int = 0
+    content: str = ""
+    plain: str | None = None
+
+    @property
+    def definition(self) -> Any:
+        """What the row's lines depend on beside the evaluation's identity, as plain JSON."""
+        return {"schedule": None if self.kind == "floor" else definition(self.schedule), "content": self.content}
+
+    @property
+    def key(self) -> str:
+        """Names the definition: rows with equal keys are sampled once."""
+        return key(self.definition)
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """What a manifest says of the row."""
+        floor = self.kind == "floor"
+        edges = self.schedule.edges
+        return {
+            "kind": self.kind,
+            "of": self.of,
+            "control": name.rpartition(".")[2] if self.of else None,
+            "plain": self.plain,
+            "label": self.label(name),
+            "description": FLOORS[name] if floor else describe(self.schedule),
+            "steps": 0 if floor else self.schedule.steps,
+            "times": [] if floor else edges.tolist(),
+            "gain": [] if floor else self.schedule.eta(edges[:-1]).tolist(),
+        }
 
     def label(self, name: str) -> str:
         """A few words for a table; ``name`` is the row's."""
@@ -56,6 +88,23 @@ class Row:
             }[name.rpartition(".")[2]]
         words = {"floor": FLOORS.get(name, name), "field": name}.get(self.kind)
         return words or (str(s.gain) if s.gain is not None else f"plain, {s.steps} {s.solver} steps")
+
+
+def describe(s: Schedule) -> str:
+    """All that a schedule is, in words."""
+    grid = s.grid if isinstance(s.grid, str) else f"{len(s.grid)} given edges"
+    words = [
+        f"gain {s.gain}" if s.gain else "no gain",
+        f"{s.steps} {s.solver} steps",
+        f"{grid} grid to t = {s.t_end:.6g}",
+    ]
+    if s.told_time != "grid":
+        words.append(f"told time: {s.told_time}")
+    if s.x0_scale != 1:
+        words.append(f"initial noise x {s.x0_scale:g}")
+    if s.end_noise:
+        words.append(f"end noise {s.end_noise:.6g}")
+    return ", ".join(words)
 
 
 FLOORS = {"held_out": "real data, held out", "copies": "training data"}
@@ -101,9 +150,7 @@ def check_controls(rows: Mapping[str, Row], names: Sequence[str]) -> None:
             )
 
 
-def control_rows(
-    rows: Mapping[str, Row], names: Sequence[str], velocity: Velocity, x0: Tensor, labels: Tensor | None
-) -> dict[str, Row]:
+def control_rows(rows: Mapping[str, Row], names: Sequence[str], distances: Mapping[str, float]) -> dict[str, Row]:
     """The rows, each schedule of ``names`` followed by its matched controls (``name.control``).
 
     One that samples otherwise than base (solver, grid, steps) is judged against the same sampling without its gain: a row
@@ -112,26 +159,54 @@ def control_rows(
     Args:
         rows: as ``schedule_rows`` gives them.
         names: the schedules to control.
-        velocity: the model.
-        x0: ``[n, ...]`` noise of calibration seeds, on which the distance for the noise control is measured.
-        labels: ``[n]`` labels of those seeds.
+        distances: of each, from its own plain sampling, root mean square: the noise control's, see ``rms_distances``.
 
     Raises:
         UserError: an unknown name, or a schedule without a gain.
     """
     check_controls(rows, names)
-    shaped = {name: rows[name].schedule for name in names}
-    pairs = shaped | {f"{name}.plain": plain(s) for name, s in shaped.items()}
-    trajectories = integrate_many(velocity, x0, pairs, labels=labels) if pairs else {}
     out: dict[str, Row] = {}
     for name, row in rows.items():
-        if name in shaped:
+        if name in names:
             known, own = {**rows, **out}, Row("schedule", plain(row.schedule))
             if known[plain_row(known, name)].schedule != own.schedule:
                 out.setdefault(f"{name}_plain", own)
         out[name] = row
-        if name in shaped:
-            distance = rms_distance(trajectories[name], trajectories[f"{name}.plain"])
-            for control, schedule in matched_controls(row.schedule, distance=distance).items():
+        if name in names:
+            for control, schedule in matched_controls(row.schedule, distance=distances[name]).items():
                 out[f"{name}.{control}"] = Row("control", schedule, of=name)
-    return out
+    return {
+        name: replace(row, plain=plain_row(out, name)) if row.kind == "schedule" and row.schedule.gain else row
+        for name, row in out.items()
+    }
+
+
+def floor_rows(data: FlowData, base: Schedule) -> dict[str, Row]:
+    """Real data that nobody sampled: held-out ones, and the training data themselves."""
+    splits = {"held_out": data.held_out_split, "copies": data.train_split}
+    return {
+        name: Row(
+            "floor", base, images=data.encoded(split), first_seed=TEST_SEED, content=f"{name}:{content_hash(split.x)}"
+        )
+        for name, split in splits.items()
+    }
+
+
+def rms_distances(
+    schedules: Mapping[str, Schedule], velocity: Velocity, batches: Iterable[tuple[Tensor, Tensor | None]]
+) -> dict[str, float]:
+    """Root mean square, over samples and dimensions, of each schedule's samples minus its own plain ones.
+
+    Args:
+        schedules: name -> Schedule.
+        velocity: the model.
+        batches: noise ``[n, ...]`` and labels ``[n]`` of calibration seeds.
+    """
+    pairs = dict(schedules) | {f"{name}.plain": plain(s) for name, s in schedules.items()}
+    squares, count = dict.fromkeys(schedules, 0.0), 0
+    for x0, labels in batches if pairs else ():
+        found = integrate_many(velocity, x0, pairs, labels=labels)
+        count += len(x0)
+        for name in schedules:
+            squares[name] += rms_distance(found[name], found[f"{name}.plain"]) ** 2 * len(x0)
+    return {name: (square / count) ** 0.5 for name, square in squares.items()}

@@ -15,6 +15,8 @@ from torch import Tensor
 from fm_lightning.data.batches import (
     HeldOutBatch,
     HeldOutBatches,
+    Planned,
+    Planner,
     SeedBatch,
     SeedBatches,
     Share,
@@ -88,6 +90,7 @@ class FlowData(LightningDataModule, ABC):
     shape: tuple[int, ...]
     num_classes: int = 0
     space: str = "[-1, 1]"
+    has_pixels: bool = False  # whether `to_uint8` shows samples as images
     flip: bool = False  # whether training sees mirror images, too
     skipped: int = 0  # samples left out because they could not be read
     train_split: Split
@@ -189,8 +192,10 @@ class FlowData(LightningDataModule, ABC):
         )
         return [held_out, self._seeds(VAL_SEED, self.val_seeds)]
 
-    def test_dataloader(self) -> SeedBatches:
-        return self._seeds(TEST_SEED, self.test_seeds)
+    def test_dataloader(self) -> SeedBatches | Planned:
+        trainer = self._trainer()
+        planner = next((callback for callback in trainer.callbacks if isinstance(callback, Planner)), None)
+        return Planned(planner, trainer, self) if planner else self._seeds(TEST_SEED, self.test_seeds)
 
     def predict_dataloader(self) -> SeedBatches:
         return self._seeds(PREDICT_SEED, self.predict_seeds)

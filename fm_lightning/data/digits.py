@@ -83,6 +83,7 @@ class Digits(FlowData):
     """
 
     shape = (1, 8, 8)
+    has_pixels = True
 
     def __init__(self, n: int = 100, conditional: bool = False, **kwargs: int) -> None:
         super().__init__(**kwargs)

@@ -22,7 +22,6 @@ from fm_lightning.report.results import (
     finite,
     groups,
     interval,
-    load,
     metric,
     of_kind,
     quality_key,
@@ -64,13 +63,8 @@ GLOSSARY = (
 )
 
 
-def write_report(run_dir: str | os.PathLike[str]) -> Path:
-    """Write ``RUN_DIR/report.html`` from ``results.json`` and ``arrays.npz``, and return its path.
-
-    Raises:
-        UserError: one of the two files is missing, truncated or from somewhere else.
-    """
-    results, arrays = load(run_dir)
+def write_report(run_dir: str | os.PathLike[str], results: Results, arrays: Arrays) -> Path:
+    """Writes ``RUN_DIR/report.html`` and returns its path."""
     return replace_file(Path(run_dir) / "report.html", render(results, arrays).encode("utf-8"))
 
 

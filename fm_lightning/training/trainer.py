@@ -15,7 +15,7 @@ class FlowTrainer(Trainer):
         tested_step: the training step of the weights under test.
     """
 
-    run_config: dict[str, Any]
+    run_config: dict[str, Any] = {}  # noqa: RUF012 (replaced, never changed)
     tested_step: int | None = None
     callbacks: list[Callback]
 

@@ -1,0 +1,101 @@
+"""``fm-lightning report RUN_DIR``: thresholds, changes, verdicts and figures anew from a run's evaluation; nothing is sampled."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+from lightning import Callback
+
+from fm_lightning.callbacks import FIDMonitor, KPEDistribution, MemorizationMonitor
+from fm_lightning.callbacks.monitor import Monitor
+from fm_lightning.cli.callback_options import changed_callbacks, split_off
+from fm_lightning.cli.hush import hush
+from fm_lightning.cli.parser_errors import shorten, user_error
+from fm_lightning.comparison.evaluation import Evaluation
+from fm_lightning.comparison.measures import ENERGY
+from fm_lightning.errors import UserError
+from fm_lightning.metrics.features.named import EXTRACTORS
+from fm_lightning.report.build import build, save
+from fm_lightning.report.collect import Collector
+from fm_lightning.report.pictures import read_pictures
+
+
+def main(args: Sequence[str]) -> None:
+    """Writes results, table and page of one run.
+
+    Raises:
+        UserError: not one run directory, no evaluation in it, or options that no callback of the run has.
+    """
+    hush()
+    rest, changes = split_off(args)
+    if len(rest) != 1 or rest[0].startswith("-"):
+        raise UserError(
+            f"report {' '.join(args)!r} given, expected one run directory; type fm-lightning report RUN_DIR"
+        )
+    run = Path(rest[0])
+    if run.is_file():
+        raise UserError(f"{run} given, expected a run directory; type fm-lightning report {run.parent}")
+    if not run.is_dir():
+        raise UserError(f"{run} given, expected an existing run directory; type fm-lightning report runs/NAME")
+    evaluation = Evaluation.open(run)
+    for part, reason in evaluation.torn:
+        print(f"{part.path} is torn ({reason}) and left out; fm-lightning test samples it again")
+    collector = Collector(evaluation, recalled(evaluation, run, changes))
+    rows = collector.rows(evaluation.rows)
+    if not any(row["samples"] for row in rows):
+        raise UserError(
+            f"{run} holds an evaluation without lines, expected a comparison; type fm-lightning test -c {run}/config.yaml"
+        )
+    save(run, build(evaluation, rows), collector.arrays() | read_pictures(evaluation))
+
+
+def recalled(evaluation: Evaluation, run: Path, changes: Sequence[Any] = ()) -> list[Monitor]:
+    """The run's monitors as its configuration has them, with what they need beside the evaluation's columns."""
+    sys.path.insert(0, str(Path.cwd()))  # a class of the user's own lies where the command is typed
+    found = []
+    config = run / "config.yaml"
+    for monitor in _configured(config, changes) if config.is_file() else _guessed(evaluation):
+        fingerprint = evaluation.manifest.measures.get(monitor.name)
+        if fingerprint is not None:
+            monitor.recall(evaluation.folder / "measures", fingerprint)
+        elif monitor.name != ENERGY:
+            print(f"{type(monitor).__name__} ({monitor.name}) has measured nothing here: left out")
+            continue
+        found.append(monitor)
+    for monitor in reversed(found):
+        evaluation.manifest.about |= monitor.facts()
+    return found
+
+
+def _configured(config: Path, changes: Sequence[Any]) -> list[Monitor]:
+    written = (yaml.safe_load(config.read_text()).get("trainer") or {}).get("callbacks") or []
+    listed = changed_callbacks(written if isinstance(written, list) else [written], changes)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--callbacks", type=list[Callback])
+    try:
+        # A ModelCheckpoint or a progress bar has no part in this, and may refuse to be built without a run.
+        some = [c for c in listed if _is_monitor(str(c["class_path"]))]
+        built = parser.instantiate_classes(parser.parse_object({"callbacks": some})).callbacks
+    except (ArgumentError, ValueError) as error:
+        raise user_error(error) or UserError(shorten(str(error), "report", (), (str(config),))) from error
+    return built
+
+
+def _is_monitor(class_path: str) -> bool:
+    module, _, name = class_path.rpartition(".")
+    try:
+        return issubclass(getattr(importlib.import_module(module), name), Monitor)
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return False
+
+
+def _guessed(evaluation: Evaluation) -> list[Monitor]:
+    """Of a run that was started from Python and has no configuration."""
+    monitors: list[Monitor] = [KPEDistribution(), MemorizationMonitor()]
+    return monitors + [FIDMonitor(name) for name in evaluation.manifest.measures if name in EXTRACTORS]

@@ -1,0 +1,66 @@
+"""What a comparison asks of a measure: columns for its table, and numbers from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fm_lightning.comparison.evaluation import Evaluation
+from fm_lightning.metrics import Change
+from fm_lightning.trajectory import Trajectory
+
+ENERGY = "energy"  # the measure that every line has: it is read from the lines themselves
+Columns = Mapping[str, Tensor]
+
+
+class Measure(Protocol):
+    """See ``callbacks.monitor.Monitor``, which is one."""
+
+    floors: bool
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def measure(self, trajectory: Trajectory) -> dict[str, Tensor]: ...
+    def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]: ...
+    def change(self, here: Columns, there: Columns) -> Change | None: ...
+    def recall(self, folder: Path, fingerprint: str) -> None: ...
+
+
+def read_columns(evaluation: Evaluation, row: str, measure: str) -> dict[str, Tensor]:
+    """A measure's columns of a row, ascending in ``seeds``; empty where nothing was measured."""
+    if measure == ENERGY:
+        lines = evaluation.lines(row)
+        if not len(lines):
+            return {}
+        found = {name: lines[name].to_numpy() for name in ("kpe", "displacement", "field_energy")}
+        found |= {"seed": lines.seed.to_numpy(), "energy": evaluation.energy(row)}
+        columns = {name: torch.from_numpy(np.array(values)) for name, values in found.items()}
+        columns["times"] = torch.tensor(evaluation.rows[row]["times"], dtype=torch.float64)
+    else:
+        columns = {
+            name: torch.from_numpy(np.array(values)) for name, values in evaluation.columns(row, measure).items()
+        }
+    if columns:
+        columns["seeds"] = columns.pop("seed")
+    return columns
+
+
+def on_common_seeds(here: Columns, there: Columns) -> tuple[Columns, Columns]:
+    """The lines of both that have the same seeds; as they are where they already agree."""
+    if torch.equal(here["seeds"], there["seeds"]):
+        return here, there
+    _, i, j = np.intersect1d(here["seeds"].numpy(), there["seeds"].numpy(), return_indices=True)
+    return _take(here, torch.from_numpy(i)), _take(there, torch.from_numpy(j))
+
+
+def _take(columns: Columns, index: Tensor) -> dict[str, Tensor]:
+    return {name: values if name == "times" else values[index] for name, values in columns.items()}

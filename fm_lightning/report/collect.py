@@ -1,0 +1,89 @@
+"""From an evaluation to ``results.json`` and the arrays behind the figures: nothing is sampled or measured again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from fm_lightning.comparison.evaluation import Evaluation
+from fm_lightning.comparison.measures import ENERGY, Measure, on_common_seeds, read_columns
+from fm_lightning.comparison.rows import BASE
+from fm_lightning.metrics import Change
+from fm_lightning.metrics.energy import mean_power
+
+Columns = Mapping[str, Tensor]
+
+
+class Collector:
+    """Reads an evaluation through measures; keeps base's columns, which every row is compared with."""
+
+    def __init__(self, evaluation: Evaluation, measures: Sequence[Measure]) -> None:
+        self.evaluation, self.measures = evaluation, list(measures)
+        self._base = cache(lambda measure: read_columns(evaluation, BASE, measure))
+
+    def rows(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        """What the results say of these rows."""
+        return [self._row(name) for name in names]
+
+    def _row(self, name: str) -> dict[str, Any]:
+        about = self.evaluation.rows[name]
+        floor = about["kind"] == "floor"
+        numbers: dict[str, float] = {}
+        changes: dict[str, dict[str, Change]] = {"vs_base": {}, "vs_plain": {}, "vs_parent": {}}
+        plain = about["plain"]
+        against = {"vs_base": None if name == BASE or floor else BASE, "vs_plain": plain, "vs_parent": about["of"]}
+        lines = self.evaluation.lines(name)
+        for measure in self.measures:
+            if floor and not measure.floors:
+                continue
+            columns = self._base(measure.name) if name == BASE else read_columns(self.evaluation, name, measure.name)
+            if not columns:
+                continue
+            base = None
+            if against["vs_base"]:
+                columns, base = on_common_seeds(columns, self._base(measure.name))
+            numbers |= measure.summarize(columns, base)
+            if measure.key is None:
+                continue
+            for kind, other in against.items():
+                if other is None or other == name:
+                    continue
+                theirs = (
+                    self._base(measure.name) if other == BASE else read_columns(self.evaluation, other, measure.name)
+                )
+                mine, theirs = on_common_seeds(columns, theirs)
+                # A parent is compared with its control: the schedule minus the control.
+                pair = (theirs, mine) if kind == "vs_parent" else (mine, theirs)
+                change = measure.change(*pair)
+                if change is not None:
+                    changes[kind][measure.key] = change
+        squares = lines["rms_to_base"].dropna() ** 2 if len(lines) else []
+        if len(squares) and name != BASE:
+            numbers["rms_to_base"] = math.sqrt(float(np.mean(squares)))
+        return {
+            "name": name,
+            **{key: about[key] for key in ("kind", "of", "control", "label", "steps", "description", "plain")},
+            "nfe": 0 if floor else self.evaluation.nfe(name),
+            "samples": len(lines),
+            "metrics": {key: value if math.isfinite(value) else None for key, value in numbers.items()},
+            **{kind: found or None for kind, found in changes.items()},
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """``kpe/ROW`` ``[N]``, ``power/ROW`` ``[S]``, ``times/ROW`` ``[S + 1]`` and ``gain/ROW`` ``[S]``."""
+        out: dict[str, np.ndarray] = {}
+        for name, about in self.evaluation.rows.items():
+            if about["kind"] == "floor":
+                continue
+            columns = read_columns(self.evaluation, name, ENERGY)
+            if columns:
+                out[f"kpe/{name}"] = columns["kpe"].numpy()
+                out[f"power/{name}"] = mean_power(columns["energy"], columns["times"]).numpy()
+                out[f"times/{name}"] = columns["times"].numpy()
+                out[f"gain/{name}"] = np.array(about["gain"])
+        return out

@@ -1,0 +1,57 @@
+"""Pictures of a comparison: the first samples of every row beside their nearest training images.
+
+    evaluation/pictures/KEY-FIRST.npz      samples, nearest [m, H, W, C] uint8 (points: [m, 2]), ratio, seed [m] of one row
+    evaluation/pictures/training.npz       images [k, H, W, C] and counts [k] of those that base copies most, or points [n, 2]
+
+Each is written when its block is finished, so that a comparison that goes on after a kill has them all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from fm_lightning.comparison.evaluation import Evaluation
+from fm_lightning.comparison.rows import BASE
+
+FOLDER = "pictures"
+
+
+def write_pictures(folder: Path, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes ``folder/pictures/NAME.npz`` whole or not at all."""
+    place = folder / FOLDER
+    place.mkdir(parents=True, exist_ok=True)
+    temporary = place / f".{name}.{os.getpid()}.tmp"
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **dict(arrays))
+    os.replace(temporary, place / f"{name}.npz")
+
+
+def read_pictures(evaluation: Evaluation) -> dict[str, np.ndarray]:
+    """``samples/ROW``, ``nearest/ROW``, ``ratio/ROW``, ``most_copied/images``, ``most_copied/base``, ``training/points``."""
+    place = evaluation.folder / FOLDER
+    out: dict[str, np.ndarray] = {}
+    for row, about in evaluation.rows.items():
+        pieces = [_read(file) for file in sorted(place.glob(f"{about['key']}-*.npz"))]
+        if not pieces:
+            continue
+        seed = np.concatenate([p["seed"] for p in pieces])
+        _, first = np.unique(seed, return_index=True)
+        for kind in pieces[0]:
+            if kind != "seed":
+                out[f"{kind}/{row}"] = np.concatenate([p[kind] for p in pieces])[first]
+    if (place / "training.npz").exists():
+        training = _read(place / "training.npz")
+        if "images" in training:
+            out |= {"most_copied/images": training["images"], f"most_copied/{BASE}": training["counts"]}
+        else:
+            out["training/points"] = training["points"]
+    return out
+
+
+def _read(file: Path) -> dict[str, np.ndarray]:
+    with np.load(file, allow_pickle=False) as found:
+        return {name: found[name] for name in found.files}
