@@ -12,10 +12,11 @@ from fm_lightning.callbacks.monitor import PairedMonitor
 from fm_lightning.data.base import content_hash
 from fm_lightning.data.images.cache import cache_directory
 from fm_lightning.errors import UserError
-from fm_lightning.metrics import FeatureExtractor, FrechetDistance, GaussianReference, moments
+from fm_lightning.metrics import Change, FeatureExtractor, FrechetDistance, GaussianReference, moments
 from fm_lightning.metrics.features.inception import InceptionFeatures
 from fm_lightning.metrics.features.named import named_extractor
 from fm_lightning.metrics.inception_scores import SPLITS, cmmd, inception_score, kernel_distance
+from fm_lightning.metrics.intervals import Influence, paired_mean_change
 from fm_lightning.metrics.precision_recall import NEIGHBOURS, Balls, precision_recall
 from fm_lightning.metrics.reference_statistics import kept_features, read_statistics
 
@@ -40,8 +41,6 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         inception_score: also the Inception score.
         cmmd: also CMMD; comparable with published values on ``CmmdFeatures`` alone.
         statistics: archive with ``mu`` and ``sigma`` to compare with, instead of the datamodule's real images.
-        keep: hold the features of so many seeds per row (see ``FrechetDistance``), from which all but the distance then
-            come; None holds all, 8 kB a sample and row for Inception's.
 
     Raises:
         UserError: options that need what is not there.
@@ -55,12 +54,11 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         inception_score: bool = False,
         cmmd: bool = False,
         statistics: str | None = None,
-        keep: int | None = None,
     ) -> None:
         super().__init__()
         self.extractor = named_extractor(extractor) if isinstance(extractor, str) else extractor
         self.kid, self.precision_recall, self.inception_score = kid, precision_recall, inception_score
-        self.cmmd, self.statistics, self.keep = cmmd, statistics, keep
+        self.cmmd, self.statistics = cmmd, statistics
         if statistics and (kid or precision_recall or cmmd):
             raise UserError(
                 f"statistics={statistics} given with kid, precision_recall or cmmd, which need the features of real images; "
@@ -109,12 +107,12 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
 
         @torch.no_grad()
         def compute() -> Tensor:
-            if self.extractor.fingerprint is not None:
+            if self.extractor.costly:
                 print(f"Features of {len(data.real_split):,} real images for {self.key}, once, then kept", flush=True)
             batches = data.encoded(data.real_split).split(1000)
             return torch.cat([self._features(x.to(device)).cpu() for x in batches])
 
-        if self.extractor.fingerprint is None:  # too cheap to be kept
+        if not self.extractor.costly:
             features = compute()
         else:
             identity = (self.extractor.fingerprint, content_hash(data.real_split.x), data.space)
@@ -145,8 +143,8 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
     def _check_counts(self, data: FlowData) -> None:
         """Tells before training what would otherwise end the run at its first validation, or at its test."""
         needed = self._needed
-        for name, given in {"val_seeds": data.val_seeds, "test_seeds": data.test_seeds, "keep": self.keep}.items():
-            if given is not None and given < needed:
+        for name, given in {"val_seeds": data.val_seeds, "test_seeds": data.test_seeds}.items():
+            if given < needed:
                 raise UserError(
                     f"{name}={given} given, expected at least {needed} samples for what FIDMonitor measures; type {name} 1000"
                 )
@@ -156,13 +154,25 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
 
     def build(self) -> FrechetDistance:
         assert self._real is not None
-        return FrechetDistance(self.extractor, self._real, read=self._read, keep=self.keep, compute_on_cpu=self._on_cpu)
+        return FrechetDistance(self.extractor, self._real, read=self._read, compute_on_cpu=self._on_cpu)
+
+    def finish(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
+        self._influences: dict[str, Influence] = {}
+        super().finish(trainer, pl_module, stage)
+
+    def change(self, row: str, other: str) -> Change | None:
+        if not {row, other} <= self.paired:
+            return None
+        for name in (row, other):  # an eigenproblem each, and base's is wanted by all rows
+            if name not in self._influences:
+                self._influences[name] = self.metrics[name].influence(self.lines[name])
+        return paired_mean_change(self._influences[row], self._influences[other])
 
     def extra(self, name: str) -> dict[str, float]:
         values = super().extra(name)
         if not (self.kid or self.precision_recall or self.inception_score or self.cmmd):
             return values
-        features = self.metrics[name].features_by_seed()
+        features = self.lines[name]["features"]
         if len(features) < self._needed:  # a floor has no more samples than images
             return values
         if self.inception_score:

@@ -13,7 +13,7 @@ from fm_lightning.callbacks.monitor import PairedMonitor
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import Groups, MemorizationRate, Reference, find_groups
-from fm_lightning.metrics.memorization import ratios
+from fm_lightning.metrics.memorization import ratio
 
 if TYPE_CHECKING:
     from fm_lightning.module import FlowMatching
@@ -69,18 +69,18 @@ class MemorizationMonitor(PairedMonitor[MemorizationRate]):
 
     def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """For samples ``[B, ...]``: the ratio of the two nearest distances, and the index of the nearest image."""
-        distances, index = self.build().neighbours(x)
-        return ratios(distances, 2), index[:, 0]
+        columns = self.build().measure(x)
+        return ratio(columns), columns["nearest"]
 
     def extra(self, name: str) -> dict[str, float]:
         values = super().extra(name)
         if values:
-            values["escaped_same_nn"] = self.metrics[name].escaped_same_nearest(self.metrics[BASE])
+            values["escaped_same_nn"] = self.metrics[name].escaped_same_nearest(self.lines[name], self.lines[BASE])
         return values
 
     def most_copied(self, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """Indices and counts of the training images that base copies most often."""
-        index, counts = self.metrics[BASE].most_copied(k)
+        index, counts = self.metrics[BASE].most_copied(self.lines[BASE], k)
         return index.numpy(), counts.numpy()
 
 
