@@ -121,20 +121,6 @@ def test_two_monitors_by_one_name_are_refused_before_training(first, second, mes
     prepared(monitors[0], loaded(Digits()), callbacks=monitors[:1])
 
 
-def test_kept_seeds_leave_the_distance():
-    data = loaded(Digits())
-    values = []
-    for keep in (None, 20):
-        monitor = FIDMonitor("fd_digits", keep=keep)
-        trainer, module, logged = prepared(monitor, data)
-        monitor.begin(trainer, module, "test")
-        x = torch.randn(N, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-        monitor.update(trainer, module, {BASE: still(x), "kts": still(x + 0.1)})
-        monitor.finish(trainer, module, "test")
-        values.append((logged["test/kts/fd_digits"], logged["test/kts/fd_digits_change"]))
-    assert values[1] == pytest.approx(values[0], rel=1e-6)  # fewer samples than features: roots of rounding errors
-
-
 def test_points_are_no_images():
     with pytest.raises(UserError, match="holds points"):
         prepared(FIDMonitor(ModuleFeatures(Pixels(), "fd_pixels", space="uint8")), loaded(Toy2D()))
@@ -152,7 +138,6 @@ def test_statistics_of_another_extractor_are_refused_before_training(tmp_path):
     [
         ({"val_seeds": 1}, {}, "val_seeds=1 given, expected at least 2"),
         ({"test_seeds": 3}, {"precision_recall": True}, "test_seeds=3 given, expected at least 4"),
-        ({}, {"precision_recall": True, "keep": 3}, "keep=3 given, expected at least 4"),
     ],
 )
 def test_too_few_samples_are_refused_before_training(data, options, message):

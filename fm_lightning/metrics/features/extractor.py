@@ -5,8 +5,10 @@ A Fréchet distance on other features than Inception's is never called FID.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from fm_lightning.errors import UserError
@@ -23,11 +25,13 @@ class FeatureExtractor(nn.Module):
         label: names it in tables.
         space: what it reads. "model": samples as the model makes them, floating point and unclipped; "uint8": pixels
             ``[B, C, H, W]`` as the datamodule's ``to_uint8`` gives them.
+        costly: whether the features of real images are worth keeping from run to run.
     """
 
     key: str
     label: str
     space: Space = "model"
+    costly = False
 
     def load(self) -> None:
         """Reads the weights, if they are not yet in memory: constructing an extractor is cheap, loading may download.
@@ -37,9 +41,13 @@ class FeatureExtractor(nn.Module):
         """
 
     @property
-    def fingerprint(self) -> str | None:
-        """Changes whenever the features do; None for what is too cheap, or not known well enough, to be cached."""
-        return None
+    def fingerprint(self) -> str:
+        """Changes whenever the features do: a hash of what it is called, how it is built and its weights."""
+        digest = hashlib.sha256(f"{self.key} {type(self).__qualname__} {self}".encode())
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
 
 
 class RawFeatures(FeatureExtractor):

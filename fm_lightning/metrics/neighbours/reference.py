@@ -9,9 +9,11 @@ Rows are read one block at a time, so that the reference may be larger than the 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
+from fm_lightning.metrics.neighbours.duplicates import row_digests
 
 BUDGET = 256 * 2**20  # bytes
 LARGEST = 1e37  # squared norms above this would overflow float32 on the way to a distance
@@ -95,6 +98,21 @@ class Reference:
             part = copy
         return part
 
+    def digests(self) -> np.ndarray:
+        """``[N]`` of 16 bytes each: hashes of the rows as they are stored."""
+        step = max(1, 2**24 // self.size)
+        parts = [row_digests(self._read(slice(start, start + step))) for start in range(0, len(self), step)]
+        return np.concatenate(parts)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with the rows, their order, type and shape, and with what ``encode`` makes of the first of them."""
+        return content_fingerprint(self.shape, self.digests(), self.probe())
+
+    def probe(self) -> tuple[str, bytes]:
+        """The type of the stored rows, and the first row as it is compared."""
+        return str(self._read(slice(0, 1)).dtype), row_digests(self.rows(0, 1)).tobytes()
+
     def centred(self, rows: Tensor) -> Tensor:
         """``[n, D]`` float32; wider numbers are shifted before they are rounded."""
         rows = rows.double() if rows.dtype in (torch.int32, torch.int64) else rows
@@ -128,8 +146,18 @@ class Divided(ABC):
     def nearest(self, queries: Tensor, k: int, *, budget: int = BUDGET) -> tuple[Tensor, Tensor]:
         """What ``neighbours.nearest`` returns for this process's queries."""
 
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes with the rows, and with nothing else: not with their division among processes."""
+
     def __len__(self) -> int:
         return self.shape[0]
+
+
+def content_fingerprint(shape: tuple[int, ...], digests: np.ndarray, probe: tuple[str, bytes]) -> str:
+    """16 hexadecimal digits for rows of this shape, their digests ``[N]`` in order, and a ``probe`` of the first."""
+    return hashlib.sha256(repr((shape, probe)).encode() + digests.tobytes()).hexdigest()[:16]
 
 
 def check_shape(name: str, data: Tensor | np.ndarray) -> None:

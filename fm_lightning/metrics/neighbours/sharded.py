@@ -7,6 +7,7 @@ for them, and sends the k best back to where each query came from. ``merge`` ord
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fm_lightning.errors import UserError
+from fm_lightning.metrics.neighbours.duplicates import DIGEST
 from fm_lightning.metrics.neighbours.reference import (
     BUDGET,
     Divided,
     Reference,
     check_match,
     check_shape,
+    content_fingerprint,
     max_rows,
     squared_norms,
 )
@@ -149,6 +152,24 @@ class ShardedReference(Divided):
             distances[block], indices[block] = (found[: given[self.rank]].to(distances.device) for found in best)
         self._agree(error, None)
         return distances, indices
+
+    def digests(self) -> np.ndarray:
+        """``[N]`` of 16 bytes each: hashes of the rows of the whole as they are stored. Collective."""
+        mine = np.empty(0, f"V{DIGEST}") if self.part is None else self.part.digests()
+        parts = self._agree(None, mine)
+        if not self.strided:
+            return np.concatenate(parts)
+        whole = np.empty(len(self), f"V{DIGEST}")
+        for rank, part in enumerate(parts):
+            whole[rank :: self.ranks] = part
+        return whole
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """That of a ``Reference`` of the whole. Collective, when first asked for."""
+        probes = self._agree(None, None if self.part is None else self.part.probe())
+        first = next(probe for probe in probes if probe is not None)
+        return content_fingerprint(self.shape, self.digests(), first)
 
     def _search(self, queries: Tensor, given: list[int], near: Tensor, index: Tensor, budget: int) -> None:
         """Answers of this part's rows to queries ``[ranks, w, D]``, of which the first ``given`` are meant."""
