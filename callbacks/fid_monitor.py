@@ -213,27 +213,23 @@ class FIDMonitor(Monitor[FrechetDistance]):
 
     def remember(self, folder: Path) -> None:
         assert self._real is not None
-        arrays = {
-            "mean": self._real.mean.cpu().numpy(),
-            "cov": self._real.cov.cpu().numpy(),
-            "samples": self._real.samples,
-        }
+        arrays = {name: value.cpu().numpy() for name, value in (("mean", self._real.mean), ("cov", self._real.cov))}
+        arrays["samples"] = np.array(self._real.samples)
         if self._real_features is not None:
             arrays["features"] = compact(self._real_features.cpu().numpy())
         file = self._file(folder, self.fingerprint)
         if not file.exists():
             temporary = file.with_suffix(".tmp")
             with temporary.open("wb") as out:
-                np.savez(out, **arrays)
+                np.savez(out, allow_pickle=False, **arrays)
             os.replace(temporary, file)
 
     def recall(self, folder: Path, fingerprint: str) -> None:
         file = self._file(folder, fingerprint)
         try:
             with np.load(file) as kept:
-                real = GaussianReference(
-                    *(torch.from_numpy(kept[n]) for n in ("mean", "cov")), samples=int(kept["samples"])
-                )
+                mean, cov = torch.from_numpy(kept["mean"]), torch.from_numpy(kept["cov"])
+                real = GaussianReference(mean, cov, samples=int(kept["samples"]))
                 features = torch.from_numpy(kept["features"]).float() if "features" in kept else None
         except (OSError, ValueError, KeyError) as error:
             raise UserError(

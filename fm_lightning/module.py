@@ -315,6 +315,11 @@ class FlowMatching(LightningModule):
     def _sample(self, batch: SeedBatch, rows: Mapping[str, Row]) -> dict[str, Trajectory]:
         x0, labels = self._start(batch.seeds)
         listeners = [c.on_evaluation for c in self.trainer.callbacks if isinstance(c, EvaluationListener)]  # type: ignore[attr-defined]
+
+        def evaluated() -> None:
+            for listener in listeners:
+                listener()
+
         return sample(
             rows,
             self.velocity,
@@ -324,5 +329,5 @@ class FlowMatching(LightningModule):
             self.base_seed,
             batch.valid,
             self.merge_rows,
-            evaluated=lambda: [listener() for listener in listeners] and None,
+            evaluated,
         )

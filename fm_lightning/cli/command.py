@@ -63,7 +63,8 @@ class RunRecord(SaveConfigCallback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # What is compared next is what the last checkpoint holds, whatever the interval of checkpoints.
-        if trainer.checkpoint_callbacks and not trainer.fast_dev_run and self._saved_step != trainer.global_step:
+        dry = trainer.fast_dev_run  # type: ignore[attr-defined]
+        if trainer.checkpoint_callbacks and not dry and self._saved_step != trainer.global_step:
             trainer.save_checkpoint(self.directory.last, weights_only=False)
         if trainer.is_global_zero and not trainer.interrupted:
             self.directory.write(step=trainer.global_step, trained=length(self.plain_config))

@@ -221,7 +221,7 @@ def write_part(
     place = folder / f"{first:09d}-{last:09d}-{hashed(list(keys))}"
     temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".tmp", dir=folder))
     try:
-        about = {
+        about: dict[str, Any] = {
             "version": VERSION,
             "keys": list(keys),
             "steps": [int(e.shape[1]) for e in energies],

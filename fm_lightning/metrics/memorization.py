@@ -115,41 +115,44 @@ class MemorizationRate(PairedMetric):
             numbers["near_duplicates"] = float(self.groups.near_duplicates)
         return numbers
 
-    def copied(self, columns: Columns) -> Tensor:
-        """``[n]`` bool: which samples are copies."""
-        return ratio(columns) < self.threshold
-
     def influence(self, columns: Columns) -> Influence:
         """F_mem, and what each sample contributes to it."""
-        hits = self.copied(columns).double()
+        hits = copied(columns, self.threshold).double()
         return Influence(float(hits.mean()), hits - hits.mean())
 
     def change(self, here: Columns, there: Columns) -> Change:
         """F_mem here minus F_mem there, over the same seeds line by line, with the paired 95 % interval."""
         check_same_seeds(here, there)
-        return paired_share_change(self.copied(here), self.copied(there))
-
-    def escaped_same_nearest(self, here: Columns, base: Columns) -> float:
-        """Of the samples that are copies under ``base`` and not here, the share with the same nearest training image.
-
-        Near 1, the schedule moved copies away from their images without making other images of them. NaN if none escaped.
-        """
-        check_same_seeds(here, base)
-        escaped = self.copied(base) & ~self.copied(here)
-        same = (here["nearest"] == base["nearest"])[escaped]
-        return float(same.double().mean()) if len(same) else float("nan")
-
-    def most_copied(self, columns: Columns, count: int) -> tuple[Tensor, Tensor]:
-        """Indices and counts, ``[<= count]`` each, of the training images with the most copies among the samples."""
-        index, counts = columns["nearest"][self.copied(columns)].unique(return_counts=True)
-        order = counts.argsort(descending=True, stable=True)[:count]
-        return index[order], counts[order]
+        return paired_share_change(copied(here, self.threshold), copied(there, self.threshold))
 
 
 def ratio(columns: Columns, k: int = 2) -> Tensor:
     """``[n]`` d1 / dk; 0 / 0, a copy of an image whose k nearest images are all like it, is 0."""
     d1 = columns["d1"]
     return torch.where(d1 == 0, 0.0, d1 / columns[f"d{k}"])
+
+
+def copied(columns: Columns, threshold: float = 1 / 3) -> Tensor:
+    """``[n]`` bool: which samples are copies."""
+    return ratio(columns) < threshold
+
+
+def escaped_same_nearest(here: Columns, base: Columns, threshold: float = 1 / 3) -> float:
+    """Of the samples that are copies under ``base`` and not here, the share with the same nearest training image.
+
+    Near 1, the schedule moved copies away from their images without making other images of them. NaN if none escaped.
+    """
+    check_same_seeds(here, base)
+    escaped = copied(base, threshold) & ~copied(here, threshold)
+    same = (here["nearest"] == base["nearest"])[escaped]
+    return float(same.double().mean()) if len(same) else float("nan")
+
+
+def most_copied(columns: Columns, threshold: float = 1 / 3, count: int = 10) -> tuple[Tensor, Tensor]:
+    """Indices and counts, ``[<= count]`` each, of the training images with the most copies among the samples."""
+    index, counts = columns["nearest"][copied(columns, threshold)].unique(return_counts=True)
+    order = counts.argsort(descending=True, stable=True)[:count]
+    return index[order], counts[order]
 
 
 def copy_shares(columns: Columns, threshold: float = 1 / 3, k: int = 2) -> dict[str, float]:

@@ -30,6 +30,9 @@ class Collector:
         """What the results say of these rows."""
         return [self._row(name) for name in names]
 
+    def _columns(self, name: str, measure: str) -> Columns:
+        return self._base(measure) if name == BASE else read_columns(self.evaluation, name, measure)
+
     def _row(self, name: str) -> dict[str, Any]:
         about = self.evaluation.rows[name]
         floor = about["kind"] == "floor"
@@ -41,10 +44,10 @@ class Collector:
         for measure in self.measures:
             if floor and not measure.floors:
                 continue
-            columns = self._base(measure.name) if name == BASE else read_columns(self.evaluation, name, measure.name)
+            columns: Columns = self._columns(name, measure.name)
             if not columns:
                 continue
-            base = None
+            base: Columns | None = None
             if against["vs_base"]:
                 columns, base = on_common_seeds(columns, self._base(measure.name))
             numbers |= measure.summarize(columns, base)
@@ -53,10 +56,7 @@ class Collector:
             for kind, other in against.items():
                 if other is None or other == name:
                     continue
-                theirs = (
-                    self._base(measure.name) if other == BASE else read_columns(self.evaluation, other, measure.name)
-                )
-                mine, theirs = on_common_seeds(columns, theirs)
+                mine, theirs = on_common_seeds(columns, self._columns(other, measure.name))
                 # A parent is compared with its control: the schedule minus the control.
                 pair = (theirs, mine) if kind == "vs_parent" else (mine, theirs)
                 change = measure.change(*pair)

@@ -22,15 +22,15 @@ PACKAGES = ("fm-lightning", "torch", "lightning", "torchmetrics", "torch-fidelit
 
 def run_facts(trainer: Trainer, data: FlowData) -> dict[str, Any]:
     """Name, date, command, versions, hardware, configuration, training step and history, and what the data are."""
-    ours = isinstance(trainer, FlowTrainer)
+    ours = trainer if isinstance(trainer, FlowTrainer) else None  # any Trainer may run this module
     return {
         "name": Path(trainer.default_root_dir).resolve().name,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "hardware": hardware(trainer),
-        "config": trainer.run_config if ours else {},
-        "step": (ours and trainer.tested_step) or trainer.global_step,
+        "config": ours.run_config if ours else {},
+        "step": (ours and ours.tested_step) or trainer.global_step,
         "space": data.space,
         "training_images": len(data.train_split),
         "skipped_images": data.skipped,
