@@ -3,7 +3,7 @@
 from fm_lightning.flow.controls import matched_controls, rms_distance
 from fm_lightning.flow.couplings import Coupling, Independent, OptimalTransport
 from fm_lightning.flow.empirical import EmpiricalVelocity
-from fm_lightning.flow.gains import KTS, SSC, Constant, Gain, Product
+from fm_lightning.flow.gains import KTS, SSC, Brake, Constant, Gain, Product
 from fm_lightning.flow.integrate import integrate, integrate_many
 from fm_lightning.flow.paths import LinearPath
 from fm_lightning.flow.schedule import Schedule
@@ -12,6 +12,7 @@ from fm_lightning.flow.times import Discrete, LogitNormal, Stratified, TimeSampl
 __all__ = [
     "KTS",
     "SSC",
+    "Brake",
     "Constant",
     "Coupling",
     "Discrete",

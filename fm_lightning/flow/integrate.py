@@ -21,7 +21,7 @@ from torch import Tensor
 from fm_lightning.errors import NotFiniteError, UserError
 from fm_lightning.flow.adaptive import dopri5
 from fm_lightning.flow.schedule import Schedule, Step
-from fm_lightning.noise import END, noise
+from fm_lightning.noise import END, INJECTED, noise
 from fm_lightning.trajectory import Trajectory
 
 Velocity = Callable[..., Tensor]  # velocity(x [B, ...], t [B], y [B] | None) -> like x
@@ -66,8 +66,9 @@ def integrate_many(
         x0: ``[B, ...]`` initial noise, float32 or float64.
         schedules: name -> Schedule.
         labels: ``[B]`` int64, handed to the velocity.
-        seeds: ``[B]`` int64; kept in the trajectories, and decide the end noise (default 0 ... B - 1).
-        base_seed: the run's seed, for the end noise.
+        seeds: ``[B]`` int64; kept in the trajectories, and decide the noise added at the end or on the way (default
+            0 ... B - 1).
+        base_seed: the run's seed, for that noise.
         merge_rows: evaluate branches that have parted in one network batch of at most this many rows, which is faster
             where B alone does not fill the device. 0 evaluates each by itself.
 
@@ -117,6 +118,9 @@ def _integrate(
     for name in plans:
         starts.setdefault(schedules[name].x0_scale, []).append(name)
     live = [_Branch(x0 * scale if scale != 1 else x0, names, []) for scale, names in starts.items()]
+    injected = None
+    if any(step.noise for plan in plans.values() for step in plan):
+        injected = _drawn(x0, seeds, base_seed, INJECTED)
     i = 0
     while live:
         forks: list[tuple[_Branch, Step]] = []
@@ -127,19 +131,23 @@ def _integrate(
             ways: dict[Step, list[str]] = {}
             for name in branch.names:
                 if i == len(plans[name]):
-                    finished[name] = _trajectory(x0, branch, schedules[name], plans[name])
+                    finished[name] = _trajectory(x0, branch, schedules[name], plans[name], injected)
                 else:
                     ways.setdefault(plans[name][i], []).append(name)
             last = len(ways) - 1
             for k, (step, names) in enumerate(ways.items()):
                 norms = branch.norms if k == last else list(branch.norms)
                 forks.append((_Branch(branch.x, names, norms), step))
+        for branch, step in forks:
+            if step.noise:
+                assert injected is not None
+                branch.x = branch.x.add(injected, alpha=step.noise)
         _advance(velocity, forks, labels, merge_rows, i, probe)
         live = [branch for branch, _ in forks]
         i += 1
 
     _require_finite(finished)
-    return {name: _finish(finished[name], schedules[name], labels, seeds, base_seed) for name in schedules}
+    return {name: _finish(finished[name], x0, schedules[name], labels, seeds, base_seed) for name in schedules}
 
 
 def _advance(
@@ -211,7 +219,9 @@ def _norm(v: Tensor, state_dtype: torch.dtype) -> Tensor:
     return torch.linalg.vector_norm(v, dim=tuple(range(1, max(2, v.ndim))), dtype=dtype)
 
 
-def _trajectory(x0: Tensor, branch: _Branch, schedule: Schedule, plan: Sequence[Step]) -> Trajectory:
+def _trajectory(
+    x0: Tensor, branch: _Branch, schedule: Schedule, plan: Sequence[Step], injected: Tensor | None
+) -> Trajectory:
     owner, weights, shaped = [], [], []
     for i, step in enumerate(plan):
         for b, eta in zip(step.tableau.b, step.gains):
@@ -223,7 +233,10 @@ def _trajectory(x0: Tensor, branch: _Branch, schedule: Schedule, plan: Sequence[
     if len(owner) > len(plan):
         index = torch.tensor(owner).to(energy.device, non_blocking=energy.is_cuda)
         energy = energy.new_zeros(len(plan), energy.shape[1]).index_add_(0, index, energy)
-    start = x0 * schedule.x0_scale if schedule.x0_scale != 1 else x0
+    start = _start(x0, schedule)
+    for step in plan:
+        if step.noise and injected is not None:  # a jump is no way that the velocity went
+            start = start.add(injected, alpha=step.noise)
     return Trajectory(
         x1=branch.x,
         energy=energy,
@@ -233,6 +246,16 @@ def _trajectory(x0: Tensor, branch: _Branch, schedule: Schedule, plan: Sequence[
         gain=torch.tensor([step.gains[0] for step in plan], dtype=torch.float64),
         nfe=len(owner),
     )
+
+
+def _start(x0: Tensor, schedule: Schedule) -> Tensor:
+    return x0 * schedule.x0_scale if schedule.x0_scale != 1 else x0
+
+
+def _drawn(x: Tensor, seeds: Tensor | None, base_seed: int, purpose: int) -> Tensor:
+    """Noise like x, of its seeds."""
+    rows = range(len(x)) if seeds is None else seeds
+    return noise(rows, x.shape[1:], base_seed, purpose).to(x.device, x.dtype, non_blocking=x.is_cuda)
 
 
 def _like(x: Tensor, numbers: Sequence[float]) -> Tensor:
@@ -258,13 +281,11 @@ def _require_finite(trajectories: Mapping[str, Trajectory]) -> None:
 
 
 def _finish(
-    trajectory: Trajectory, schedule: Schedule, labels: Tensor | None, seeds: Tensor | None, base_seed: int
+    trajectory: Trajectory, x0: Tensor, schedule: Schedule, labels: Tensor | None, seeds: Tensor | None, base_seed: int
 ) -> Trajectory:
     x1 = trajectory.x1
+    if schedule.blend:
+        x1 = x1.lerp(_start(x0, schedule), schedule.blend)
     if schedule.end_noise:
-        rows = range(len(trajectory)) if seeds is None else seeds
-        x1 = x1.add(
-            noise(rows, x1.shape[1:], base_seed, END).to(x1.device, x1.dtype, non_blocking=x1.is_cuda),
-            alpha=schedule.end_noise,
-        )
+        x1 = x1.add(_drawn(x1, seeds, base_seed, END), alpha=schedule.end_noise)
     return replace(trajectory, x1=x1, labels=labels, seeds=seeds)

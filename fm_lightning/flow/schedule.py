@@ -30,6 +30,7 @@ class Step:
     tableau: Tableau
     gains: tuple[float, ...]  # eta at each stage
     told: tuple[float, ...]  # the time that the network is told at each stage
+    noise: float = 0.0  # standard deviation of the noise put into the state before the step
 
     @property
     def advance(self) -> float:
@@ -54,6 +55,11 @@ class Schedule:
             "floor999" tells it ``int(999 t) / 999`` as the paper's release does.
         x0_scale: factor on the initial noise.
         end_noise: standard deviation of independent noise added to the finished sample. Energies do not count it.
+        inject_noise: ``(t, sigma)``: independent noise of standard deviation sigma is put into the state at the grid's
+            last edge at or before t, in [0, t_end), and sampling goes on from there. Neither energies nor displacement
+            count it.
+        blend: weight w of the start in the finished sample, ``(1 - w) x1 + w x0``, in [0, 1); before the end noise.
+            Neither energies nor displacement count it.
         allow_reverse: accept a gain that reaches zero or less.
 
     Raises:
@@ -68,6 +74,8 @@ class Schedule:
     told_time: str = "grid"
     x0_scale: float = 1.0
     end_noise: float = 0.0
+    inject_noise: tuple[float, float] | None = None
+    blend: float = 0.0
     allow_reverse: bool = False
 
     def __post_init__(self) -> None:
@@ -110,6 +118,9 @@ class Schedule:
         for name, value in (("x0_scale", self.x0_scale), ("end_noise", self.end_noise)):
             if not (math.isfinite(value) and value >= 0):
                 raise UserError(f"{name}={value:g} given, expected a finite number of at least 0; type e.g. {name}=0.1")
+        if not 0 <= self.blend < 1:
+            raise UserError(f"blend={self.blend:g} given, expected at least 0 and below 1; type e.g. blend=0.05")
+        self._check_injected()
         _ = self.edges  # an unknown name is refused here, not in the middle of a run
         self._check_gain()
 
@@ -146,6 +157,7 @@ class Schedule:
             shapes.append((t, end, EULER if singular_end and end >= 1 and 1 in tableau.c else tableau))
         times = [_stage_times(t, end, use) for t, end, use in shapes]
         eta = iter(self.eta(torch.tensor([time for stages in times for time in stages], dtype=torch.float64)).tolist())
+        injected = self._injected(edges)
         steps: list[Step] = []
         travelled = 0.0
         for (t, end, use), stages in zip(shapes, times):
@@ -154,7 +166,7 @@ class Schedule:
                 told = [travelled + (end - t) * sum(a * g for a, g in zip(row, gains)) for row in use.a]
             else:
                 told = [self.tell(time) for time in stages]
-            steps.append(Step(t, end - t, use, gains, tuple(told)))
+            steps.append(Step(t, end - t, use, gains, tuple(told), injected.get(len(steps), 0.0)))
             travelled += steps[-1].advance
         return steps
 
@@ -162,6 +174,34 @@ class Schedule:
         """The time that the network is told at ``t`` ("displacement" needs the steps before, see ``plan``)."""
         # A product like 999 * (7 / 111) falls a rounding error short of its whole number.
         return math.floor(999 * t + 1e-9) / 999 if self.told_time == "floor999" else t
+
+    def _injected(self, edges: Sequence[float]) -> dict[int, float]:
+        """Step before which noise is put in -> its standard deviation."""
+        if self.inject_noise is None:
+            return {}
+        time, sigma = self.inject_noise
+        # 0.9 is an edge of 10 steps also where the edge was rounded to above it.
+        return {max(i for i, edge in enumerate(edges[:-1]) if edge <= time + 1e-9): sigma}
+
+    def _check_injected(self) -> None:
+        if self.inject_noise is None:
+            return
+        try:
+            time, sigma = map(float, self.inject_noise)
+        except (TypeError, ValueError):
+            time = sigma = math.nan
+        if not (0 <= time < self.t_end and 0 <= sigma < math.inf):
+            raise UserError(
+                f"inject_noise={self.inject_noise!r} given, expected a time in [0, {self.t_end:g}) and a finite standard "
+                "deviation of at least 0; type e.g. inject_noise=(0.9, 0.05)"
+            )
+        if self.solver == "dopri5":
+            raise UserError(
+                f"inject_noise={self.inject_noise!r} given with solver='dopri5', expected a solver with fixed steps; type "
+                "solver='rk4'"
+            )
+        # Without noise nothing is put in: such schedules are equal and share all their steps.
+        object.__setattr__(self, "inject_noise", (time, sigma) if sigma else None)
 
     def _check_gain(self) -> None:
         if self.gain is None or self.allow_reverse:
