@@ -183,8 +183,8 @@ def _describe(name: str, row: Row) -> str:
         words.append(f"told time: {s.told_time}")
     if s.x0_scale != 1:
         words.append(f"initial noise x {s.x0_scale:g}")
-    if s.end_noise:
-        words.append(f"end noise {s.end_noise:.6g}")
+    if any(s.noises):
+        words.append("end noise " + " and ".join(f"{sigma:.6g}" for sigma in s.noises))
     return ", ".join(words)
 
 
