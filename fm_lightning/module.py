@@ -36,8 +36,9 @@ from fm_lightning.data.base import CALIBRATION_SEED, FlowData, content_hash, see
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
-from fm_lightning.flow.integrate import Velocity
+from fm_lightning.flow import Velocity as VelocityField
 from fm_lightning.nets.guidance import Guided, drop_labels
+from fm_lightning.nets.velocity import Velocity
 from fm_lightning.noise import HELD_OUT, noise, step_generator
 from fm_lightning.training.average import check_average
 from fm_lightning.training.loop_state import end_at_a_whole_step
@@ -132,7 +133,7 @@ class FlowMatching(LightningModule):
         self.measured: dict[str, Mapping[str, float]] = {}  # row key -> numbers that define rows
         self.val_loss = MeanMetric()
         self.label_dropout, self.guidance = label_dropout, guidance
-        if (label_dropout or guidance != 1) and getattr(net, "null_label", None) is None:
+        if (label_dropout or guidance != 1) and not (isinstance(net, Velocity) and net.null_label is not None):
             raise UserError(
                 f"label_dropout={label_dropout:g} and guidance={guidance:g} given for a network without a null label, expected "
                 "one; type --model.net.init_args.null_class true (with num_classes), or leave both options out"
@@ -153,7 +154,7 @@ class FlowMatching(LightningModule):
         return data
 
     @property
-    def velocity(self) -> Velocity:
+    def velocity(self) -> VelocityField:
         """What is sampled: the network, guided if so configured."""
         return self.net if self.guidance == 1 else Guided(self.net, self.guidance)
 
@@ -163,15 +164,15 @@ class FlowMatching(LightningModule):
         Raises:
             UserError: another number of classes, or another shape.
         """
-        wants = getattr(self.net, "num_classes", 0)
+        if not isinstance(self.net, Velocity):  # then nothing is known of it
+            return
+        wants = self.net.num_classes
         if wants and wants != data.num_classes:
             raise UserError(
                 f"a network for {wants} classes given with data of {data.num_classes}, expected the same number; "
                 f"type --model.net.init_args.num_classes {data.num_classes}"
             )
-        check = getattr(self.net, "check_shape", None)
-        if check is not None:
-            check(data.shape)
+        self.net.check_shape(data.shape)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.net.parameters())
@@ -199,9 +200,19 @@ class FlowMatching(LightningModule):
         return loss
 
     def loss(self, x0: Tensor, x1: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        """``[B]`` mean squared error of the velocity per sample, averaged over the sample's dimensions."""
+        """``[B]`` mean squared error of the velocity per sample, averaged over the sample's dimensions.
+
+        Raises:
+            UserError: the network returns another shape than its input's.
+        """
         x_t, target = self.path(x0, x1, t)
-        return (self.net(x_t, t, y).float() - target).square().flatten(1).mean(1)
+        v = self.net(x_t, t, y)
+        if v.shape != x_t.shape:  # it would be broadcast
+            raise UserError(
+                f"a velocity of shape {list(v.shape)} given by {type(self.net).__name__} for samples of shape "
+                f"{list(x_t.shape)}, expected the same shape; return one number per number of x"
+            )
+        return (v.float() - target).square().flatten(1).mean(1)
 
     def _drop_labels(self, labels: Tensor | None, batch: TrainBatch, mine: slice) -> Tensor | None:
         if labels is None or not self.label_dropout:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-INITIAL, END, HELD_OUT = 0, 1, 2  # purposes
+INITIAL, END, HELD_OUT, INJECTED = 0, 1, 2, 3  # purposes
 
 
 def noise(seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, purpose: int = INITIAL) -> Tensor:
@@ -24,7 +24,8 @@ def noise(seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, p
         shape: the shape of one sample.
         base_seed: the run's seed.
         purpose: ``INITIAL`` for the noise that a trajectory starts from, ``END`` for noise added at its end,
-            ``HELD_OUT`` for the validation loss (there the seed is a place in the held-out set).
+            ``HELD_OUT`` for the validation loss (there the seed is a place in the held-out set), ``INJECTED`` for noise
+            put in on the way.
 
     Returns:
         ``[B, *shape]`` float32 on the CPU.

@@ -17,11 +17,17 @@ def softmax_mean(blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     Returns:
         ``[Q, D]``; nothing waits for the device.
     """
-    mean = total = torch.tensor(0.0)
+    summed = weight = peak = torch.tensor(0.0)
     for i, (logits, rows) in enumerate(blocks):
-        part = logits.logsumexp(1, keepdim=True)
-        before, total = total, torch.logaddexp(total, part) if i else part
-        # Weights relative to the sum so far never exceed 1.
-        new = logits.sub_(total).exp_() @ rows
-        mean = mean.mul_((before - total).exp_()).add_(new) if i else new
-    return mean
+        # Subtracted is the largest logit, not the logarithm of the sum: beside logits of 1e12, as a sharp kernel has them,
+        # rounding loses the log 2 by which two equal points outweigh one, and the weights would not add up to 1.
+        top = logits.amax(1, keepdim=True).clamp_min_(torch.finfo(logits.dtype).min)  # a block may be -inf as a whole
+        before, peak = peak, torch.maximum(peak, top) if i else top
+        new = logits.sub_(peak).exp_()
+        if i:
+            fade = (before - peak).exp_()
+            weight.mul_(fade).add_(new.sum(1, keepdim=True))
+            summed.mul_(fade).add_(new @ rows)
+        else:
+            weight, summed = new.sum(1, keepdim=True), new @ rows
+    return summed.div_(weight)

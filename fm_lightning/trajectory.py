@@ -27,9 +27,13 @@ class Trajectory:
         displacement: ``[B]`` ``1/2 ||x1 - x0||^2``, the energy of the straight line between the same ends.
         times: ``[S + 1]`` float64, the edges of the steps on the host.
         gain: ``[S]`` float64, the gain at each step's left edge, on the host.
-        nfe: network evaluations that sampling with this schedule alone costs.
+        nfe: network evaluations a sample that sampling with this schedule alone costs, guidance's second one included.
         labels: ``[B]`` int64 class labels, or None.
         seeds: ``[B]`` int64 seeds of the initial noise, or None.
+        guidance_energy: ``[B]`` the share of ``field_energy`` due to guidance,
+            ``1/2 int ||v||^2 dt - 1/2 int ||v_cond||^2 dt`` along the guided path; None unless recorded (``Guided``).
+        guidance_gap: ``[S, B]`` ``||v_cond - v_uncond||`` at each step's left edge, NaN where v_uncond was not evaluated;
+            None unless recorded.
     """
 
     x1: Tensor
@@ -41,6 +45,8 @@ class Trajectory:
     nfe: int
     labels: Tensor | None = None
     seeds: Tensor | None = None
+    guidance_energy: Tensor | None = None
+    guidance_gap: Tensor | None = None
 
     def __len__(self) -> int:
         return self.x1.shape[0]
@@ -92,4 +98,6 @@ class Trajectory:
             displacement=self.displacement[rows],
             labels=None if self.labels is None else self.labels[rows],
             seeds=None if self.seeds is None else self.seeds[rows],
+            guidance_energy=None if self.guidance_energy is None else self.guidance_energy[rows],
+            guidance_gap=None if self.guidance_gap is None else self.guidance_gap[:, rows],
         )

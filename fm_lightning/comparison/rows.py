@@ -84,7 +84,7 @@ class Row:
                 "early_stop": f"stopped at t={s.t_end:.4g}",
                 "constant_gain": f"constant {s.gain}",
                 "fewer_steps": f"{s.steps} plain steps",
-                "noise": f"noise σ={s.end_noise:.3g}",
+                "noise": f"noise σ={s.noises[-1]:.3g}",
             }[name.rpartition(".")[2]]
         words = {"floor": FLOORS.get(name, name), "field": name}.get(self.kind)
         return words or (str(s.gain) if s.gain is not None else f"plain, {s.steps} {s.solver} steps")

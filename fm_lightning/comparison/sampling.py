@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fm_lightning.comparison.rows import Row
 from fm_lightning.flow import Schedule, integrate_many
-from fm_lightning.flow.integrate import Velocity
+from fm_lightning.flow.velocity import Plain, Velocity, declared
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def sample(
 ) -> dict[str, Trajectory]:
     """One trajectory per row from the same noise, without the padding beyond ``count``.
 
-    ``evaluated`` is called before each evaluation of a velocity.
+    ``evaluated`` is called before each call of a velocity.
     """
     fields: dict[int, tuple[Velocity, dict[str, Schedule]]] = {}
     for name, row in rows.items():
@@ -41,13 +41,14 @@ def sample(
     sampled: dict[str, Trajectory] = {}
     for field, schedules in fields.values():
         sampled |= integrate_many(
-            _Watched(field, evaluated) if evaluated else field,
+            field,
             x0,
             schedules,
             labels=labels,
             seeds=seeds,
             base_seed=base_seed,
             merge_rows=merge_rows,
+            evaluated=evaluated,
         )
     for name, row in rows.items():
         if row.images is not None:
@@ -55,22 +56,11 @@ def sample(
     return {name: sampled[name][:count] for name in rows}
 
 
-class _Watched:
-    """A velocity that says when it is evaluated."""
-
-    def __init__(self, velocity: Velocity, evaluated: Callable[[], None]) -> None:
-        self.velocity, self.evaluated = velocity, evaluated
-        self.singular_end = getattr(velocity, "singular_end", False)
-
-    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        self.evaluated()
-        return self.velocity(x, t, y)
-
-
 def evaluations(rows: Mapping[str, Row], count: int, merge_rows: int = 0) -> int:
-    """How often ``sample`` evaluates velocities for a batch of so many seeds; found by doing it with one that is zero.
+    """How often ``sample`` calls velocities for a batch of so many seeds; found by doing it with one that is zero.
 
-    Of adaptive solvers it counts a few only: how often they evaluate depends on the field.
+    Of adaptive solvers it counts a few only: how often they call depends on the field. Nor does it know the model's
+    guidance interval, at whose ends merged batches part.
     """
     total = 0
 
@@ -85,12 +75,12 @@ def evaluations(rows: Mapping[str, Row], count: int, merge_rows: int = 0) -> int
     return total
 
 
-class _Zero:
-    def __init__(self, instead_of: Velocity | None) -> None:
-        self.singular_end = getattr(instead_of, "singular_end", False)
+class _Zero(Plain):
+    """No velocity at all in the place of another, or of the model."""
 
-    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        return torch.zeros_like(x)
+    def __init__(self, instead_of: Velocity | None) -> None:
+        super().__init__(lambda x, t, y: torch.zeros_like(x))
+        self.singular_end = instead_of is not None and declared(instead_of).singular_end
 
 
 def _still(images: Tensor | Encoded, first_seed: int, x0: Tensor, seeds: Tensor, labels: Tensor | None) -> Trajectory:

@@ -3,29 +3,36 @@
 from fm_lightning.flow.controls import matched_controls, rms_distance
 from fm_lightning.flow.couplings import Coupling, Independent, OptimalTransport
 from fm_lightning.flow.empirical import EmpiricalVelocity
-from fm_lightning.flow.gains import KTS, SSC, Constant, Gain, Product
+from fm_lightning.flow.gains import KTS, SSC, Brake, Constant, Gain, Product
 from fm_lightning.flow.integrate import integrate, integrate_many
 from fm_lightning.flow.paths import LinearPath
 from fm_lightning.flow.schedule import Schedule
+from fm_lightning.flow.solvers import Solver
 from fm_lightning.flow.times import Discrete, LogitNormal, Stratified, TimeSampling, Uniform
+from fm_lightning.flow.velocity import DeclaredVelocity, GuidedVelocity, Velocity
 
 __all__ = [
     "KTS",
     "SSC",
+    "Brake",
     "Constant",
     "Coupling",
+    "DeclaredVelocity",
     "Discrete",
     "EmpiricalVelocity",
     "Gain",
+    "GuidedVelocity",
     "Independent",
     "LinearPath",
     "LogitNormal",
     "OptimalTransport",
     "Product",
     "Schedule",
+    "Solver",
     "Stratified",
     "TimeSampling",
     "Uniform",
+    "Velocity",
     "integrate",
     "integrate_many",
     "matched_controls",

@@ -1,56 +1,52 @@
-"""Dormand-Prince 5(4) through torchdiffeq, with the energies in the state and left out of the error norm."""
+"""Adaptive integration through torchdiffeq, with the energies in the state and left out of the error norm."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import cast
 
 import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
 from fm_lightning.errors import NotFiniteError
+from fm_lightning.flow.evaluation import Evaluator, norm
+from fm_lightning.flow.schedule import Schedule
+from fm_lightning.flow.solvers import Adaptive
 from fm_lightning.trajectory import Trajectory
 
-if TYPE_CHECKING:
-    from fm_lightning.flow.schedule import Schedule
-
-TOLERANCE = 1e-5  # relative and absolute, of the state's root mean square
+State = tuple[Tensor, Tensor, Tensor]  # x [B, ...], E [B], field E [B]
 
 
-def dopri5(
-    velocity: Callable[..., Tensor], x0: Tensor, schedule: Schedule, labels: Tensor | None, name: str
-) -> Trajectory:
-    """Integrates ``(x, E, field E)`` adaptively and reads the energies off at the schedule's grid.
+def integrate_adaptively(evaluate: Evaluator, x0: Tensor, schedule: Schedule, name: str) -> Trajectory:
+    """Integrates ``(x, E, field E)`` and reads the energies off at the schedule's grid.
 
-    The step size follows the error of the whole batch, so a sample depends, within the tolerance, on its company.
+    All samples take the steps that the worst of them needs, so that the tolerance holds for each sample in any company.
+    Within it a sample still depends on its company: alone it takes other, longer steps. Where the field pulls neighbours
+    apart, the end moves by more than the tolerance.
 
     Args:
-        velocity: ``velocity(x, t, y)``.
+        evaluate: the velocity.
         x0: ``[B, ...]`` initial state.
-        schedule: grid, gain and told time.
-        labels: ``[B]`` int64 or None.
+        schedule: grid, gain, told time and the adaptive solver.
         name: the schedule's, for messages.
 
     Raises:
         NotFiniteError: the state became infinite or NaN.
     """
+    solver = cast(Adaptive, schedule.method)
     dtype = torch.promote_types(x0.dtype, torch.float32)
     edges = schedule.edges
     evaluations, time = 0, 0.0
 
-    def augmented(t: Tensor, state: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def augmented(t: Tensor, state: State) -> State:
         nonlocal evaluations, time
-        evaluations += 1
         time = min(max(float(t), 0.0), schedule.t_end)  # rounding must not lead outside
+        told = schedule.tell(time)
+        evaluations += evaluate.evaluations(told)
         eta = float(schedule.eta(torch.tensor([time], dtype=torch.float64)))
-        x = state[0]
-        v = velocity(x, x.new_full((1,), schedule.tell(time)).expand(len(x)), labels)
-        power = torch.linalg.vector_norm(v.flatten(1), dim=1, dtype=dtype).square() / 2
-        return (v * eta).to(x.dtype), power * eta**2, power
-
-    def error_norm(state: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        return (state[0].square().sum() / max(1, state[0].numel())).sqrt()
+        [(v, norms)] = evaluate([(state[0], told)])
+        power = norms[0].square() / 2
+        return (v * eta).to(x0.dtype), power * eta**2, power
 
     zeros = torch.zeros(x0.shape[0], dtype=dtype, device=x0.device)
     try:
@@ -58,11 +54,11 @@ def dopri5(
             augmented,
             (x0, zeros, zeros),
             edges.to(x0.device),
-            rtol=TOLERANCE,
-            atol=TOLERANCE,
-            method="dopri5",
+            rtol=solver.tolerance,
+            atol=solver.tolerance,
+            method=solver.name,
             # Without step_t the last step would look beyond t_end, where the field does not exist, and interpolate.
-            options={"norm": error_norm, "dtype": torch.float64, "step_t": edges[-1:].to(x0.device)},
+            options={"norm": worst_sample, "dtype": torch.float64, "step_t": edges[-1:].to(x0.device)},
         )
     except AssertionError as error:  # torchdiffeq's way to say that the state exploded
         step = int((edges[:-1] <= time).sum()) - 1
@@ -75,8 +71,15 @@ def dopri5(
         x1=x1,
         energy=torch.diff(energy, dim=0),
         field_energy=field[-1],
-        displacement=torch.linalg.vector_norm((x1 - x0).flatten(1), dim=1, dtype=dtype).square() / 2,
+        displacement=norm(x1 - x0, x0.dtype).square() / 2,
         times=edges,
         gain=schedule.eta(edges[:-1]),
         nfe=evaluations,
     )
+
+
+def worst_sample(state: State) -> Tensor:
+    """The largest root mean square of a sample's state, energies left out; 0 of no samples."""
+    squares = state[0].flatten(1).square().mean(1)
+    # The mean over the batch would let many easy samples hide a hard one.
+    return squares.amax().sqrt() if len(squares) else squares.sum()

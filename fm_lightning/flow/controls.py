@@ -27,7 +27,8 @@ def matched_controls(schedule: Schedule, *, distance: float | None = None) -> di
     ``fewer_steps``
         plain sampling with a quarter of the steps.
     ``noise``
-        plain samples plus independent noise as far away from them as the shaped samples are; needs ``distance``.
+        plain samples plus noise, independent of all noise in them, as far away as the shaped samples are; needs
+        ``distance``.
 
     Args:
         schedule: the shaped schedule.
@@ -43,12 +44,7 @@ def matched_controls(schedule: Schedule, *, distance: float | None = None) -> di
     total = schedule.total_gain
     controls = {}
     edges = schedule.edges
-    eta = schedule.eta(edges[:-1]) if schedule.solver == "dopri5" else None
-    advance = (
-        torch.diff(edges) * eta
-        if eta is not None
-        else torch.tensor([s.advance for s in schedule.plan()], dtype=torch.float64)
-    )
+    advance = schedule.advances
     clock = torch.cat([torch.zeros(1, dtype=torch.float64), advance.cumsum(0)])
     if (advance > 0).all():  # a gain that reverses has no clock of its own
         clock = clock / clock[-1] * schedule.t_end
@@ -69,7 +65,7 @@ def matched_controls(schedule: Schedule, *, distance: float | None = None) -> di
         else replace(base, grid=edges[torch.linspace(0, schedule.steps, fewer + 1).round().long()])
     )
     if distance is not None:
-        controls["noise"] = replace(base, end_noise=(base.end_noise**2 + distance**2) ** 0.5)
+        controls["noise"] = base.with_noise(distance)
     return controls
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from fm_lightning.errors import UserError
+from fm_lightning.flow.velocity import Velocity
 from fm_lightning.streaming import softmax_mean
 
 
@@ -20,8 +21,7 @@ class EmpiricalVelocity(nn.Module):
         data: ``[N, ...]`` the training set in the model's space.
         block: how many training points are looked at together.
 
-    Attributes:
-        singular_end: True: ``v*`` does not exist at ``t = 1``.
+    It declares what a velocity may (``flow/velocity.py``): ``v*`` does not exist at ``t = 1``, and a call is one evaluation.
     """
 
     singular_end = True
@@ -47,6 +47,14 @@ class EmpiricalVelocity(nn.Module):
         state = x.flatten(1).double()
         mean = softmax_mean(self._blocks(state, t))
         return ((mean - state) / (1 - t)).to(x.dtype).reshape(x.shape)
+
+    def evaluations(self, t: float) -> int:
+        """One, at any time."""
+        return 1
+
+    def at(self, t: float) -> Velocity:
+        """The field itself, at any time."""
+        return self
 
     def _blocks(self, state: Tensor, t: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         for points, half in zip(self.data.double().split(self.block), self.half_squares.double().split(self.block)):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,10 @@ class Gain:
     def __mul__(self, other: Gain) -> Gain:
         return Product((self, other))
 
+    def scaled(self, factor: float) -> Gain:
+        """The gain at another dose: its deviation from 1 multiplied by ``factor``; 0 is plain sampling."""
+        return Scaled(self, factor)
+
     def remedy(self, t: Tensor) -> str | None:
         """What to type so that the gain is positive at the times ``t``; None where nothing helps."""
         return None
@@ -41,6 +45,20 @@ class Constant(Gain):
 
     def __call__(self, t: Tensor) -> Tensor:
         return torch.full_like(t, self.value)
+
+
+@dataclass(frozen=True)
+class Scaled(Gain):
+    """``eta = 1 + factor (gain - 1)``."""
+
+    gain: Gain
+    factor: float
+
+    def __str__(self) -> str:
+        return f"{self.factor:.4g} of {self.gain}"
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return 1 + self.factor * (self.gain(t) - 1)
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,29 @@ class SSC(Gain):
 
     def __call__(self, t: Tensor) -> Tensor:
         return 1 + self.scale * (1 - t) ** self.power
+
+    def scaled(self, factor: float) -> SSC:
+        """The same shape at another dose."""
+        return replace(self, scale=self.scale * factor)
+
+
+@dataclass(frozen=True)
+class Brake(Gain):
+    """``eta = 1`` before the time ``after`` and ``value`` from it on: the plainest way to slow down late.
+
+    Args:
+        value: the late gain.
+        after: the time from which on it holds.
+    """
+
+    value: float
+    after: float = 0.9
+
+    def __str__(self) -> str:
+        return f"gain {self.value:.4g} from t={self.after:g}"
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return torch.where(t < self.after - 1e-9, torch.ones_like(t), self.value)
 
 
 # Shapes of the two halves of KTS: u = 1 at the beginning of the launch and at the end of the landing.
@@ -141,6 +182,10 @@ class KTS(Gain):
     def _landing(self, t: Tensor) -> Tensor:
         u = ((t - self.tau_split) / (1 - self.tau_split)).clamp_min(0)
         return _LANDING[self.landing](u, self.rate)
+
+    def scaled(self, factor: float) -> KTS:
+        """The same shape at another dose."""
+        return replace(self, alpha=self.alpha * factor, beta=self.beta * factor)
 
     def remedy(self, t: Tensor) -> str | None:
         if (self(t[t < self.tau_split]) <= 0).any():

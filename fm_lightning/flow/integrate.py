@@ -1,13 +1,24 @@
 """Integration: from noise to samples, with the energy of the way.
 
-The state of the ODE is the pair (x, E) with ``dE/dt = 1/2 eta^2 ||v||^2``. E never feeds back into x, so the steps keep the
-norms ``||v||`` of their stages and the solver's own quadrature is applied to all of them at once in the end:
+The state of the ODE is the pair (x, E) with ``dE/dt = 1/2 eta^2 ||v||^2``; the solver's own quadrature gives both. For one
+schedule this is
 
-    E_i = dt_i * sum_s b_s * 1/2 eta_s^2 ||v_s||^2
+    def sample(velocity, x0, schedule):
+        x, energy = x0 * schedule.x0_scale, []
+        for step in schedule.plan():
+            v = []
+            for row, told in zip(step.tableau.a, step.told):
+                stage = x + step.dt * sum(a * eta * k for a, eta, k in zip(row, step.gains, v))
+                v.append(velocity(stage, torch.full((len(x),), told)))
+            bs = list(zip(step.tableau.b, step.gains, v))
+            energy.append(step.dt * sum(b * eta**2 * k.flatten(1).square().sum(1) / 2 for b, eta, k in bs))
+            x = x + step.dt * sum(b * eta * k for b, eta, k in bs)
+        return x, torch.stack(energy)
 
-Inside the loop there is one addition per stage, one norm, and nothing that waits for the device.
-
-Schedules share their beginnings: as long as two of them take equal steps from the same state they are one branch.
+What the code below adds: E never feeds back into x, so the steps keep the norms ``||v||`` of their stages, and the quadrature is
+applied to all of them at once in the end; inside the loop there is one addition per stage, one norm, and nothing that
+waits for the device. And schedules share their beginnings: as long as two of them take equal steps from the same state they
+are one branch.
 """
 
 from __future__ import annotations
@@ -19,12 +30,13 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import NotFiniteError, UserError
-from fm_lightning.flow.adaptive import dopri5
+from fm_lightning.flow.adaptive import integrate_adaptively
+from fm_lightning.flow.evaluation import Evaluator, norm
 from fm_lightning.flow.schedule import Schedule, Step
-from fm_lightning.noise import END, noise
+from fm_lightning.flow.velocity import Velocity
+from fm_lightning.noise import END, INJECTED, noise
 from fm_lightning.trajectory import Trajectory
 
-Velocity = Callable[..., Tensor]  # velocity(x [B, ...], t [B], y [B] | None) -> like x
 Probe = Callable[[int, float, Tensor, Tensor], None]
 
 
@@ -41,10 +53,11 @@ def integrate(
     """Samples along one schedule. See ``integrate_many``.
 
     Args:
-        probe: ``probe(i, t, x, v)`` is called at each step with the state and the unshaped velocity at its left edge
-            (not with "dopri5", which has no such steps).
+        probe: ``probe(i, t, x, v)`` is called at each step with the state and the unshaped velocity at its left edge;
+            refused with an adaptive solver, which has no such steps.
     """
-    return _integrate(velocity, x0, {"": schedule or Schedule()}, labels, seeds, base_seed, 0, probe)[""]
+    evaluate = Evaluator(velocity, labels)
+    return _integrate(evaluate, x0, {"": schedule or Schedule()}, labels, seeds, base_seed, probe)[""]
 
 
 def integrate_many(
@@ -56,29 +69,36 @@ def integrate_many(
     seeds: Tensor | None = None,
     base_seed: int = 0,
     merge_rows: int = 0,
+    evaluated: Callable[[], None] | None = None,
 ) -> dict[str, Trajectory]:
     """Samples along several schedules from the same noise, evaluating the network once where they still agree.
 
     Args:
         velocity: ``velocity(x, t, y)``: ``x [B, ...]``, ``t [B]`` in x's dtype (one number, expanded, where all rows
-            are told the same), ``y [B]`` int64 or None; returns like x.
-            An attribute ``singular_end = True`` says that it does not exist at ``t = 1``.
-        x0: ``[B, ...]`` initial noise, float32 or float64.
+            are told the same), ``y [B]`` int64 or None; returns like x. More is known of a ``DeclaredVelocity``: whether
+            it exists at ``t = 1``, what a call costs. A ``GuidedVelocity`` that records fills the trajectories'
+            ``guidance_energy`` and ``guidance_gap``.
+        x0: ``[B, ...]`` initial noise, of a floating dtype.
         schedules: name -> Schedule.
         labels: ``[B]`` int64, handed to the velocity.
-        seeds: ``[B]`` int64; kept in the trajectories, and decide the end noise (default 0 ... B - 1).
-        base_seed: the run's seed, for the end noise.
+        seeds: ``[B]`` int64; kept in the trajectories, and decide the noise added at the end or on the way (default
+            0 ... B - 1).
+        base_seed: the run's seed, for that noise.
         merge_rows: evaluate branches that have parted in one network batch of at most this many rows, which is faster
             where B alone does not fill the device. 0 evaluates each by itself.
+        evaluated: called before each call of the velocity, e.g. by a progress bar.
 
     Returns:
         name -> Trajectory, bitwise what ``integrate`` gives for each alone (with merged batches: to about 1e-5). No
         gradients are kept.
 
     Raises:
+        UserError: x0 is no floating ``[B, ...]``, labels or seeds of another length, a velocity that returns another
+            shape than x's, or an adaptive solver where fixed steps are needed.
         NotFiniteError: a trajectory became infinite or NaN; the message names schedule, step and time.
     """
-    return _integrate(velocity, x0, schedules, labels, seeds, base_seed, merge_rows, None)
+    evaluate = Evaluator(velocity, labels, merge_rows, evaluated)
+    return _integrate(evaluate, x0, schedules, labels, seeds, base_seed, None)
 
 
 @dataclass
@@ -87,36 +107,35 @@ class _Branch:
 
     x: Tensor
     names: list[str]
-    norms: list[Tensor]  # [B] each: ||v|| at every stage of every step so far
+    norms: list[Tensor]  # [1, B] each, or [3, B]: the Evaluator's norms at every stage of every step so far
 
 
 @torch.no_grad()
 def _integrate(
-    velocity: Velocity,
+    evaluate: Evaluator,
     x0: Tensor,
     schedules: Mapping[str, Schedule],
     labels: Tensor | None,
     seeds: Tensor | None,
     base_seed: int,
-    merge_rows: int,
     probe: Probe | None,
 ) -> dict[str, Trajectory]:
-    singular = bool(getattr(velocity, "singular_end", False))
-    plans = {name: s.plan(singular) for name, s in schedules.items() if s.solver != "dopri5"}
+    _check_start(x0, labels, seeds)
+    plans = {name: s.plan(evaluate.singular_end) for name, s in schedules.items() if s.method.fixed_steps}
     finished = {}
-    for name, schedule in schedules.items():
-        if name not in plans:
-            if singular and schedule.t_end >= 1:
-                raise UserError(
-                    f"solver='dopri5' given for {type(velocity).__name__}, which does not exist at t = 1 where dopri5 "
-                    "evaluates it, expected a solver with fixed steps; type solver='euler'"
-                )
-            finished[name] = dopri5(velocity, x0 * schedule.x0_scale, schedule, labels, name or "base")
+    adaptive = {name: schedule for name, schedule in schedules.items() if name not in plans}
+    for schedule in adaptive.values():
+        _check_adaptive(schedule, evaluate, probe)
+    for name, schedule in adaptive.items():
+        finished[name] = integrate_adaptively(evaluate, _start(x0, schedule), schedule, name or "base")
 
     starts: dict[float, list[str]] = {}
     for name in plans:
         starts.setdefault(schedules[name].x0_scale, []).append(name)
     live = [_Branch(x0 * scale if scale != 1 else x0, names, []) for scale, names in starts.items()]
+    injected = None
+    if any(step.noise for plan in plans.values() for step in plan):
+        injected = _drawn(x0, seeds, base_seed, INJECTED)[0]
     i = 0
     while live:
         forks: list[tuple[_Branch, Step]] = []
@@ -127,29 +146,50 @@ def _integrate(
             ways: dict[Step, list[str]] = {}
             for name in branch.names:
                 if i == len(plans[name]):
-                    finished[name] = _trajectory(x0, branch, schedules[name], plans[name])
+                    finished[name] = _trajectory(evaluate, x0, branch, schedules[name], plans[name], injected)
                 else:
                     ways.setdefault(plans[name][i], []).append(name)
             last = len(ways) - 1
             for k, (step, names) in enumerate(ways.items()):
                 norms = branch.norms if k == last else list(branch.norms)
                 forks.append((_Branch(branch.x, names, norms), step))
-        _advance(velocity, forks, labels, merge_rows, i, probe)
+        for branch, step in forks:
+            if step.noise:
+                assert injected is not None
+                branch.x = branch.x.add(injected, alpha=step.noise)
+        _advance(evaluate, forks, i, probe)
         live = [branch for branch, _ in forks]
         i += 1
 
     _require_finite(finished)
-    return {name: _finish(finished[name], schedules[name], labels, seeds, base_seed) for name in schedules}
+    return {name: _finish(finished[name], x0, schedules[name], labels, seeds, base_seed) for name in schedules}
 
 
-def _advance(
-    velocity: Velocity,
-    forks: Sequence[tuple[_Branch, Step]],
-    labels: Tensor | None,
-    merge_rows: int,
-    i: int,
-    probe: Probe | None,
-) -> None:
+def _check_start(x0: Tensor, labels: Tensor | None, seeds: Tensor | None) -> None:
+    if x0.ndim < 2 or not x0.is_floating_point():
+        raise UserError(
+            f"x0 of shape {list(x0.shape)} and {x0.dtype} given, expected floating numbers [B, ...]; draw it by noise(...)"
+        )
+    for name, given in (("labels", labels), ("seeds", seeds)):
+        if given is not None and given.shape != x0.shape[:1]:
+            raise UserError(
+                f"{name} of shape {list(given.shape)} given for {len(x0)} samples, expected [{len(x0)}]; pass one per sample"
+            )
+
+
+def _check_adaptive(schedule: Schedule, evaluate: Evaluator, probe: Probe | None) -> None:
+    given = f"solver={schedule.solver!r} given"
+    if evaluate.singular_end and schedule.t_end >= 1:
+        raise UserError(
+            f"{given} for {evaluate.name}, which does not exist at t = 1 where {schedule.solver} evaluates it, expected a "
+            "solver with fixed steps; type solver='euler'"
+        )
+    if probe is not None or evaluate.records:
+        what = "a probe" if probe is not None else "a velocity that records its guidance"
+        raise UserError(f"{given} with {what}, expected a solver with fixed steps; type solver='rk4'")
+
+
+def _advance(evaluate: Evaluator, forks: Sequence[tuple[_Branch, Step]], i: int, probe: Probe | None) -> None:
     """Takes one step on every branch, stage by stage."""
     velocities: list[list[Tensor]] = [[] for _ in forks]
     for stage in range(max((len(step.told) for _, step in forks), default=0)):
@@ -165,13 +205,11 @@ def _advance(
                 key = id(x), step.told[stage]  # `asked` keeps x alive, so that an id names one tensor
                 asked[key] = x
                 askers.append((f, key))
-        answers = dict(
-            zip(asked, _evaluate(velocity, [(x, told) for (_, told), x in asked.items()], labels, merge_rows))
-        )
+        answers = dict(zip(asked, evaluate([(x, told) for (_, told), x in asked.items()])))
         for f, key in askers:
-            v, norm = answers[key]
+            v, norms = answers[key]
             velocities[f].append(v)
-            forks[f][0].norms.append(norm)
+            forks[f][0].norms.append(norms)
     for (branch, step), vs in zip(forks, velocities):
         if probe is not None:
             probe(i, step.t, branch.x, vs[0])
@@ -180,59 +218,56 @@ def _advance(
                 branch.x = branch.x.add(v, alpha=step.dt * b * eta)
 
 
-def _evaluate(
-    velocity: Velocity, asked: Sequence[tuple[Tensor, float]], labels: Tensor | None, merge_rows: int
-) -> list[tuple[Tensor, Tensor]]:
-    """Velocity and its norm for each (state, told time), several states in one batch of at most ``merge_rows`` rows."""
-    if not asked:
-        return []
-    rows = len(asked[0][0])
-    together = max(1, merge_rows // max(1, rows))
-    answers: list[tuple[Tensor, Tensor]] = []
-    for first in range(0, len(asked), together):
-        group = asked[first : first + together]
-        if len(group) == 1:
-            x, told = group[0]
-            # One number in memory, expanded: a network that notices embeds the time once, not once per row.
-            v = velocity(x, x.new_full((1,), told).expand(rows), labels)
-            answers.append((v, _norm(v, x.dtype)))
-        else:
-            x = torch.cat([x for x, _ in group])
-            t = torch.cat([x.new_full((rows,), told) for _, told in group])
-            v = velocity(x, t, None if labels is None else labels.repeat(len(group)))
-            answers += zip(v.split(rows or 1), _norm(v, x.dtype).split(rows or 1))
-    return answers
-
-
-def _norm(v: Tensor, state_dtype: torch.dtype) -> Tensor:
-    """``[B]`` Euclidean norms over every dimension of the sample, float32 at least, whatever the network's dtype."""
-    dtype = torch.promote_types(state_dtype, torch.float32)
-    # Not flattened first: of a channels-last tensor that would be a copy.
-    return torch.linalg.vector_norm(v, dim=tuple(range(1, max(2, v.ndim))), dtype=dtype)
-
-
-def _trajectory(x0: Tensor, branch: _Branch, schedule: Schedule, plan: Sequence[Step]) -> Trajectory:
+def _trajectory(
+    evaluate: Evaluator,
+    x0: Tensor,
+    branch: _Branch,
+    schedule: Schedule,
+    plan: Sequence[Step],
+    injected: Tensor | None,
+) -> Trajectory:
     owner, weights, shaped = [], [], []
     for i, step in enumerate(plan):
         for b, eta in zip(step.tableau.b, step.gains):
             owner.append(i)
             weights.append(step.dt * b / 2)
             shaped.append(step.dt * b / 2 * eta**2)
-    squares = torch.stack(branch.norms).square()  # [stages of all steps, B]
+    all_squares = torch.stack(branch.norms).square()  # [stages of all steps, 1 or 3, B]
+    squares = all_squares[:, 0]
     energy = squares * _like(squares, shaped)[:, None]
     if len(owner) > len(plan):
         index = torch.tensor(owner).to(energy.device, non_blocking=energy.is_cuda)
         energy = energy.new_zeros(len(plan), energy.shape[1]).index_add_(0, index, energy)
-    start = x0 * schedule.x0_scale if schedule.x0_scale != 1 else x0
+    start = _start(x0, schedule)
+    for step in plan:
+        if step.noise and injected is not None:  # a jump is no way that the velocity went
+            start = start.add(injected, alpha=step.noise)
+    guidance: dict[str, Tensor] = {}
+    if evaluate.records:
+        lefts = [owner.index(i) for i in range(len(plan))]
+        guidance["guidance_energy"] = _like(squares, weights) @ (squares - all_squares[:, 1])
+        guidance["guidance_gap"] = torch.stack([branch.norms[left][2] for left in lefts])
     return Trajectory(
         x1=branch.x,
         energy=energy,
         field_energy=_like(squares, weights) @ squares,
-        displacement=_norm(branch.x - start, x0.dtype).square() / 2,
+        displacement=norm(branch.x - start, x0.dtype).square() / 2,
         times=schedule.edges,
         gain=torch.tensor([step.gains[0] for step in plan], dtype=torch.float64),
-        nfe=len(owner),
+        nfe=sum(evaluate.evaluations(told) for step in plan for told in step.told),
+        **guidance,
     )
+
+
+def _start(x0: Tensor, schedule: Schedule) -> Tensor:
+    return x0 * schedule.x0_scale if schedule.x0_scale != 1 else x0
+
+
+def _drawn(x: Tensor, seeds: Tensor | None, base_seed: int, purpose: int, draws: int = 1) -> Tensor:
+    """``[draws, B, ...]`` independent noise like x, of its seeds; the first draw is the same however many follow."""
+    rows = range(len(x)) if seeds is None else seeds
+    drawn = noise(rows, (draws, *x.shape[1:]), base_seed, purpose).movedim(1, 0)
+    return drawn.to(x.device, x.dtype, non_blocking=x.is_cuda)
 
 
 def _like(x: Tensor, numbers: Sequence[float]) -> Tensor:
@@ -258,13 +293,12 @@ def _require_finite(trajectories: Mapping[str, Trajectory]) -> None:
 
 
 def _finish(
-    trajectory: Trajectory, schedule: Schedule, labels: Tensor | None, seeds: Tensor | None, base_seed: int
+    trajectory: Trajectory, x0: Tensor, schedule: Schedule, labels: Tensor | None, seeds: Tensor | None, base_seed: int
 ) -> Trajectory:
     x1 = trajectory.x1
-    if schedule.end_noise:
-        rows = range(len(trajectory)) if seeds is None else seeds
-        x1 = x1.add(
-            noise(rows, x1.shape[1:], base_seed, END).to(x1.device, x1.dtype, non_blocking=x1.is_cuda),
-            alpha=schedule.end_noise,
-        )
+    if schedule.blend:
+        x1 = x1.lerp(_start(x0, schedule), schedule.blend)
+    if any(schedule.noises):
+        for sigma, drawn in zip(schedule.noises, _drawn(x1, seeds, base_seed, END, len(schedule.noises))):
+            x1 = x1.add(drawn, alpha=sigma)
     return replace(trajectory, x1=x1, labels=labels, seeds=seeds)

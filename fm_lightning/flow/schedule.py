@@ -16,7 +16,7 @@ from torch import Tensor
 from fm_lightning.errors import UserError
 from fm_lightning.flow.gains import Constant, Gain
 from fm_lightning.flow.grids import named_grid
-from fm_lightning.flow.tableaux import EULER, TABLEAUX, Tableau
+from fm_lightning.flow.solvers import EULER, SOLVERS, Solver, Tableau
 
 TOLD_TIMES = ("grid", "displacement", "floor999")
 
@@ -30,6 +30,7 @@ class Step:
     tableau: Tableau
     gains: tuple[float, ...]  # eta at each stage
     told: tuple[float, ...]  # the time that the network is told at each stage
+    noise: float = 0.0  # standard deviation of the noise put into the state before the step
 
     @property
     def advance(self) -> float:
@@ -44,8 +45,8 @@ class Schedule:
     Args:
         gain: ``eta(t)``; None is plain sampling.
         steps: number of steps, at least 1.
-        solver: "euler", "midpoint", "heun", "rk4", or "dopri5" (adaptive, to 1e-5; the grid says where energies are
-            read off).
+        solver: "euler", "midpoint", "heun", "rk4", or "dopri5" (adaptive, to 1e-5 for every sample; the grid says where
+            energies are read off; see ``paired``).
         grid: "uniform", "cosine", "shifted:S", or the edges themselves, ascending from 0 to at most 1 (they then decide
             ``steps`` and ``t_end``).
         t_end: where sampling stops, in (0, 1]; named grids are scaled to end there.
@@ -53,7 +54,13 @@ class Schedule:
             which passes 1 where the gain's mean does;
             "floor999" tells it ``int(999 t) / 999`` as the paper's release does.
         x0_scale: factor on the initial noise.
-        end_noise: standard deviation of independent noise added to the finished sample. Energies do not count it.
+        end_noise: standard deviation of independent noise added to the finished sample, or of several, each of its own
+            draw (see ``with_noise``). Energies do not count it.
+        inject_noise: ``(t, sigma)``: independent noise of standard deviation sigma is put into the state at the grid's
+            last edge at or before t, in [0, t_end), and sampling goes on from there. Neither energies nor displacement
+            count it.
+        blend: weight w of the start in the finished sample, ``(1 - w) x1 + w x0``, in [0, 1); before the end noise.
+            Neither energies nor displacement count it.
         allow_reverse: accept a gain that reaches zero or less.
 
     Raises:
@@ -67,7 +74,9 @@ class Schedule:
     t_end: float = 1.0
     told_time: str = "grid"
     x0_scale: float = 1.0
-    end_noise: float = 0.0
+    end_noise: float | tuple[float, ...] = 0.0
+    inject_noise: tuple[float, float] | None = None
+    blend: float = 0.0
     allow_reverse: bool = False
 
     def __post_init__(self) -> None:
@@ -96,20 +105,24 @@ class Schedule:
         if not 0 < self.t_end <= 1:
             raise UserError(f"t_end={self.t_end:g} given, expected above 0 and at most 1; type e.g. t_end=1.0")
         for name, given, allowed in (
-            ("solver", self.solver, (*TABLEAUX, "dopri5")),
+            ("solver", self.solver, tuple(SOLVERS)),
             ("told_time", self.told_time, TOLD_TIMES),
         ):
             if given not in allowed:
                 raise UserError(
                     f"{name}={given!r} given, expected one of {', '.join(allowed)}; type e.g. {allowed[0]!r}"
                 )
-        if self.solver == "dopri5" and self.told_time == "displacement":
-            raise UserError(
-                "told_time='displacement' given with solver='dopri5', expected a solver with fixed steps; type solver='rk4'"
-            )
-        for name, value in (("x0_scale", self.x0_scale), ("end_noise", self.end_noise)):
+        if self.told_time == "displacement":
+            self._need_fixed_steps("told_time='displacement'")
+        if not isinstance(self.end_noise, int | float):
+            several = tuple(map(float, self.end_noise))
+            object.__setattr__(self, "end_noise", several if len(several) > 1 else sum(several))
+        for name, value in (("x0_scale", self.x0_scale), *(("end_noise", sigma) for sigma in self.noises)):
             if not (math.isfinite(value) and value >= 0):
                 raise UserError(f"{name}={value:g} given, expected a finite number of at least 0; type e.g. {name}=0.1")
+        if not 0 <= self.blend < 1:
+            raise UserError(f"blend={self.blend:g} given, expected at least 0 and below 1; type e.g. blend=0.05")
+        self._check_injected()
         _ = self.edges  # an unknown name is refused here, not in the middle of a run
         self._check_gain()
 
@@ -123,10 +136,35 @@ class Schedule:
     @property
     def total_gain(self) -> float:
         """``sum eta dt`` as the solver sums it: 1 is a full trip on the field's own clock."""
-        if self.solver == "dopri5":
-            fine = torch.linspace(0, self.t_end, 10_001, dtype=torch.float64)
-            return float(torch.trapezoid(self.eta(fine), fine))
-        return math.fsum(step.advance for step in self.plan())
+        return math.fsum(self.advances.tolist())
+
+    @property
+    def advances(self) -> Tensor:
+        """``[steps]`` float64: how far each step goes on the field's own clock, the solver's quadrature of eta over it."""
+        return self.method.advances(self.eta, self.edges)
+
+    @property
+    def method(self) -> Solver:
+        """The solver itself."""
+        return SOLVERS[self.solver]
+
+    @property
+    def paired(self) -> bool:
+        """Whether a seed's sample is the same in any batch, up to the network's rounding.
+
+        Rows of a comparison are then paired by seed to rounding. Rows sampled adaptively are not: the steps follow the
+        worst sample of the batch, and a sample moves with its company by what the tolerance allows.
+        """
+        return self.method.fixed_steps
+
+    @property
+    def noises(self) -> tuple[float, ...]:
+        """The standard deviations of ``end_noise``, one for each independent draw."""
+        return self.end_noise if isinstance(self.end_noise, tuple) else (self.end_noise,)
+
+    def with_noise(self, sigma: float) -> Schedule:
+        """The same sampling plus end noise of standard deviation sigma, independent of what the schedule has of it."""
+        return replace(self, end_noise=(*self.noises, sigma) if any(self.noises) else sigma)
 
     def eta(self, t: Tensor) -> Tensor:
         """The gain at the times ``t``; ones for plain sampling."""
@@ -138,14 +176,18 @@ class Schedule:
         Args:
             singular_end: the field does not exist at ``t = 1`` (the closed-form velocity): a last step with a stage
                 there becomes an Euler step.
+
+        Raises:
+            UserError: the solver is adaptive.
         """
-        tableau = TABLEAUX[self.solver]
+        tableau = self._need_fixed_steps("plan()")
         edges = self.edges.tolist()
         shapes: list[tuple[float, float, Tableau]] = []
         for t, end in itertools.pairwise(edges):
             shapes.append((t, end, EULER if singular_end and end >= 1 and 1 in tableau.c else tableau))
-        times = [_stage_times(t, end, use) for t, end, use in shapes]
+        times = [use.stages(t, end) for t, end, use in shapes]
         eta = iter(self.eta(torch.tensor([time for stages in times for time in stages], dtype=torch.float64)).tolist())
+        injected = self._injected(edges)
         steps: list[Step] = []
         travelled = 0.0
         for (t, end, use), stages in zip(shapes, times):
@@ -154,7 +196,7 @@ class Schedule:
                 told = [travelled + (end - t) * sum(a * g for a, g in zip(row, gains)) for row in use.a]
             else:
                 told = [self.tell(time) for time in stages]
-            steps.append(Step(t, end - t, use, gains, tuple(told)))
+            steps.append(Step(t, end - t, use, gains, tuple(told), injected.get(len(steps), 0.0)))
             travelled += steps[-1].advance
         return steps
 
@@ -163,20 +205,43 @@ class Schedule:
         # A product like 999 * (7 / 111) falls a rounding error short of its whole number.
         return math.floor(999 * t + 1e-9) / 999 if self.told_time == "floor999" else t
 
+    def _injected(self, edges: Sequence[float]) -> dict[int, float]:
+        """Step before which noise is put in -> its standard deviation."""
+        if self.inject_noise is None:
+            return {}
+        time, sigma = self.inject_noise
+        # 0.9 is an edge of 10 steps also where the edge was rounded to above it.
+        return {max(i for i, edge in enumerate(edges[:-1]) if edge <= time + 1e-9): sigma}
+
+    def _check_injected(self) -> None:
+        if self.inject_noise is None:
+            return
+        try:
+            time, sigma = map(float, self.inject_noise)
+        except (TypeError, ValueError):
+            time = sigma = math.nan
+        if not (0 <= time < self.t_end and 0 <= sigma < math.inf):
+            raise UserError(
+                f"inject_noise={self.inject_noise!r} given, expected a time in [0, {self.t_end:g}) and a finite standard "
+                "deviation of at least 0; type e.g. inject_noise=(0.9, 0.05)"
+            )
+        self._need_fixed_steps(f"inject_noise={self.inject_noise!r}")
+        # Without noise nothing is put in: such schedules are equal and share all their steps.
+        object.__setattr__(self, "inject_noise", (time, sigma) if sigma else None)
+
+    def _need_fixed_steps(self, what: str) -> Tableau:
+        if not isinstance(self.method, Tableau):
+            raise UserError(
+                f"{what} given with solver={self.solver!r}, expected a solver with fixed steps; type solver='rk4'"
+            )
+        return self.method
+
     def _check_gain(self) -> None:
         if self.gain is None or self.allow_reverse:
             return
         if not isinstance(self.gain, Gain):
             raise UserError(f"gain={self.gain!r} given, expected a gain; type e.g. gain=KTS(alpha=0.01, beta=0.01)")
-        edges = self.edges
-        if self.solver == "dopri5":  # adaptive: it may look anywhere
-            times = torch.cat([torch.linspace(0, self.t_end, 1001, dtype=torch.float64), edges])
-        else:
-            stages = TABLEAUX[self.solver]
-            ends = edges.tolist()
-            times = torch.tensor(
-                [_stage_times(a, b, stages) for a, b in itertools.pairwise(ends)], dtype=torch.float64
-            ).flatten()
+        times = self.method.times(self.edges)
         eta = self.gain(times)
         if not (eta > 0).all():
             worst = int(eta.argmin())
@@ -190,11 +255,6 @@ class Schedule:
 def _shorten(edges: Sequence[float]) -> str:
     head = ", ".join(f"{t:g}" for t in edges[:4])
     return f"[{head}{', ...' if len(edges) > 4 else ''}]"
-
-
-def _stage_times(t: float, end: float, tableau: Tableau) -> list[float]:
-    # A stage at the end of a step is at the next edge itself, not at t + dt, which rounding may push past it.
-    return [end if c == 1 else t + c * (end - t) for c in tableau.c]
 
 
 def plain(schedule: Schedule) -> Schedule:

@@ -8,44 +8,129 @@ network must have learned the null label: training replaces a share of the label
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 
 from fm_lightning.errors import UserError
+from fm_lightning.nets.velocity import Velocity
+
+Parts = tuple[Tensor, Tensor, Tensor | None]  # guided, conditional, unconditional
 
 
-class Guided(nn.Module):
-    """The guided velocity of ``net``, in one batch of twice the size (of the same size where ``scale`` is 1).
+class Guided(Velocity):
+    """The guided velocity of ``net``: one batch of twice the size, or one evaluation where nothing is guided.
 
     Args:
-        net: a velocity network ``v(x, t, y)``.
+        net: a conditional velocity network ``v(x, t, y)``.
         scale: the guidance scale above. (Others count from 0: their ``w`` is ``scale - 1``.)
+        channels: guide the first so many channels only; the others keep the conditional velocity (SiT's public sampler
+            guides 3 of 4). None guides all.
+        interval: guide at times from its first to its last alone (Kynkäänniemi et al. 2024, arXiv 2404.07724), both in
+            [0, 1]; at other times the velocity is the conditional one. A time beyond 1, which a network may be told, is 1.
+        record: have ``integrate`` keep what guidance does: ``Trajectory.guidance_energy`` and ``guidance_gap``. Two norms
+            more at each evaluation.
         null_label: the label that means "no class"; by default ``net.null_label``.
 
     Raises:
-        UserError: no null label is known; at call, no labels.
+        UserError: no null label is known, ``channels`` below 1 or an interval out of order; at call, no labels or fewer
+            channels than are to be guided.
     """
 
-    def __init__(self, net: nn.Module, scale: float, null_label: int | None = None) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        scale: float,
+        channels: int | None = None,
+        interval: Sequence[float] = (0.0, 1.0),
+        record: bool = False,
+        null_label: int | None = None,
+    ) -> None:
         super().__init__()
-        known = null_label if null_label is not None else getattr(net, "null_label", None)
-        if known is None:
+        if isinstance(net, Velocity):
+            self.num_classes, self.singular_end = net.num_classes, net.singular_end
+            null_label = net.null_label if null_label is None else null_label
+        if null_label is None:
             raise UserError(
-                f"Guided got a {type(net).__name__} without a null label, expected one trained with "
+                f"a {type(net).__name__} without a null label given to Guided, expected a Velocity trained with "
                 "null_class=True; give null_label=... if some label means no class"
             )
-        self.net = net
-        self.scale = scale
-        self.null_label = int(known)
+        if channels is not None and channels < 1:
+            raise UserError(f"channels={channels} given to Guided, expected at least 1; leave it out to guide all")
+        if len(interval) != 2 or not 0 <= interval[0] < interval[1] <= 1:
+            raise UserError(
+                f"interval={list(interval)} given to Guided, expected two ascending times in [0, 1]; type e.g. (0.1, 0.8)"
+            )
+        self.net, self.scale, self.channels = net, scale, channels
+        self.begin, self.end = map(float, interval)
+        self.record = record
+        self.null_label: int = null_label
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        if y is None:
-            raise UserError("Guided got no labels, expected one per sample; pass labels=...")
+        """The velocity at any times ``[B]``; ``at`` saves the second evaluation where a whole batch needs none."""
         if self.scale == 1:
-            return self.net(x, t, y)
+            return self._conditional(x, t, y)
+        guided, conditional, _ = self._guided_parts(x, t, y)
+        if (self.begin, self.end) == (0, 1):
+            return guided
+        time = t.clamp(0, 1).reshape(-1, *[1] * (x.ndim - 1))
+        return torch.where((time >= self.begin) & (time <= self.end), guided, conditional)
+
+    def guides(self, t: float) -> bool:
+        """Whether the velocity at the time ``t`` is another than the conditional one."""
+        return self.scale != 1 and self.begin <= min(max(t, 0.0), 1.0) <= self.end
+
+    def evaluations(self, t: float) -> int:
+        each = self.net.evaluations(t) if isinstance(self.net, Velocity) else 1
+        return 2 * each if self.guides(t) else each
+
+    def at(self, t: float) -> Callable[..., Tensor]:
+        return self._guided if self.guides(t) else self._conditional
+
+    def parts_at(self, t: float) -> Callable[..., Parts]:
+        """Like ``at``, for who wants to see the guided, the conditional and the unconditional velocity.
+
+        Where nothing is guided, the first two are one tensor and the last is None.
+        """
+        return self._guided_parts if self.guides(t) else self._conditional_parts
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        if isinstance(self.net, Velocity):
+            self.net.check_shape(shape)
+        if self.channels is not None and self.channels > shape[0]:
+            raise UserError(
+                f"channels={self.channels} given to Guided for samples of shape {list(shape)}, expected at most {shape[0]}; "
+                "leave it out to guide all"
+            )
+
+    def _guided(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        return self._guided_parts(x, t, y)[0]
+
+    def _guided_parts(self, x: Tensor, t: Tensor, y: Tensor | None) -> Parts:
+        y = self._labels(x, y)
         labels = torch.cat([torch.full_like(y, self.null_label), y])
-        null, conditional = self.net(torch.cat([x, x]), torch.cat([t, t]), labels).chunk(2)
-        return torch.lerp(null, conditional, self.scale)
+        # An expanded time stays one number in memory, so that the network embeds it once.
+        times = t[:1].expand(2 * len(t)) if t.stride(0) == 0 else torch.cat([t, t])
+        null, conditional = self.net(torch.cat([x, x]), times, labels).chunk(2)
+        guided = torch.lerp(null[:, : self.channels], conditional[:, : self.channels], self.scale)
+        if self.channels is not None:
+            guided = torch.cat([guided, conditional[:, self.channels :]], 1)
+        return guided, conditional, null
+
+    def _conditional(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        return self.net(x, t, self._labels(x, y))
+
+    def _conditional_parts(self, x: Tensor, t: Tensor, y: Tensor | None) -> Parts:
+        v = self._conditional(x, t, y)
+        return v, v, None
+
+    def _labels(self, x: Tensor, y: Tensor | None) -> Tensor:
+        if y is None:
+            raise UserError("no labels given to Guided, expected one per sample; pass labels=...")
+        if self.channels is not None:
+            self.check_shape(x.shape[1:])
+        return y
 
 
 def drop_labels(labels: Tensor, draws: Tensor, probability: float, null_label: int) -> Tensor:
@@ -55,7 +140,7 @@ def drop_labels(labels: Tensor, draws: Tensor, probability: float, null_label: i
         labels: ``[B]`` int64.
         draws: ``[B]`` uniform in [0, 1), from the caller, who makes them depend on seed and position alone.
         probability: share to drop, 0.1 to 0.2 by custom.
-        null_label: ``UNet.null_label``.
+        null_label: ``Velocity.null_label`` of the network.
 
     Returns:
         ``[B]`` int64, a new tensor.

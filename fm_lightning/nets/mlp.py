@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fm_lightning.errors import UserError
 from fm_lightning.nets.conditions import check_labels, distinct
+from fm_lightning.nets.velocity import Velocity
 
 
 class TimeEmbedding(nn.Module):
@@ -45,7 +46,7 @@ class _Block(nn.Module):
         return x + self.layers(torch.addcmul(shift, self.norm(x), 1 + scale))
 
 
-class ResidualMLP(nn.Module):
+class ResidualMLP(Velocity):
     """Velocity network ``v(x, t, y)`` on flattened samples.
 
     Args:
@@ -90,6 +91,6 @@ class ResidualMLP(nn.Module):
         """Raises UserError for samples of another shape."""
         if tuple(shape) != self.shape:
             raise UserError(
-                f"ResidualMLP got samples of shape {list(shape)}, expected {list(self.shape)}; "
-                f"type --model.net.init_args.shape '{list(shape)}'"
+                f"samples of shape {list(shape)} given to ResidualMLP, expected {list(self.shape)}; "
+                f"type shape={list(shape)}"
             )

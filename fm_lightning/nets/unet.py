@@ -23,9 +23,10 @@ from torch.utils.checkpoint import checkpoint as recompute
 from fm_lightning.errors import UserError
 from fm_lightning.nets.conditions import check_labels, distinct
 from fm_lightning.nets.unet_blocks import Resample, ResBlock, Rung, SelfAttention, sinusoids, zero
+from fm_lightning.nets.velocity import Velocity
 
 
-class UNet(nn.Module):
+class UNet(Velocity):
     """Velocity network ``v(x, t, y)`` for images.
 
     Args:
@@ -174,17 +175,17 @@ class UNet(nn.Module):
             return recompute(rung, h, emb, use_reentrant=False)
         return rung(h, emb)
 
-    def check_shape(self, size: Sequence[int]) -> None:
-        """Raises UserError for images ``(channels, height, width)`` that the network cannot take."""
-        if len(size) != 3 or size[0] != self.shape[0]:
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Raises UserError for images ``[channels, height, width]`` that the network cannot take."""
+        if len(shape) != 3 or shape[0] != self.shape[0]:
             channels = self.shape[0] if len(self.shape) == 3 else "channels"
             raise UserError(
-                f"UNet got images of shape {list(size)}, expected [{channels}, height, width]; "
-                f"type --model.net.init_args.shape '{list(size)}'"
+                f"images of shape {list(shape)} given to UNet, expected [{channels}, height, width]; "
+                f"type shape={list(shape)}"
             )
-        if any(side % self.multiple or side < self.multiple for side in size[1:]):
+        if any(side % self.multiple or side < self.multiple for side in shape[1:]):
             raise UserError(
-                f"UNet got images of {size[1]} x {size[2]} pixels, expected multiples of {self.multiple} (it "
+                f"images of {shape[1]} x {shape[2]} pixels given to UNet, expected multiples of {self.multiple} (it "
                 f"halves them {self.multiple.bit_length() - 1} times); resize them or shorten channel_mult"
             )
 

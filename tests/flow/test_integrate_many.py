@@ -79,6 +79,8 @@ schedule = st.builds(
     told_time=st.sampled_from(["grid", "grid", "displacement", "floor999"]),
     x0_scale=st.sampled_from([1.0, 1.0, 1.0, 0.9]),
     end_noise=st.sampled_from([0.0, 0.0, 0.0, 0.1]),
+    inject_noise=st.sampled_from([None, None, (0.0, 0.2), (0.6, 0.1), (0.75, 0.1)]),
+    blend=st.sampled_from([0.0, 0.0, 0.1]),
 )
 
 

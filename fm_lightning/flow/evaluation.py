@@ -1,0 +1,108 @@
+"""Evaluates a velocity at times that the host knows: in few batches, with checked shapes, without waiting for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fm_lightning.errors import UserError
+from fm_lightning.flow.velocity import GuidedVelocity, Velocity, declared
+
+
+class Evaluator:
+    """Gives velocities and their norms for pairs (state, told time).
+
+    Args:
+        velocity: a plain function or a declared velocity.
+        labels: ``[B]`` int64, handed to the velocity.
+        merge_rows: evaluate several states in one network batch of at most this many rows.
+        evaluated: called before each call of the velocity.
+
+    Attributes:
+        singular_end: the field does not exist at ``t = 1``.
+        records: norms are those of the guided velocity, the conditional one, and conditional minus unconditional.
+    """
+
+    def __init__(
+        self,
+        velocity: Velocity,
+        labels: Tensor | None,
+        merge_rows: int = 0,
+        evaluated: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = type(velocity).__name__
+        self.velocity, self.labels = declared(velocity), labels
+        self.merge_rows, self.evaluated = merge_rows, evaluated
+        self.singular_end = self.velocity.singular_end
+        self.records = isinstance(self.velocity, GuidedVelocity) and self.velocity.record
+
+    def evaluations(self, told: float) -> int:
+        """Network evaluations that one state costs at a told time."""
+        return self.velocity.evaluations(told)
+
+    def __call__(self, asked: Sequence[tuple[Tensor, float]]) -> list[tuple[Tensor, Tensor]]:
+        """Args: states ``[B, ...]`` and told times. Returns for each the velocity, like the state, and norms ``[1, B]``
+        (``[3, B]`` with guidance recorded; the third is NaN where there is no unconditional velocity).
+
+        Raises:
+            UserError: the velocity returns another shape.
+        """
+        groups: dict[Callable[..., Any], list[int]] = {}
+        for i, (_, told) in enumerate(asked):
+            groups.setdefault(self._function(told), []).append(i)
+        answers: dict[int, tuple[Tensor, Tensor]] = {}
+        for function, members in groups.items():
+            first, told = asked[members[0]]
+            together = max(1, self.merge_rows // max(1, len(first) * self.evaluations(told)))
+            for begin in range(0, len(members), together):
+                some = members[begin : begin + together]
+                answers.update(zip(some, self._call(function, [asked[i] for i in some])))
+        return [answers[i] for i in range(len(asked))]
+
+    def _function(self, told: float) -> Callable[..., Any]:
+        if self.records and isinstance(self.velocity, GuidedVelocity):
+            return self.velocity.parts_at(told)
+        return self.velocity.at(told)
+
+    def _call(
+        self, function: Callable[..., Any], group: Sequence[tuple[Tensor, float]]
+    ) -> Sequence[tuple[Tensor, Tensor]]:
+        if self.evaluated is not None:
+            self.evaluated()
+        rows = len(group[0][0])
+        if len(group) == 1:
+            x, told = group[0]
+            # One number in memory, expanded: a network that notices embeds the time once, not once per row.
+            v, norms = self._checked(function(x, x.new_full((1,), told).expand(rows), self.labels), x)
+            return [(v, norms)]
+        x = torch.cat([x for x, _ in group])
+        t = torch.cat([x.new_full((rows,), told) for _, told in group])
+        labels = None if self.labels is None else self.labels.repeat(len(group))
+        v, norms = self._checked(function(x, t, labels), x)
+        return list(zip(v.split(rows or 1), norms.split(rows or 1, dim=1)))
+
+    def _checked(self, answer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        v, *parts = answer if self.records else (answer,)
+        if not isinstance(v, Tensor) or v.shape != x.shape:
+            got = f"shape {list(v.shape)}" if isinstance(v, Tensor) else f"type {type(v).__name__}"
+            raise UserError(
+                f"a velocity of {got} given by {self.name} for states of shape {list(x.shape)}, expected a tensor of the "
+                "same shape; return one number per number of x"
+            )
+        own = norm(v, x.dtype)
+        if not parts:
+            return v, own[None]
+        conditional, null = parts
+        if null is None:
+            return v, torch.stack([own, own, torch.full_like(own, torch.nan)])
+        return v, torch.stack([own, norm(conditional, x.dtype), norm(conditional - null, x.dtype)])
+
+
+def norm(v: Tensor, state_dtype: torch.dtype) -> Tensor:
+    """``[B]`` Euclidean norms over every dimension of the sample, float32 at least, whatever the network's dtype."""
+    dtype = torch.promote_types(state_dtype, torch.float32)
+    # Not flattened first: of a channels-last tensor that would be a copy.
+    return torch.linalg.vector_norm(v, dim=tuple(range(1, v.ndim)), dtype=dtype)

@@ -1,0 +1,97 @@
+"""Solvers: explicit Runge-Kutta methods with fixed steps, as Butcher tableaux, and adaptive ones.
+
+A Butcher tableau is the only thing in which Euler, midpoint, Heun and RK4 differ; ``integrate.py`` steps through any of them.
+``adaptive.py`` integrates with an adaptive solver.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Solver(ABC):
+    """A method, and what a schedule must know of it.
+
+    Attributes:
+        name: what a configuration calls it.
+        fixed_steps: whether the grid alone decides where it evaluates. Otherwise the samples do, and what one sample
+            becomes depends, within the tolerance, on the others in its batch.
+    """
+
+    name: str
+    fixed_steps: ClassVar[bool]
+
+    @abstractmethod
+    def times(self, edges: Tensor) -> Tensor:
+        """``[n]`` times at which the gain may be evaluated on a grid ``[S + 1]``."""
+
+    @abstractmethod
+    def advances(self, gain: Callable[[Tensor], Tensor], edges: Tensor) -> Tensor:
+        """``[S]`` the integral of the gain over each step of a grid ``[S + 1]``, as the method sums it; float64."""
+
+
+@dataclass(frozen=True)
+class Tableau(Solver):
+    """``k_s = f(t + c_s dt, x + dt sum_j a_sj k_j)``, then ``x + dt sum_s b_s k_s``."""
+
+    c: tuple[float, ...]
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+    fixed_steps: ClassVar[bool] = True
+
+    def stages(self, t: float, end: float) -> list[float]:
+        """The times of the stages of a step from t to end."""
+        # A stage at the end of a step is at the next edge itself, not at t + dt, which rounding may push past it.
+        return [end if c == 1 else t + c * (end - t) for c in self.c]
+
+    def times(self, edges: Tensor) -> Tensor:
+        ends = itertools.pairwise(edges.tolist())
+        return torch.tensor([time for t, end in ends for time in self.stages(t, end)], dtype=torch.float64)
+
+    def advances(self, gain: Callable[[Tensor], Tensor], edges: Tensor) -> Tensor:
+        eta = iter(gain(self.times(edges)).tolist())
+        ends = itertools.pairwise(edges.tolist())
+        sums = [(end - t) * sum(b * next(eta) for b in self.b) for t, end in ends]
+        return torch.tensor(sums, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Adaptive(Solver):
+    """An embedded pair of torchdiffeq's that chooses its steps; the grid says only where energies are read off.
+
+    Attributes:
+        tolerance: of a step's error, relative to ``1 + |x|``: the root mean square over a sample's dimensions, for the
+            worst sample of the batch.
+    """
+
+    tolerance: float
+    fixed_steps: ClassVar[bool] = False
+
+    def times(self, edges: Tensor) -> Tensor:
+        # It may look anywhere.
+        return torch.cat([torch.linspace(0, float(edges[-1]), 1001, dtype=torch.float64), edges])
+
+    def advances(self, gain: Callable[[Tensor], Tensor], edges: Tensor) -> Tensor:
+        fine = edges[:-1, None] + torch.diff(edges)[:, None] * torch.linspace(0, 1, 201, dtype=torch.float64)
+        return torch.trapezoid(gain(fine), fine)
+
+
+EULER = Tableau("euler", c=(0,), a=((),), b=(1,))
+MIDPOINT = Tableau("midpoint", c=(0, 1 / 2), a=((), (1 / 2,)), b=(0, 1))
+HEUN = Tableau("heun", c=(0, 1), a=((), (1,)), b=(1 / 2, 1 / 2))
+RK4 = Tableau(
+    "rk4",
+    c=(0, 1 / 2, 1 / 2, 1),
+    a=((), (1 / 2,), (0, 1 / 2), (0, 0, 1)),
+    b=(1 / 6, 1 / 3, 1 / 3, 1 / 6),
+)
+DOPRI5 = Adaptive("dopri5", tolerance=1e-5)
+SOLVERS: dict[str, Solver] = {solver.name: solver for solver in (EULER, MIDPOINT, HEUN, RK4, DOPRI5)}

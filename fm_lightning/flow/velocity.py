@@ -1,0 +1,80 @@
+"""What the integrator asks of a velocity field besides its values.
+
+A plain function ``velocity(x, t, y)`` is a velocity: it exists at every time and counts as one network evaluation. A field
+of which something else is true declares it, all of ``DeclaredVelocity`` at once; no base class is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+Velocity = Callable[..., Tensor]  # velocity(x [B, ...], t [B], y [B] | None) -> like x
+
+
+@runtime_checkable
+class DeclaredVelocity(Protocol):
+    """A velocity with facts.
+
+    Attributes:
+        singular_end: the field does not exist at ``t = 1``.
+    """
+
+    singular_end: bool
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """``(x [B, ...], t [B], y [B] or None)`` -> like x."""
+
+    def evaluations(self, t: float) -> int:
+        """Network evaluations that a call at the time ``t`` costs."""
+        ...
+
+    def at(self, t: float) -> Velocity:
+        """The same field for calls in which every row is at ``t``, a number that the host knows.
+
+        Calls of equal functions may be merged into one batch; calls of different ones never are.
+        """
+        ...
+
+
+@runtime_checkable
+class GuidedVelocity(DeclaredVelocity, Protocol):
+    """A velocity made of a conditional and an unconditional one.
+
+    Attributes:
+        record: keep what guidance does in the trajectories.
+    """
+
+    record: bool
+
+    def parts_at(self, t: float) -> Callable[..., tuple[Tensor, Tensor, Tensor | None]]:
+        """Like ``at``; the function returns the guided, the conditional and the unconditional velocity.
+
+        The last is None where only the conditional one is evaluated; then the first is the second.
+        """
+        ...
+
+
+class Plain:
+    """A plain function with the facts that are true of it."""
+
+    singular_end = False
+
+    def __init__(self, function: Velocity) -> None:
+        self.function = function
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.function(x, t, y)
+
+    def evaluations(self, t: float) -> int:
+        return 1
+
+    def at(self, t: float) -> Velocity:
+        return self
+
+
+def declared(velocity: Velocity) -> DeclaredVelocity:
+    """The velocity with its facts, those of a plain function where it declares none."""
+    return velocity if isinstance(velocity, DeclaredVelocity) else Plain(velocity)
