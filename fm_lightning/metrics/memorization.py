@@ -76,20 +76,18 @@ class MemorizationRate(PairedMetric):
         super().__init__((*(f"d{i}" for i in range(1, k + 1)), "nearest"), **kwargs)
         if not 0 < threshold <= 1:
             raise UserError(f"threshold={threshold:g} given, expected above 0 and at most 1; give e.g. 1/3")
+        if len(reference) < 2:
+            raise UserError(f"{len(reference)} training images given, expected at least 2; give a larger reference")
         self.reference = reference if isinstance(reference, Reference | AbstractReference) else Reference(reference)
         self.threshold, self.mirrored, self.k = threshold, mirrored, k
-        if mirrored and len(self.reference.shape) != 4:
-            raise UserError(
-                f"mirrored=True given for samples of shape {list(self.reference.shape[1:])}, expected images [C, H, W]; give "
-                "mirrored=False"
-            )
+        shape = list(self.reference.shape[1:])
+        if mirrored and len(shape) != 3:
+            raise UserError(f"mirrored=True given for samples {shape}, expected images [C, H, W]; give mirrored=False")
         first = self.reference.exact_duplicates(mirrored)
-        n = len(first)
-        self.exact_duplicates = int((first != torch.arange(n)).sum())
-        if n - self.exact_duplicates < 2:
+        self.exact_duplicates = int((first != torch.arange(len(first))).sum())
+        if len(first) - self.exact_duplicates < 2:
             raise UserError(
-                f"{n} training images given, {n - self.exact_duplicates} of them different, expected at least 2 different ones to "
-                "compare with; give a larger reference"
+                f"{len(first)} training images given, all equal, expected at least 2 different ones; give a larger reference"
             )
         self.groups = self._groups(first, leave_out_duplicates)
         self.near_duplicates = None if leave_out_duplicates is None else self.groups.near_duplicates
