@@ -17,6 +17,7 @@ from fm_lightning.data.base import content_hash
 from fm_lightning.data.images.cache import cache_directory
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import Change, FeatureExtractor, FrechetDistance, GaussianReference, moments
+from fm_lightning.metrics.archive_images import ArchiveImages
 from fm_lightning.metrics.features.inception import InceptionFeatures
 from fm_lightning.metrics.features.named import named_extractor
 from fm_lightning.metrics.inception_scores import SPLITS, cmmd, inception_score, kernel_distance
@@ -45,7 +46,8 @@ class FIDMonitor(Monitor[FrechetDistance]):
         precision_recall: also precision and recall.
         inception_score: also the Inception score.
         cmmd: also CMMD; comparable with published values on ``CmmdFeatures`` alone.
-        statistics: archive with ``mu`` and ``sigma`` to compare with, instead of the datamodule's real images.
+        statistics: archive with ``mu`` and ``sigma`` to compare with, instead of the datamodule's real images; what needs
+            the features of real images takes them from its images ``arr_0``, as ADM's evaluator does.
 
     Raises:
         UserError: options that need what is not there.
@@ -64,11 +66,6 @@ class FIDMonitor(Monitor[FrechetDistance]):
         self.extractor = named_extractor(extractor) if isinstance(extractor, str) else extractor
         self.kid, self.precision_recall, self.inception_score = kid, precision_recall, inception_score
         self.cmmd, self.statistics = cmmd, statistics
-        if statistics and (kid or precision_recall or cmmd):
-            raise UserError(
-                f"statistics={statistics} given with kid, precision_recall or cmmd, which need the features of real images; "
-                "leave one of the two out"
-            )
         if inception_score and not isinstance(self.extractor, InceptionFeatures):
             raise UserError(
                 f"inception_score given with {self.extractor.key}, expected Inception's features; type extractor: fid"
@@ -110,12 +107,14 @@ class FIDMonitor(Monitor[FrechetDistance]):
         except TypeError as error:  # the datamodule's, which has no images
             raise UserError(f"{self.key} reads images, but {error}; type another extractor, e.g. fd_raw") from error
         if self.statistics:
-            self._real = read_statistics(self.statistics)
+            self._real = read_statistics(self.statistics, self.extractor.statistics)
             if len(self._real.mean) != width:
                 raise UserError(
                     f"statistics {self.statistics} are of {len(self._real.mean)} features, expected {self.key}'s {width}; "
                     "type another archive, or another extractor"
                 )
+            if self._wants_features:
+                self._real_features = self._archive_features(self.statistics, device)
             return
 
         @torch.no_grad()
@@ -131,7 +130,28 @@ class FIDMonitor(Monitor[FrechetDistance]):
             identity = (self.extractor.fingerprint, content_hash(data.real_split.x), data.space)
             features = kept_features(cache_directory(None).parent / "features", identity, compute)
         self._real = GaussianReference(*moments(features), samples=len(features))
-        self._real_features = features if self.kid or self.precision_recall or self.cmmd else None
+        if self._wants_features:
+            self._real_features = features
+
+    @property
+    def _wants_features(self) -> bool:
+        return self.kid or self.precision_recall or self.cmmd
+
+    def _archive_features(self, path: str, device: torch.device) -> Tensor:
+        if self.extractor.space != "uint8":
+            raise UserError(
+                f"{self.key} given with statistics={path} and kid, precision_recall or cmmd, expected an extractor of 8-bit "
+                "images like the archive's; type extractor: fid"
+            )
+        images = ArchiveImages(path)
+
+        @torch.no_grad()
+        def compute() -> Tensor:
+            print(f"Features of {len(images):,} images of {path} for {self.key}, once, then kept", flush=True)
+            return torch.cat([self.extractor(x.to(device)).cpu() for x in images.batches(500)])
+
+        identity = (self.extractor.fingerprint, images.fingerprint)
+        return kept_features(cache_directory(None).parent / "features", identity, compute)
 
     def _check_company(self, trainer: Trainer) -> None:
         """Of two numbers by one name Lightning would log the mean, and the table show the last."""

@@ -62,13 +62,18 @@ class MemorizationMonitor(Monitor[MemorizationRate]):
         self.reference = Reference(data.train_split.x.to(trainer.strategy.root_device), encode=data.encode)
         self.mirror = data.flip if self.mirrored is None else self.mirrored
         if self.leave_out_duplicates is not None and self._groups is None:
-            self._groups = find_groups(self.reference, self.leave_out_duplicates, mirrored=self.mirror)
+            self._groups = find_groups(self.reference, self.leave_out_duplicates, mirrored=self.mirror, say=_say)
             _say(
                 f"{self._groups.near_duplicates:,} of {len(self.reference):,} training images are near-duplicates of others "
                 f"(nearer than {self._groups.distance:.4g}) and count as one with them"
             )
-            self._facts["near_duplicates"] = float(self._groups.near_duplicates)
         self._metric = self._made()  # too few images are refused before training, not at its first validation
+        if equal := self._metric.exact_duplicates:
+            twins = " or mirror images of others" if self.mirror else ""
+            _say(f"{equal:,} of {len(self.reference):,} training images equal others{twins} and count as one with them")
+            self._facts["exact_duplicates"] = float(equal)
+        if (near := self._metric.near_duplicates) is not None:
+            self._facts["near_duplicates"] = float(near)
 
     def _made(self) -> MemorizationRate:
         return MemorizationRate(self.reference, self.threshold, self.mirror, self._groups, self.k)

@@ -19,17 +19,24 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     n = len(features)
     if n < 2:
         raise UserError(f"Fréchet distance of {n} samples asked for, expected at least 2; draw more seeds")
+    check_finite(features)
     mean = features.new_zeros(features.shape[1:], dtype=torch.float64)
     for part in features.split(BLOCK):
         mean += part.double().sum(0)
     mean /= n
-    if not mean.isfinite().all():
-        row = int((~features.isfinite().all(1)).nonzero()[0])
-        raise UserError(
-            f"features of sample {row} hold NaN or infinity, expected finite numbers; leave that sample out"
-        )
     outer = mean.new_zeros(len(mean), len(mean))
     for part in features.split(BLOCK):
         centred = part.double() - mean
         outer.addmm_(centred.T, centred)
     return mean, outer / (n - 1)
+
+
+def check_finite(features: Tensor) -> None:
+    """Raises UserError that names the first of the rows ``[n, D]`` that is not finite."""
+    for start in range(0, len(features), BLOCK):
+        bad = ~features[start : start + BLOCK].isfinite().all(1)
+        if bad.any():
+            row = start + int(bad.nonzero()[0])
+            raise UserError(
+                f"features of image {row} hold NaN or infinity, expected finite numbers; leave that image out"
+            )

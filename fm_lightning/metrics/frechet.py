@@ -13,11 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.feature_metric import FeatureMetric
 from fm_lightning.metrics.feature_moments import BLOCK, moments
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.intervals import Change, Influence, paired_mean_change
 from fm_lightning.metrics.per_seed import Columns, check_same_seeds
+
+ROUNDING = 1e-6  # what rounding may do to eigenvalues and distances, relative to the largest
+ASYMMETRY = 1e-4  # and to covariances, whose two halves may come from products in float32, relative to the variances
 
 
 class GaussianReference:
@@ -27,18 +31,30 @@ class GaussianReference:
         mean: ``[D]``.
         cov: ``[D, D]``.
         samples: how many images it was estimated from; 0 if unknown.
-        root: ``[D, D]`` the symmetric root of ``cov``, where it is already known.
+
+    Raises:
+        UserError: shapes that do not go together, numbers that are not finite, or no covariance: complex, not symmetric, or
+            with a negative eigenvalue.
     """
 
-    def __init__(self, mean: Tensor, cov: Tensor, samples: int = 0, root: Tensor | None = None) -> None:
+    def __init__(self, mean: Tensor, cov: Tensor, samples: int = 0) -> None:
+        _check_gaussian(mean, cov)
         self.mean, self.cov, self.samples = mean.double(), cov.double(), samples
-        if root is None:
-            values, vectors = torch.linalg.eigh(self.cov)
-            root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-        self.root = root
+        values, vectors = torch.linalg.eigh((self.cov + self.cov.T) / 2)
+        _check_eigenvalues(values)
+        self.root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
 
     def distance(self, mean: Tensor, cov: Tensor) -> float:
-        """Squared Fréchet distance to the Gaussian with ``mean [D]`` and ``cov [D, D]``."""
+        """Squared Fréchet distance to the Gaussian with ``mean [D]`` and ``cov [D, D]``.
+
+        Raises:
+            UserError: another D, or what the reference's own mean and covariance would be refused for.
+        """
+        _check_gaussian(mean, cov)
+        if mean.shape != self.mean.shape:
+            raise UserError(
+                f"mean and covariance of {len(mean)} features given, expected the reference's {len(self.mean)}"
+            )
         return self._distance(mean, cov, torch.linalg.eigvalsh(self._inner(cov)))
 
     def _inner(self, cov: Tensor) -> Tensor:
@@ -46,8 +62,12 @@ class GaussianReference:
         return (inner + inner.T) / 2
 
     def _distance(self, mean: Tensor, cov: Tensor, inner_values: Tensor) -> float:
-        shift = (mean.double() - self.mean).square().sum()
-        return float(shift + cov.double().trace() + self.cov.trace() - 2 * inner_values.clamp_min(0).sqrt().sum())
+        _check_eigenvalues(inner_values)
+        shift, spread = (mean.double() - self.mean).square().sum(), cov.double().trace() + self.cov.trace()
+        value = float(shift + spread - 2 * inner_values.clamp_min(0).sqrt().sum())
+        if value < -ROUNDING * float(shift + spread):  # of matrices with no negative eigenvalue none is negative
+            raise UserError(f"covariances with the Fréchet distance {value:.4g} given, {NO_COVARIANCE}")
+        return max(0.0, value)
 
     def influence(self, features: Tensor) -> Influence:
         """The distance of the samples whose features ``[n, D]`` are given, with the contribution of each.
@@ -70,8 +90,49 @@ class GaussianReference:
 
 
 def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
-    """Squared Fréchet distance between two Gaussians: means ``[D]``, covariances ``[D, D]``."""
-    return GaussianReference(mean2, cov2).distance(mean1, cov1)
+    """Squared Fréchet distance between two Gaussians: means ``[D]``, covariances ``[D, D]``.
+
+    Raises:
+        UserError: what ``GaussianReference`` refuses, on either side.
+    """
+    first, second = GaussianReference(mean1, cov1), GaussianReference(mean2, cov2)
+    return second.distance(first.mean, first.cov)
+
+
+NO_COVARIANCE = "expected a symmetric matrix without negative eigenvalues; estimate it anew from the features"
+
+
+def _check_gaussian(mean: Tensor, cov: Tensor) -> None:
+    if mean.ndim != 1 or not len(mean) or cov.shape != (len(mean), len(mean)):
+        raise UserError(
+            f"a mean {list(mean.shape)} with a covariance {list(cov.shape)} given, expected [D] and [D, D]; estimate both from "
+            "the same features"
+        )
+    if mean.is_complex() or cov.is_complex():
+        raise UserError(f"a complex mean or covariance given, {NO_COVARIANCE}")
+    for name, values in {"mean": mean, "covariance": cov}.items():
+        if not values.isfinite().all():
+            raise UserError(f"a {name} with NaN or infinity given, {NO_COVARIANCE}")
+    variance = cov.diagonal().double()
+    if variance.min() < -ROUNDING * variance.abs().max():
+        raise UserError(f"a covariance with the variance {float(variance.min()):.4g} given, {NO_COVARIANCE}")
+    spread = variance.clamp_min(0).sqrt()
+    allowed = ASYMMETRY * spread[:, None] * spread + 1e-7 * variance.max()
+    beyond = (cov.double() - cov.double().T).abs() > allowed
+    if beyond.any():
+        i, j = beyond.nonzero()[0].tolist()
+        raise UserError(
+            f"a covariance with {float(cov[i, j]):.4g} at [{i}, {j}] and {float(cov[j, i]):.4g} at [{j}, {i}] given, "
+            f"{NO_COVARIANCE}"
+        )
+
+
+def _check_eigenvalues(values: Tensor) -> None:
+    """Ascending eigenvalues ``[D]``; those of rounding errors may be negative."""
+    if float(values[0]) < -ROUNDING * float(values[-1].abs()):
+        raise UserError(
+            f"a covariance with eigenvalues from {float(values[0]):.4g} to {float(values[-1]):.4g} given, {NO_COVARIANCE}"
+        )
 
 
 class FrechetDistance(FeatureMetric):

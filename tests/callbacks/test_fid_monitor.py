@@ -149,3 +149,35 @@ def test_two_memorization_monitors_are_refused_before_training():
     monitors = [MemorizationMonitor(), MemorizationMonitor(threshold=0.5)]
     with pytest.raises(UserError, match="two MemorizationMonitors"):
         prepared(monitors[0], loaded(Digits()), callbacks=monitors)
+
+
+def test_precision_and_recall_from_an_archive_s_images(tmp_path, monkeypatch):
+    """As ADM's evaluator: statistics from mu and sigma, support from the images."""
+    monkeypatch.setenv("FM_LIGHTNING_CACHE", str(tmp_path / "cache"))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 200, (50, 8, 8, 1), generator=generator).to(torch.uint8)
+    features = images.permute(0, 3, 1, 2)[:, :, ::2, ::2].float().flatten(1)
+    mean, cov = moments(features)
+    np.savez(tmp_path / "adm.npz", images.numpy(), mu=mean, sigma=cov)
+    data = loaded(Digits())
+    extractor = ModuleFeatures(Pixels(), "fd_pixels", space="uint8")
+    monitor = FIDMonitor(extractor, precision_recall=True, statistics=str(tmp_path / "adm.npz"))
+    trainer, module, logged = prepared(monitor, data)
+    monitor.begin(trainer, module, "test")
+    x = torch.rand(40, 1, 8, 8, generator=generator) * 1.2 - 0.9
+    monitor.update(trainer, module, {BASE: still(x), "kts": still(x + 0.2)})
+    monitor.finish(trainer, module, "test")
+    mine = data.to_uint8(x)[:, :, ::2, ::2].float().flatten(1)
+    want = precision_recall(mine, features) | {"fd_pixels": GaussianReference(mean, cov).distance(*moments(mine))}
+    assert want["recall"] > 0
+    assert {name: logged[f"test/{BASE}/{name}"] for name in want} == pytest.approx(want)
+    np.savez(tmp_path / "no_images.npz", mu=mean, sigma=cov)
+    np.savez(tmp_path / "no_statistics.npz", images.numpy())
+    for name, message in (("no_images", "images of"), ("no_statistics", "mu is not a file")):
+        monitor = FIDMonitor(extractor, precision_recall=True, statistics=str(tmp_path / f"{name}.npz"))
+        with pytest.raises(UserError, match=message):
+            prepared(monitor, data)
+    monitor = FIDMonitor("fd_digits", precision_recall=True, statistics=str(tmp_path / "adm.npz"))
+    np.savez(tmp_path / "adm.npz", images.numpy(), mu=np.zeros(64), sigma=np.eye(64))
+    with pytest.raises(UserError, match="8-bit"):
+        prepared(monitor, data)

@@ -128,9 +128,9 @@ def test_an_exact_copy_of_a_point_held_twice_counts():
     assert not math.isnan(got["nn_ratio_median"])
 
 
-def test_a_near_copy_of_a_point_held_twice_is_the_measure_s_blind_spot():
+def test_a_near_copy_of_a_point_with_a_near_duplicate_is_the_measure_s_blind_spot():
     reference = torch.from_numpy(np.random.default_rng(0).standard_normal((20, 6))).float()
-    twice = torch.cat([reference, reference[:5]])
+    twice = torch.cat([reference, reference[:5] + 1e-6])
     got = check(reference[:5] + 1e-3, twice)
     assert got["f_mem"] == 0.0
 

@@ -25,12 +25,14 @@ class FeatureExtractor(nn.Module):
         label: names it in tables.
         space: what it reads. "model": samples as the model makes them, floating point and unclipped; "uint8": pixels
             ``[B, C, H, W]`` as the datamodule's ``to_uint8`` gives them.
+        statistics: under which names an archive in ADM's format holds the mean and covariance of these features.
         costly: whether the features of real images are worth keeping from run to run.
     """
 
     key: str
     label: str
     space: Space = "model"
+    statistics = ("mu", "sigma")
     costly = False
 
     def load(self) -> None:
@@ -90,7 +92,7 @@ class ModuleFeatures(FeatureExtractor):
 
     Args:
         module: ``[B, ...] -> [B, ...]``; it is put into evaluation mode.
-        key: names the distance, e.g. "fd_mine"; never "fid" or "fid_...".
+        key: names the distance, e.g. "fd_mine"; never "fid", "sfid" or "fid_...".
         space: "model" or "uint8", see ``FeatureExtractor``.
         label: names it in tables.
 
@@ -105,7 +107,7 @@ class ModuleFeatures(FeatureExtractor):
 
     def __init__(self, module: nn.Module, key: str, space: Space = "model", label: str | None = None) -> None:
         super().__init__()
-        if not key or key.partition("_")[0] == "fid" or set(key) & set("/ "):
+        if not key or key.partition("_")[0] in ("fid", "sfid") or set(key) & set("/ "):
             raise UserError(
                 f"key={key!r} given, expected the distance's own name (FID is Inception's); type e.g. fd_mine"
             )

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.neighbours.duplicates import row_digests
+from fm_lightning.metrics.neighbours.duplicates import first_of_equal, row_digests
 
 BUDGET = 256 * 2**20  # bytes
 LARGEST = 1e37  # squared norms above this would overflow float32 on the way to a distance
@@ -72,6 +72,7 @@ class Reference:
             rows = self.rows(start, start + block)
             norms[start : start + block] = squared_norms("reference", self.centred(rows), start)
         self.norms = norms
+        self._first: dict[bool, Tensor] = {}
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -98,11 +99,17 @@ class Reference:
             part = copy
         return part
 
-    def digests(self) -> np.ndarray:
-        """``[N]`` of 16 bytes each: hashes of the rows as they are stored."""
+    def digests(self, mirrored: bool = False) -> np.ndarray:
+        """``[N]`` of 16 bytes each: hashes of the rows as they are stored (see ``row_digests``)."""
         step = max(1, 2**24 // self.size)
-        parts = [row_digests(self._read(slice(start, start + step))) for start in range(0, len(self), step)]
-        return np.concatenate(parts)
+        blocks = (self._read(slice(start, start + step)) for start in range(0, len(self), step))
+        return np.concatenate([row_digests(block, mirrored) for block in blocks])
+
+    def exact_duplicates(self, mirrored: bool = False) -> Tensor:
+        """``[N]`` int64: for each row the index of the first that equals it, as stored; kept."""
+        if mirrored not in self._first:
+            self._first[mirrored] = first_of_equal(self.digests(mirrored))
+        return self._first[mirrored]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -136,7 +143,7 @@ class Reference:
         return mean.to(self.device)
 
 
-class Divided(ABC):
+class AbstractReference(ABC):
     """A reference whose rows lie with several processes, which search it together (see ``sharded``)."""
 
     shape: tuple[int, ...]
@@ -146,10 +153,14 @@ class Divided(ABC):
     def nearest(self, queries: Tensor, k: int, *, budget: int = BUDGET) -> tuple[Tensor, Tensor]:
         """What ``neighbours.nearest`` returns for this process's queries."""
 
+    @abstractmethod
+    def exact_duplicates(self, mirrored: bool = False) -> Tensor:
+        """What ``Reference.exact_duplicates`` of the whole returns."""
+
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Changes with the rows, and with nothing else: not with their division among processes."""
+        """That of a ``Reference`` of the whole."""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -169,7 +180,7 @@ def check_shape(name: str, data: Tensor | np.ndarray) -> None:
         raise UserError(f"the {name} has dtype {data.dtype}: expected real numbers")
 
 
-def check_match(queries: Tensor, reference: Reference | Divided) -> None:
+def check_match(queries: Tensor, reference: Reference | AbstractReference) -> None:
     """Raises UserError unless the rows of both sides have the same shape (one of them may be flat)."""
     mine, theirs = tuple(queries.shape[1:]), reference.shape[1:]
     if math.prod(mine) != reference.size or (mine != theirs and len(mine) > 1 and len(theirs) > 1):

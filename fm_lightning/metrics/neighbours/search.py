@@ -31,7 +31,7 @@ from fm_lightning.metrics.neighbours.products import (
 )
 from fm_lightning.metrics.neighbours.reference import (
     BUDGET,
-    Divided,
+    AbstractReference,
     Reference,
     check_match,
     check_shape,
@@ -67,7 +67,7 @@ def nearest(queries: Tensor, reference: Reference | Any, k: int, *, budget: int 
         >>> nearest(torch.tensor([[0.0]]), torch.tensor([[3.0], [-1.0], [1.0]]), k=2)
         (tensor([[1., 1.]]), tensor([[1, 2]]))
     """
-    if isinstance(reference, Divided):
+    if isinstance(reference, AbstractReference):
         return reference.nearest(queries, k, budget=budget)
     check_shape("queries", queries)
     reference = reference if isinstance(reference, Reference) else Reference(reference, budget=budget)
