@@ -127,10 +127,10 @@ def collect(
         arrays |= grid.arrays(pl_module)
     if memorization:
         index, counts = memorization.most_copied()
-        images = visible(pl_module, data.reference(torch.from_numpy(index)))
-        if len(data.shape) == 3:
+        if data.has_pixels:
+            images = visible(pl_module, data.reference(torch.from_numpy(index)))
             arrays |= {"most_copied/images": images, f"most_copied/{BASE}": counts}
-        else:
+        elif len(data.shape) == 1:
             arrays["training/points"] = visible(pl_module, data.reference())
     return results, arrays
 

@@ -9,8 +9,8 @@ from lightning import Trainer
 from torch import Tensor
 
 from fm_lightning.callbacks.monitor import PairedMonitor
-from fm_lightning.data.base import content_hash
 from fm_lightning.data.images.cache import cache_directory
+from fm_lightning.data.split import content_hash
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import FeatureExtractor, FrechetDistance, GaussianReference, moments
 from fm_lightning.metrics.features.inception import InceptionFeatures

@@ -56,7 +56,7 @@ class SampleGrid(TrajectoryCallback):
 
     def finish(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
         data = pl_module.data
-        if any(wandb_loggers(trainer)) and len(data.shape) == 3:
+        if any(wandb_loggers(trainer)) and data.has_pixels:
             import wandb
 
             grids = {name: make_grid(data.to_uint8(x), nrow=8, pad_value=255) for name, x in self.samples.items()}
@@ -65,7 +65,7 @@ class SampleGrid(TrajectoryCallback):
             )
 
     def arrays(self, pl_module: FlowMatching) -> dict[str, np.ndarray]:
-        """``samples/ROW`` and ``nearest/ROW`` ``[M, H, W, C]`` uint8 (points: ``[M, 2]``) and ``ratio/ROW`` ``[M]``."""
+        """``samples/ROW`` and ``nearest/ROW`` ``[M, H, W, C]`` uint8 (without pixels: ``[M, ...]``) and ``ratio/ROW`` ``[M]``."""
         out = {}
         for name, x in self.samples.items():
             ratio, index = self.memorization.look(x)
@@ -76,7 +76,7 @@ class SampleGrid(TrajectoryCallback):
 
 
 def visible(pl_module: FlowMatching, x: torch.Tensor) -> np.ndarray:
-    """Samples as a figure wants them: images ``[M, H, W, C]`` uint8, points as they are."""
-    if len(pl_module.data.shape) == 3:
+    """Samples as a figure wants them: images ``[M, H, W, C]`` uint8, what has no pixels as it is."""
+    if pl_module.data.has_pixels:
         return pl_module.data.to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()
     return x.cpu().numpy()

@@ -24,7 +24,7 @@ from torchmetrics import MeanMetric
 from fm_lightning.comparison.fields import Field
 from fm_lightning.comparison.rows import BASE, Row, check_controls, control_rows, schedule_rows
 from fm_lightning.comparison.sampling import sample
-from fm_lightning.data.base import CALIBRATION_SEED, TEST_SEED, FlowData, seed_labels
+from fm_lightning.data.base import CALIBRATION_SEED, TEST_SEED, FlowData
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import NotFiniteError, UserError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
@@ -197,11 +197,12 @@ class FlowMatching(LightningModule):
     def _couple(self, x0: Tensor, batch: TrainBatch, mine: slice) -> Tensor:
         world = self.trainer.world_size
         if world == 1 or not self.coupling.looks_at_batch:
-            return self.coupling(x0[mine], batch.x)
+            return self.coupling(x0[mine], batch.x, batch.y)
         # Every rank solves the same assignment for the micro-batch of all ranks and keeps its own part.
         x1 = cast(Tensor, self.all_gather(batch.x)).flatten(0, 1)
+        y = None if batch.y is None else cast(Tensor, self.all_gather(batch.y)).flatten(0, 1)
         begin = mine.start - self.global_rank * len(batch.x)
-        coupled = self.coupling(x0[begin : begin + len(x1)], x1)
+        coupled = self.coupling(x0[begin : begin + len(x1)], x1, y)
         return coupled[mine.start - begin : mine.stop - begin]
 
     # A loss that is not finite: noted on the device at every step, looked at where the host waits anyway.
@@ -281,10 +282,10 @@ class FlowMatching(LightningModule):
             self.rows[name] = Row("field", base, velocity=field.velocity(self.data, self.device))
         if self.floors:
             self.rows["held_out"] = Row(
-                "floor", base, images=self.data.encoded(self.data.held_out_split), first_seed=TEST_SEED
+                "floor", base, images=self.data.floor(self.data.held_out_split), first_seed=TEST_SEED
             )
             self.rows["copies"] = Row(
-                "floor", base, images=self.data.encoded(self.data.train_split), first_seed=TEST_SEED
+                "floor", base, images=self.data.floor(self.data.train_split), first_seed=TEST_SEED
             )
 
     def test_step(self, batch: SeedBatch, batch_idx: int) -> dict[str, Trajectory]:
@@ -298,7 +299,7 @@ class FlowMatching(LightningModule):
 
     def _start(self, seeds: Tensor) -> tuple[Tensor, Tensor | None]:
         """Noise and labels of the seeds, on the device."""
-        labels = seed_labels(seeds, self.data.num_classes)
+        labels = self.data.labels_of(seeds)
         x0 = noise(seeds.tolist(), self.data.shape, self.base_seed)
         # A copy to a GPU need not wait for the batch before this one.
         ahead = self.device.type == "cuda"

@@ -18,7 +18,7 @@ from fm_lightning.flow.integrate import Velocity
 from fm_lightning.flow.schedule import plain
 
 if TYPE_CHECKING:
-    from fm_lightning.data.base import Encoded
+    from fm_lightning.data.split import Encoded
 
 BASE = "base"
 

@@ -6,15 +6,16 @@ each pixel a count of 0..16 ink dots.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn.datasets
 import torch
 from torch import Tensor
 
-from fm_lightning.data.base import FlowData, Split, pixels, unit_pixels
+from fm_lightning.data.base import FlowData, pixels, unit_pixels
 from fm_lightning.data.order import fixed_order
+from fm_lightning.data.split import Split
 from fm_lightning.errors import UserError
 
 COUNT = 1797
@@ -84,7 +85,7 @@ class Digits(FlowData):
 
     shape = (1, 8, 8)
 
-    def __init__(self, n: int = 100, conditional: bool = False, **kwargs: int) -> None:
+    def __init__(self, n: int = 100, conditional: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 1 <= n <= TRAIN_POOL:
             raise UserError(f"n={n} given, expected 1 to {TRAIN_POOL} training digits; type --data.init_args.n 100")

@@ -136,7 +136,7 @@ def test_kept_seeds_leave_the_distance():
 
 
 def test_points_are_no_images():
-    with pytest.raises(UserError, match="holds points"):
+    with pytest.raises(UserError, match="has no pixels"):
         prepared(FIDMonitor(ModuleFeatures(Pixels(), "fd_pixels", space="uint8")), loaded(Toy2D()))
 
 

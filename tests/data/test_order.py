@@ -74,7 +74,9 @@ def test_runs_are_seen(labels):
     assert not in_random_order(np.asarray(labels))
 
 
-@pytest.mark.parametrize("labels", [[], [3], [3, 3, 3], list(range(50)), np.tile(np.arange(10), 30), [0, 1, 1, 0, 1, 0]])
+@pytest.mark.parametrize(
+    "labels", [[], [3], [3, 3, 3], list(range(50)), np.tile(np.arange(10), 30), [0, 1, 1, 0, 1, 0]]
+)
 def test_what_says_nothing_is_left_as_it_is(labels):
     assert in_random_order(np.asarray(labels))
 

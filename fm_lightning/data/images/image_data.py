@@ -9,12 +9,13 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from fm_lightning.data.base import FlowData, Split, pixels, unit_pixels
+from fm_lightning.data.base import FlowData, pixels, unit_pixels
 from fm_lightning.data.batches import TrainBatch
 from fm_lightning.data.images.cache import Decoded, Unreadable, cache_directory, decoded
 from fm_lightning.data.images.parts import Part, read_part
 from fm_lightning.data.images.preprocessing import Preprocessing
 from fm_lightning.data.images.source import find_image_column, find_label_column, open_source
+from fm_lightning.data.split import Split
 from fm_lightning.errors import UserError
 from fm_lightning.noise import step_generator
 
@@ -75,7 +76,7 @@ class ImageData(FlowData):
         flip: bool = False,
         skip_unreadable: bool = False,
         cache_dir: str | None = None,
-        **kwargs: int,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if n is not None and n < 1:
