@@ -104,9 +104,12 @@ def test_an_encoding_that_makes_nan(monkeypatch):
 def test_labels():
     def labelled(train, held_out=(0, 1), real=(0, 1)):
         given = dict(zip(NAMES, (train, held_out, real)))
-        return {n: Split(torch.from_numpy(good(len(y))), y if not isinstance(y, tuple) else torch.tensor(y)) for n, y in given.items()}
+        return {
+            n: Split(torch.from_numpy(good(len(y))), y if not isinstance(y, tuple) else torch.tensor(y))
+            for n, y in given.items()
+        }
 
-    for y in (np.array([0, 1, 1], np.uint8), torch.tensor([0, 1, 1], dtype=torch.int32), np.array([False, True, True])):
+    for y in (np.array([0, 1, 1], "u1"), torch.tensor([0, 1, 1], dtype=torch.int32), np.array([False, True, True])):
         assert loaded(labelled(y), num_classes=2).train_split.y.dtype == torch.int64
     assert "row 2 of train_split" in refused("label 2 given", labelled((0, 1, 2)), num_classes=2)
     refused("label -1 given in row 0 of real_split", labelled((0, 1), real=(-1, 1)), num_classes=2)

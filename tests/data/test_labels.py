@@ -34,7 +34,9 @@ def loaded(**options):
 def test_samples_have_the_shares_of_training():
     labels = loaded().labels_of(torch.arange(4000))
     assert float(labels.double().mean()) == pytest.approx(0.05, abs=4 * (0.05 * 0.95 / 4000) ** 0.5)
-    assert float(loaded(label_shares="uniform").labels_of(torch.arange(4000)).double().mean()) == pytest.approx(0.5, abs=0.04)
+    assert float(loaded(label_shares="uniform").labels_of(torch.arange(4000)).double().mean()) == pytest.approx(
+        0.5, abs=0.04
+    )
     assert loaded(label_shares=[0, 2]).labels_of(torch.arange(50)).tolist() == [1] * 50
 
 
