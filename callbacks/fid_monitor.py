@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fm_lightning.callbacks.monitor import Monitor
 from fm_lightning.comparison.parts import compact
-from fm_lightning.data.base import content_hash
 from fm_lightning.data.images.cache import cache_directory
+from fm_lightning.data.split import content_hash
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import Change, FeatureExtractor, FrechetDistance, GaussianReference, moments
 from fm_lightning.metrics.archive_images import ArchiveImages

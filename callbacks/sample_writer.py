@@ -52,7 +52,7 @@ class SampleWriter(BasePredictionWriter):
                 continue
             fields = ("x1", "kpe", "displacement", "field_energy", "energy", "times", "seeds", "labels")
             arrays = {f: getattr(trajectory, f).cpu().numpy() for f in fields if getattr(trajectory, f) is not None}
-            if len(pl_module.data.shape) == 3:
+            if pl_module.data.has_pixels:
                 arrays["images"] = pl_module.data.to_uint8(trajectory.x1).cpu().numpy()
             path = folder / f"{name}-{int(trajectory.seeds[0]):09d}.npz"
             temporary = path.with_suffix(".tmp")

@@ -32,7 +32,7 @@ from fm_lightning.comparison.rows import (
     schedule_rows,
 )
 from fm_lightning.comparison.sampling import sample
-from fm_lightning.data.base import CALIBRATION_SEED, FlowData, content_hash, seed_labels
+from fm_lightning.data.base import CALIBRATION_SEED, FlowData
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
@@ -224,11 +224,12 @@ class FlowMatching(LightningModule):
     def _couple(self, x0: Tensor, batch: TrainBatch, mine: slice) -> Tensor:
         world = self.trainer.world_size
         if world == 1 or not self.coupling.looks_at_batch:
-            return self.coupling(x0[mine], batch.x)
+            return self.coupling(x0[mine], batch.x, batch.y)
         # Every rank solves the same assignment for the micro-batch of all ranks and keeps its own part.
         x1 = cast(Tensor, self.all_gather(batch.x)).flatten(0, 1)
+        y = None if batch.y is None else cast(Tensor, self.all_gather(batch.y)).flatten(0, 1)
         begin = mine.start - self.global_rank * len(batch.x)
-        coupled = self.coupling(x0[begin : begin + len(x1)], x1)
+        coupled = self.coupling(x0[begin : begin + len(x1)], x1, y)
         return coupled[mine.start - begin : mine.stop - begin]
 
     def _due(self, index: int) -> bool:
@@ -292,7 +293,7 @@ class FlowMatching(LightningModule):
         return {
             "weights": weights_hash(self.net),
             "guidance": self.guidance,
-            "training_data": content_hash(self.data.train_split.x),
+            "training_data": self.data.fingerprint,
             "base_seed": self.base_seed,
             "precision": str(self.trainer.precision),
             "merge_rows": self.merge_rows,
@@ -316,7 +317,7 @@ class FlowMatching(LightningModule):
 
     def _start(self, seeds: Tensor) -> tuple[Tensor, Tensor | None]:
         """Noise and labels of the seeds, on the device."""
-        labels = seed_labels(seeds, self.data.num_classes)
+        labels = self.data.labels_of(seeds)
         x0 = noise(seeds.tolist(), self.data.shape, self.base_seed)
         # A copy to a GPU need not wait for the batch before this one.
         ahead = self.device.type == "cuda"

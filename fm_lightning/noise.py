@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-INITIAL, END, HELD_OUT, INJECTED = 0, 1, 2, 3  # purposes
+INITIAL, END, HELD_OUT, INJECTED, LABEL = 0, 1, 2, 3, 4  # purposes
 
 
 def noise(seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, purpose: int = INITIAL) -> Tensor:
@@ -34,10 +34,19 @@ def noise(seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, p
     seeds = seeds.tolist() if isinstance(seeds, torch.Tensor) else [int(s) for s in seeds]
     out = np.empty((len(seeds), int(np.prod(shape))), dtype=np.float32)
     for row, seed in zip(out, seeds):
-        key = np.array([base_seed & _WORD, seed & _WORD], dtype=np.uint64)
-        counter = np.array([0, 0, 0, purpose], dtype=np.uint64)
-        np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(out=row, dtype=np.float32)
+        _generator(seed, base_seed, purpose).standard_normal(out=row, dtype=np.float32)
     return torch.from_numpy(out).reshape(len(seeds), *shape)
+
+
+def uniform(seeds: Tensor, base_seed: int, purpose: int) -> Tensor:
+    """``[B]`` float64 in [0, 1), one number for every seed, independent of the noise."""
+    return torch.tensor([_generator(s, base_seed, purpose).random() for s in seeds.tolist()], dtype=torch.float64)
+
+
+def _generator(seed: int, base_seed: int, purpose: int) -> np.random.Generator:
+    key = np.array([base_seed & _WORD, seed & _WORD], dtype=np.uint64)
+    counter = np.array([0, 0, 0, purpose], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
 _WORD = (1 << 64) - 1

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from fm_lightning.comparison.keys import definition, key
-from fm_lightning.data.base import TEST_SEED, content_hash
+from fm_lightning.data.base import TEST_SEED
+from fm_lightning.data.split import content_hash
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule, integrate_many, matched_controls, rms_distance
 from fm_lightning.flow.integrate import Velocity
 from fm_lightning.flow.schedule import plain
 
 if TYPE_CHECKING:
-    from fm_lightning.data.base import Encoded, FlowData
+    from fm_lightning.data.base import FlowData
+    from fm_lightning.data.split import Encoded
 
 BASE = "base"
 
@@ -186,7 +188,7 @@ def floor_rows(data: FlowData, base: Schedule) -> dict[str, Row]:
     splits = {"held_out": data.held_out_split, "copies": data.train_split}
     return {
         name: Row(
-            "floor", base, images=data.encoded(split), first_seed=TEST_SEED, content=f"{name}:{content_hash(split.x)}"
+            "floor", base, images=data.floor(split), first_seed=TEST_SEED, content=f"{name}:{content_hash(split.x)}"
         )
         for name, split in splits.items()
     }

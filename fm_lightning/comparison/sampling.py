@@ -15,7 +15,7 @@ from fm_lightning.flow.velocity import Plain, Velocity, declared
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from fm_lightning.data.base import Encoded
+    from fm_lightning.data.split import Encoded
 
 
 def sample(

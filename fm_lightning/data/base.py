@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from fm_lightning.data.batches import (
@@ -23,51 +22,14 @@ from fm_lightning.data.batches import (
     TrainBatch,
     TrainingBatches,
 )
+from fm_lightning.data.checks import checked_splits
+from fm_lightning.data.labels import class_shares, seed_labels
+from fm_lightning.data.order import in_random_order, stratified_order
+from fm_lightning.data.split import Encoded, Split, content_hash
 from fm_lightning.errors import UserError
 
 # Seeds never overlap between purposes: schedules are chosen on validation seeds and judged on test seeds.
 VAL_SEED, TEST_SEED, CALIBRATION_SEED, PREDICT_SEED = 0, 10_000_000, 20_000_000, 30_000_000
-
-
-def seed_labels(seeds: Tensor, num_classes: int) -> Tensor | None:
-    """``[B]`` labels that belong to the seeds (classes take turns), or None for data without classes."""
-    return seeds % num_classes if num_classes else None
-
-
-@dataclass(frozen=True)
-class Split:
-    """Samples as stored, with their labels."""
-
-    x: Tensor  # [n, ...]
-    y: Tensor | None = None  # [n] int64
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def fetch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self.x[index], None if self.y is None else self.y[index]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Stored samples in the model's space, encoded as they are read: 50 000 CIFAR images are 150 MB so, not 600."""
-
-    stored: Tensor  # [n, ...]
-    encode: Callable[[Tensor], Tensor]
-
-    def __len__(self) -> int:
-        return len(self.stored)
-
-    def __getitem__(self, index: Tensor | slice) -> Tensor:
-        return self.encode(self.stored[index])
-
-    @property
-    def device(self) -> torch.device:
-        return self.stored.device
-
-    def split(self, size: int) -> Iterator[Tensor]:
-        """The samples in blocks of ``size``, like ``Tensor.split``."""
-        return (self[start : start + size] for start in range(0, len(self), size))
 
 
 class FlowData(LightningDataModule, ABC):
@@ -76,7 +38,7 @@ class FlowData(LightningDataModule, ABC):
     A subclass sets ``shape`` and ``num_classes`` and fills ``train_split`` (exactly what the model sees),
     ``held_out_split`` (validation loss; the floor of real images) and ``real_split`` (what samples are compared with)
     in ``load()``. Splits hold samples as stored; ``encode`` brings them into the model's space, ``decode`` back into the
-    visible one (images: [-1, 1]), ``to_uint8`` to pixels.
+    visible one (images: [-1, 1]), ``to_uint8`` to pixels, where there are any. Labels are 0 to ``num_classes - 1``.
 
     Args:
         batch_size: samples per optimizer step, over all devices and accumulated batches.
@@ -84,7 +46,12 @@ class FlowData(LightningDataModule, ABC):
         val_seeds: samples drawn per schedule at each validation.
         test_seeds: samples drawn per schedule in the comparison; other seeds than validation's.
         predict_seeds: samples written by ``predict``.
-        base_seed: the run's seed; orders and noise derive from it.
+        label_shares: how often each class is sampled: "training": as often as it is trained on; "uniform"; or one number a
+            class. Which class a seed is given depends on it and on the base seed alone.
+        base_seed: the run's seed; orders, noise and labels of samples derive from it.
+
+    Raises:
+        UserError: at ``setup``: splits that cannot be trained on or compared with, see ``checked_splits``.
     """
 
     shape: tuple[int, ...]
@@ -104,6 +71,7 @@ class FlowData(LightningDataModule, ABC):
         val_seeds: int = 500,
         test_seeds: int = 2000,
         predict_seeds: int = 100,
+        label_shares: Literal["training", "uniform"] | list[float] = "training",
         base_seed: int = 0,
     ) -> None:
         super().__init__()
@@ -114,6 +82,7 @@ class FlowData(LightningDataModule, ABC):
                 raise UserError(f"{name}={value} given, expected at least 1; type --data.init_args.{name} 100")
         self.batch_size, self.eval_batch_size, self.base_seed = batch_size, eval_batch_size, base_seed
         self.val_seeds, self.test_seeds, self.predict_seeds = val_seeds, test_seeds, predict_seeds
+        self._asked_shares = label_shares
         self._loaded = False
 
     @abstractmethod
@@ -121,8 +90,8 @@ class FlowData(LightningDataModule, ABC):
         """Fills the three splits."""
 
     def encode(self, x: Tensor) -> Tensor:
-        """Samples as stored -> the model's space."""
-        return x
+        """Samples as stored -> the model's space, float32. By default only floating-point numbers are converted."""
+        return x.float() if x.is_floating_point() else x
 
     def decode(self, x: Tensor) -> Tensor:
         """The model's space -> the visible one."""
@@ -132,9 +101,14 @@ class FlowData(LightningDataModule, ABC):
         """The model's space -> ``[B, C, H, W]`` uint8, rounded to nearest and clamped.
 
         Raises:
-            TypeError: data that are no images.
+            TypeError: data without pixels.
         """
-        raise TypeError(f"{type(self).__name__} holds points, not images")
+        raise TypeError(f"{type(self).__name__} has no pixels")
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether samples can be shown as images: whether the data say how (``to_uint8``), whatever their shape."""
+        return type(self).to_uint8 is not FlowData.to_uint8
 
     def augment(self, x: Tensor, batch: TrainBatch) -> Tensor:
         """Random changes of a training batch, drawn from (base seed, step, position). None by default."""
@@ -160,11 +134,41 @@ class FlowData(LightningDataModule, ABC):
         """A split in the model's space, without holding all of it there."""
         return Encoded(split.x, self.encode)
 
+    def floor(self, split: Split) -> Encoded:
+        """A split whose first samples stand for all of it, also where it is sorted by class."""
+        if split.y is None or in_random_order(split.y.numpy()):
+            return self.encoded(split)
+        return Encoded(split.x, self.encode, torch.from_numpy(stratified_order(split.y.numpy(), len(split))))
+
+    @cached_property
+    def label_shares(self) -> Tensor | None:
+        """``[K]`` float64, the share of samples of each class; None without classes."""
+        return class_shares(self._asked_shares, self.num_classes, self.train_split.y)
+
+    def labels_of(self, seeds: Tensor) -> Tensor | None:
+        """``[B]`` int64 labels that belong to the seeds, or None for data without classes."""
+        return seed_labels(seeds, self.label_shares, self.base_seed)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names what training sees: samples, labels, mirroring, and the way into the model's space."""
+        return f"{self._hash(self.train_split)}{'-flip' if self.flip else ''}"
+
+    @cached_property
+    def comparison_fingerprint(self) -> str:
+        """Names what samples are compared with: real and held-out samples, and the way into the model's space."""
+        return f"{self._hash(self.real_split)}-{self._hash(self.held_out_split)}"
+
+    def _hash(self, split: Split) -> str:
+        # Some samples, encoded, stand for whatever `encode` depends on.
+        return content_hash(split.x, split.y, self.encode(split.x[:32]))
+
     # Lightning's hooks, in the order in which they run.
 
     def setup(self, stage: str | None = None) -> None:
         if not self._loaded:
             self.load()
+            self._check()
             self._loaded = True
         check = getattr(getattr(self.trainer, "lightning_module", None), "check_data", None)
         if check is not None:  # before anything costly is made of them
@@ -202,6 +206,13 @@ class FlowData(LightningDataModule, ABC):
 
     def _seeds(self, first: int, n: int) -> SeedBatches:
         # Few seeds make a small batch: padding is sampled like any other row.
+        if n < 10 * self.num_classes:
+            drawn = self.labels_of(torch.arange(first, first + n))
+            assert drawn is not None
+            assert self.label_shares is not None
+            missing = int((self.label_shares > 0).sum()) - len(drawn.unique())
+            if missing:
+                _say(f"{n:,} seeds reach all classes but {missing:,} of {self.num_classes:,}; more seeds reach more")
         return SeedBatches(first, n, min(n, self.eval_batch_size), self._share())
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
@@ -216,6 +227,13 @@ class FlowData(LightningDataModule, ABC):
             return batch._replace(x=self.encode(batch.x))
         return batch
 
+    def _check(self) -> None:
+        splits = {name: getattr(self, name, None) for name in ("train_split", "held_out_split", "real_split")}
+        shape = getattr(self, "shape", None)
+        found = checked_splits(splits, shape=shape, num_classes=self.num_classes, encode=self.encode)
+        self.train_split, self.held_out_split, self.real_split = found.values()
+        _ = self.label_shares  # refused now, not at the first sample
+
     def _trainer(self) -> Any:
         if self.trainer is None:
             raise UserError(
@@ -228,11 +246,6 @@ class FlowData(LightningDataModule, ABC):
         return Share(ranks["rank"], ranks["num_replicas"])
 
 
-def content_hash(x: Tensor) -> str:
-    """Names samples by their bytes."""
-    return hashlib.sha256(x.contiguous().numpy().data).hexdigest()[:16]
-
-
 def unit_pixels(x: Tensor) -> Tensor:
     """uint8 pixels -> float32 in [-1, 1]."""
     return x.to(torch.float32).div_(127.5).sub_(1)
@@ -241,3 +254,8 @@ def unit_pixels(x: Tensor) -> Tensor:
 def pixels(x: Tensor) -> Tensor:
     """[-1, 1] -> uint8 pixels, rounded to nearest and clamped."""
     return ((x + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line, flush=True)

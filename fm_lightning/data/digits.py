@@ -6,14 +6,16 @@ each pixel a count of 0..16 ink dots.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn.datasets
 import torch
 from torch import Tensor
 
-from fm_lightning.data.base import FlowData, Split, pixels, unit_pixels
+from fm_lightning.data.base import FlowData, pixels, unit_pixels
+from fm_lightning.data.order import fixed_order
+from fm_lightning.data.split import Split
 from fm_lightning.errors import UserError
 
 COUNT = 1797
@@ -56,8 +58,7 @@ def split() -> DigitsSplit:
 
     Writers are not kept apart: scikit-learn does not say who wrote what.
     """
-    # The order of raw PCG64 words: numpy promises this stream for ever, but not Generator.permutation's.
-    order = torch.from_numpy(np.random.PCG64(0).random_raw(COUNT).argsort(kind="stable"))
+    order = torch.from_numpy(fixed_order(COUNT))
     p = torch.arange(COUNT)
     turn = (p - TRAIN_POOL) % 7
     pool, held, unseen = p < TRAIN_POOL, (turn == 2) | (turn == 5), p % 5 == 0
@@ -85,7 +86,7 @@ class Digits(FlowData):
     shape = (1, 8, 8)
     has_pixels = True
 
-    def __init__(self, n: int = 100, conditional: bool = False, **kwargs: int) -> None:
+    def __init__(self, n: int = 100, conditional: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 1 <= n <= TRAIN_POOL:
             raise UserError(f"n={n} given, expected 1 to {TRAIN_POOL} training digits; type --data.init_args.n 100")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.datasets import make_moons
 
-from fm_lightning.data.base import FlowData, Split
+from fm_lightning.data.base import FlowData
+from fm_lightning.data.split import Split
 from fm_lightning.errors import UserError
 
 Points = tuple[np.ndarray, np.ndarray]  # [n, 2], [n] class
@@ -61,7 +63,7 @@ class Toy2D(FlowData):
     space = "about [-1, 1] per coordinate"
 
     def __init__(
-        self, name: str = "moons", n: int = 2000, conditional: bool = False, data_seed: int = 0, **kwargs: int
+        self, name: str = "moons", n: int = 2000, conditional: bool = False, data_seed: int = 0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         if name not in TOYS:

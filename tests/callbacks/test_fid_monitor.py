@@ -122,7 +122,7 @@ def test_two_monitors_by_one_name_are_refused_before_training(first, second, mes
 
 
 def test_points_are_no_images():
-    with pytest.raises(UserError, match="holds points"):
+    with pytest.raises(UserError, match="has no pixels"):
         prepared(FIDMonitor(ModuleFeatures(Pixels(), "fd_pixels", space="uint8")), loaded(Toy2D()))
 
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fm_lightning.errors import UserError
-from fm_lightning.flow import Independent, LinearPath, OptimalTransport
+from fm_lightning.flow import Independent, LinearPath, OptimalTransport, Schedule, integrate
+from fm_lightning.nets import ResidualMLP
 
 SHAPES = [(1, 1), (1, 3), (3, 2), (5, 1, 4, 4), (7, 3, 5, 3), (64, 2)]
 
@@ -136,3 +137,56 @@ def test_optimal_transport_with_equal_points():
     out = OptimalTransport()(x0, x1)
     assert sorted(map(tuple, out.tolist())) == sorted(map(tuple, x0.tolist()))
     assert cost(out, x1) == pytest.approx(min(cost(x0[list(p)], x1) for p in itertools.permutations(range(4))))
+
+
+# ---------------------------------------------------------------- couplings of labelled data
+
+
+@settings(max_examples=80, deadline=None)
+@given(y=st.lists(st.sampled_from([0, 3, 7]), min_size=1, max_size=7), seed=st.integers(0, 10**6))
+def test_with_labels_optimal_transport_is_the_cheapest_permutation_within_the_classes(y, seed):
+    n = len(y)
+    x0, x1 = draw((n, 2), seed), draw((n, 2), seed + 1)
+    within = [p for p in itertools.permutations(range(n)) if all(y[i] == y[j] for i, j in enumerate(p))]
+    out = OptimalTransport()(x0, x1, torch.tensor(y))
+    assert all(y[i] == y[j] for i, j in enumerate(find(out, x0)))
+    assert cost(out, x1) == pytest.approx(min(cost(x0[list(p)], x1) for p in within), rel=1e-9)
+    assert torch.equal(Independent()(x0, x1, torch.tensor(y)), x0)
+
+
+def test_one_class_is_no_class():
+    x0, x1 = draw((20, 3), 1), draw((20, 3), 2)
+    assert torch.equal(OptimalTransport()(x0, x1, torch.full((20,), 4)), OptimalTransport()(x0, x1))
+
+
+def test_a_class_keeps_the_noise_s_distribution():
+    """Two classes left and right: coupled over all, each would see one half of the noise."""
+    y = torch.arange(400) % 2
+    x1 = draw((400, 1), 2) * 0.1 + (2 * y[:, None] - 1)
+    x0 = draw((400, 1), 1)
+    mixed, kept = OptimalTransport()(x0, x1), OptimalTransport()(x0, x1, y)
+    assert float(mixed[y == 0].mean()) < -0.6
+    for label in (0, 1):
+        assert abs(float(kept[y == label].mean())) < 0.2
+        assert float(kept[y == label].std()) == pytest.approx(1, abs=0.15)
+
+
+def test_samples_end_in_the_class_that_was_asked_for():
+    """A small conditional network, trained on four separate Gaussians (coupled over all classes: 87 %)."""
+    coupling = OptimalTransport()
+    torch.manual_seed(0)
+    centres = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+    net = ResidualMLP([2], width=64, depth=2, num_classes=4)
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    for _ in range(250):
+        y = torch.randint(4, (128,))
+        x1 = centres[y] + 0.1 * torch.randn(128, 2)
+        x0, t = coupling(torch.randn(128, 2), x1, y), torch.rand(128)
+        xt, target = LinearPath()(x0, x1, t)
+        optimizer.zero_grad()
+        (net(xt, t, y) - target).square().mean().backward()
+        optimizer.step()
+    y = torch.arange(400) % 4
+    with torch.no_grad():
+        made = integrate(net, torch.randn(400, 2), Schedule(steps=16), labels=y).x1
+    assert float((torch.cdist(made, centres).argmin(1) == y).double().mean()) > 0.97

@@ -4,8 +4,10 @@
     CACHE/KEY/record.json  what was decoded, and which images could not be read
     CACHE/KEY.lock         held by the process that decodes
 
-KEY names the dataset's fingerprint, the rows and the preprocessing. Who comes first decodes into a temporary directory and
-renames it; who comes meanwhile waits for the lock and finds it done. Processes of one machine share the mapped pages.
+KEY names what the rows hold, and the preprocessing. Of image files that is what is in them: they are read at each start,
+because size and time of a file stay the same under ``rsync -t``, ``git checkout`` and ``unzip`` where its pixels do not.
+Who comes first decodes into a temporary directory and renames it; who comes meanwhile waits for the lock and finds it done.
+Processes of one machine share the mapped pages.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,12 +30,10 @@ from torch import Tensor
 
 from fm_lightning.data.images.parts import Part
 from fm_lightning.data.images.preprocessing import Preprocessing, is_gray
+from fm_lightning.data.images.rows import Rows
 from fm_lightning.errors import UserError
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-VERSION = 1  # of what lies in the cache
+VERSION = 2  # of what lies in the cache
 BLOCK = 512  # images decoded at a time
 
 
@@ -41,7 +41,8 @@ BLOCK = 512  # images decoded at a time
 class Unreadable:
     """An image that could not be decoded."""
 
-    index: int  # in its split
+    place: int  # in its split, as served
+    row: int  # in its split, as the source has it
     file: str
     reason: str
 
@@ -59,43 +60,114 @@ def cache_directory(given: str | None) -> Path:
     return Path(given or os.environ.get("FM_LIGHTNING_CACHE") or "~/.cache/fm_lightning").expanduser() / "images"
 
 
-def decoded(dataset: Dataset, column: str, part: Part, preprocessing: Preprocessing, cache: Path) -> Decoded:
+def decoded(rows: Rows, column: str, part: Part, preprocessing: Preprocessing, cache: Path) -> Decoded:
     """The images of a part, from the cache, or decoded into it.
 
     Raises:
         UserError: no permission or no room in the cache, not one image can be read, images of different sizes, or images
             that the preprocessing does not fit.
     """
-    key = hashlib.sha256(repr((VERSION, dataset._fingerprint, column, part, preprocessing)).encode()).hexdigest()[:24]
+    files = _Files(rows, column, part)
+    key = hashlib.sha256(repr((VERSION, files.content(), preprocessing)).encode()).hexdigest()[:24]
     place = cache / key
     if not place.exists():
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(cache / f"{key}.lock"):
                 if not place.exists():
-                    _fill(place, dataset, column, part, preprocessing)
+                    _fill(place, files, preprocessing)
         except OSError as error:
             raise UserError(
-                f"the image cache {cache} cannot be written ({error.strerror or error}), expected a directory with room and "
-                "permission to write; type --data.init_args.cache_dir DIRECTORY, or set FM_LIGHTNING_CACHE"
+                f"image cache {cache} given, which cannot be written ({error.strerror or error}), expected a directory with "
+                "room and permission to write; type cache_dir: DIRECTORY, or set FM_LIGHTNING_CACHE"
             ) from error
     record = json.loads((place / "record.json").read_text())
     # Copy on write: torch refuses arrays that it may not write to; nobody writes.
     images = torch.from_numpy(np.load(place / "images.npy", mmap_mode="c"))
-    return Decoded(images, [Unreadable(**entry) for entry in record["unreadable"]])
+    # Equal images may have been decoded for other rows.
+    return Decoded(images, [files.unreadable(at, reason) for at, reason in record["unreadable"]])
 
 
-def _fill(place: Path, dataset: Dataset, column: str, part: Part, preprocessing: Preprocessing) -> None:
+class _Files:
+    """The encoded images of a part.
+
+    Raises:
+        UserError: a column without encoded images.
+    """
+
+    def __init__(self, rows: Rows, column: str, part: Part) -> None:
+        from datasets import Image
+
+        self.rows, self.column, self.part = rows, column, part
+        try:
+            self.encoded = rows.dataset.select_columns([column]).cast_column(column, Image(decode=False))
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise UserError(
+                f"column {column!r} given, which holds no encoded images ({str(error).splitlines()[0]}), expected image files; "
+                "type image_column: NAME"
+            ) from error
+        self.reader = Image()
+
+    def blocks(self) -> Iterator[tuple[int, list[Any]]]:
+        """(place, values) of some images at a time."""
+        for start in range(self.part.start, self.part.stop, BLOCK):
+            yield start, self.encoded[start : min(start + BLOCK, self.part.stop)][self.column]
+
+    def read(self, value: Any) -> Any:
+        """A PIL image, or why there is none."""
+        try:
+            if value is None:
+                return "no image in this row"
+            return self.reader.decode_example(value)
+        except Exception as error:  # decoders raise whatever they like
+            return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+    def name(self, place: int, value: Any = None) -> str:
+        """How a message calls an image."""
+        row = f"index {self.rows.source_row(place)} of {self.part.split}"
+        file = (value or self.encoded[place][self.column] or {}).get("path")
+        return f"{row}, {file}" if file else row
+
+    def unreadable(self, at: int, reason: str) -> Unreadable:
+        """The part's image number ``at``."""
+        place = self.part.start + at
+        return Unreadable(place, self.rows.source_row(place), self.name(place), reason)
+
+    def content(self) -> str:
+        """Changes with what the part's images are."""
+        if self.rows.content is not None:
+            places = None if self.rows.source is None else self.rows.source[self.part.start : self.part.stop].tobytes()
+            order = None if places is None else hashlib.sha256(places).hexdigest()
+            return repr((self.rows.content, self.column, self.part, order))
+        found = hashlib.sha256()
+        with ThreadPoolExecutor(_threads()) as pool:
+            for _, values in self.blocks():
+                for digest in pool.map(_digest, values):
+                    found.update(digest)
+        return found.hexdigest()
+
+
+def _digest(value: Any) -> bytes:
+    if value is None:
+        return bytes(32)
+    if value.get("bytes") is not None:
+        return hashlib.sha256(value["bytes"]).digest()
+    try:
+        with open(value["path"], "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError as error:  # mended, it is another file
+        return hashlib.sha256(repr(error).encode()).digest()
+
+
+def _fill(place: Path, files: _Files, preprocessing: Preprocessing) -> None:
     for left in place.parent.glob(f"{place.name}.*.tmp"):  # by a process that was killed: the lock is ours
         shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"{place.name}.", suffix=".tmp", dir=place.parent))
     try:
-        unreadable = _write(temporary / "images.npy", dataset, column, part, preprocessing)
         record = {
-            "part": asdict(part),
+            "part": asdict(files.part),
             "preprocessing": asdict(preprocessing),
-            "fingerprint": dataset._fingerprint,
-            "unreadable": [asdict(entry) for entry in unreadable],
+            "unreadable": _write(temporary / "images.npy", files, preprocessing),
         }
         (temporary / "record.json").write_text(json.dumps(record, indent=1))
         temporary.chmod(0o755)  # a shared cache is read by others, too
@@ -104,76 +176,55 @@ def _fill(place: Path, dataset: Dataset, column: str, part: Part, preprocessing:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(file: Path, dataset: Dataset, column: str, part: Part, preprocessing: Preprocessing) -> list[Unreadable]:
-    """Writes the array in order, without ever holding it: mapped memory would die, not complain, on a full disk."""
-    from datasets import Image
+def _write(file: Path, files: _Files, preprocessing: Preprocessing) -> list[tuple[int, str]]:
+    """Writes the array in order, without ever holding it: mapped memory would die, not complain, on a full disk.
 
-    try:
-        encoded = dataset.select_columns([column]).cast_column(column, Image(decode=False))
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise UserError(
-            f"column {column!r} given, which holds no encoded images ({str(error).splitlines()[0]}), expected image files; type "
-            "--data.init_args.image_column NAME"
-        ) from error
-    reader = Image()
-
-    def read(value: Any) -> Any:
-        """A PIL image, or why there is none."""
-        try:
-            if value is None:
-                return "no image in this row"
-            return reader.decode_example(value)
-        except Exception as error:  # decoders raise whatever they like
-            return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-    def rows() -> Iterator[tuple[int, Any]]:
-        for start in range(part.start, part.stop, BLOCK):
-            yield from enumerate(encoded[start : min(start + BLOCK, part.stop)][column], start)
-
-    first = next(((i, image) for i, value in rows() if not isinstance(image := read(value), str)), None)
+    Returns:
+        (number in the part, reason) of the images that could not be read.
+    """
+    part = files.part
+    pairs = ((start + i, value) for start, values in files.blocks() for i, value in enumerate(values))
+    first = next(((place, image) for place, value in pairs if not isinstance(image := files.read(value), str)), None)
     if first is None:
         raise UserError(
-            f"none of the {len(part):,} images of {part.split} can be read ({read(next(rows())[1])}), expected image files; "
-            "type --data.init_args.image_column NAME, or another source"
+            f"{len(part):,} images of {part.split} given, none of which can be read "
+            f"({files.read(files.encoded[part.start][files.column])}), expected image files; type image_column: NAME, or another "
+            "source"
         )
+    mixed = preprocessing.grayscale is None and is_gray(first[1])
     if preprocessing.grayscale is None:
-        preprocessing = replace(preprocessing, grayscale=is_gray(first[1]))
-        mixed = preprocessing.grayscale
-    else:
-        mixed = False
+        preprocessing = replace(preprocessing, grayscale=mixed)
     shape = preprocessing(first[1]).shape
 
-    def pixels(row: tuple[int, Any]) -> np.ndarray | Unreadable:
-        index, value = row
-        image = read(value)
+    def pixels(row: tuple[int, Any]) -> np.ndarray | str:
+        place, value = row
+        image = files.read(value)
         if isinstance(image, str):
-            name = (value or {}).get("path") or f"row {index} of the split"
-            return Unreadable(index, name, image)
+            return image
         if mixed and not is_gray(image):
             raise UserError(
-                f"image {index} of {part.split} has colours and image {first[0]} has none, expected images of one kind; type "
-                "--data.init_args.grayscale false, or true"
+                f"image {files.name(place, value)} has colours and {files.name(first[0])} has none, expected images of one kind; "
+                "type grayscale: false, or true"
             )
         array = preprocessing(image)
         if array.shape != shape:
             raise UserError(
-                f"image {index} of {part.split} is {array.shape[2]}x{array.shape[1]} and image {first[0]} is "
-                f"{shape[2]}x{shape[1]}, expected one size; type e.g. --data.init_args.resize 32 --data.init_args.crop 32"
+                f"image {files.name(place, value)} is {array.shape[2]}x{array.shape[1]} and {files.name(first[0])} is "
+                f"{shape[2]}x{shape[1]}, expected one size; type e.g. resize: 32 and crop: 32"
             )
         return array
 
-    unreadable: list[Unreadable] = []
+    unreadable: list[tuple[int, str]] = []
     black = np.zeros(shape, np.uint8)
     with open(file, "wb") as out, ThreadPoolExecutor(_threads()) as pool:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(part), *shape)}
         np.lib.format.write_array_header_1_0(out, header)
-        for block in _shown(range(part.start, part.stop, BLOCK), part):
-            values = encoded[block : min(block + BLOCK, part.stop)][column]
+        for start, values in _shown(files):
             # Few large tasks: with small images the queue would cost more than decoding.
-            tasks = [list(enumerate(values[i : i + 32], block + i)) for i in range(0, len(values), 32)]
-            for task in pool.map(lambda rows: [pixels(row) for row in rows], tasks):
-                unreadable += [entry for entry in task if isinstance(entry, Unreadable)]
-                out.write(np.stack([black if isinstance(entry, Unreadable) else entry for entry in task]).tobytes())
+            tasks = [list(enumerate(values[i : i + 32], start + i)) for i in range(0, len(values), 32)]
+            for task, done in zip(tasks, pool.map(lambda rows: [pixels(row) for row in rows], tasks)):
+                unreadable += [(row[0] - part.start, entry) for row, entry in zip(task, done) if isinstance(entry, str)]
+                out.write(np.stack([black if isinstance(entry, str) else entry for entry in done]).tobytes())
     return unreadable
 
 
@@ -181,9 +232,10 @@ def _threads() -> int:
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def _shown(blocks: range, part: Part) -> Iterator[int]:
+def _shown(files: _Files) -> Iterator[tuple[int, list[Any]]]:
     from rich.console import Console
     from rich.progress import track
 
-    title = f"Decoding {len(part):,} images of {part.split}, once"
-    yield from track(blocks, title, console=Console(stderr=True))
+    title = f"Decoding {len(files.part):,} images of {files.part.split}, once"
+    blocks = -(-len(files.part) // BLOCK)
+    yield from track(files.blocks(), title, total=blocks, console=Console(stderr=True))

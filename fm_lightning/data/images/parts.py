@@ -13,7 +13,7 @@ _WRITTEN = re.compile(r"(?P<split>[\w.\-]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\
 
 @dataclass(frozen=True)
 class Part:
-    """Rows ``start`` to ``stop`` of a split."""
+    """Rows ``start`` to ``stop`` of a split, in the order in which it is served."""
 
     split: str
     start: int
@@ -32,6 +32,21 @@ class Part:
         return self.split == other.split and max(self.start, other.start) < min(self.stop, other.stop)
 
 
+def divide(split: str, size: int) -> str:
+    """What to type to train on most of a split and to hold out the rest.
+
+    Raises:
+        UserError: too few rows for that.
+    """
+    if size < 4:
+        raise UserError(
+            f"{size} images given in {split}, expected at least 4: two or more to train on, two to hold out; add images"
+        )
+    if size >= 20:
+        return f"train_part: '{split}[:90%]', held_out_part: '{split}[90%:]'"
+    return f"train_part: '{split}[:{size - 2}]', held_out_part: '{split}[{size - 2}:]'"
+
+
 def read_part(written: str, sizes: Mapping[str, int], argument: str) -> Part:
     """What ``written`` means in a dataset whose splits have these sizes.
 
@@ -47,21 +62,20 @@ def read_part(written: str, sizes: Mapping[str, int], argument: str) -> Part:
     splits = ", ".join(f"{name} ({size:,})" for name, size in sizes.items())
     if match is None:
         raise UserError(
-            f"{argument}={written!r} given, expected a split of the dataset or a slice of one; type e.g. "
-            f"--data.init_args.{argument} 'train[:90%]'"
+            f"{argument}={written!r} given, expected a split of the dataset or a slice of one; type e.g. {argument}: "
+            "'train[:90%]'"
         )
     split = match["split"]
     if split not in sizes:
         raise UserError(
-            f"{argument}={written!r} given, expected one of the dataset's splits {splits}; type "
-            f"--data.init_args.{argument} {next(iter(sizes))}"
+            f"{argument}={written!r} given, expected one of the dataset's splits {splits}; type {argument}: {next(iter(sizes))}"
         )
     size = sizes[split]
     start, stop, _ = slice(*(_row(match[end], size) for end in ("start", "stop"))).indices(size)
     if start >= stop:
         raise UserError(
             f"{argument}={written!r} given, which holds no rows, expected some of {splits}; type e.g. "
-            f"--data.init_args.{argument} {split}"
+            + (f"{argument}: {split}" if argument == "real_part" else divide(split, size))
         )
     return Part(split, start, stop)
 

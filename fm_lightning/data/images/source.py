@@ -1,68 +1,143 @@
-"""Where images come from: the Hugging Face hub, local parquet files or a folder of images, all through ``datasets``."""
+"""Where images come from: the Hugging Face hub, local parquet files or a folder of images, all read by ``datasets``."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+import glob
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fm_lightning.data.images.folder import IMAGES, PARQUET, find_files, image_folder, one_split, parquet_splits
 from fm_lightning.errors import UserError
 
 if TYPE_CHECKING:  # `datasets` takes over a second to import
     from datasets import Dataset
 
 _CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-LOCAL = "--data.init_args.source PATH (a folder of images or of parquet files, or one parquet file)"
+LOCAL = "source: PATH (a folder of images or of parquet files, or one parquet file)"
 
 
-def open_source(source: str | Mapping[str, str], config: str | None = None) -> dict[str, Dataset]:
+@dataclass(frozen=True)
+class Opened:
+    """A split of a source, in the source's own order.
+
+    Attributes:
+        dataset: its rows.
+        content: changes with what they hold; None for image files, which have to be read for that.
+        listed: whether the order is that of file names, and no one's choice.
+    """
+
+    dataset: Dataset
+    content: str | None
+    listed: bool = False
+
+
+def open_source(source: str | Mapping[str, str], config: str | None = None) -> dict[str, Opened]:
     """The splits of a dataset.
 
     Args:
-        source: a folder (of images, class by class or not, or of parquet files), a parquet file or pattern, such files per
-            split (``{train: a.parquet, test: b.parquet}``), or a name on the hub.
+        source: a folder (of images, class by class or not, or of parquet files), a parquet file or pattern, such folders or
+            files per split (``{train: a.parquet, test: b.parquet}``), or a name on the hub.
         config: which of the dataset's configurations, where it has several.
 
     Raises:
-        UserError: nothing there, not reachable, or not readable as a dataset.
+        UserError: nothing there, not reachable, not readable as a dataset, or not clearly divided into splits.
     """
-    from datasets import Dataset, DatasetDict, load_dataset
-    from datasets.exceptions import DatasetsError
-
-    local = _local(source)
-    try:
-        if local is None:
-            loaded = load_dataset(source, config)
-        elif isinstance(local, str):
-            loaded = load_dataset(local, config)
-        else:
-            loaded = load_dataset("parquet", data_files=local)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise _explained(source, error, hub=local is None) from error
-    if isinstance(loaded, Dataset):
-        loaded = DatasetDict({"train": loaded})
-    return dict(loaded)
-
-
-def _local(source: str | Mapping[str, str]) -> str | dict[str, str] | None:
-    """A folder as it is, files per split, or None for a name on the hub."""
     if not isinstance(source, str):
-        return {split: str(Path(files).expanduser()) for split, files in source.items()}
+        return {split: _open_split(split, written) for split, written in source.items()}
     path = Path(source).expanduser()
     if path.is_dir():
-        return str(path)
-    if path.is_file() or set(source) & set("*?"):
-        return {"train": str(path)}
-    if source.startswith(("/", "./", "../", "~")) or path.suffix == ".parquet":
+        return _open_folder(path.absolute(), config)
+    if path.is_file() or set(source) & set("*?") or path.suffix == ".parquet":
+        return {"train": _open_split("train", source)}
+    if source.startswith(("/", "./", "../", "~")):
+        raise UserError(f"source={source!r} given, which does not exist, expected something that does; type {LOCAL}")
+    return {split: Opened(rows, rows._fingerprint) for split, rows in _load(source, config, hub=True).items()}
+
+
+def _open_folder(folder: Path, config: str | None) -> dict[str, Opened]:
+    images, parquet = find_files(folder, IMAGES), find_files(folder, PARQUET)
+    if images and parquet:
         raise UserError(
-            f"source={source!r} given, which does not exist, expected a name on the Hugging Face hub, a folder or a "
-            f"parquet file; type {LOCAL}"
+            f"source={str(folder)!r} given, which holds {len(images):,} images and {len(parquet):,} parquet files, expected one "
+            "kind; type a folder of one kind, or files per split, source: {train: ..., test: ...}"
         )
-    return None
+    if images:
+        return {split: Opened(rows, None, listed=True) for split, rows in image_folder(folder, images).items()}
+    if parquet:
+        return _read_parquet(parquet_splits(folder, parquet, config))
+    others = find_files(folder, [""])
+    if not others:
+        raise UserError(
+            f"source={str(folder)!r} given, which is no readable dataset (no files), expected images; type {LOCAL}"
+        )
+    content = _hash_files([folder / file for file in others])
+    loaded = _load(str(folder), config, cache=content)
+    return {split: Opened(rows, f"{content}:{split}") for split, rows in loaded.items()}
 
 
-def _explained(source: str | Mapping[str, str], error: Exception, hub: bool) -> UserError:
+def _open_split(split: str, written: str) -> Opened:
+    """One split from a folder, a parquet file or a pattern of such files."""
+    path = Path(written).expanduser()
+    if path.is_dir():
+        if images := find_files(path.absolute(), IMAGES):
+            return Opened(one_split(path.absolute(), images), None, listed=True)
+        files = [path / file for file in find_files(path, PARQUET)]
+    else:
+        files = [path] if path.is_file() else [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
+    if not files:
+        raise UserError(
+            f"source={written!r} given for {split}, which is no readable dataset (no such file), expected images; type {LOCAL}"
+        )
+    return _read_parquet({split: files})[split]
+
+
+def _read_parquet(files: Mapping[str, Sequence[Path]]) -> dict[str, Opened]:
+    content = _hash_files([file for some in files.values() for file in some])
+    # `datasets` takes names for patterns.
+    names = {split: [glob.escape(str(file.absolute())) for file in some] for split, some in files.items()}
+    loaded = _load("parquet", None, names, cache=content)
+    return {split: Opened(rows, f"{content}:{split}") for split, rows in loaded.items()}
+
+
+def _hash_files(files: Sequence[Path]) -> str:
+    found = hashlib.sha256()
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                found.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise UserError(
+                f"{file} given, which cannot be read ({error.strerror}), expected a file that can; mend it"
+            ) from error
+    return found.hexdigest()[:24]
+
+
+def _load(
+    name: str,
+    config: str | None,
+    files: Mapping[str, list[str]] | None = None,
+    *,
+    cache: str | None = None,
+    hub: bool = False,
+) -> dict[str, Dataset]:
+    """What ``datasets`` reads. Its own cache goes by size and time: a directory per content keeps it from serving old rows."""
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    place = cache and str(Path(datasets.config.HF_DATASETS_CACHE) / f"content-{cache}")
+    try:
+        loaded = datasets.load_dataset(name, config, data_files=files, cache_dir=place)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        shown = name if files is None else next(iter(files.values()))[0]
+        raise _explained(shown, error, hub) from error
+    return {"train": loaded} if isinstance(loaded, datasets.Dataset) else dict(loaded)
+
+
+def _explained(source: str, error: Exception, hub: bool) -> UserError:
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
@@ -77,75 +152,11 @@ def _explained(source: str | Mapping[str, str], error: Exception, hub: bool) -> 
     reason = f"{type(told).__name__}: {' '.join(str(told).split())[:200] or 'no reason given'}"
     if isinstance(error, ValueError) and "onfig name" in str(error):
         return UserError(
-            f"dataset {source!r} has several configurations, expected one of them ({reason}); type --data.init_args.config NAME"
+            f"dataset {source!r} given, which has several configurations ({reason}), expected one of them; type config: NAME"
         )
     if hub:
         return UserError(
-            f"dataset {source!r} cannot be had from the Hugging Face hub ({reason}), expected a name that exists and a network "
-            f"that reaches it; for local files type {LOCAL}"
+            f"source={source!r} given, which cannot be had from the Hugging Face hub ({reason}), expected a name that exists and "
+            f"a network that reaches it; for local files type {LOCAL}"
         )
     return UserError(f"source={source!r} given, which is no readable dataset ({reason}), expected images; type {LOCAL}")
-
-
-def find_image_column(dataset: Dataset, given: str | None) -> str:
-    """The column with images: as given, or the first of them.
-
-    Raises:
-        UserError: no such column, or none with images; lists the columns.
-    """
-    from datasets import Image
-
-    columns = ", ".join(f"{name} ({_kind(feature)})" for name, feature in dataset.features.items())
-    if given is not None:
-        if given in dataset.features:
-            return given
-        raise UserError(
-            f"image_column={given!r} given, expected one of the dataset's columns {columns}; type "
-            f"--data.init_args.image_column {_first(dataset, Image) or 'NAME'}"
-        )
-    found = _first(dataset, Image)
-    if found is None:
-        raise UserError(
-            f"the dataset has no image column, only {columns}, expected one; where one of them holds encoded images type "
-            "--data.init_args.image_column NAME"
-        )
-    return found
-
-
-def find_label_column(dataset: Dataset, given: str | None) -> str:
-    """The column with classes: as given (any integers from 0), or the first one of type ClassLabel.
-
-    Raises:
-        UserError: no such column, or none with classes; lists the columns.
-    """
-    from datasets import ClassLabel, Value
-
-    columns = ", ".join(f"{name} ({_kind(feature)})" for name, feature in dataset.features.items())
-    found = _first(dataset, ClassLabel)
-    if given is None and found is not None:
-        return found
-    if given is None or given not in dataset.features:
-        what = "the dataset has no class labels" if given is None else f"label_column={given!r} given"
-        raise UserError(
-            f"{what}, expected one of its columns {columns}; type --data.init_args.label_column {found or 'NAME'}, or "
-            "--data.init_args.conditional false"
-        )
-    feature = dataset.features[given]
-    if not isinstance(feature, ClassLabel) and not (isinstance(feature, Value) and "int" in feature.dtype):
-        raise UserError(
-            f"label_column={given!r} given, which holds {_kind(feature)}, expected class labels or integers from 0 (columns: "
-            f"{columns}); type --data.init_args.label_column {found or 'NAME'}"
-        )
-    return given
-
-
-def _first(dataset: Dataset, kind: type) -> str | None:
-    return next((name for name, feature in dataset.features.items() if isinstance(feature, kind)), None)
-
-
-def _kind(feature: object) -> str:
-    return (
-        str(getattr(feature, "dtype", type(feature).__name__))
-        if type(feature).__name__ == "Value"
-        else type(feature).__name__
-    )

@@ -15,7 +15,7 @@ from fm_lightning.data import CIFAR10, CelebA
 from fm_lightning.data.batches import Share, TrainBatch, TrainingBatches
 
 ROOT = Path(__file__).resolve().parents[3]
-CIFAR = ROOT.parent / "shared" / "data" / "cifar10-jpeg"
+CIFAR = Path(os.environ.get("FM_LIGHTNING_TEST_CIFAR10", "not given"))  # parquet files as on the hub
 
 
 # ---------------------------------------------------------------- sources
@@ -57,7 +57,7 @@ def test_folder_of_images(tmp_path):
         place = tmp_path / "pets" / ("train" if i < 4 else "test") / ("ant" if i % 2 else "bee")
         place.mkdir(parents=True, exist_ok=True)
         PIL.fromarray(picture).save(place / f"{i}.png")
-    data = loaded(tmp_path / "pets", conditional=True)
+    data = loaded(tmp_path / "pets", conditional=True, order="source")
     assert data.class_names == ["ant", "bee"]
     order = [1, 3, 0, 2]  # class by class
     assert (pixels(data.train_split) == pictures[order]).all()
@@ -69,11 +69,30 @@ def test_a_changed_image_is_decoded_anew(tmp_path):
         (tmp_path / "set" / split).mkdir(parents=True)
         for i, picture in enumerate(arrays(3)):
             PIL.fromarray(picture).save(tmp_path / "set" / split / f"{i}.png")
-    assert (pixels(loaded(tmp_path / "set").train_split) == arrays(3)).all()
+    assert (pixels(loaded(tmp_path / "set", order="source").train_split) == arrays(3)).all()
     changed = tmp_path / "set" / "train" / "1.png"
-    PIL.fromarray(arrays(1, 9)[0]).save(changed)
-    os.utime(changed, (1e9, 1e9))
-    assert (pixels(loaded(tmp_path / "set").train_split)[1] == arrays(1, 9)[0]).all()
+    before = changed.stat()
+    changed.write_bytes(png(arrays(1, 9)[0]).ljust(before.st_size, b"\0"))  # as `rsync -t` leaves it
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (changed.stat().st_size, changed.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert (pixels(loaded(tmp_path / "set", order="source").train_split)[1] == arrays(1, 9)[0]).all()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_changed_parquet_file_is_read_anew(tmp_path, whole):
+    def write(seed):
+        for split in ("train", "test"):
+            file = tmp_path / "set" / f"{split}-0.parquet"
+            write_parquet(file, map(png, arrays(3, seed)))
+            os.utime(file, (1e9, 1e9))
+
+    source = tmp_path / "set" if whole else {s: str(tmp_path / "set" / f"{s}-0.parquet") for s in ("train", "test")}
+    write(0)
+    assert (pixels(loaded(source).train_split) == arrays(3, 0)).all()
+    sizes = {file: file.stat().st_size for file in (tmp_path / "set").iterdir()}
+    write(7)
+    assert {file: file.stat().st_size for file in (tmp_path / "set").iterdir()} == sizes, "random pixels compress alike"
+    assert (pixels(loaded(source).train_split) == arrays(3, 7)).all()
 
 
 def test_plain_binary_columns_by_name(tmp_path):
@@ -89,7 +108,8 @@ def test_plain_binary_columns_by_name(tmp_path):
     assert "kind (int64)" in message
     data = loaded(tmp_path / "set", image_column="blob", label_column="kind", conditional=True)
     assert (pixels(data.train_split) == train).all()
-    assert data.num_classes == 5
+    assert (data.num_classes, data.class_names) == (3, ["0", "2", "4"])
+    assert data.train_split.y.tolist() == [0, 2, 1, 1]
 
 
 # ---------------------------------------------------------------- preprocessing
@@ -110,7 +130,7 @@ def test_gray_and_coloured_images(tmp_path):
     for split in ("train", "test"):
         write_parquet(tmp_path / "gray_first" / f"{split}-0.parquet", mixed)
         write_parquet(tmp_path / "colour_first" / f"{split}-0.parquet", mixed[::-1])
-    assert "grayscale" in refused("image 1 of train has colours", tmp_path / "gray_first")
+    assert "grayscale" in refused("image index 1 of train, 1.png has colours", tmp_path / "gray_first")
     assert loaded(tmp_path / "gray_first", grayscale=True).shape == (1, 6, 5)
     data = loaded(tmp_path / "colour_first")
     assert data.shape == (3, 6, 5)
@@ -121,7 +141,9 @@ def test_odd_sizes_need_resize_and_crop(tmp_path):
     odd = [png(arrays(1, shape=shape)[0]) for shape in ((20, 31, 3), (17, 9, 3), (8, 8, 3))]
     for split in ("train", "test"):
         write_parquet(tmp_path / "set" / f"{split}-0.parquet", odd)
-    assert "image 1 of train is 9x17 and image 0 is 31x20" in refused("expected one size", tmp_path / "set")
+    assert "index 1 of train, 1.png is 9x17 and index 0 of train, 0.png is 31x20" in refused(
+        "expected one size", tmp_path / "set"
+    )
     refused("crop=8", tmp_path / "set", resize=7, crop=8)
     data = loaded(tmp_path / "set", resize=8, crop=8)
     assert data.shape == (3, 8, 8)
@@ -218,7 +240,7 @@ def test_no_flips_for_held_out_images_or_by_default(folder):
 # ---------------------------------------------------------------- real images
 
 
-@pytest.mark.skipif(not CIFAR.exists(), reason="CIFAR-10 (JPEG) is not in ../shared/data")
+@pytest.mark.skipif(not CIFAR.exists(), reason="FM_LIGHTNING_TEST_CIFAR10 names no CIFAR-10 in parquet files")
 def test_cifar10_jpeg(tmp_path):
     import datasets
 
@@ -228,7 +250,7 @@ def test_cifar10_jpeg(tmp_path):
     assert data.shape == (3, 32, 32)
     assert data.class_names[0] == "airplane"
     assert [len(split) for split in (data.train_split, data.real_split, data.held_out_split)] == [200, 100, 50]
-    rows = datasets.load_dataset(str(CIFAR), split="train[:200]")
+    rows = datasets.load_dataset(str(CIFAR), split="train[:200]")  # their order is random, and stays
     assert data.train_split.y.tolist() == rows["label"]
     for got, image in zip(pixels(data.train_split), rows["img"]):
         assert (got == np.asarray(image)).all()

@@ -1,0 +1,126 @@
+"""Which columns of a dataset hold images and classes, and what the classes are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fm_lightning.errors import UserError
+
+if TYPE_CHECKING:  # `datasets` takes over a second to import
+    from datasets import Dataset
+
+_COUNTED = ("int", "uint", "bool", "string", "large_string")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A column as classes: ``codes [n]`` int64 into ``names``, -1 for rows without one; some names may never occur.
+
+    ``ordered``: the names' order is the dataset's choice.
+    """
+
+    codes: np.ndarray
+    names: list[str]
+    ordered: bool = False
+
+
+def find_image_column(dataset: Dataset, given: str | None) -> str:
+    """The column with images: as given, or the first of them.
+
+    Raises:
+        UserError: no such column, or none with images; lists the columns.
+    """
+    from datasets import Image
+
+    first = next((name for name, feature in dataset.features.items() if isinstance(feature, Image)), None)
+    if given is not None:
+        if given in dataset.features:
+            return given
+        raise UserError(
+            f"image_column={given!r} given, expected one of the dataset's columns {_columns(dataset)}; type image_column: "
+            f"{first or 'NAME'}"
+        )
+    if first is None:
+        raise UserError(
+            f"the dataset has no image column, only {_columns(dataset)}, expected one; where one of them holds encoded images "
+            "type image_column: NAME"
+        )
+    return first
+
+
+def known_label_column(dataset: Dataset, given: str | None) -> str | None:
+    """The column that rows are classed by where nobody asks for classes: as given, or the first of type ClassLabel."""
+    from datasets import ClassLabel
+
+    if given is not None and given in countable_columns(dataset):
+        return given
+    return next((name for name, feature in dataset.features.items() if isinstance(feature, ClassLabel)), None)
+
+
+def find_label_column(dataset: Dataset, given: str | None, split: str) -> str:
+    """The column with classes: as given (ClassLabel, whole numbers, words or booleans), or the first of type ClassLabel.
+
+    Raises:
+        UserError: no such column, or none with classes; lists the columns.
+    """
+    known = known_label_column(dataset, None)
+    if given is None and known is not None:
+        return known
+    if given is None or given not in dataset.features:
+        what = f"{split} has no class labels" if given is None else f"label_column={given!r} given, which {split} lacks"
+        raise UserError(
+            f"{what}, expected one of its columns {_columns(dataset)}; type label_column: {known or 'NAME'}, or "
+            "conditional: false"
+        )
+    if given not in countable_columns(dataset):
+        raise UserError(
+            f"label_column={given!r} given, which holds {_kind(dataset.features[given])}, expected class labels, whole numbers, "
+            f"words or booleans (columns: {_columns(dataset)}); type label_column: {known or 'NAME'}"
+        )
+    return given
+
+
+def countable_columns(dataset: Dataset) -> list[str]:
+    """Columns whose values can be classes."""
+    from datasets import ClassLabel, Value
+
+    return [
+        name
+        for name, feature in dataset.features.items()
+        if isinstance(feature, ClassLabel)
+        or (isinstance(feature, Value) and feature.dtype.rstrip("0123456789") in _COUNTED)
+    ]
+
+
+def read_labels(dataset: Dataset, column: str) -> Labels:
+    """A column in the dataset's own order."""
+    from datasets import ClassLabel
+
+    values = dataset.data.column(column)
+    feature = dataset.features[column]
+    if isinstance(feature, ClassLabel) and feature.names:
+        return Labels(values.fill_null(-1).to_numpy().clip(-1), list(feature.names), ordered=True)
+    encoded = values.dictionary_encode().unify_dictionaries()
+    codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+    words = [str(value) for value in encoded.chunk(0).dictionary.to_pylist()] if codes else []
+    return Labels(np.concatenate([np.zeros(0, np.int64), *codes]).astype(np.int64), words)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Classes in the order of their numbers, if all of them are numbers, else of their names."""
+    names = list(names)
+    numbers = all(name.removeprefix("-").isdecimal() for name in names)
+    return sorted(names, key=int) if numbers else sorted(names)
+
+
+def _columns(dataset: Dataset) -> str:
+    return ", ".join(f"{name} ({_kind(feature)})" for name, feature in dataset.features.items())
+
+
+def _kind(feature: object) -> str:
+    name = type(feature).__name__
+    return str(getattr(feature, "dtype", name)) if name == "Value" else name
