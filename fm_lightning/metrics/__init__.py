@@ -1,10 +1,12 @@
 """Metrics of trajectories: energy, memorization, Fréchet distance; usable without Lightning."""
 
 from fm_lightning.metrics.energy import KineticPathEnergy
+from fm_lightning.metrics.extrapolated import extrapolated_distance
 from fm_lightning.metrics.feature_moments import moments
 from fm_lightning.metrics.features.extractor import DigitsFeatures, FeatureExtractor, RawFeatures
 from fm_lightning.metrics.frechet import FrechetDistance, GaussianReference, frechet_distance
 from fm_lightning.metrics.intervals import Change, paired_share_change, wilson
+from fm_lightning.metrics.kernel_distance import KernelDistance, KernelReference, kernel_distance
 from fm_lightning.metrics.memorization import MemorizationRate
 from fm_lightning.metrics.neighbours.distinct import Groups, find_groups, nearest_distinct
 from fm_lightning.metrics.neighbours.reference import Reference
@@ -18,13 +20,17 @@ __all__ = [
     "FrechetDistance",
     "GaussianReference",
     "Groups",
+    "KernelDistance",
+    "KernelReference",
     "KineticPathEnergy",
     "MemorizationRate",
     "RawFeatures",
     "Reference",
     "ShardedReference",
+    "extrapolated_distance",
     "find_groups",
     "frechet_distance",
+    "kernel_distance",
     "moments",
     "nearest",
     "nearest_distinct",

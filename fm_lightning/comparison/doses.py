@@ -1,0 +1,130 @@
+"""Choosing the doses at which a family is compared with a schedule.
+
+On calibration seeds the family is sampled at a few coarse doses; where its memorized share M, made monotone, takes the
+values ``M_S + D``, ``M_S`` and ``M_S - D`` about the schedule's own M_S, there it is sampled anew on test seeds. Doses chosen
+so do not know the seeds on which they are judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
+from scipy.optimize import isotonic_regression
+
+from fm_lightning.errors import UserError
+
+CALIBRATION_SEEDS = 500  # at least
+SPACING = 0.06  # of M: closer points know the curve's slope too badly, wider ones its curvature
+TURN = 3.0  # standard errors beyond which M is believed to have turned round
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Doses = tuple[float, float, float]  # ascending
+
+
+def spacing(memorized: float, standard_error: float) -> float:
+    """``D = max(6 points, 4 paired standard errors)``, at most 0.6 M_S and 0.6 (1 - M_S)."""
+    return min(max(SPACING, 4 * standard_error), 0.6 * memorized, 0.6 * (1 - memorized))
+
+
+def choose_doses(
+    calibrated: Mapping[float, Bools],
+    schedule: Bools,
+    test_seeds: int,
+    existing: Sequence[float] | None = None,
+) -> list[Doses]:
+    """Three doses for each place where the family's curve reaches the schedule's memorized share.
+
+    Base, dose 0, stands in for doses below 0. The doses are kept half of D apart in M, so where base stands in, the
+    middle one may lie beyond the schedule.
+
+    Args:
+        calibrated: dose -> ``[n]`` which calibration seeds gave copies; 0 (base) and at least three more. More doses than
+            the coarse ones make the choice better.
+        schedule: ``[n]`` the same for the schedule.
+        test_seeds: on how many seeds the comparison will stand.
+        existing: the doses that exist, ascending, where not every number does (``Family.existing``).
+
+    Returns:
+        ascending doses, one triple for a curve that falls, several where it turns round (``TURN`` standard errors); empty
+        where it does not reach the schedule.
+
+    Raises:
+        UserError: fewer than 500 calibration seeds, or no base among the doses.
+    """
+    doses = np.array(sorted(calibrated), dtype=float)
+    hits = np.stack([np.asarray(calibrated[dose], dtype=bool) for dose in sorted(calibrated)])
+    n = hits.shape[1]
+    if n < CALIBRATION_SEEDS:
+        raise UserError(
+            f"{n} calibration seeds given, expected at least {CALIBRATION_SEEDS} to choose doses on; sample more of them"
+        )
+    if len(doses) < 4 or doses[0] != 0 or len(schedule) != n:
+        raise UserError(
+            f"doses {doses.tolist()} calibrated on {n} seeds and a schedule on {len(schedule)} given, expected dose 0 (base) "
+            "and at least three more, on the same seeds; add them"
+        )
+    target, memorized = float(np.mean(schedule)), hits.mean(1)
+    nearest = hits[np.abs(memorized - target).argmin()]
+    error = float(np.std(schedule.astype(float) - nearest)) / math.sqrt(test_seeds)
+    chosen = []
+    for run in _monotone_runs(hits):
+        part = slice(run.start, run.stop)
+        three = _invert(doses[part], memorized[part], target, spacing(target, error))
+        if three is not None and existing is not None:
+            three = _to_existing(three, [dose for dose in existing if dose <= doses[-1] + 1e-12])
+        if three is not None:
+            chosen.append(three)
+    return chosen
+
+
+def _monotone_runs(hits: Bools) -> list[range]:
+    """Doses ``[k, n]`` split where M turns round by more than noise; neighbouring runs share the turning point."""
+    values, turns, extreme, falling = hits.mean(1), [0], 0, True
+    for k in range(1, len(hits)):
+        if (values[k] < values[extreme]) == falling:
+            extreme = k
+            continue
+        step = hits[k].astype(float) - hits[extreme]
+        if abs(step.mean()) > TURN * step.std() / math.sqrt(len(step)):
+            if extreme > turns[-1]:
+                turns.append(extreme)
+            extreme, falling = k, not falling
+    return [range(a, b + 1) for a, b in zip(turns, [*turns[1:], len(hits) - 1])]
+
+
+def _invert(doses: Floats, memorized: Floats, target: float, distance: float) -> Doses | None:
+    """Ascending doses for ``target + distance``, ``target`` and ``target - distance``; None where the curve misses it."""
+    falling = bool(memorized[-1] < memorized[0])
+    curve = isotonic_regression(memorized, increasing=not falling).x
+    top, bottom = float(curve.max()), float(curve.min())
+    from_base = falling and doses[0] == 0
+    beyond = target - top > (distance if from_base else 0.0)
+    if target < bottom or beyond or top - bottom < 1e-9:
+        return None
+    high, low = min(target + distance, top), max(target - distance, bottom)
+    apart = min(distance, high - low) / 2
+    middle = min(max(target, low + apart), high - apart)
+    fine = np.linspace(doses[0], doses[-1], 4001)
+    values = PchipInterpolator(doses, curve)(fine)  # monotone where the data are
+    if falling:
+        fine, values = fine[::-1], values[::-1]
+    found = sorted(float(dose) for dose in np.interp([low, middle, high], values, fine))
+    return None if found[0] == found[1] or found[1] == found[2] else (found[0], found[1], found[2])
+
+
+def _to_existing(doses: Doses, existing: Sequence[float]) -> Doses | None:
+    """The nearest doses that exist, three different ones."""
+    if len(existing) < 3:
+        return None
+    known = np.asarray(existing, dtype=float)
+    first, second, third = (int(np.abs(known - dose).argmin()) for dose in doses)
+    second = max(second, first + 1)
+    third = min(max(third, second + 1), len(known) - 1)
+    second = min(second, third - 1)
+    first = min(first, second - 1)
+    return float(known[first]), float(known[second]), float(known[third])

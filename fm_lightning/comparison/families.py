@@ -1,0 +1,165 @@
+"""Families: trivial manipulations of sampling, each with a dose.
+
+A family draws a curve in (memorized share, quality) that begins at the base schedule, dose 0. What a schedule does is worth
+a claim only where it lies below these curves: each of them lowers memorization without an idea.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from fm_lightning.errors import UserError
+from fm_lightning.flow import Brake, Constant, Gain, Schedule
+
+LATE = 0.9  # where late manipulations begin, as a share of the way
+Direction = Literal["lowers", "raises", "either"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One manipulation at any dose.
+
+    Attributes:
+        name: as it stands in sentences, e.g. "late brake".
+        manipulate: ``manipulate(base, dose)`` -> Schedule, for a dose above 0.
+        doses: coarse doses on which the curve is calibrated, ascending from above 0; the last one is the largest allowed.
+        direction: what it can do to memorization; a claim about lowering it leaves out families that only raise it.
+        cheap: its doses cost little beside base, because they share its steps.
+        existing: ``existing(base)`` -> the doses that exist, ascending from 0, where not every number is one (steps are
+            whole).
+
+    Raises:
+        UserError: fewer than three doses, or doses that do not ascend from above 0.
+
+    Example:
+        >>> shrunk = Family("start shrunk", lambda base, dose: replace(base, x0_scale=1 - dose), (0.05, 0.1, 0.2, 0.3, 0.4))
+        >>> shrunk.at(Schedule(), 0.1).x0_scale
+        0.9
+    """
+
+    name: str
+    manipulate: Callable[[Schedule, float], Schedule]
+    doses: tuple[float, ...]
+    direction: Direction = "lowers"
+    cheap: bool = False
+    existing: Callable[[Schedule], tuple[float, ...]] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.doses) < 3 or not all(a < b for a, b in itertools.pairwise((0.0, *self.doses))):
+            raise UserError(
+                f"family {self.name!r}: doses={self.doses} given, expected at least three, ascending from above 0; type e.g. "
+                "doses=(0.02, 0.05, 0.1, 0.2, 0.4)"
+            )
+
+    def at(self, base: Schedule, dose: float) -> Schedule:
+        """The base schedule manipulated by ``dose``, from 0 (base itself) to the largest of ``doses``."""
+        if not 0 <= dose <= self.doses[-1]:
+            raise UserError(
+                f"family {self.name!r}: dose={dose:g} given, expected from 0 to {self.doses[-1]:g}; type e.g. {self.doses[0]:g}"
+            )
+        return self.manipulate(base, dose) if dose else base
+
+
+def families(schedule: Schedule) -> tuple[Family, ...]:
+    """The families that the package knows, as far as they exist for plain sampling with ``schedule``, its base.
+
+    Fewer steps and noise put in on the way need fixed steps, and so are missing for "dopri5"; the latter also where the
+    base puts in noise itself. The largest doses suit data in [-1, 1] and latents of unit variance; others are given by
+    ``dataclasses.replace(family, doses=...)``.
+    """
+    known = [NOISE, BLEND, EARLY_STOP, LATE_BRAKE]
+    fixed = schedule.solver != "dopri5"
+    if fixed and schedule.inject_noise is None:
+        known.append(NOISE_LATE)
+    if fixed and schedule.steps >= 4:
+        known.append(replace(FEWER_STEPS, doses=_coarse_steps(schedule.steps)))
+    return (*known, CONSTANT_GAIN, TEMPERATURE)
+
+
+def own_doses(schedule: Schedule, factors: tuple[float, ...] = (0.5, 1.5, 2.0)) -> dict[float, Schedule]:
+    """A schedule's own dose curve: factor -> the schedule with its gain that much as strong (alpha and beta of KTS, the
+    scale of SSC). Left out: factors at which the gain does not stay positive. Empty without a gain.
+    """
+    curve = {}
+    for factor in factors if schedule.gain is not None else ():
+        assert schedule.gain is not None
+        try:
+            curve[factor] = replace(schedule, gain=schedule.gain.scaled(factor))
+        except UserError:  # the sampler refuses it as it would refuse a user's
+            continue
+    return curve
+
+
+def _late(base: Schedule) -> float:
+    """The base grid's last edge at or before 0.9 of its way, so that a late manipulation has at least one step left."""
+    edges = base.edges[:-1]
+    return float(edges[edges <= LATE * base.t_end + 1e-9].max())
+
+
+def _with_gain(base: Schedule, gain: Gain) -> Schedule:
+    return replace(base, gain=gain if base.gain is None else base.gain * gain)
+
+
+def _stopped(base: Schedule, dose: float) -> Schedule:
+    # The same edges up to the cut, so that base's velocities serve for it too.
+    end = base.t_end * (1 - dose)
+    edges = base.edges
+    kept = edges[edges < end - 1e-12]
+    return replace(base, grid=torch.cat([kept, torch.tensor([end], dtype=torch.float64)]), t_end=1.0)
+
+
+def _fewer(base: Schedule, dose: float) -> Schedule:
+    steps = max(1, round(1 / (dose + 1 / base.steps)))
+    if isinstance(base.grid, str):
+        return replace(base, steps=steps)
+    return replace(base, grid=base.edges[torch.linspace(0, base.steps, steps + 1).round().long()], t_end=1.0)
+
+
+def _whole_steps(base: Schedule) -> tuple[float, ...]:
+    return tuple(1 / steps - 1 / base.steps for steps in range(base.steps, 0, -1))
+
+
+def _coarse_steps(steps: int) -> tuple[float, ...]:
+    fewer = sorted({max(1, round(steps / part)) for part in (1.5, 2.5, 4, 6, 10)} - {steps}, reverse=True)
+    return tuple(1 / few - 1 / steps for few in fewer)
+
+
+NOISE = Family(
+    "noise",
+    lambda base, sigma: replace(base, end_noise=(base.end_noise**2 + sigma**2) ** 0.5),
+    (0.02, 0.05, 0.1, 0.2, 0.4),
+    cheap=True,
+)
+BLEND = Family(
+    "blend",
+    lambda base, weight: replace(base, blend=1 - (1 - base.blend) * (1 - weight)),
+    (0.01, 0.03, 0.06, 0.12, 0.25),
+    cheap=True,
+)
+EARLY_STOP = Family("early stop", _stopped, (0.01, 0.025, 0.05, 0.1, 0.2), cheap=True)
+LATE_BRAKE = Family(
+    "late brake",
+    lambda base, dose: _with_gain(base, Brake(1 - dose, _late(base))),
+    (0.1, 0.25, 0.5, 0.75, 0.95),
+    cheap=True,
+)
+NOISE_LATE = Family(
+    "noise at .9",
+    lambda base, sigma: replace(base, inject_noise=(_late(base), sigma)),
+    (0.02, 0.05, 0.1, 0.2, 0.4),
+    cheap=True,
+)
+FEWER_STEPS = Family("fewer steps", _fewer, _coarse_steps(100), existing=_whole_steps)
+CONSTANT_GAIN = Family(
+    "constant gain", lambda base, dose: _with_gain(base, Constant(1 - dose)), (0.02, 0.05, 0.1, 0.2, 0.35)
+)
+TEMPERATURE = Family(
+    "noise temperature",
+    lambda base, dose: replace(base, x0_scale=base.x0_scale * (1 + dose)),
+    (0.02, 0.05, 0.1, 0.2, 0.4),
+)

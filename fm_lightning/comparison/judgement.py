@@ -1,0 +1,215 @@
+"""Judgement: does a schedule do more than what is trivial?
+
+With the residual r of the schedule to a family's curve, its error se (``residual``), z = 1.96, and the smallest effect that
+matters, ``m = dQ + |P'(M_S)| dM``:
+
+    better        r + z se < 0 and r < -m
+    explained     r - z se > -m: an advantage beyond the margin is excluded. Or a dose of the family, base included, whose
+                  paired upper bounds in M and Q lie within dM and dQ of the schedule's
+    undecided     otherwise, with the seeds it would take
+    out of reach  the family does not reach the schedule's memorized share
+
+Not significant is never "the same", and "better" means better than the families tested. Better than all of them is an
+intersection-union test and needs no correction; "explained" is corrected by Holm over the families, several schedules by
+Holm on the largest p of each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import NormalDist
+
+from fm_lightning.comparison.margins import Margin, Margins
+from fm_lightning.comparison.outcomes import FamilyVerdict, Outcome, Verdict, holm
+from fm_lightning.comparison.residual import (
+    LEVEL,
+    Estimate,
+    Measure,
+    Measured,
+    Quality,
+    Z,
+    quality_change,
+    residual,
+    share_change,
+)
+
+LEAST_COPIES = 20  # and as many samples that are none
+FRECHET_FROM = 5  # seeds per feature from which the Fréchet distance judges
+POWER = 0.84  # normal quantile of the power of 80 % that n_needed aims at
+
+
+def judging_measure(n: int, width: int, row: Measured) -> Measure | None:
+    """The extrapolated Fréchet distance from 5 seeds per feature on, else the kernel distance; None without it."""
+    if row.frechet is not None and n >= FRECHET_FROM * width:
+        return "frechet"
+    return None if row.kernel is None else "kernel"
+
+
+def verdict(
+    schedule: str,
+    row: Measured,
+    base: Measured,
+    families: Mapping[str, Sequence[Sequence[Measured]]],
+    width: int,
+    margins: Margins | None = None,
+    held_out: Mapping[Measure, Quality] | None = None,
+) -> Verdict:
+    """Judges one schedule.
+
+    Args:
+        schedule: its name.
+        row: what was measured of it.
+        base: of plain sampling.
+        families: name -> for each place where the family's curve reaches the schedule (``choose_doses``) its three rows;
+            empty where it does not. Families that can only raise memorization do not belong here.
+        width: D, the number of features that the distances stand on.
+        margins: the smallest effects that matter.
+        held_out: the distances of held-out real data, below whose error no margin goes.
+    """
+    n, margins = len(row.hits), margins or Margins()
+    lowered = share_change(base.hits, row.hits)
+    margin = margins.resolve(base.memorized, math.nan)  # its other half waits for a distance
+    found = Verdict(schedule, n, row.memorized, base.memorized, lowered, margin)
+    copies = min(int(r.hits.sum()) for r in (row, base))
+    others = min(int((~r.hits).sum()) for r in (row, base))
+    if min(copies, others) < LEAST_COPIES:
+        fewer = min(copies, others)
+        return replace(
+            found,
+            refused="few copies" if copies <= others else "few others",
+            n_needed=math.ceil(n * LEAST_COPIES / fewer) if fewer else None,
+        )
+    closed = lowered.high < margin.memorized
+    measure = judging_measure(n, width, base)
+    if measure is None:
+        if closed:
+            return replace(found, not_lowered=True)
+        if base.frechet is None:
+            return replace(found, refused="no distance")
+        return replace(found, refused="few for Fréchet", n_needed=FRECHET_FROM * width)
+    other: Measure | None = "kernel" if measure == "frechet" else "frechet"
+    if other is not None and (base.quality(other) is None or row.quality(other) is None):
+        other = None
+    own, plain = row.quality(measure), base.quality(measure)
+    assert own is not None
+    assert plain is not None
+    real = (held_out or {}).get(measure)
+    margin = margins.resolve(base.memorized, plain.value, real.estimate.error if real else 0.0)
+    found = replace(
+        found,
+        measure=measure,
+        quality=own.value,
+        base_quality=plain.value,
+        quality_change=quality_change(row, base, measure),
+        other_change=quality_change(row, base, other) if other else None,
+        margin=margin,
+        not_lowered=closed,
+    )
+    if margin.quality <= 0:
+        return replace(found, refused="no margin")
+    if closed:
+        return found
+    if row.memorized >= base.memorized:
+        gap = margin.memorized - lowered.value
+        return replace(found, refused="lowering open", n_needed=math.ceil(_needed(n, lowered.error, gap)))
+    if not families:
+        return replace(found, refused="no family")
+    each = [_against(name, row, base, places, measure, other, margin) for name, places in families.items()]
+    return replace(found, families=tuple(_holm_over_families(each, n)))
+
+
+def _against(
+    family: str,
+    row: Measured,
+    base: Measured,
+    places: Sequence[Sequence[Measured]],
+    measure: Measure,
+    other: Measure | None,
+    margin: Margin,
+) -> FamilyVerdict:
+    """The verdict over all places where the family's curve reaches the schedule: it has to win at each of them."""
+    found = [_at_place(family, row, base, points, measure, other, margin) for points in places]
+    reached = [v for v in found if v.outcome != "out of reach"]
+    if not reached:
+        return FamilyVerdict(family, "out of reach")
+    explained = [v for v in reached if v.outcome == "explained"]
+    if explained:
+        best = min(explained, key=lambda v: v.p_explained)
+        return replace(best, p_explained=min(1.0, len(found) * best.p_explained))
+    undecided = [v for v in reached if v.outcome == "undecided"]
+    worst = max(undecided or reached, key=lambda v: v.p_better)
+    return worst if len(reached) == len(found) else replace(worst, outcome="undecided")
+
+
+def _at_place(
+    family: str,
+    row: Measured,
+    base: Measured,
+    points: Sequence[Measured],
+    measure: Measure,
+    other: Measure | None,
+    margin: Margin,
+) -> FamilyVerdict:
+    dominated = min(_p_dominated(row, dose, measure, margin) for dose in (base, *points))
+    found = residual(row, points, measure)
+    if found is None:
+        outcome: Outcome = "explained" if dominated < LEVEL else "out of reach"
+        return FamilyVerdict(family, outcome, by_dose=dominated < LEVEL, p_explained=dominated)
+    r, m = found.estimate, margin.at(found.slope)
+    beside = residual(row, points, other) if other else None
+    opposite = beside is not None and beside.estimate.low > 0
+    wins = r.high < 0 and r.value < -m
+    p_explained = min(dominated, r.p_above(-m))
+    result = FamilyVerdict(
+        family,
+        "undecided",
+        r,
+        found.slope,
+        m,
+        other=beside.estimate if beside else None,
+        p_better=r.p_below(0.0),
+        p_explained=p_explained,
+    )
+    if dominated < LEVEL:
+        return replace(result, outcome="explained", by_dose=not r.low > -m)
+    if r.low > -m:
+        return replace(result, outcome="explained")
+    if wins and not opposite:
+        return replace(result, outcome="better")
+    if wins:
+        return replace(result, disagrees=True)
+    return replace(result, n_needed=_decides(r, m, len(row.hits)))
+
+
+def _p_dominated(row: Measured, dose: Measured, measure: Measure, margin: Margin) -> float:
+    """p of the test that the dose is within the margin of the schedule, or better, in both."""
+    return max(
+        share_change(dose.hits, row.hits).p_below(margin.memorized),
+        quality_change(dose, row, measure).p_below(margin.quality),
+    )
+
+
+def _holm_over_families(verdicts: Sequence[FamilyVerdict], n: int) -> list[FamilyVerdict]:
+    """What is explained only without the correction for so many families becomes undecided."""
+    reached = [i for i, v in enumerate(verdicts) if v.outcome != "out of reach"]
+    adjusted = dict(zip(reached, holm([verdicts[i].p_explained for i in reached])))
+    out = []
+    for i, v in enumerate(verdicts):
+        if v.outcome == "explained" and adjusted[i] >= LEVEL:
+            strict = NormalDist().inv_cdf(1 - LEVEL / len(reached))
+            needed = _decides(v.residual, v.margin, n, strict) if v.residual is not None else None
+            v = replace(v, outcome="undecided", by_dose=False, n_needed=needed)
+        out.append(v)
+    return out
+
+
+def _decides(r: Estimate, m: float, n: int, z: float = Z) -> int | None:
+    """Seeds at which a residual like this one would be decided, for better or as explained."""
+    gap = -r.value if r.value < -m else r.value + m
+    return None if gap <= 0 else max(n + 1, math.ceil(_needed(n, r.error, gap, z)))
+
+
+def _needed(n: int, error: float, gap: float, z: float = Z) -> float:
+    return n * ((z + POWER) * error / gap) ** 2

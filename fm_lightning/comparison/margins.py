@@ -1,0 +1,56 @@
+"""Margins: the smallest effect that matters, in memorized share and in distance to real data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fm_lightning.errors import UserError
+
+
+@dataclass(frozen=True)
+class Margin:
+    """The margin of one comparison: a share of samples, and a distance in its own unit."""
+
+    memorized: float
+    quality: float
+
+    def at(self, slope: float) -> float:
+        """``m = dQ + |P'(M)| dM``, both together in the distance's unit on a curve with that slope."""
+        return self.quality + abs(slope) * self.memorized
+
+
+@dataclass(frozen=True)
+class Margins:
+    """How margins are chosen.
+
+    Args:
+        memorized: dM, a share of samples; 0.01 is one point.
+        of_base: dM is at most this share of base's memorized share.
+        quality: dQ as a share of base's distance; but never below two standard errors of the distance of held-out real
+            data. Less than 0.02 can hardly be decided in practice.
+
+    Raises:
+        UserError: a margin outside (0, 1).
+    """
+
+    memorized: float = 0.01
+    of_base: float = 0.1
+    quality: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in ("memorized", "of_base", "quality"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(
+                    f"{name}={getattr(self, name):g} given as a margin, expected between 0 and 1, both excluded; type e.g. "
+                    f"{name}={getattr(Margins, name):g}"
+                )
+
+    def resolve(self, memorized: float, quality: float, held_out_error: float = 0.0) -> Margin:
+        """The margin beside a base with that memorized share and distance.
+
+        Args:
+            memorized: base's M.
+            quality: base's Q.
+            held_out_error: standard error of the distance of held-out real data; 0 where there are none.
+        """
+        return Margin(min(self.memorized, self.of_base * memorized), max(self.quality * quality, 2 * held_out_error))

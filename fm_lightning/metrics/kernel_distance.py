@@ -1,0 +1,205 @@
+"""Kernel distance between two sets of features: the squared maximum mean discrepancy with a cubic kernel.
+
+    k(x, y) = (x . y / D + 1)^3
+    d^2 = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)
+
+(Binkowski et al. 2018, arXiv 1801.01401; on Inception's features: KID.) Unbiased at any number of samples, hence also
+negative. It is a U-statistic: to first order each sample adds ``1/n`` of
+
+    q_i = 2 [ mean_{j != i} k(x_i, x_j) - mean_j k(x_i, y_j) ]
+
+about its mean, and so does each real image with the roles exchanged. Differences between schedules over the same seeds, and
+over the same real images, have the differences of these contributions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fm_lightning.errors import UserError
+from fm_lightning.metrics.feature_metric import FeatureMetric
+from fm_lightning.metrics.features.extractor import FeatureExtractor
+from fm_lightning.trajectory import Trajectory
+
+BLOCK = 1000  # rows on each side of the table of kernels in memory: 4 MB, which the processor keeps near
+
+
+class KernelInfluence(NamedTuple):
+    """A kernel distance with the first-order contributions to it, float64, each of mean zero."""
+
+    value: float
+    samples: Tensor  # [n]
+    reference: Tensor  # [m]
+
+
+class KernelReference:
+    """The real side of kernel distances; the mean kernel among its rows is computed once.
+
+    Args:
+        features: ``[m, D]`` of real images, on the device where kernels are to be computed.
+        block: rows on each side of the table of kernels that is held in memory (``4 block^2`` bytes).
+
+    Raises:
+        UserError: fewer than two rows, or a row that is not finite.
+    """
+
+    def __init__(self, features: Tensor, block: int = BLOCK) -> None:
+        self.features, self.block = _checked(features, "real"), block
+        self.own = _means_among(self.features, block)  # [m] mean over the other rows
+
+    def distance(self, features: Tensor) -> float:
+        """The unbiased squared distance of features ``[n, D]``."""
+        return self.influence(features).value
+
+    @torch.no_grad()
+    def influence(self, features: Tensor) -> KernelInfluence:
+        """The distance of features ``[n, D]``, and what each sample and each real image contribute to it.
+
+        Products in float32, sums in float64, ``n^2 / 2 + n m`` kernels, in blocks.
+        """
+        features = _checked(features, "generated").to(self.features.device)
+        if features.shape[1] != self.features.shape[1]:
+            raise UserError(
+                f"features [n, {features.shape[1]}] given, expected the reference's width {self.features.shape[1]}; "
+                "compute both with the same extractor"
+            )
+        among = _means_among(features, self.block)
+        to_real, to_samples = _means_between(features, self.features, self.block)
+        value = float(among.mean() + self.own.mean() - 2 * to_real.mean())
+        samples, real = 2 * (among - to_real), 2 * (self.own - to_samples)
+        return KernelInfluence(value, samples - samples.mean(), real - real.mean())
+
+
+def kernel_distance(features: Tensor, real: Tensor) -> float:
+    """Unbiased squared kernel distance between features ``[n, D]`` and ``[m, D]``."""
+    return KernelReference(real).distance(features)
+
+
+class KernelDistance(FeatureMetric):
+    """Kernel distance of samples to real images on the features of ``extractor``; on Inception's it is KID.
+
+    ``compute`` returns ``{key: distance}``: ``kid`` where the Fréchet distance is called ``fid``, ``kd_digits`` where it
+    is called ``fd_digits``. Over all samples, not the mean over subsets of them, which has the same expectation and a
+    larger variance.
+
+    Args:
+        extractor: samples ``[B, ...]`` -> features ``[B, D]``.
+        reference: real features ``[m, D]``, or a ``KernelReference`` of them.
+        read: brings samples into the space that the extractor reads, e.g. a datamodule's ``to_uint8``.
+
+    Raises:
+        UserError: see ``KernelReference``; at ``update``, features of another width than the reference's.
+
+    Example:
+        >>> import torch
+        >>> from fm_lightning.flow import integrate
+        >>> from fm_lightning.metrics import RawFeatures
+        >>> metric = KernelDistance(RawFeatures(), torch.randn(1000, 2))
+        >>> metric.update(integrate(lambda x, t, y: torch.zeros_like(x), torch.randn(1000, 2)))
+        >>> abs(metric.compute()["kd_raw"]) < 0.1
+        True
+    """
+
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        reference: Tensor | KernelReference,
+        read: Callable[[Tensor], Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        reference = reference if isinstance(reference, KernelReference) else KernelReference(reference)
+        super().__init__(extractor, reference.features.shape[1], read, **kwargs)
+        self.reference = reference
+
+    @property
+    def key(self) -> str:
+        return kernel_key(self.extractor.key)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the features alone: the reference does not enter what ``measure`` gives."""
+        return f"{self.extractor.key}/{self.extractor.fingerprint}"
+
+    def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
+        """``features [B, D]``: what one sample contributes is known only among all of them."""
+        x = samples.x1 if isinstance(samples, Trajectory) else samples
+        if not len(x):
+            return {"features": torch.zeros(0, self.width, device=x.device)}
+        return {"features": self.extractor(self.read(x) if self.read else x)}
+
+    def summarize(self, columns: Mapping[str, Tensor]) -> dict[str, float]:
+        """The distance from the features of all samples."""
+        return {self.key: self.reference.distance(columns["features"])}
+
+    def compute(self) -> dict[str, float]:
+        return self.summarize(self.local())
+
+
+def kernel_key(frechet_key: str) -> str:
+    """The kernel distance's name beside a Fréchet distance's: ``fid`` -> ``kid``, ``fd_digits`` -> ``kd_digits``."""
+    head, underscore, rest = frechet_key.partition("_")
+    return {"fid": "kid", "fd": "kd"}.get(head, f"kd_{head}") + underscore + rest
+
+
+def _checked(features: Tensor, whose: str) -> Tensor:
+    if features.ndim != 2 or len(features) < 2:
+        raise UserError(
+            f"{whose} features of shape {list(features.shape)} given, expected at least two rows [n, D]; draw more samples"
+        )
+    features = features.detach().float()
+    if not features.isfinite().all():
+        row = int((~features.isfinite().all(1)).int().argmax())
+        raise UserError(
+            f"{whose} features with NaN or infinity in row {row} given, expected finite numbers; leave it out"
+        )
+    return features
+
+
+def _means_among(x: Tensor, block: int) -> Tensor:
+    """``[n]`` float64: mean kernel of each row with all others. Each pair is computed once."""
+    sums = x.new_zeros(len(x), dtype=torch.float64)
+    for a, b, table in _tables(x, x, block, symmetric=True):
+        if a == b:
+            table.fill_diagonal_(0)
+        else:
+            sums[b] += table.sum(0, dtype=torch.float64)
+        sums[a] += table.sum(1, dtype=torch.float64)
+    return sums / (len(x) - 1)
+
+
+def _means_between(x: Tensor, y: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """``[n]`` and ``[m]`` float64: mean kernel of each row with all rows of the other side."""
+    of_x, of_y = (rows.new_zeros(len(rows), dtype=torch.float64) for rows in (x, y))
+    for a, b, table in _tables(x, y, block):
+        of_x[a] += table.sum(1, dtype=torch.float64)
+        of_y[b] += table.sum(0, dtype=torch.float64)
+    return of_x / len(y), of_y / len(x)
+
+
+def _tables(x: Tensor, y: Tensor, block: int, symmetric: bool = False) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Kernels ``[<= block, <= block]`` of rows of x with rows of y; of a symmetric table only the upper half's blocks."""
+    one = torch.ones((), device=x.device)
+    with _plain_float32(x.device.type):
+        for i in range(0, len(x), block):
+            for j in range(i if symmetric else 0, len(y), block):
+                a, b = slice(i, min(i + block, len(x))), slice(j, min(j + block, len(y)))
+                base = torch.addmm(one, x[a], y[b].T, alpha=1 / x.shape[1])
+                yield a, b, base.pow_(3)
+
+
+@contextmanager
+def _plain_float32(device: str) -> Iterator[None]:
+    """Products in float32 as such: rounded to TF32 or bfloat16 they would be off by as much as distances differ."""
+    backend = torch.backends.cuda if device == "cuda" else torch.backends.mkldnn
+    allowed = backend.matmul.fp32_precision
+    backend.matmul.fp32_precision = "ieee"
+    try:
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        backend.matmul.fp32_precision = allowed
