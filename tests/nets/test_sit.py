@@ -134,7 +134,7 @@ CASES = {
     "deep": {"width": 24, "depth": 6, "heads": 2, "learn_sigma": True, "shape": (2, 6, 6)},
     "odd patch": {"patch": 3, "shape": (1, 9, 9), "width": 20, "heads": 5},
     "S/2, two blocks": {"width": None, "heads": None, "model": "S/2", "depth": 2},
-    "XL/4, one block": {"width": None, "heads": None, "patch": None, "model": "XL/4", "depth": 1},
+    "B/4, one block": {"width": None, "heads": None, "patch": None, "model": "B/4", "depth": 1},
 }
 
 
@@ -186,15 +186,15 @@ def test_the_comparison_sees_time_class_position_and_every_block(float64) -> Non
 
 # Sizes
 
-PUBLISHED = {"S/2": 33e6, "B/2": 130e6, "L/2": 458e6, "XL/2": 675e6}
+PUBLISHED = {"S/2": 33, "B/2": 130, "L/2": 458, "XL/2": 675}  # millions
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_published_numbers_of_parameters(model: str) -> None:
     with torch.device("meta"):
         net = SiT(model=model, learn_sigma=True)
-    count = sum(p.numel() for p in net.parameters())
-    assert round(count / 1e6) == pytest.approx(PUBLISHED.get(model, count / 1e6), abs=1)
+    millions = sum(p.numel() for p in net.parameters()) / 1e6
+    assert millions == pytest.approx(PUBLISHED.get(model, PUBLISHED[model[:-1] + "2"]), abs=1)  # the patch hardly matters
     assert not list(net.buffers()), "all that a file needs to hold is a parameter"
 
 
@@ -244,7 +244,7 @@ def test_an_untrained_network_is_the_velocity_zero_and_learns() -> None:
 
 def test_published_initialisation() -> None:
     torch.manual_seed(0)
-    net = tiny(width=192, num_classes=100)
+    net = tiny(width=192, num_classes=100).requires_grad_(False)
     qkv = net.blocks[0].attn.qkv.weight
     assert qkv.abs().max() <= (6 / (192 + 3 * 192)) ** 0.5
     assert qkv.std() == pytest.approx((2 / (4 * 192)) ** 0.5, rel=0.03)
@@ -316,18 +316,18 @@ def test_bfloat16_as_weights_and_as_autocast() -> None:
     assert net(x.bfloat16(), t, y).dtype == torch.bfloat16
 
 
-def test_tokens_are_not_copied_on_their_way_through_a_block() -> None:
-    """From qkv to the projection only the three products read and write: no copy, forward or backward but joining q, k, v."""
-    net = randomised(tiny(depth=1))
-    attention, tokens = net.blocks[0].attn, torch.randn(2, 16, 48, requires_grad=True)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as record:
+def test_tokens_are_not_copied_around_the_attention() -> None:
+    """Forward nothing but the biases of two products is copied; backward q, k and v are joined once."""
+    attention, tokens = tiny(depth=1).blocks[0].attn, torch.randn(2, 16, 48, requires_grad=True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as forward:
         out = attention(tokens)
-    names = {event.key for event in record.key_averages()}
-    assert not names & {"aten::copy_", "aten::clone", "aten::cat", "aten::contiguous"}, names
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as record:
-        out.sum().backward()
-    counts = {event.key: event.count for event in record.key_averages()}
-    assert counts.get("aten::cat", 0) == 1
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as backward:
+        out.backward(torch.ones_like(out))
+    made = [{event.key.removeprefix("aten::"): event.count for event in r.key_averages()} for r in (forward, backward)]
+    for copying in ("clone", "contiguous", "stack"):
+        assert all(copying not in counts for counts in made)
+    assert [counts.get("copy_", 0) for counts in made] == [2, 0]
+    assert [counts.get("cat", 0) for counts in made] == [0, 1]
 
 
 def test_checkpointing_changes_no_gradient_and_keeps_less() -> None:
