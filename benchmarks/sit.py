@@ -33,7 +33,8 @@ def networks(smoke: bool) -> dict[str, nn.Module]:
                 parameter.normal_(std=0.02)
     depth, heads = len(ours.blocks), 6
     theirs = DiTTransformer2DModel(heads, 384 // heads, num_layers=depth, sample_size=32, patch_size=2)
-    return {"SiT": ours, "diffusers": theirs}
+    nets: dict[str, nn.Module] = {"SiT": ours, "diffusers": theirs}
+    return nets
 
 
 def forward(nets: Mapping[str, nn.Module], x: Tensor, t: Tensor, y: Tensor) -> dict[str, Callable[[], Any]]:

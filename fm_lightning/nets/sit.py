@@ -136,9 +136,9 @@ class SiT(Velocity):
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight.detach().flatten(1))
-                nn.init.zeros_(module.bias)
+                module.bias.detach().zero_()  # type: ignore[union-attr]
         for layer in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
-            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.normal_(layer.weight, std=0.02)  # type: ignore[arg-type]
         if self.y_embedder is not None:
             nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
         zero = [part.adaLN_modulation[1] for part in (*self.blocks, self.final_layer)]
@@ -169,7 +169,7 @@ class TimeEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
-        return self.mlp(sinusoids(t, _FREQUENCIES).to(self.mlp[0].weight.dtype))
+        return self.mlp(sinusoids(t, _FREQUENCIES).to(next(self.mlp.parameters()).dtype))
 
 
 class LabelEmbedding(nn.Module):
@@ -238,7 +238,7 @@ def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def positions(rows: int, columns: int, width: int) -> Tensor:
-    """``[1, rows columns, width]``: sines and cosines of the column in the first half of the channels, of the row in the second."""
+    """``[1, rows columns, width]``: waves of the column in the first half of the channels, of the row in the second."""
     omega = 10_000 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     angles = [place.reshape(-1, 1) * omega for place in (column, row)]  # [T, D / 4] each

@@ -194,7 +194,9 @@ def test_published_numbers_of_parameters(model: str) -> None:
     with torch.device("meta"):
         net = SiT(model=model, learn_sigma=True)
     millions = sum(p.numel() for p in net.parameters()) / 1e6
-    assert millions == pytest.approx(PUBLISHED.get(model, PUBLISHED[model[:-1] + "2"]), abs=1)  # the patch hardly matters
+    assert millions == pytest.approx(
+        PUBLISHED.get(model, PUBLISHED[model[:-1] + "2"]), abs=1
+    )  # the patch hardly matters
     assert not list(net.buffers()), "all that a file needs to hold is a parameter"
 
 
@@ -286,9 +288,7 @@ def test_guidance_asks_for_the_null_label() -> None:
     net = randomised(tiny())
     x, t, y = inputs(net)
     null, conditional = net(x, t, torch.full_like(y, net.null_label)), net(x, t, y)
-    torch.testing.assert_close(
-        Guided(net, 1.5)(x, t, y), null + 1.5 * (conditional - null), rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(Guided(net, 1.5)(x, t, y), null + 1.5 * (conditional - null), rtol=1e-4, atol=1e-4)
     assert net.null_label == net.num_classes == 5
     assert tiny(num_classes=0).null_label is None
 
