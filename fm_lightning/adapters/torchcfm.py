@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from fm_lightning.adapters.state_dicts import Weights, read_weights
 from fm_lightning.errors import UserError
 from fm_lightning.nets.unet import UNet
 from fm_lightning.nets.unet_blocks import SelfAttention
@@ -48,20 +50,20 @@ _NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 ]
 
 
-def load_torchcfm(state_dict: Mapping[str, Any], **arguments: Any) -> UNet:
-    """torchcfm's ``UNetModelWrapper(**arguments)`` with this state dict, as a ``UNet`` in eval mode.
+def load_torchcfm(path_or_state: str | Path | Mapping[str, Any], **arguments: Any) -> UNet:
+    """torchcfm's ``UNetModelWrapper(**arguments)`` with these weights, as a ``UNet`` in eval mode.
 
     Args:
-        state_dict: its ``state_dict()``, also with DDP's ``module.`` before each key, or a checkpoint of
-            torchcfm's CIFAR-10 scripts, of which ``ema_model`` is taken.
+        path_or_state: see ``read_weights``: its ``state_dict()``, or a checkpoint of torchcfm's CIFAR-10 scripts, of which
+            ``ema_model`` is taken; in memory or in a file.
         **arguments: those of ``UNetModelWrapper``, by name: ``dim``, ``num_channels``, ... The number of
             heads and the attention order leave no trace in the weights' shapes: wrong ones go unnoticed.
 
     Raises:
-        UserError: the first key that does not fit, with its shapes; an argument with no counterpart.
+        UserError: as ``read_weights``; the first key that does not fit, with its shapes; an argument with no counterpart.
     """
     net = UNet(**options(**arguments))
-    load(net, state_dict, legacy_order=not arguments.get("use_new_attention_order", False))
+    load(net, path_or_state, legacy_order=not arguments.get("use_new_attention_order", False))
     return net.eval()
 
 
@@ -120,42 +122,47 @@ def options(
     }
 
 
-def load(net: nn.Module, state_dict: Mapping[str, Any], legacy_order: bool = True) -> None:
+def load(net: nn.Module, path_or_state: str | Path | Mapping[str, Any] | Weights, legacy_order: bool = True) -> None:
     """Copies torchcfm's weights into ``net``, a ``UNet`` of the same architecture.
 
     Args:
         net: changed in place.
-        state_dict: torchcfm's, also with the prefixes of DDP and ``torch.compile``, or a checkpoint that
-            holds one as ``ema_model``.
+        path_or_state: see ``read_weights``.
         legacy_order: the attention's rows run over heads first (``use_new_attention_order=False``).
 
     Raises:
-        UserError: the first key that is missing, has another shape, or has no place in ``net``.
+        UserError: as ``read_weights``; the first key that is missing, has another shape, or has no place in ``net``.
     """
-    if not isinstance(state_dict, Mapping):
-        raise UserError(f"load_torchcfm got a {type(state_dict).__name__}, expected a state dict")
+    weights = path_or_state if isinstance(path_or_state, Weights) else read_weights(path_or_state)
+    given, source = dict(weights.tensors), weights.source
+    if not is_torchcfm(weights):
+        raise UserError(
+            f"{source} with the keys {', '.join(list(given)[:4])}, ... given, expected those of torchcfm's U-Net "
+            "(time_embed.0.weight, input_blocks.0.0.weight, ...); give its state dict"
+        )
     advice = "give load_torchcfm the arguments that the checkpoint was trained with"
-    given = {
-        re.sub(r"^(module\.|_orig_mod\.)+", "", key): value
-        for key, value in state_dict.get("ema_model", state_dict).items()
-    }
     loaded: dict[str, Tensor] = {}
     for name, wanted in net.state_dict().items():
         key = torchcfm_name(name)
         shape = wanted.shape[:3] if re.search(r"\.(qkv|proj_out)\.weight$", key) else wanted.shape
         if key not in given:
-            raise UserError(f"the state dict has no {key}, expected shape {list(shape)}; {advice}")
+            raise UserError(f"{source} without {key} given, expected its shape {list(shape)}; {advice}")
         value = given.pop(key)
         if value.shape != shape:
-            raise UserError(f"{key} has shape {list(value.shape)}, expected {list(shape)}; {advice}")
+            raise UserError(f"{key} of shape {list(value.shape)} given by {source}, expected {list(shape)}; {advice}")
         loaded[name] = value.reshape(wanted.shape)
     for key, value in given.items():
-        raise UserError(f"{key} with shape {list(value.shape)} has no place in the network; {advice}")
+        raise UserError(f"{key} of shape {list(value.shape)} given by {source}, expected no such key; {advice}")
     for name, layer in net.named_modules():
         if legacy_order and isinstance(layer, SelfAttention):
             for key in (f"{name}.qkv.weight", f"{name}.qkv.bias"):
                 loaded[key] = loaded[key].unflatten(0, (layer.heads, 3, -1)).transpose(0, 1).flatten(0, 2)
     net.load_state_dict(loaded)
+
+
+def is_torchcfm(weights: Weights) -> bool:
+    """Whether the names are those of torchcfm's (and guided-diffusion's) U-Net."""
+    return "input_blocks.0.0.weight" in weights.tensors
 
 
 def torchcfm_name(name: str) -> str:

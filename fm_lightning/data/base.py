@@ -57,7 +57,6 @@ class FlowData(LightningDataModule, ABC):
     shape: tuple[int, ...]
     num_classes: int = 0
     space: str = "[-1, 1]"
-    has_pixels: bool = False  # whether `to_uint8` shows samples as images
     flip: bool = False  # whether training sees mirror images, too
     skipped: int = 0  # samples left out because they could not be read
     train_split: Split

@@ -84,7 +84,6 @@ class Digits(FlowData):
     """
 
     shape = (1, 8, 8)
-    has_pixels = True
 
     def __init__(self, n: int = 100, conditional: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)

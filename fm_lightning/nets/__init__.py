@@ -2,7 +2,8 @@
 
 from fm_lightning.nets.guidance import Guided, drop_labels
 from fm_lightning.nets.mlp import ResidualMLP
+from fm_lightning.nets.sit import SiT
 from fm_lightning.nets.unet import UNet
 from fm_lightning.nets.velocity import Velocity
 
-__all__ = ["Guided", "ResidualMLP", "UNet", "Velocity", "drop_labels"]
+__all__ = ["Guided", "ResidualMLP", "SiT", "UNet", "Velocity", "drop_labels"]

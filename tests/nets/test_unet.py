@@ -282,9 +282,9 @@ def test_torchcfm_arguments_without_counterpart(changes: dict, message: str) -> 
 
 
 def test_no_state_dict() -> None:
-    with pytest.raises(UserError, match="got a str"):
-        load(small(), "weights.pt")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"no time_embed.0.weight, expected shape \[32, 8\]"):
+    with pytest.raises(UserError, match="expected an existing file"):
+        load(small(), "weights.pt")
+    with pytest.raises(UserError, match="expected tensors by name"):
         load(small(), {})
 
 

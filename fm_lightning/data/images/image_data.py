@@ -67,7 +67,6 @@ class ImageData(FlowData):
         UserError: at ``setup``: whatever is wrong with source, columns, parts, n, images or the cache.
     """
 
-    has_pixels = True
     held_out_names: ClassVar[tuple[str, ...]] = ("test", "validation", "valid", "val")  # the first that there is
 
     def __init__(

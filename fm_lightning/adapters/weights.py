@@ -1,0 +1,45 @@
+"""Weights from elsewhere into a network that stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fm_lightning.adapters import torchcfm
+from fm_lightning.adapters.meta import MetaVelocity
+from fm_lightning.adapters.reversed import Reversed
+from fm_lightning.adapters.sit import check_sit, size_name, without_projectors
+from fm_lightning.adapters.state_dicts import copy_weights, read_weights
+from fm_lightning.nets.sit import SiT
+from fm_lightning.nets.unet import UNet
+
+
+def load_weights(net: nn.Module, path_or_state: str | Path | Mapping[str, Any]) -> str:
+    """Copies weights into ``net``, in place: ours, SiT's, REPA's, torchcfm's, or any that have its names.
+
+    Args:
+        net: what they belong to. A ``UNet`` also takes torchcfm's names (with its default order of the attention's rows);
+            ``Reversed(SiT(...))`` takes REPA's files; a ``MetaVelocity`` takes its model's.
+        path_or_state: see ``read_weights``. Of our own checkpoints the average is taken where training kept one.
+
+    Returns:
+        where they were found, for whoever reports it: ``"sit.pt (ema)"``.
+
+    Raises:
+        UserError: as ``read_weights``; the first key that does not fit, with both shapes; the size that a SiT's file holds.
+    """
+    weights = read_weights(path_or_state)
+    if isinstance(net, Reversed):
+        net, weights = net.net, without_projectors(weights)
+    elif isinstance(net, MetaVelocity):
+        net = net.model
+    if isinstance(net, SiT):
+        check_sit(weights, size_name(net.pos_embed.shape[-1], len(net.blocks), net.patch))
+    if isinstance(net, UNet) and torchcfm.is_torchcfm(weights):
+        torchcfm.load(net, weights)
+    else:
+        copy_weights(net, weights, "build the network that the weights were trained in")
+    return weights.source
