@@ -5,6 +5,7 @@ from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.data.digits import Digits
 from fm_lightning.data.images.celeba import CelebA
 from fm_lightning.data.images.image_data import CIFAR10, ImageData
+from fm_lightning.data.latents import Latents
 from fm_lightning.data.toys import Toy2D
 from fm_lightning.noise import noise
 
@@ -15,6 +16,7 @@ __all__ = [
     "FlowData",
     "HeldOutBatch",
     "ImageData",
+    "Latents",
     "SeedBatch",
     "Split",
     "Toy2D",

@@ -43,6 +43,7 @@ class ImageData(FlowData):
         resize: pixels of the shorter side (bilinear, antialiased); None keeps the size.
         crop: side of the square then cut from the centre; None keeps all.
         grayscale: one channel instead of three; None: as the first image is.
+        adm_crop: side of the centre square as ADM, DiT and SiT cut it from ImageNet; instead of resize and crop.
         flip: mirror every training image with probability 1/2, anew at each step.
         skip_unreadable: go on without images that cannot be read.
         cache_dir: for decoded images; default $FM_LIGHTNING_CACHE, else ~/.cache/fm_lightning.
@@ -72,6 +73,7 @@ class ImageData(FlowData):
         resize: int | None = None,
         crop: int | None = None,
         grayscale: bool | None = None,
+        adm_crop: int | None = None,
         flip: bool = False,
         skip_unreadable: bool = False,
         cache_dir: str | None = None,
@@ -83,7 +85,7 @@ class ImageData(FlowData):
         self.source, self.config, self.n = source, config, n
         self.image_column, self.label_column, self.conditional = image_column, label_column, conditional
         self.train_part, self.real_part, self.held_out_part = train_part, real_part, held_out_part
-        self.preprocessing = Preprocessing(resize, crop, grayscale)
+        self.preprocessing = Preprocessing(resize, crop, grayscale, adm_crop)
         self.flip, self.skip_unreadable = flip, skip_unreadable
         self.cache: Path = cache_directory(cache_dir)
         self.class_names: list[str] = []

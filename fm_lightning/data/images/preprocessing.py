@@ -22,16 +22,23 @@ class Preprocessing:
         resize: pixels of the shorter side (bilinear, antialiased); None keeps the size.
         crop: side of the square cut from the centre; None keeps all.
         grayscale: one channel instead of three; None: as the first image is.
+        adm_crop: side of the square that :func:`adm_crop` cuts, instead of ``resize`` and ``crop``.
     """
 
     resize: int | None = None
     crop: int | None = None
     grayscale: bool | None = None
+    adm_crop: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("resize", self.resize), ("crop", self.crop)):
+        for name, value in (("resize", self.resize), ("crop", self.crop), ("adm_crop", self.adm_crop)):
             if value is not None and value < 1:
                 raise UserError(f"{name}={value} given, expected at least 1 pixel; type --data.init_args.{name} 32")
+        if self.adm_crop is not None and (self.resize is not None or self.crop is not None):
+            raise UserError(
+                f"adm_crop={self.adm_crop} given with resize={self.resize} and crop={self.crop}, expected one or the other; "
+                "leave resize and crop out"
+            )
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         if image.mode.startswith(_DEEP):
@@ -40,6 +47,8 @@ class Preprocessing:
             )
         # Palettes have no brightness of their own: colour first, gray at the end.
         image = image.convert("L" if self.grayscale and is_gray(image) else "RGB")
+        if self.adm_crop is not None:
+            image = adm_crop(image, self.adm_crop)
         if self.resize is not None:
             image = F.resize(image, [self.resize])
         if self.crop is not None:
@@ -52,6 +61,20 @@ class Preprocessing:
         if self.grayscale:
             return np.asarray(image.convert("L"))[None]
         return np.asarray(image).transpose(2, 0, 1)
+
+
+def adm_crop(image: Image.Image, side: int) -> Image.Image:
+    """The centre square as ADM, DiT and SiT prepare ImageNet (Dhariwal & Nichol 2021): what their figures are compared on.
+
+    Halved by averaging 2 x 2 pixels while the shorter side is at least twice ``side``, then resized to it (bicubic), then
+    cut from the centre, the odd pixel off the right and the bottom.
+    """
+    while min(image.size) >= 2 * side:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = side / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def is_gray(image: Image.Image) -> bool:
