@@ -58,7 +58,6 @@ def encode(
     share, place = processes(os.environ)
     if device is None:
         device = f"cuda:{place % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-    data.setup()
     network = open_autoencoder(autoencoder, factor, shift)
     manifest = encode_images(
         data,

@@ -50,7 +50,7 @@ def encode_images(
     The training, held-out and, where these are others than the training images, real images are stored each.
 
     Args:
-        data: images, set up; its labels are kept where it has classes.
+        data: images; set up if it is not yet. Its labels are kept where it has classes.
         autoencoder: see :class:`Autoencoder`.
         folder: where to; made where it is missing.
         source: how the images were made, for the manifest.
@@ -74,7 +74,11 @@ def encode_images(
             raise UserError(f"{name}={value} given, expected at least 1; type {name}=32")
     if dtype not in DTYPES:
         raise UserError(f"dtype={dtype!r} given, expected one of {', '.join(DTYPES)}; type dtype=float16")
-    autoencoder = autoencoder.to(device)
+    try:
+        autoencoder = autoencoder.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={device} given, expected one that this machine has ({error}); type device=cpu") from error
+    data.setup()
     shape = _latent_shape(data, autoencoder, device)
     splits = _splits(data)
     identity = Identity(
