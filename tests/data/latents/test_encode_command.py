@@ -86,7 +86,7 @@ def test_from_images_to_training_and_back(config, kl_folder, capsys):
     from fm_lightning import FlowMatching
     from fm_lightning.nets import UNet
 
-    model = FlowMatching(UNet(shape=(4, 8, 8), num_classes=data.num_classes, base_channels=8), base_seed=0)
+    model = FlowMatching(UNet((4, 8, 8), 8, 1, (1, 2), (), num_classes=data.num_classes, groups=4), base_seed=0)
     trainer = Trainer(
         max_steps=3, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
     )
