@@ -6,6 +6,7 @@ from fm_lightning.data.digits import Digits
 from fm_lightning.data.images.celeba import CelebA
 from fm_lightning.data.images.image_data import CIFAR10, ImageData
 from fm_lightning.data.labels import seed_labels
+from fm_lightning.data.latents import Latents
 from fm_lightning.data.split import Split
 from fm_lightning.data.toys import Toy2D
 from fm_lightning.noise import noise
@@ -17,6 +18,7 @@ __all__ = [
     "FlowData",
     "HeldOutBatch",
     "ImageData",
+    "Latents",
     "SeedBatch",
     "Split",
     "Toy2D",

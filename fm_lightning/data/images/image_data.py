@@ -54,6 +54,7 @@ class ImageData(FlowData):
         grayscale: one channel instead of three; None: as the first image is.
         background: what shows where an image is transparent: a colour's name or "#rrggbb". See ``Preprocessing`` for what
             else becomes of files.
+        adm_crop: side of the centre square as ADM, DiT and SiT cut it from ImageNet; instead of resize and crop.
         flip: mirror every training image with probability 1/2, anew at each step.
         skip_unreadable: go on without images that cannot be read.
         cache_dir: for decoded images; default $FM_LIGHTNING_CACHE, else ~/.cache/fm_lightning.
@@ -85,6 +86,7 @@ class ImageData(FlowData):
         crop: int | None = None,
         grayscale: bool | None = None,
         background: str = "white",
+        adm_crop: int | None = None,
         flip: bool = False,
         skip_unreadable: bool = False,
         cache_dir: str | None = None,
@@ -99,7 +101,7 @@ class ImageData(FlowData):
         if order not in ("auto", "source", "random"):
             raise UserError(f"order={order!r} given, expected auto, source or random; leave it out")
         self.order = order
-        self.preprocessing = Preprocessing(resize, crop, grayscale, background)
+        self.preprocessing = Preprocessing(resize, crop, grayscale, background, adm_crop)
         self.flip, self.skip_unreadable = flip, skip_unreadable
         self.cache: Path = cache_directory(cache_dir)
         self.class_names: list[str] = []

@@ -28,20 +28,27 @@ class Preprocessing:
         crop: side of the square cut from the centre; None keeps all.
         grayscale: one channel instead of three; None: as the first image is.
         background: what shows where an image is transparent: a colour's name or "#rrggbb".
+        adm_crop: side of the square that :func:`adm_crop` cuts, instead of ``resize`` and ``crop``.
     """
 
     resize: int | None = None
     crop: int | None = None
     grayscale: bool | None = None
     background: str = "white"
+    adm_crop: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("resize", self.resize), ("crop", self.crop)):
+        for name, value in (("resize", self.resize), ("crop", self.crop), ("adm_crop", self.adm_crop)):
             if value is not None and value < 1:
                 raise UserError(f"{name}={value} given, expected at least 1 pixel; type {name}: 32")
         if not _is_colour(self.background):
             raise UserError(
                 f"background={self.background!r} given, expected a colour; type e.g. background: white, black or '#808080'"
+            )
+        if self.adm_crop is not None and (self.resize is not None or self.crop is not None):
+            raise UserError(
+                f"adm_crop={self.adm_crop} given with resize={self.resize} and crop={self.crop}, expected one or the other; "
+                "leave resize and crop out"
             )
 
     def __call__(self, image: Image.Image) -> np.ndarray:
@@ -53,6 +60,8 @@ class Preprocessing:
         image = self._opaque(image)
         if self.grayscale and gray:
             image = image.convert("L")
+        if self.adm_crop is not None:
+            image = adm_crop(image, self.adm_crop)
         if self.resize is not None:
             image = F.resize(image, [self.resize])
         if self.crop is not None:
@@ -78,6 +87,20 @@ class Preprocessing:
                 f"images of PIL mode {image.mode} given, which Pillow does not convert to RGB, expected one that it does; "
                 "convert them to RGB files first"
             ) from error
+
+
+def adm_crop(image: Image.Image, side: int) -> Image.Image:
+    """The centre square as ADM, DiT and SiT prepare ImageNet (Dhariwal & Nichol 2021): what their figures are compared on.
+
+    Halved by averaging 2 x 2 pixels while the shorter side is at least twice ``side``, then resized to it (bicubic), then
+    cut from the centre, the odd pixel off the right and the bottom.
+    """
+    while min(image.size) >= 2 * side:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = side / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def is_gray(image: Image.Image) -> bool:

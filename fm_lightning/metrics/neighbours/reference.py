@@ -32,7 +32,8 @@ class Reference:
 
     Args:
         data: ``[N, ...]`` a tensor (float64, float32, bfloat16, float16 or integers, on any device), or a
-            numpy array, memory-mapped or not. Rows are flattened when they are read.
+            numpy array, memory-mapped or not; or what has a tensor's shape, dtype and device and is indexed like one,
+            read from disk only then. Rows are flattened when they are read.
         device: where the computation happens; default: where the data are.
         budget: bytes that preparing may use beside the data and ``4 N`` bytes for the norms.
         encode: rows as stored ``[n, ...]`` -> the rows to compare with, of the same shape; elementwise, so that rows may be
@@ -57,7 +58,8 @@ class Reference:
         encode: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.encode = encode
-        self.data = data.detach() if isinstance(data, Tensor) else np.asanyarray(data)
+        indexed = isinstance(getattr(data, "dtype", None), torch.dtype)
+        self.data = data.detach() if isinstance(data, Tensor) else data if indexed else np.asanyarray(data)
         check_shape("reference", self.data)
         if not len(self.data):
             raise UserError("the reference is empty: give at least one row to compare with")
@@ -176,7 +178,7 @@ def check_shape(name: str, data: Tensor | np.ndarray) -> None:
     shape = list(data.shape)
     if not shape or 0 in shape[1:]:
         raise UserError(f"the {name} has shape {shape}: expected [rows, ...] with at least one number in a row")
-    if data.is_complex() if isinstance(data, Tensor) else data.dtype.kind not in "fiub":
+    if data.dtype.is_complex if isinstance(data.dtype, torch.dtype) else data.dtype.kind not in "fiub":
         raise UserError(f"the {name} has dtype {data.dtype}: expected real numbers")
 
 

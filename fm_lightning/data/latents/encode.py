@@ -1,0 +1,317 @@
+"""Encodes the images of any data set once, into a folder that :class:`Latents` trains on.
+
+Work is cut into shards. Shard i belongs to process ``i % world``; it is written under a temporary name and renamed, and one
+that is there is not made again: a killed command goes on from there, on any number of processes. Whoever finds all shards
+finished writes the manifest. A shard's bytes follow from its images alone, never from who made it or when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fm_lightning.data.base import FlowData, Split
+from fm_lightning.data.batches import Share
+from fm_lightning.data.latents.autoencoder import Autoencoder
+from fm_lightning.data.latents.manifest import FILE, Identity, Manifest, Shard, open_shard, sha256
+from fm_lightning.errors import UserError
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+READ = 1024  # rows read at a time where nothing is encoded
+
+
+def encode_images(
+    data: FlowData,
+    autoencoder: Autoencoder,
+    folder: str | Path,
+    *,
+    source: Mapping[str, Any] | None = None,
+    mirrored: bool = True,
+    dtype: str = "float16",
+    batch_size: int = 32,
+    shard_size: int = 10_000,
+    device: torch.device | str = "cpu",
+    share: Share | None = None,
+) -> Manifest | None:
+    """Posterior means and standard deviations of all images, in shards; of Stable Diffusion's autoencoder 32 kB an image.
+
+    The training, held-out and, where these are others than the training images, real images are stored each.
+
+    Args:
+        data: images; set up if it is not yet. Its labels are kept where it has classes.
+        autoencoder: see :class:`Autoencoder`.
+        folder: where to; made where it is missing.
+        source: how the images were made, for the manifest.
+        mirrored: encode the mirror images, too: the latent of a mirror image is not the mirrored latent.
+        dtype: of the stored numbers: float16, bfloat16 or float32. The autoencoder itself runs in float32.
+        batch_size: images encoded at a time.
+        shard_size: images in a file; a process holds one shard in memory.
+        device: where to encode.
+        share: this process among those that encode together; default: the only one.
+
+    Returns:
+        The manifest; None if other processes still have shards to make.
+
+    Raises:
+        UserError: an argument out of range, data that are no images or do not fit the autoencoder, a folder that holds other
+            latents, one that cannot be written (what was written stays), or latents that ``dtype`` cannot hold.
+    """
+    share, folder = share or Share(), Path(folder).expanduser()
+    for name, value in (("batch_size", batch_size), ("shard_size", shard_size)):
+        if value < 1:
+            raise UserError(f"{name}={value} given, expected at least 1; type {name}=32")
+    if dtype not in DTYPES:
+        raise UserError(f"dtype={dtype!r} given, expected one of {', '.join(DTYPES)}; type dtype=float16")
+    try:
+        autoencoder = autoencoder.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"device={device} given, expected one that this machine has ({error}); type device=cpu"
+        ) from error
+    data.setup()
+    shape = _latent_shape(data, autoencoder, device)
+    splits = _splits(data)
+    identity = Identity(
+        source=_fingerprint(splits),
+        autoencoder=autoencoder.fingerprint,
+        mirrored=mirrored,
+        dtype=dtype,
+        image_shape=list(data.shape),
+        rows={name: len(split) for name, split in splits.items()},
+        shard_size=shard_size,
+    )
+    shards = _plan(identity)
+    _refuse_others(folder, identity, shards)
+    missing = [shard for shard in shards[share.rank :: share.world] if not _is_finished(folder, shard, identity)]
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for shard in missing:  # what killed processes left
+            for left in folder.glob(f".{shard.file}.*.tmp"):
+                left.unlink(missing_ok=True)
+    encoder = _Encoder(data, autoencoder, device, mirrored, DTYPES[dtype], batch_size)
+    with Progress(console=Console(stderr=True), disable=bool(share.rank) or not missing) as progress:
+        title = f"Encoding {sum(map(len, missing)):,} images"
+        task = progress.add_task(
+            f"{title}, a share of 1/{share.world}" if share.world > 1 else title, total=sum(map(len, missing))
+        )
+        for shard in missing:
+            _save(
+                folder / shard.file, encoder(shard, splits[shard.split], lambda n: progress.advance(task, n)), identity
+            )
+    if not missing and (folder / FILE).exists():
+        manifest = Manifest.read(folder)  # not made anew: its checksums are of what was written, whatever is there now
+        manifest.verify_sizes(folder)
+        return manifest
+    if not all(_is_finished(folder, shard, identity) for shard in shards):
+        return None
+    draft = Manifest(
+        identity=identity,
+        source=dict(source or {"class": type(data).__name__}),
+        autoencoder=autoencoder.name,
+        shape=shape,
+        shift=autoencoder.shift if isinstance(autoencoder.shift, float | int) else list(autoencoder.shift),
+        factor=autoencoder.factor if isinstance(autoencoder.factor, float | int) else list(autoencoder.factor),
+        channel_mean=[],
+        channel_std=[],
+        num_classes=data.num_classes,
+        class_names=list(getattr(data, "class_names", [])),
+        shards=shards,
+    )
+    manifest = _measured(draft, folder)
+    with _writing(folder):
+        manifest.write(folder)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    data: FlowData
+    autoencoder: Autoencoder
+    device: torch.device | str
+    mirrored: bool
+    dtype: torch.dtype
+    batch_size: int
+
+    def __call__(self, shard: Shard, split: Split, advance: Any) -> dict[str, Tensor]:
+        """The tensors of a shard; its batches begin with it, so that they are the same whoever makes it."""
+        parts: dict[str, list[Tensor]] = {}
+        for start in range(shard.start, shard.stop, self.batch_size):
+            x, y = split.fetch(torch.arange(start, min(start + self.batch_size, shard.stop)))
+            images = _visible(self.data, x.to(self.device))
+            found = dict(zip(("mean", "std"), self.autoencoder.encode(images)))
+            if self.mirrored:
+                found |= dict(zip(("mirrored_mean", "mirrored_std"), self.autoencoder.encode(images.flip(-1))))
+            for name, values in found.items():
+                parts.setdefault(name, []).append(self._stored(values, start))
+            if y is not None:
+                parts.setdefault("labels", []).append(y)
+            advance(len(x))
+        return {name: torch.cat(values).contiguous() for name, values in parts.items()}
+
+    def _stored(self, values: Tensor, start: int) -> Tensor:
+        stored = values.to(self.dtype).cpu()
+        if not stored.isfinite().all():
+            largest = float(values.abs().max())
+            raise UserError(
+                f"latents up to {largest:.3g} near image {start} given, expected finite ones that {self.dtype} holds; type "
+                "dtype=float32, or give another autoencoder"
+            )
+        return stored
+
+
+def _visible(data: FlowData, x: Tensor) -> Tensor:
+    """Images as stored -> [-1, 1]."""
+    return data.decode(data.encode(x))
+
+
+def _latent_shape(data: FlowData, autoencoder: Autoencoder, device: torch.device | str) -> list[int]:
+    """``[c, h, w]`` found on one image; refuses what does not come back from the autoencoder in its own size."""
+    if len(data.shape) != 3:
+        raise UserError(
+            f"data={type(data).__name__} given, which holds no images, expected some; type e.g. data.ImageData"
+        )
+    image = _visible(data, data.train_split.fetch(torch.tensor([0]))[0].to(device))
+    wanted = f"expected images that {autoencoder.name} takes"
+    try:
+        mean, _ = autoencoder.encode(image)
+        back = tuple(autoencoder.decode(mean).shape[1:])
+    except (RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"images of shape {list(data.shape)} given ({said}), {wanted}; give data of other size, or in "
+            "colour (grayscale: false)"
+        ) from error
+    if back != tuple(data.shape):
+        raise UserError(
+            f"images of shape {list(data.shape)} given, which come back as {list(back)}, {wanted}; give data whose sides are "
+            "multiples of 8, or of whatever the autoencoder divides them by"
+        )
+    return list(mean.shape[1:])
+
+
+def _splits(data: FlowData) -> dict[str, Split]:
+    splits = {"train": data.train_split, "held_out": data.held_out_split}
+    return splits if _same(data.real_split, data.train_split) else {**splits, "real": data.real_split}
+
+
+def _same(a: Split, b: Split) -> bool:
+    if len(a) != len(b):
+        return False
+    if isinstance(a.x, Tensor) and isinstance(b.x, Tensor) and a.x.data_ptr() == b.x.data_ptr():
+        return True  # views of one memory
+    return all(torch.equal(x, y) for (x, _), (y, _) in zip(_blocks(a), _blocks(b)))
+
+
+def _blocks(split: Split) -> Iterator[tuple[Tensor, Tensor | None]]:
+    for start in range(0, len(split), READ):
+        yield split.fetch(torch.arange(start, min(start + READ, len(split))))
+
+
+def _fingerprint(splits: Mapping[str, Split]) -> str:
+    """Of images and labels, by their bytes."""
+    digest = hashlib.sha256()
+    for name, split in splits.items():
+        digest.update(f"{name} {len(split)}".encode())
+        for x, y in _blocks(split):
+            digest.update(x.contiguous().numpy().data)
+            if y is not None:
+                digest.update(y.contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _plan(identity: Identity) -> list[Shard]:
+    shards = []
+    for split, n in identity.rows.items():
+        starts = range(0, n, identity.shard_size)
+        for i, start in enumerate(starts):
+            file = f"{split}-{i:05d}-of-{len(starts):05d}.safetensors"
+            shards.append(Shard(split, start, min(start + identity.shard_size, n), file))
+    return shards
+
+
+def _refuse_others(folder: Path, identity: Identity, shards: list[Shard]) -> None:
+    """Raises UserError if the folder holds latents of other images, another autoencoder or another form."""
+    found = [Manifest.read(folder).identity] if (folder / FILE).exists() else []
+    planned = {shard.file for shard in shards}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            found.append(open_shard(file)[1])
+        except UserError:
+            if file.name not in planned:  # one that is planned is made again
+                raise
+    for other in found:
+        if differences := other.differences(identity):
+            raise UserError(
+                f"folder={folder} given, which holds latents of another source or form, expected an empty folder or one that the "
+                f"same command began (asked for now: {', '.join(differences)}); give another folder"
+            )
+
+
+def _is_finished(folder: Path, shard: Shard, identity: Identity) -> bool:
+    try:
+        tensors, found = open_shard(folder / shard.file)
+    except UserError:
+        return False
+    return found == identity and len(tensors["mean"]) == len(shard)
+
+
+def _save(file: Path, tensors: dict[str, Tensor], identity: Identity) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    with _writing(file.parent):
+        try:
+            save_file(tensors, temporary, metadata={"identity": json.dumps(asdict(identity))})
+            temporary.chmod(0o644)  # safetensors lets nobody else read; latents are shared
+            os.replace(temporary, file)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class _writing:
+    """Turns what goes wrong while writing to a folder into one line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError | SafetensorError):
+            raise UserError(
+                f"folder={self.folder} given, which cannot be written ({error}), expected room and permission; what was written "
+                "stays: make room and type the same command again"
+            ) from error
+
+
+def _measured(draft: Manifest, folder: Path) -> Manifest:
+    """The manifest with sizes, checksums and the training latents' statistics, from the shards as they are on disk."""
+    shards = []
+    first, second = (torch.zeros(draft.shape[0], dtype=torch.float64) for _ in range(2))
+    count = 0
+    for shard in draft.shards:
+        file = folder / shard.file
+        shards.append(replace(shard, bytes=file.stat().st_size, sha256=sha256(file)))
+        if shard.split != "train":
+            continue
+        tensors, _ = open_shard(file)
+        for prefix in ("", "mirrored_") if draft.identity.mirrored else ("",):
+            for mean, std in zip(tensors[f"{prefix}mean"].split(READ), tensors[f"{prefix}std"].split(READ)):
+                mean, std = mean.double(), std.double()
+                first += mean.sum((0, 2, 3))
+                second += (mean.square() + std.square()).sum((0, 2, 3))
+                count += mean[:, 0].numel()
+    mean = first / count
+    std = (second / count - mean.square()).clamp_min(0).sqrt()
+    return replace(draft, shards=shards, channel_mean=mean.tolist(), channel_std=std.tolist())
