@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -12,6 +14,8 @@ from torchmetrics.utilities import dim_zero_cat
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.intervals import Change
 from fm_lightning.trajectory import Trajectory
+
+Columns = Mapping[str, Tensor]  # name -> [n] or [n, D], one line per sample
 
 
 class PerSeedMetric(Metric):
@@ -23,14 +27,39 @@ class PerSeedMetric(Metric):
 
     is_differentiable = False
     full_state_update = False
-    columns: ClassVar[tuple[str, ...]] = ()
+    columns: tuple[str, ...] = ()
     seeds: list[Tensor]
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, columns: Sequence[str] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if columns is not None:
+            self.columns = tuple(columns)
         for name in ("seeds", *self.columns):
             self.add_state(name, default=[], dist_reduce_fx="cat")
         self._gathered: dict[str, Tensor] | None = None
+
+    def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
+        """The columns of a batch: name -> ``[B]`` or ``[B, D]``."""
+        raise NotImplementedError
+
+    def summarize(self, columns: Columns) -> dict[str, float]:
+        """The metric's numbers from the lines of all samples, in any order."""
+        raise NotImplementedError
+
+    def update(self, samples: Tensor | Trajectory, seeds: Tensor | None = None) -> None:
+        """Adds a batch; without seeds the samples are numbered as they come."""
+        measured = self.measure(samples)
+        if seeds is None and isinstance(samples, Trajectory):
+            seeds = samples.seeds
+        if seeds is None:
+            first = sum(len(s) for s in self.seeds)
+            seeds = torch.arange(first, first + len(samples))
+        self._gathered = None
+        for name, values in {"seeds": seeds, **measured}.items():
+            getattr(self, name).append(values.detach().to(self.device))
+
+    def compute(self) -> dict[str, float]:
+        return self.summarize(self.local())
 
     def append(self, trajectory: Trajectory, **columns: Tensor) -> None:
         """Adds a batch; without seeds the samples are numbered as they come."""
@@ -84,6 +113,16 @@ class PairedMetric(PerSeedMetric):
     def change(self, other: Self) -> Change:
         """The number here minus the number there, over the same seeds, with the paired 95 % interval."""
         raise NotImplementedError
+
+
+def sample_tensor(samples: Tensor | Trajectory) -> Tensor:
+    """``[B, ...]`` the samples themselves."""
+    return samples.x1 if isinstance(samples, Trajectory) else samples
+
+
+def fingerprint(*parts: object) -> str:
+    """16 hexadecimal digits that change whenever one of the parts prints otherwise."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def check_same_seeds(here: Tensor, there: Tensor) -> None:

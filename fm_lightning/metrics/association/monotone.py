@@ -47,7 +47,7 @@ def share_curve(values: Any, hits: Any, count: int, strata: Any | None = None) -
     numbers, events = vectors(values=values, hits=hits)
     groups = quantile_groups(values, count, strata)
     n = np.bincount(groups, minlength=count)
-    hit = np.bincount(groups, weights=events > 0, minlength=count)
+    hit = np.bincount(groups, weights=events > 0, minlength=count).astype(np.float64)
     low, high = np.array([wilson(int(k), int(m)) for k, m in zip(hit, n)]).T
     middle = np.array([np.median(numbers[groups == g]) for g in range(count)])
     return ShareCurve(middle, hit / n, low, high, hit, n.astype(np.float64))

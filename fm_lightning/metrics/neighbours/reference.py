@@ -9,6 +9,7 @@ Rows are read one block at a time, so that the reference may be larger than the 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -94,6 +95,14 @@ class Reference:
             copy.numpy()[...] = part
             part = copy
         return part
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the rows, their order, type and shape."""
+        digest = hashlib.sha256(repr(self.shape).encode())
+        for start in range(0, len(self), 4096):
+            digest.update(self.rows(start, start + 4096).double().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def centred(self, rows: Tensor) -> Tensor:
         """``[n, D]`` float32; wider numbers are shifted before they are rounded."""
