@@ -25,9 +25,9 @@ class LocalSupport(PerSeedMetric):
 
         knn_{k} = -(d1 + ... + dk) / k          kde_{b} = log 1/N sum_n N(x; x_n, h^2 I),   h = b * unit
 
-    in the space's unit, and in nats. The bandwidth's unit is the median distance of a reference row to its nearest other one, over
-    256 rows evenly spaced through the reference: with ``b = 1`` a typical neighbour has weight ``exp(-1/2)``. Distances are exact;
-    log densities are correct to 0.02 at worst, in practice to 1e-4. ``summarize`` returns each column's mean and median.
+    in the space's unit, and in nats. The bandwidth's unit is the median distance of a reference row to its nearest other one,
+    over 256 rows evenly spaced through the reference: with ``b = 1`` a typical neighbour has weight ``exp(-1/2)``. Distances are
+    exact; log densities are correct to 0.02 at worst, in practice to 1e-4. ``summarize`` returns each column's mean and median.
 
     Args:
         reference: ``[n, ...]`` real samples in the space where samples are compared, or a ``Reference`` of them.
