@@ -11,7 +11,7 @@ blocks and shards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.neighbours.products import (
     ROUNDED,
+    Operand,
     cheaper_by_subtraction,
     operand,
     pair_bytes,
@@ -44,8 +45,13 @@ GROUP = 16  # scores of which only the minimum is compared with others at first
 MARGIN = 14  # candidates expected in a block beyond the k wanted; a query that has more gets a longer list
 
 
+Visit = Callable[[slice, Operand, Tensor, Tensor], None]  # queries [q], their operand, norms |b|^2 [n], scores [q, n]
+
+
 @torch.no_grad()
-def nearest(queries: Tensor, reference: Reference | Any, k: int, *, budget: int = BUDGET) -> tuple[Tensor, Tensor]:
+def nearest(
+    queries: Tensor, reference: Reference | Any, k: int, *, budget: int = BUDGET, visit: Visit | None = None
+) -> tuple[Tensor, Tensor]:
     """The k nearest rows of the reference for every query.
 
     Args:
@@ -54,6 +60,8 @@ def nearest(queries: Tensor, reference: Reference | Any, k: int, *, budget: int 
             ``ShardedReference`` is searched by all its processes together.
         k: number of neighbours, 1 to N.
         budget: bytes of memory used beside arguments, results and the Reference, independent of Q and N.
+        visit: called with every block of scores (see ``Operand``) as it passes by, so that sums over all pairs cost no second
+            product; it must not change them. Not with a reference that is divided among processes.
 
     Returns:
         distances ``[Q, k]`` float32, ascending, and indices ``[Q, k]`` int64, equal distances by ascending
@@ -83,7 +91,7 @@ def nearest(queries: Tensor, reference: Reference | Any, k: int, *, budget: int 
         for start in range(0, len(queries), search.queries):
             block = slice(start, start + search.queries)
             part = queries[block].detach().to(reference.device)
-            distances[block], indices[block] = search(part.reshape(len(part), -1), start)
+            distances[block], indices[block] = search(part.reshape(len(part), -1), start, visit)
     return distances, indices
 
 
@@ -145,7 +153,7 @@ class _Search:
         self.rows = min(len(reference), max(1, rows - GROUP))
         self.scores = torch.empty(self.queries * (self.rows + GROUP), device=reference.device)
 
-    def __call__(self, queries: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, queries: Tensor, start: int, visit: Visit | None = None) -> tuple[Tensor, Tensor]:
         """``[q, k]`` distances and indices for ``[q, D]`` queries, the first of which is row ``start``."""
         reference, k = self.reference, self.k
         a = reference.centred(queries)
@@ -159,6 +167,8 @@ class _Search:
             table[:, len(b2) :] = torch.inf
             b = reference.centred(stored) if side.rows.dtype == torch.float32 else stored
             scores(side.rows, b, b2 * (1 - side.error), table[:, : len(b2)])
+            if visit is not None:
+                visit(slice(start, start + len(a)), side, b2, table[:, : len(b2)])
 
             columns = _Columns(stored, begin, 2 * side.error * b2)
             minima = table.view(len(a), GROUP, -1).amin(1)
