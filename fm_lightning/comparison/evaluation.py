@@ -71,6 +71,10 @@ class Evaluation:
         first, count = self.manifest.seeds
         return range(first, first + count)
 
+    def count(self, row: str) -> int:
+        """Lines of the row in the comparison."""
+        return sum(int(chosen.sum()) for _, _, chosen in self._places(row, None))
+
     def lines(self, row: str, seeds: range | None = None) -> pd.DataFrame:
         """The lines of a row, ascending in the seed: the columns of ``parts.LINES``, and those of every measure.
 

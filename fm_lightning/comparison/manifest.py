@@ -22,8 +22,9 @@ class Manifest:
         identity: hashes and settings that every line depends on; other ones make the lines untrue.
         rows: name -> what the row is, in display order: ``key``, ``kind``, ``of``, ``label``, ``description``, ``steps``, ...
         definitions: key -> the row's canonical definition; those of rows that were asked for earlier stay.
-        measured: row name -> numbers that decide its definition and were measured (the noise control's sigma): read back,
-            never measured anew.
+        chosen: schedule's key -> family -> doses at each place where its curve reaches the schedule: measured on calibration
+            seeds, read back, never measured anew.
+        judged: schedule -> the row that it is judged against, and its families' rows, three for each place.
         measures: measure -> fingerprint of the latest command.
         seeds: ``[first, count]`` of the comparison.
         about: what the report says about the run: data space, sizes, hardware, versions, command.
@@ -32,7 +33,8 @@ class Manifest:
     identity: dict[str, Any] = field(default_factory=dict)
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     definitions: dict[str, Any] = field(default_factory=dict)
-    measured: dict[str, dict[str, float]] = field(default_factory=dict)
+    chosen: dict[str, dict[str, list[list[float]]]] = field(default_factory=dict)
+    judged: dict[str, dict[str, Any]] = field(default_factory=dict)
     measures: dict[str, str] = field(default_factory=dict)
     seeds: tuple[int, int] = (0, 0)
     about: dict[str, Any] = field(default_factory=dict)

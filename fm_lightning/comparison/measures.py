@@ -35,19 +35,26 @@ class Measure(Protocol):
     def recall(self, folder: Path, fingerprint: str) -> None: ...
 
 
-def read_columns(evaluation: Evaluation, row: str, measure: str) -> dict[str, Tensor]:
-    """A measure's columns of a row, ascending in ``seeds``; empty where nothing was measured."""
+def read_columns(evaluation: Evaluation, row: str, measure: str, seeds: range | None = None) -> dict[str, Tensor]:
+    """A measure's columns of a row, ascending in ``seeds``; empty where nothing was measured.
+
+    Args:
+        evaluation: the table.
+        row: the row's name.
+        measure: the measure's.
+        seeds: which; by default those of the comparison.
+    """
     if measure == ENERGY:
-        lines = evaluation.lines(row)
+        lines = evaluation.lines(row, seeds)
         if not len(lines):
             return {}
         found = {name: lines[name].to_numpy() for name in ("kpe", "displacement", "field_energy")}
-        found |= {"seed": lines.seed.to_numpy(), "energy": evaluation.energy(row)}
+        found |= {"seed": lines.seed.to_numpy(), "energy": evaluation.energy(row, seeds)}
         columns = {name: torch.from_numpy(np.array(values)) for name, values in found.items()}
         columns["times"] = torch.tensor(evaluation.rows[row]["times"], dtype=torch.float64)
     else:
         columns = {
-            name: torch.from_numpy(np.array(values)) for name, values in evaluation.columns(row, measure).items()
+            name: torch.from_numpy(np.array(values)) for name, values in evaluation.columns(row, measure, seeds).items()
         }
     if columns:
         columns["seeds"] = columns.pop("seed")

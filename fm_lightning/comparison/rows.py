@@ -6,7 +6,7 @@ data that nobody sampled (held-out real ones, copies of training data), sent thr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ from fm_lightning.comparison.keys import definition, key
 from fm_lightning.data.base import TEST_SEED
 from fm_lightning.data.split import content_hash
 from fm_lightning.errors import UserError
-from fm_lightning.flow import Schedule, integrate_many, matched_controls, rms_distance
+from fm_lightning.flow import Schedule
+from fm_lightning.flow.controls import true_clock
 from fm_lightning.flow.integrate import Velocity
 from fm_lightning.flow.schedule import plain
 
@@ -32,7 +33,8 @@ class Row:
     """One line of the table.
 
     Attributes:
-        kind: "base", "schedule", "control", "field" or "floor".
+        kind: "base", "schedule", "control", "family" (a trivial manipulation at a dose), "calibration" (one that only
+            calibration seeds see), "field" or "floor".
         schedule: how it is sampled; a floor's is never used.
         of: the schedule that a control belongs to.
         velocity: another field than the model's.
@@ -40,6 +42,7 @@ class Row:
         first_seed: of a floor.
         content: fingerprint of the field or the images, whose row is another one when they change.
         plain: the row that samples as this one does, without its gain; of schedules with a gain.
+        note: what it is, where its schedule does not say it.
     """
 
     kind: str
@@ -50,6 +53,7 @@ class Row:
     first_seed: int = 0
     content: str = ""
     plain: str | None = None
+    note: str = ""
 
     @property
     def definition(self) -> Any:
@@ -80,14 +84,10 @@ class Row:
     def label(self, name: str) -> str:
         """A few words for a table; ``name`` is the row's."""
         s = self.schedule
+        if self.note:
+            return self.note
         if self.kind == "control":
-            return {
-                "true_clock": "same steps, true clock",
-                "early_stop": f"stopped at t={s.t_end:.4g}",
-                "constant_gain": f"constant {s.gain}",
-                "fewer_steps": f"{s.steps} plain steps",
-                "noise": f"noise σ={s.noises[-1]:.3g}",
-            }[name.rpartition(".")[2]]
+            return "same steps, true clock"
         words = {"floor": FLOORS.get(name, name), "field": name}.get(self.kind)
         return words or (str(s.gain) if s.gain is not None else f"plain, {s.steps} {s.solver} steps")
 
@@ -136,47 +136,40 @@ def plain_row(rows: Mapping[str, Row], name: str) -> str:
     return next(same, BASE)
 
 
-def check_controls(rows: Mapping[str, Row], names: Sequence[str]) -> None:
-    """Refuses names of no schedule, and of schedules without a gain.
+def check_judged(rows: Mapping[str, Row], names: Sequence[str]) -> None:
+    """Refuses names of no schedule.
 
     Raises:
-        UserError: names the schedules that can be controlled.
+        UserError: names the schedules that can be judged.
     """
-    shaped = [name for name, row in rows.items() if row.schedule.gain is not None]
+    able = [name for name, row in rows.items() if row.kind == "schedule"]
     for name in names:
-        if name not in shaped:
-            what = "which has no gain to control" if name in rows else "which is no schedule"
+        if name not in able:
+            what = "the base, against which others are judged" if name == BASE else "no schedule"
             raise UserError(
-                f"controls_for names {name!r}, {what}, expected schedules with a gain ({', '.join(shaped) or 'none given'}); "
-                f"type controls_for: [{', '.join(shaped)}]"
+                f"judge names {name!r}, which is {what}, expected some of {', '.join(able) or 'none given'}; "
+                f"type judge: [{', '.join(able)}]"
             )
 
 
-def control_rows(rows: Mapping[str, Row], names: Sequence[str], distances: Mapping[str, float]) -> dict[str, Row]:
-    """The rows, each schedule of ``names`` followed by its matched controls (``name.control``).
+def judged_rows(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, Row]:
+    """The rows, with what judging the schedules of ``names`` needs beside them.
 
-    One that samples otherwise than base (solver, grid, steps) is judged against the same sampling without its gain: a row
-    for that, ``name_plain``, comes before it unless there is one.
-
-    Args:
-        rows: as ``schedule_rows`` gives them.
-        names: the schedules to control.
-        distances: of each, from its own plain sampling, root mean square: the noise control's, see ``rms_distances``.
-
-    Raises:
-        UserError: an unknown name, or a schedule without a gain.
+    A schedule that samples otherwise than base (solver, grid, steps) is judged against the same sampling without its gain: a
+    row for that, ``name_plain``, comes before it unless there is one. One with a gain is followed by its step sizes with
+    the true clock, ``name.true_clock``: the discretisation without the mis-told time.
     """
-    check_controls(rows, names)
+    check_judged(rows, names)
     out: dict[str, Row] = {}
     for name, row in rows.items():
-        if name in names:
+        shaped = name in names and row.schedule.gain is not None
+        if shaped:
             known, own = {**rows, **out}, Row("schedule", plain(row.schedule))
             if known[plain_row(known, name)].schedule != own.schedule:
                 out.setdefault(f"{name}_plain", own)
         out[name] = row
-        if name in names:
-            for control, schedule in matched_controls(row.schedule, distance=distances[name]).items():
-                out[f"{name}.{control}"] = Row("control", schedule, of=name)
+        if shaped and (clock := true_clock(row.schedule)) is not None:
+            out[f"{name}.true_clock"] = Row("control", clock, of=name)
     return {
         name: replace(row, plain=plain_row(out, name)) if row.kind == "schedule" and row.schedule.gain else row
         for name, row in out.items()
@@ -192,23 +185,3 @@ def floor_rows(data: FlowData, base: Schedule) -> dict[str, Row]:
         )
         for name, split in splits.items()
     }
-
-
-def rms_distances(
-    schedules: Mapping[str, Schedule], velocity: Velocity, batches: Iterable[tuple[Tensor, Tensor | None]]
-) -> dict[str, float]:
-    """Root mean square, over samples and dimensions, of each schedule's samples minus its own plain ones.
-
-    Args:
-        schedules: name -> Schedule.
-        velocity: the model.
-        batches: noise ``[n, ...]`` and labels ``[n]`` of calibration seeds.
-    """
-    pairs = dict(schedules) | {f"{name}.plain": plain(s) for name, s in schedules.items()}
-    squares, count = dict.fromkeys(schedules, 0.0), 0
-    for x0, labels in batches if pairs else ():
-        found = integrate_many(velocity, x0, pairs, labels=labels)
-        count += len(x0)
-        for name in schedules:
-            squares[name] += rms_distance(found[name], found[f"{name}.plain"]) ** 2 * len(x0)
-    return {name: (square / count) ** 0.5 for name, square in squares.items()}
