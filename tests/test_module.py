@@ -132,3 +132,15 @@ def test_guidance_samples_the_guided_velocity_and_needs_a_null_label():
     assert set(module.state_dict()) == {f"net.{name}" for name, _ in net.named_parameters()}
     with pytest.raises(UserError, match="null"):
         FlowMatching(UNet((1, 8, 8), 8, 1, (1,), (), groups=4, num_classes=3), guidance=2.0)
+
+
+def test_a_network_that_forgets_a_dimension_is_refused_by_the_loss():
+    """[B, 1] against [B, 2] would broadcast: a loss of nothing in particular."""
+
+    class Narrow(nn.Module):
+        def forward(self, x, t, y=None):
+            return x[:, :1]
+
+    x0, x1 = torch.randn(2, 4, 2)
+    with pytest.raises(UserError, match=r"shape \[4, 1\] given by Narrow for samples of shape \[4, 2\]"):
+        FlowMatching(Narrow()).loss(x0, x1, torch.rand(4), None)

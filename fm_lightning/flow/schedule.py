@@ -115,7 +115,10 @@ class Schedule:
         if self.told_time == "displacement":
             self._need_fixed_steps("told_time='displacement'")
         if not isinstance(self.end_noise, int | float):
-            several = tuple(map(float, self.end_noise))
+            try:
+                several = tuple(map(float, self.end_noise))
+            except (TypeError, ValueError):
+                several = (math.nan,)
             object.__setattr__(self, "end_noise", several if len(several) > 1 else sum(several))
         for name, value in (("x0_scale", self.x0_scale), *(("end_noise", sigma) for sigma in self.noises)):
             if not (math.isfinite(value) and value >= 0):

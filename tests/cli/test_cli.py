@@ -186,7 +186,7 @@ def test_threads(refused, threads):
 
 def test_a_network_for_other_data_is_refused_before_anything_is_made(refused):
     line = refused("run", "-c", "tiny.yaml", "--model.net.init_args.shape", "[3]")
-    says(line, "samples of shape [2], expected [3]", "--model.net.init_args.shape '[2]'")
+    says(line, "samples of shape [2] given to ResidualMLP, expected [3]", "shape=[2]")
 
 
 def test_too_few_images_for_the_sample_grid(refused, tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import decimal
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,8 @@ from hypothesis import strategies as st
 
 from fm_lightning.errors import UserError
 from fm_lightning.flow import KTS, EmpiricalVelocity, Schedule, integrate, integrate_many
+from fm_lightning.metrics.neighbours.kernel import kernel_mean
+from fm_lightning.streaming import softmax_mean
 
 
 def brute(data, x, t):
@@ -237,6 +242,47 @@ def test_a_shared_weight_is_the_same_in_any_block():
     for block in (1, 7, 100, 101, 4096):
         got = EmpiricalVelocity(data, block=block)(x, t).numpy()
         np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8)
+
+
+def exact(data, x, t):
+    """v* at one time in rational arithmetic and 50 digits: float64 could not say which of two roundings is right."""
+    out, points = [], [[Fraction(float(p)) for p in point] for point in data]
+    time = Fraction(float(t))
+    with decimal.localcontext(prec=50):
+        for row in x:
+            state = [Fraction(float(s)) for s in row]
+            squares = [sum((s - time * p) ** 2 for s, p in zip(state, point)) for point in points]
+            scaled = [-q / (2 * (1 - time) ** 2) for q in squares]
+            weights = [(decimal.Decimal(d.numerator) / d.denominator).exp() for d in (s - max(scaled) for s in scaled)]
+            shares = [Fraction(float(w / sum(weights))) for w in weights]
+            means = [sum(w * point[d] for w, point in zip(shares, points)) for d in range(len(state))]
+            out.append([float((m - s) / (1 - time)) for m, s in zip(means, state)])
+    return torch.tensor(out, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("before_end", [1e-1, 1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize(("points", "copies", "size"), [(7, 2, 2), (5, 3, 64), (3, 2, 3072), (4, 1, 64)])
+def test_points_that_stand_twice_keep_their_weight_near_the_end(before_end, points, copies, size):
+    """The logits there are so large that rounding would lose the log 2 between one point and two."""
+    data = (draw((points, size)) * 128).round().div(128).repeat(copies, 1)  # short numbers: exact sums stay cheap
+    t = 1 - before_end
+    x = t * data[:2] + before_end * draw((2, size), 1)
+    want = exact(data, x, t)
+    for block in (1, 4, 4096):
+        got = EmpiricalVelocity(data, block)(x, torch.full((2,), t, dtype=torch.float64))
+        assert float((got - want).abs().max() / want.abs().max()) < 1e-15 / before_end + 1e-13
+    scaled = kernel_mean(x / t, data, before_end / t)  # the same mean by the other way to it
+    torch.testing.assert_close((scaled - x) / before_end, want, rtol=0, atol=1e-13 * size / before_end)
+
+
+def test_a_block_without_weight_leaves_the_others_theirs():
+    logits = [
+        torch.tensor([[-torch.inf, -torch.inf]]),
+        torch.tensor([[-1e300, 0.0]]),
+        torch.tensor([[0.0, -torch.inf]]),
+    ]
+    blocks = [(part.double(), torch.full((2, 1), float(i)).double()) for i, part in enumerate(logits)]
+    assert float(softmax_mean(blocks)) == 1.5
 
 
 def test_it_does_not_follow_later_changes_of_its_data_nor_change_them():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -243,6 +246,20 @@ def eta_kts(alpha, beta, tau):
         return 1 - beta * (math.exp(3 * (t - tau) / (1 - tau)) - 1)
 
     return eta
+
+
+@pytest.mark.parametrize("solver", FIXED)
+@pytest.mark.parametrize("gain", [None, KTS(0.2, 0.02)])
+def test_the_loop_in_the_docstring_is_what_integrate_does(solver, gain):
+    text = inspect.getdoc(sys.modules["fm_lightning.flow.integrate"])
+    code = text[text.index("    def sample(") : text.index("What the code below adds")]
+    names = {"torch": torch}
+    exec(textwrap.dedent(code), names)
+    schedule = Schedule(gain, steps=7, solver=solver, grid="cosine", x0_scale=0.9)
+    x1, energy = names["sample"](field_torch, start((4, 3)), schedule)
+    traj = integrate(field_torch, start((4, 3)), schedule)
+    torch.testing.assert_close(traj.x1, x1, rtol=1e-6, atol=1e-6)  # the loop tells the network float32 times
+    torch.testing.assert_close(traj.energy, energy, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("grid", ["uniform", "cosine"])

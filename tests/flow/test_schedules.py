@@ -140,6 +140,12 @@ def test_an_end_before_the_start_is_refused(t_end):
         run(t_end=t_end)
 
 
+@pytest.mark.parametrize("given_", ["much", [0.1, None], [0.1, -0.1], float("nan")])
+def test_end_noise_that_is_no_deviation_is_refused(given_):
+    with pytest.raises(UserError, match=r"end_noise=.*expected a finite number of at least 0"):
+        Schedule(end_noise=given_)
+
+
 def test_negative_end_noise_is_refused():
     with pytest.raises(UserError, match="end_noise"):
         run(end_noise=-0.1, seeds=torch.arange(4))

@@ -13,6 +13,7 @@ from fm_lightning.comparison.rows import Row
 from fm_lightning.comparison.sampling import sample
 from fm_lightning.flow import KTS, Schedule, integrate, integrate_many
 from fm_lightning.metrics import FrechetDistance, GaussianReference, KineticPathEnergy, RawFeatures
+from fm_lightning.nets import Guided, Velocity
 from fm_lightning.noise import noise
 
 
@@ -49,11 +50,30 @@ def test_sampling_waits_once_whatever_the_steps(steps, solver, merge_rows):
         assert found == ONCE
 
 
+class Labelled(Velocity):
+    null_label = 9
+
+    def forward(self, x, t, y=None):
+        return velocity(x, t, y)
+
+
+@pytest.mark.parametrize("record", [False, True])
+@pytest.mark.parametrize("merge_rows", [0, 100])
+def test_guidance_in_an_interval_waits_for_nothing_more(record, merge_rows):
+    with waits() as found:
+        x0, labels = torch.randn(5, 4, device="cuda"), torch.zeros(5, dtype=torch.int64, device="cuda")
+        field = Guided(Labelled(), 2.0, channels=3, interval=(0.3, 0.8), record=record)
+        many = integrate_many(field, x0, schedules(10, "heun"), labels=labels, merge_rows=merge_rows)
+        assert found == ONCE
+        assert many["base"].nfe == 20 + 12  # 0.3 ... 0.8 are six left edges and six right ones
+        assert (many["base"].guidance_gap is not None) == record
+
+
 def test_noise_at_the_end_and_floors_wait_for_nothing_more():
     rows = {name: Row("schedule", s) for name, s in schedules(3, "euler").items()}
     with waits() as found:
         x0, real = torch.randn(5, 4, device="cuda"), torch.ones(7, 4, device="cuda")
-        rows["noise"] = Row("control", Schedule(steps=3, end_noise=0.1))
+        rows["noise"] = Row("control", Schedule(steps=3, end_noise=(0.1, 0.2)))
         rows["held_out"], rows["copies"] = (Row("floor", Schedule(), images=x) for x in (real, torch.ones(7, 4)))
         batch = sample(rows, velocity, x0, None, torch.arange(5), 0, 4)
         assert found == ONCE

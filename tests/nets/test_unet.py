@@ -208,12 +208,12 @@ def test_the_cifar_network() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shape": (3, 9, 8)}, "images of 9 x 8 pixels, expected multiples of 2"),
+        ({"shape": (3, 9, 8)}, "images of 9 x 8 pixels given to UNet, expected multiples of 2"),
         (
             {"shape": (3, 4, 4), "channel_mult": (1, 1, 1, 1)},
-            "4 x 4 pixels, expected multiples of 8 .*3 times",
+            "4 x 4 pixels given to UNet, expected multiples of 8 .*3 times",
         ),
-        ({"shape": (64,)}, r"shape \[64\], expected \[channels, height, width\]"),
+        ({"shape": (64,)}, r"shape \[64\] given to UNet, expected \[channels, height, width\]"),
         ({"num_channels": 10}, r"num_channels=10 .*\[10, 20\] channels, expected multiples of groups=4"),
         ({"channel_mult": (1, 0.1)}, "channel_mult"),
         ({"channel_mult": ()}, "channel_mult"),
@@ -234,9 +234,9 @@ def test_calls_that_do_not_fit() -> None:
     x, t = inputs()
     y = torch.tensor([0, 1, 2])
     for arguments, message in [
-        ((x[:, :1], t, y), r"shape \[1, 8, 8\], expected \[3, height, width\]"),
+        ((x[:, :1], t, y), r"shape \[1, 8, 8\] given to UNet, expected \[3, height, width\]"),
         ((x[0], t, y), r"shape \[8, 8\]"),
-        ((x[..., :7], t, y), "8 x 7 pixels, expected multiples of 2 .*1 times"),
+        ((x[..., :7], t, y), "8 x 7 pixels given to UNet, expected multiples of 2 .*1 times"),
         ((x[..., :0], t, y), "8 x 0 pixels"),
         ((x, t), "no labels"),
         ((x, t, y + 1), r"labels 1 ... 3, expected 0 ... 2"),
