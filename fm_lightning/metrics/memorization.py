@@ -100,7 +100,7 @@ class MemorizationRate(PairedMetric):
     def _groups(self, first: Tensor, given: float | Groups | None) -> Groups:
         """Which images count as one: those that are equal, and near-duplicates where they are asked for."""
         if given is None:
-            return Groups(first, 0.0, 0.0)
+            return Groups(first, 0.0)
         if isinstance(given, Groups):
             # Equal images are one, also where each is a near-duplicate of another image.
             return replace(given, leader=given.leader[first])

@@ -35,12 +35,10 @@ class Groups:
     Attributes:
         leader: ``[n]`` int64, the image that stands for each; its own index where it stands for itself.
         distance: images nearer than this to a leader are its near-duplicates.
-        relative: that distance in units of the median nearest-neighbour distance.
     """
 
     leader: Tensor
     distance: float
-    relative: float
 
     @property
     def near_duplicates(self) -> int:
@@ -173,7 +171,7 @@ def find_groups(
         earlier = [i for i in near[row] if i < row and leader[i] == i]
         if earlier:
             leader[row] = earlier[0]  # the nearest of them
-    return Groups(leader, limit, relative)
+    return Groups(leader, limit)
 
 
 def _seconds(reference: Reference, mirrored: bool) -> float:

@@ -225,16 +225,16 @@ def test_spatial_features_are_what_a_hook_sees(weights):
     net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=weights)
     seen = []
     net.Mixed_6d.branch1x1.register_forward_hook(lambda module, args, out: seen.append(out.detach().clone()))
-    extractor = SpatialInceptionFeatures(weights, batch_size=5)
+    extractor = SpatialInceptionFeatures(weights, batch_size=2)
     extractor.load()
-    for side in (32, 299):
-        x = torch.randint(0, 256, (7, 3, side, side), generator=torch.Generator().manual_seed(side)).to(torch.uint8)
+    for side in (32, 64):
+        x = torch.randint(0, 256, (3, 3, side, side), generator=torch.Generator().manual_seed(side)).to(torch.uint8)
         found = extractor(x)
         net(x)
-        want = seen.pop().numpy().transpose(0, 2, 3, 1)[..., :7].reshape(7, -1)
-        assert found.shape == (7, 2023)
-        assert found.std() > 0.1
-        np.testing.assert_allclose(found.numpy(), want, rtol=1e-4, atol=1e-4)
+        want = seen.pop().numpy().transpose(0, 2, 3, 1)[..., :7].reshape(3, -1)
+        assert found.shape == (3, 2023)
+        assert found.std() > 0.01
+        np.testing.assert_allclose(found.numpy(), want, rtol=1e-5, atol=1e-6)
     assert isinstance(named_extractor("sfid"), SpatialInceptionFeatures)
     with pytest.raises(UserError, match="Inception's features"):
         FIDMonitor(extractor, inception_score=True)

@@ -96,7 +96,7 @@ def test_one_image_many_times(alike, mirrored):
 def test_near_duplicates_of_equal_images_keep_them_one():
     """Groups that give two equal images to different leaders, as a nearer leader in between may bring about."""
     line = torch.tensor([0.0, 9.0, 50.0, 120.0, 200.0, 290.0])[:, None]
-    groups = Groups(torch.tensor([0, 1, 2, 3, 4, 5, 1]), 1.0, 0.1)
+    groups = Groups(torch.tensor([0, 1, 2, 3, 4, 5, 1]), 1.0)
     metric = MemorizationRate(torch.cat([line, line[:1]]), leave_out_duplicates=groups)
     assert metric.groups.leader.tolist() == [0, 1, 2, 3, 4, 5, 0]
 
