@@ -77,16 +77,10 @@ class Preprocessing:
 
     def _opaque(self, image: Image.Image) -> Image.Image:
         """RGB, whatever it was: palettes have no brightness of their own, and gray comes at the end."""
-        try:
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, self.background), image)
-            return image.convert("RGB")
-        except ValueError as error:  # e.g. LAB
-            raise UserError(
-                f"images of PIL mode {image.mode} given, which Pillow does not convert to RGB, expected one that it does; "
-                "convert them to RGB files first"
-            ) from error
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, self.background), image)
+        return image.convert("RGB")
 
 
 def adm_crop(image: Image.Image, side: int) -> Image.Image:

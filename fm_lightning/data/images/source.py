@@ -96,11 +96,13 @@ def _open_split(split: str, written: str) -> Opened:
 
 
 def _read_parquet(files: Mapping[str, Sequence[Path]]) -> dict[str, Opened]:
-    content = _hash_files([file for some in files.values() for file in some])
-    # `datasets` takes names for patterns.
+    # One by one: read together, all splits get the first one's class names. And `datasets` takes names for patterns.
+    contents = {split: _hash_files(some) for split, some in files.items()}
     names = {split: [glob.escape(str(file.absolute())) for file in some] for split, some in files.items()}
-    loaded = _load("parquet", None, names, cache=content)
-    return {split: Opened(rows, f"{content}:{split}") for split, rows in loaded.items()}
+    return {
+        split: Opened(_load("parquet", None, names[split], cache=content)["train"], content)
+        for split, content in contents.items()
+    }
 
 
 def _hash_files(files: Sequence[Path]) -> str:
@@ -119,7 +121,7 @@ def _hash_files(files: Sequence[Path]) -> str:
 def _load(
     name: str,
     config: str | None,
-    files: Mapping[str, list[str]] | None = None,
+    files: list[str] | None = None,
     *,
     cache: str | None = None,
     hub: bool = False,
@@ -132,7 +134,7 @@ def _load(
     try:
         loaded = datasets.load_dataset(name, config, data_files=files, cache_dir=place)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        shown = name if files is None else next(iter(files.values()))[0]
+        shown = name if files is None else files[0]
         raise _explained(shown, error, hub) from error
     return {"train": loaded} if isinstance(loaded, datasets.Dataset) else dict(loaded)
 
