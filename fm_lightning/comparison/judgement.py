@@ -42,9 +42,9 @@ POWER = 0.84  # normal quantile of the power of 80 % that n_needed aims at
 
 def judging_measure(n: int, width: int, row: Measured) -> Measure | None:
     """The extrapolated Fréchet distance from 5 seeds per feature on, else the kernel distance; None without it."""
-    if row.frechet is not None and n >= FRECHET_FROM * width:
+    if row.has("frechet") and n >= FRECHET_FROM * width:
         return "frechet"
-    return None if row.kernel is None else "kernel"
+    return "kernel" if row.has("kernel") else None
 
 
 def verdict(
@@ -86,15 +86,12 @@ def verdict(
     if measure is None:
         if closed:
             return replace(found, not_lowered=True)
-        if base.frechet is None:
+        if not base.has("frechet"):
             return replace(found, refused="no distance")
         return replace(found, refused="few for Fréchet", n_needed=FRECHET_FROM * width)
-    other: Measure | None = "kernel" if measure == "frechet" else "frechet"
-    if other is not None and (base.quality(other) is None or row.quality(other) is None):
-        other = None
+    beside: Measure = "kernel" if measure == "frechet" else "frechet"
+    other = beside if row.has(beside) and base.has(beside) else None
     own, plain = row.quality(measure), base.quality(measure)
-    assert own is not None
-    assert plain is not None
     real = (held_out or {}).get(measure)
     margin = margins.resolve(base.memorized, plain.value, real.estimate.error if real else 0.0)
     found = replace(
@@ -116,21 +113,20 @@ def verdict(
         return replace(found, refused="lowering open", n_needed=math.ceil(_needed(n, lowered.error, gap)))
     if not families:
         return replace(found, refused="no family")
-    each = [_against(name, row, base, places, measure, other, margin) for name, places in families.items()]
+    each = [_against(name, row, places, measure, other, margin) for name, places in families.items()]
     return replace(found, families=tuple(_holm_over_families(each, n)))
 
 
 def _against(
     family: str,
     row: Measured,
-    base: Measured,
     places: Sequence[Sequence[Measured]],
     measure: Measure,
     other: Measure | None,
     margin: Margin,
 ) -> FamilyVerdict:
     """The verdict over all places where the family's curve reaches the schedule: it has to win at each of them."""
-    found = [_at_place(family, row, base, points, measure, other, margin) for points in places]
+    found = [_at_place(family, row, points, measure, other, margin) for points in places]
     reached = [v for v in found if v.outcome != "out of reach"]
     if not reached:
         return FamilyVerdict(family, "out of reach")
@@ -146,13 +142,12 @@ def _against(
 def _at_place(
     family: str,
     row: Measured,
-    base: Measured,
     points: Sequence[Measured],
     measure: Measure,
     other: Measure | None,
     margin: Margin,
 ) -> FamilyVerdict:
-    dominated = min(_p_dominated(row, dose, measure, margin) for dose in (base, *points))
+    dominated = min(_p_dominated(row, dose, measure, margin) for dose in points)  # of base, the gate has asked it
     found = residual(row, points, measure)
     if found is None:
         outcome: Outcome = "explained" if dominated < LEVEL else "out of reach"

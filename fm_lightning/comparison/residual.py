@@ -92,8 +92,22 @@ class Measured:
     def memorized(self) -> float:
         return float(np.mean(self.hits))
 
-    def quality(self, measure: Measure) -> Quality | None:
-        return self.frechet if measure == "frechet" else self.kernel
+    def has(self, measure: Measure) -> bool:
+        return (self.frechet if measure == "frechet" else self.kernel) is not None
+
+    def quality(self, measure: Measure) -> Quality:
+        """The distance by that measure.
+
+        Raises:
+            UserError: it was not measured, or not with a contribution of each seed.
+        """
+        quality = self.frechet if measure == "frechet" else self.kernel
+        if quality is None or len(quality.influence) != len(self.hits):
+            raise UserError(
+                f"a row of {len(self.hits)} seeds without its {measure} distance given, expected one with a contribution "
+                "per seed; measure it"
+            )
+        return quality
 
 
 @dataclass(frozen=True)
@@ -118,11 +132,11 @@ def residual(schedule: Measured, points: Sequence[Measured], measure: Measure) -
     at, nodes = schedule.memorized, [point.memorized for point in points]
     if len(set(nodes)) < 3 or not min(nodes) <= at <= max(nodes):
         return None
-    qualities = [_quality(row, measure) for row in points]
+    qualities = [row.quality(measure) for row in points]
     curve = np.polynomial.Polynomial.fit(nodes, [q.value for q in qualities], 2)
     slope = curve.deriv()
     weights = _lagrange(nodes, at)
-    own = _quality(schedule, measure)
+    own = schedule.quality(measure)
     terms = [(1.0, own, schedule.hits, at)] + [
         (-weight, quality, point.hits, node) for weight, quality, point, node in zip(weights, qualities, points, nodes)
     ]
@@ -134,7 +148,7 @@ def residual(schedule: Measured, points: Sequence[Measured], measure: Measure) -
 
 def quality_change(after: Measured, before: Measured, measure: Measure) -> Estimate:
     """``Q(after) - Q(before)`` over the same seeds."""
-    first, second = _quality(after, measure), _quality(before, measure)
+    first, second = after.quality(measure), before.quality(measure)
     error = _error(first.influence - second.influence, _reference([(1.0, first), (-1.0, second)]))
     return Estimate(first.value - second.value, error)
 
@@ -154,16 +168,6 @@ def _lagrange(nodes: Sequence[float], at: float) -> list[float]:
         math.prod((at - other) / (node - other) for k, other in enumerate(nodes) if k != j)
         for j, node in enumerate(nodes)
     ]
-
-
-def _quality(row: Measured, measure: Measure) -> Quality:
-    quality = row.quality(measure)
-    if quality is None or len(quality.influence) != len(row.hits):
-        raise UserError(
-            f"a row of {len(row.hits)} seeds without its {measure} distance given, expected one with a contribution per "
-            "seed; measure it"
-        )
-    return quality
 
 
 def _reference(terms: Sequence[tuple[float, Quality]]) -> Floats | None:

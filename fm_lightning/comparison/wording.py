@@ -33,7 +33,8 @@ def family_sentence(verdict: Verdict, family: FamilyVerdict, names: Mapping[Meas
         assert verdict.measure is not None
         other: Measure = "kernel" if verdict.measure == "frechet" else "frechet"
         return f"undecided against {family.family}: better by {names[verdict.measure]}, worse by {names[other]}"
-    return f"undecided against {family.family}{_would_decide(family.n_needed)}"
+    more = f"; about {_about(family.n_needed)} seeds would decide" if family.n_needed else ""
+    return f"undecided against {family.family}{more}"
 
 
 def claim(verdict: Verdict, names: Mapping[Measure, str] = NAMES) -> str:
@@ -42,7 +43,11 @@ def claim(verdict: Verdict, names: Mapping[Measure, str] = NAMES) -> str:
     for family in verdict.families:
         groups.setdefault(family.outcome, []).append(family)
     unreached = groups.get("out of reach", [])
-    beside = f"; {_verb(unreached, 'does', 'do')} not reach its memorization" if unreached else ""
+    beside = (
+        f" ({_and(unreached)} {'does' if len(unreached) == 1 else 'do'} not reach its memorization)"
+        if unreached
+        else ""
+    )
     match verdict.outcome:
         case "no claim":
             return f"allows no claim: {_why_not(verdict)}"
@@ -58,11 +63,11 @@ def claim(verdict: Verdict, names: Mapping[Measure, str] = NAMES) -> str:
         case "undecided" if "undecided" in groups:
             needed = [f.n_needed for f in groups["undecided"]]
             most = max((n for n in needed if n is not None), default=None)
-            return f"is undecided against {_and(groups['undecided'])}{_would_decide(most)}{beside}"
+            return f"is undecided against {_and(groups['undecided'])}{_in_brackets(most)}{beside}"
         case "undecided":
             return (
-                f"is better than {_and(groups['better'])} each, but not after correction for the schedules judged "
-                f"together: undecided{beside}"
+                f"is better than each of {_and(groups['better'])}, but not after correction for the schedules judged "
+                f"together, so undecided{beside}"
             )
         case _:
             return f"reaches a memorization that no family tested does ({_list(unreached)}), so nothing follows"
@@ -82,12 +87,12 @@ def paragraph(verdict: Verdict, names: Mapping[Measure, str] = NAMES) -> str:
     v = verdict
     fall = Estimate(-v.lowered.value, v.lowered.error)
     sentences = [
-        f"Over {_thousands(v.n)} paired seeds, {v.schedule} has a memorized share of {v.memorized:.1%} where plain sampling "
-        f"has {v.base_memorized:.1%} (change {_interval(fall, 100)} points)"
+        f"Over {_thousands(v.n)} paired seeds, {v.schedule} has a memorized share of {100 * v.memorized:.1f} % where plain "
+        f"sampling has {100 * v.base_memorized:.1f} % (change {_interval(fall, 100)} points)"
     ]
     if v.measure is not None and v.quality_change is not None:
         sentences[0] += (
-            f", and a {names[v.measure]} of {v.quality:.4g} where plain sampling has {v.base_quality:.4g} (change "
+            f", and {names[v.measure]} {v.quality:.4g} where plain sampling has {v.base_quality:.4g} (change "
             f"{_interval(v.quality_change, _per_cent(v))} %)"
         )
     if v.families:
@@ -119,19 +124,17 @@ def _numbers(verdict: Verdict, family: FamilyVerdict) -> str:
     return text
 
 
-def _advantage(verdict: Verdict, family: FamilyVerdict, names: Mapping[Measure, str]) -> str:
+def _advantage(verdict: Verdict, family: FamilyVerdict, names: Mapping[Measure, str], than: str = "") -> str:
     assert family.residual is not None
     if family.fewer_copies is not None:
-        return f"{-100 * family.fewer_copies:.1f} points fewer copies at equal distance"
-    assert verdict.measure is not None
-    return (
-        f"a {names[verdict.measure]} lower by {-_per_cent(verdict) * family.residual.value:.1f} % at equal memorization"
-    )
+        return f"{-100 * family.fewer_copies:.1f} points fewer copies{than} at equal distance"
+    lower = -_per_cent(verdict) * family.residual.value
+    return f"{names[verdict.measure or 'frechet']} lower by {lower:.1f} %{than} at equal memorization"
 
 
 def _nearest(verdict: Verdict, better: Sequence[FamilyVerdict], names: Mapping[Measure, str]) -> str:
     nearest = max(better, key=lambda f: f.residual.value if f.residual else -math.inf)
-    return f"against the nearest, {nearest.family}, {_advantage(verdict, nearest, names)}"
+    return _advantage(verdict, nearest, names, than=f" than the nearest, {nearest.family}," if len(better) > 1 else "")
 
 
 def _why_not(verdict: Verdict) -> str:
@@ -139,7 +142,7 @@ def _why_not(verdict: Verdict) -> str:
     match verdict.refused:
         case "few copies" | "few others":
             what = "copies" if verdict.refused == "few copies" else "samples that are no copies"
-            more = f"; about {_about(needed)} seeds would have them" if needed else ""
+            more = f" (about {_about(needed)} would have them)" if needed else ""
             return f"fewer than {LEAST_COPIES} {what} among {_thousands(verdict.n)} seeds{more}"
         case "no distance":
             return "no distance to real data was measured"
@@ -151,7 +154,7 @@ def _why_not(verdict: Verdict) -> str:
         case "no margin":
             return "plain sampling is not measurably away from real data, so that no margin can be set"
         case "lowering open":
-            return f"whether it lowers memorization at all is open{_would_decide(needed)}"
+            return f"whether it lowers memorization at all is open{_in_brackets(needed)}"
         case "no family":
             return "no family was tested"
         case _:
@@ -162,16 +165,16 @@ def _quality_words(verdict: Verdict, names: Mapping[Measure, str]) -> str:
     """Of a schedule that does not lower memorization, only its distance against plain sampling is reported."""
     change, margin = verdict.quality_change, verdict.margin
     if change is None or verdict.measure is None:
-        return "; no distance to real data can judge it"
+        return ", and no distance to real data can judge it"
     name, limit = names[verdict.measure], _percent_margin(verdict)
     numbers = f"({_interval(change, _per_cent(verdict))} %)"
     if change.high < 0 and change.value < -margin.quality:
-        return f"; its {name} is lower than plain sampling's {numbers}"
+        return f", and its {name} is lower than plain sampling's {numbers}"
     if change.low > 0 and change.value > margin.quality:
-        return f"; its {name} is larger than plain sampling's {numbers}"
+        return f", and its {name} is larger than plain sampling's {numbers}"
     if change.low > -margin.quality and change.high < margin.quality:
-        return f"; a change of its {name} beyond {limit} is excluded {numbers}"
-    return f"; whether its {name} changes by {limit} is undecided {numbers}"
+        return f", and a change of its {name} beyond {limit} is excluded {numbers}"
+    return f", and whether its {name} changes by {limit} is undecided {numbers}"
 
 
 def _margin(verdict: Verdict) -> str:
@@ -196,8 +199,8 @@ def _interval(estimate: Estimate, scale: float) -> str:
     return f"{scale * estimate.value:+.1f} [{scale * estimate.low:+.1f}, {scale * estimate.high:+.1f}]"
 
 
-def _would_decide(seeds: int | None) -> str:
-    return "" if seeds is None else f"; about {_about(seeds)} seeds would decide"
+def _in_brackets(seeds: int | None) -> str:
+    return "" if seeds is None else f" (about {_about(seeds)} seeds would decide)"
 
 
 def _about(seeds: int) -> str:
@@ -221,10 +224,6 @@ def _list(families: Sequence[FamilyVerdict]) -> str:
 def _and(families: Sequence[FamilyVerdict]) -> str:
     names = [f.family for f in families]
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _verb(families: Sequence[FamilyVerdict], one: str, many: str) -> str:
-    return f"{_and(families)} {one if len(families) == 1 else many}"
 
 
 def _capital(sentence: str) -> str:
