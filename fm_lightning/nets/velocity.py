@@ -1,19 +1,20 @@
-"""What a velocity network is: a module ``v(x, t, y)`` that declares what others need to know of it."""
+"""What a velocity is: ``v(x, t, y)``, and the facts about it that others need."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class Velocity(nn.Module):
-    """``v(x, t, y)``: ``x [B, ...]``, ``t [B]`` in [0, 1], ``y [B]`` int64 or None; returns like ``x``.
+    """A velocity network: ``forward(x, t, y=None)`` takes ``x [B, ...]``, ``t [B]`` in [0, 1] and ``y [B]`` int64 or None,
+    and returns like x.
 
     Attributes:
-        num_classes: 0 for an unconditional network, which ignores labels.
-        null_label: the label that means "no class", or None where the network has none.
-        singular_end: whether the velocity does not exist at t = 1.
+        num_classes: number of classes that it is conditioned on; 0 for none.
+        null_label: the label that means "no class", which guidance needs; None where there is none.
+        singular_end: the field does not exist at ``t = 1``.
     """
 
     num_classes: int = 0
@@ -21,8 +22,16 @@ class Velocity(nn.Module):
     singular_end: bool = False
 
     def evaluations(self, t: float) -> int:
-        """Network evaluations per call at time ``t``."""
+        """Network evaluations that a call at the time ``t`` costs."""
         return 1
+
+    def at(self, t: float) -> Callable[..., Tensor]:
+        """The same field for calls in which every sample is at ``t``, a number that the host knows.
+
+        A field that does less work at some times returns another function there. Equal functions may be called together
+        in one batch.
+        """
+        return self
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Raises UserError for samples of a shape that the network cannot take."""
