@@ -32,9 +32,8 @@ def networks(smoke: bool) -> dict[str, nn.Module]:
             if not parameter.any():
                 parameter.normal_(std=0.02)
     depth, heads = len(ours.blocks), 6
-    theirs = DiTTransformer2DModel(heads, 384 // heads, num_layers=depth, sample_size=32, patch_size=2)
-    nets: dict[str, nn.Module] = {"SiT": ours, "diffusers": theirs}
-    return nets
+    theirs: Any = DiTTransformer2DModel(heads, 384 // heads, num_layers=depth, sample_size=32, patch_size=2)
+    return {"SiT": ours, "diffusers": theirs}
 
 
 def forward(nets: Mapping[str, nn.Module], x: Tensor, t: Tensor, y: Tensor) -> dict[str, Callable[[], Any]]:

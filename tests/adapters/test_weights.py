@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_runs import tiny_config
 from torch import Tensor, nn
 
 from fm_lightning.adapters import MetaVelocity, Reversed, load_network, load_repa, load_sit, load_torchcfm, load_weights
@@ -408,8 +407,7 @@ def test_a_torchcfm_file_under_an_unknown_key_or_of_another_network() -> None:
 @pytest.mark.slow
 def test_our_own_checkpoint(command, tmp_path: Path) -> None:
     """What ``fit`` leaves, its average included, under the same names and under those of a network around it."""
-    tiny_config(tmp_path / "tiny.yaml")
-    assert command("fit", "-c", tmp_path / "tiny.yaml").status == 0
+    assert command("fit", "-c", "tiny.yaml").status == 0
     (file,) = tmp_path.glob("runs/*/checkpoints/last.ckpt")
     trained = load_network(file)
     other = random(copy.deepcopy(trained), 5)
