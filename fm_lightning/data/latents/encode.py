@@ -77,7 +77,9 @@ def encode_images(
     try:
         autoencoder = autoencoder.to(device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={device} given, expected one that this machine has ({error}); type device=cpu") from error
+        raise UserError(
+            f"device={device} given, expected one that this machine has ({error}); type device=cpu"
+        ) from error
     data.setup()
     shape = _latent_shape(data, autoencoder, device)
     splits = _splits(data)

@@ -63,7 +63,9 @@ def test_statistics_are_those_of_posterior_samples(tmp_path):
         for z in (-1, 1)  # two points with mean 0 and variance 1 stand for a normal draw
     ]
     both = torch.cat(draws).transpose(0, 1).flatten(1)
-    torch.testing.assert_close(torch.tensor(manifest.channel_mean, dtype=torch.float64), both.mean(1), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(
+        torch.tensor(manifest.channel_mean, dtype=torch.float64), both.mean(1), rtol=1e-6, atol=1e-8
+    )
     torch.testing.assert_close(
         torch.tensor(manifest.channel_std, dtype=torch.float64), both.std(1, correction=0), rtol=1e-6, atol=1e-8
     )

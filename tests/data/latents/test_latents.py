@@ -187,7 +187,10 @@ def refused(match, folder, **options):
         ({"verify": "all"}, "verify='all' given"),
         ({"train_part": "test"}, r"'test' given, expected one of the dataset's splits train \(21\), held_out \(5\)"),
         ({"held_out_part": "train[20:]"}, "shares rows with train_part"),
-        ({"train_part": "train[:10]", "real_part": "train", "held_out_part": "train[10:]"}, "shares rows with real_part"),
+        (
+            {"train_part": "train[:10]", "real_part": "train", "held_out_part": "train[10:]"},
+            "shares rows with real_part",
+        ),
         ({"autoencoder": "./nowhere"}, "autoencoder='./nowhere' given, which cannot be loaded .*local folder"),
         ({"autoencoder": TinyNetwork(channels=3)}, r"given for .*expected one that makes \[3, 8, 12\] of \[4, 4, 6\]"),
         ({"autoencoder": torch.nn.Identity()}, "Identity without encode"),
@@ -264,19 +267,31 @@ def test_folders_without_manifest(folder, tmp_path):
     refused("no latents", tmp_path / "empty")
 
 
-def test_fingerprint_follows_what_is_trained_on(folder, opened, tmp_path):
-    first = opened().fingerprint
-    assert opened().fingerprint == first
-    changes = [{"n": 20}, {"flip": True}, {"scaling": "channels"}, {"conditional": True}, {"held_out_part": "held_out[:4]"}]
-    found = {opened(**change).fingerprint for change in changes}
+def test_fingerprints_follow_what_is_trained_on_and_compared_with(folder, opened, tmp_path):
     encode_images(images(seed=1), tiny(), tmp_path / "other", shard_size=SHARD)
     other = Latents(str(tmp_path / "other"))
     other.setup()
-    assert len({first, other.fingerprint, *found}) == 2 + len(changes)
+    first = opened()
+    for change, trained, compared in [
+        ({}, False, False),
+        ({"decode_batch": 3}, False, False),
+        ({"n": 20}, True, False),
+        ({"flip": True}, True, False),
+        ({"scaling": "channels"}, True, True),
+        ({"conditional": True}, True, True),
+        ({"held_out_part": "held_out[:4]"}, False, True),
+        ({"real_part": "train[:9]"}, False, True),
+    ]:
+        changed = opened(**change)
+        assert (changed.fingerprint != first.fingerprint) == trained, change
+        assert (changed.comparison_fingerprint != first.comparison_fingerprint) == compared, change
+    assert other.fingerprint != first.fingerprint
+    assert other.comparison_fingerprint != first.comparison_fingerprint
 
 
 def test_the_same_autoencoder_again(folder, opened):
     wrapped = Autoencoder(TinyNetwork(), name="mine")
     assert torch.equal(
-        opened(autoencoder=wrapped).to_uint8(opened().real()), opened(autoencoder=TinyNetwork()).to_uint8(opened().real())
+        opened(autoencoder=wrapped).to_uint8(opened().real()),
+        opened(autoencoder=TinyNetwork()).to_uint8(opened().real()),
     )
