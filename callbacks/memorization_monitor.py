@@ -58,8 +58,10 @@ class MemorizationMonitor(Monitor[MemorizationRate]):
         if sum(isinstance(callback, MemorizationMonitor) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]
             # Of two numbers by one name Lightning would log the mean, and the table show the last.
             raise UserError("two MemorizationMonitors given, expected one; leave the other out")
-        # As stored and on the device: 50 000 CIFAR images are 150 MB so, encoded as they are read.
-        self.reference = Reference(data.train_split.x.to(trainer.strategy.root_device), encode=data.encode)
+        # As stored and on the device: 50 000 CIFAR images are 150 MB so, encoded as they are read. Latents stay on disk.
+        device, stored = trainer.strategy.root_device, data.train_split.x
+        stored = stored.to(device) if isinstance(stored, Tensor) else stored
+        self.reference = Reference(stored, device=device, encode=data.encode)
         self.mirror = data.flip if self.mirrored is None else self.mirrored
         if self.leave_out_duplicates is not None and self._groups is None:
             self._groups = find_groups(self.reference, self.leave_out_duplicates, mirrored=self.mirror, say=_say)

@@ -92,7 +92,6 @@ class Latents(FlowData):
         self.folder, self.conditional, self.n = Path(folder).expanduser(), conditional, n
         self.train_part, self.real_part, self.held_out_part = train_part, real_part, held_out_part
         self.draws_mirrored, self.scaling, self.decode_batch, self.verify = flip, scaling, decode_batch, verify
-        self.has_pixels = autoencoder is not None
         self.class_names: list[str] = []
         self._given = autoencoder
         self._autoencoder: Autoencoder | None = None
@@ -193,13 +192,24 @@ class Latents(FlowData):
             )
         return labels
 
+    def _check(self) -> None:
+        """Nothing more: that latents are finite was seen to when they were written, and reading all of them takes minutes."""
+
     @property
     def fingerprint(self) -> str:
-        """Of what is trained on and compared with: contents, parts, and the space that they are brought into."""
+        """Names what training sees: stored latents, part, draws, and the way into the model's space."""
+        return self._hash_of(self._parts()[0], self.draws_mirrored)
+
+    @property
+    def comparison_fingerprint(self) -> str:
+        """Names what samples are compared with: real and held-out latents, and the way into the model's space."""
+        return self._hash_of(*self._parts()[1:])
+
+    def _hash_of(self, *what: Any) -> str:
+        """From the manifest's checksums: nothing is read."""
         shards = [(shard.file, shard.sha256) for shard in self.manifest.shards]
-        parts = [str(part) for part in self._parts()]
-        how = (self.scaling, self.manifest.shift, self.manifest.factor, self.draws_mirrored, self.conditional)
-        return hashlib.sha256(repr((shards, parts, how)).encode()).hexdigest()[:16]
+        how = (self.scaling, self.manifest.shift, self.manifest.factor, self.conditional)
+        return hashlib.sha256(repr((shards, list(map(str, what)), how)).encode()).hexdigest()[:16]
 
     # The model's space.
 
@@ -237,6 +247,11 @@ class Latents(FlowData):
         return self.encode(self.held_out_split.x[:])
 
     # Pixels.
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether samples can be shown as images."""
+        return self._given is not None
 
     def _open_autoencoder(self) -> None:
         if self._given is None:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from image_files import arrays, png, write_parquet
 from lightning import Trainer
+from safetensors.torch import load_file, save_file
+from tiny_runs import tiny_config
 
+from fm_lightning import FlowMatching
 from fm_lightning.cli.encode import main, processes
-from fm_lightning.data import Latents
+from fm_lightning.data import ImageData, Latents
 from fm_lightning.data.batches import Share
 from fm_lightning.errors import UserError
+from fm_lightning.nets import UNet
 
 
 @pytest.fixture
@@ -57,7 +64,7 @@ def refused(capsys, *args):
 
 
 def test_from_images_to_training_and_back(config, kl_folder, capsys):
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL  # takes seconds
 
     main(["-c", str(config)])
     assert "42 images as latents of [4, 8, 8]" in capsys.readouterr().out
@@ -68,8 +75,6 @@ def test_from_images_to_training_and_back(config, kl_folder, capsys):
     data = Latents("latents", str(kl_folder), conditional=True, flip=True, batch_size=6, eval_batch_size=5, val_seeds=5)
     data.setup()
     network = AutoencoderKL.from_pretrained(kl_folder).eval()
-    from fm_lightning.data import ImageData
-
     images = ImageData(**manifest["source"]["init_args"])
     images.setup()
     with torch.no_grad():
@@ -82,9 +87,6 @@ def test_from_images_to_training_and_back(config, kl_folder, capsys):
     with torch.no_grad():
         visible = network.decode(expected.mean).sample
     assert (data.to_uint8(data.real()).float() - ((visible + 1) * 127.5).clamp(0, 255)).abs().max() <= 1
-
-    from fm_lightning import FlowMatching
-    from fm_lightning.nets import UNet
 
     model = FlowMatching(UNet((4, 8, 8), 8, 1, (1, 2), (), num_classes=data.num_classes, groups=4), base_seed=0)
     trainer = Trainer(
@@ -159,16 +161,12 @@ def test_a_class_of_ones_own(config, monkeypatch):
     ],
 )
 def test_refused_in_one_line(config, capsys, monkeypatch, args, said):
-    import re
-
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert re.search(said, line := refused(capsys, "-c", config, *args)), line
 
 
 def test_weights_that_lack_some_or_are_damaged(config, kl_folder, capsys, tmp_path):
-    from safetensors.torch import load_file, save_file
-
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_bytes((kl_folder / "config.json").read_bytes())
@@ -185,3 +183,32 @@ def test_weights_that_lack_some_or_are_damaged(config, kl_folder, capsys, tmp_pa
 
 def test_nothing_given(capsys):
     assert "data" in refused(capsys)
+
+
+def test_a_run_on_latents(command, folder, monkeypatch):
+    """Trained, compared and shown: samples are decoded by an autoencoder of one's own."""
+    here = Path.cwd()
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+
+    def on_latents(config):
+        config["data"] |= {"class_path": "fm_lightning.data.Latents"}
+        config["data"]["init_args"] |= {
+            "folder": str(folder),
+            "autoencoder": {"class_path": "latent_images.TinyNetwork"},
+            "n": 9,
+            "flip": True,
+            "conditional": True,
+        }
+        config["model"]["net"]["init_args"] |= {"shape": [4, 4, 6], "num_classes": 3}
+
+    tiny_config(here / "latents.yaml", on_latents)
+    ended = command("run", "-c", "latents.yaml")
+    assert ended.status == 0, ended.err
+    assert (here / "runs" / "tiny" / "report.html").exists()
+    ended = command("predict", "-c", "latents.yaml")
+    assert ended.status == 0, ended.err
+    [written] = (here / "runs" / "tiny" / "samples").glob("base-*.npz")
+    assert np.load(written)["images"].shape == (5, 3, 8, 12)
+    ended = command("fit", "-c", "latents.yaml", "--name", "other", "--data.init_args.n", "99")
+    assert ended.status == 2
+    assert "n=99 training latents asked for" in ended.err

@@ -267,21 +267,26 @@ def test_folders_without_manifest(folder, tmp_path):
     refused("no latents", tmp_path / "empty")
 
 
-def test_fingerprint_follows_what_is_trained_on(folder, opened, tmp_path):
-    first = opened().fingerprint
-    assert opened().fingerprint == first
-    changes = [
-        {"n": 20},
-        {"flip": True},
-        {"scaling": "channels"},
-        {"conditional": True},
-        {"held_out_part": "held_out[:4]"},
-    ]
-    found = {opened(**change).fingerprint for change in changes}
+def test_fingerprints_follow_what_is_trained_on_and_compared_with(folder, opened, tmp_path):
     encode_images(images(seed=1), tiny(), tmp_path / "other", shard_size=SHARD)
     other = Latents(str(tmp_path / "other"))
     other.setup()
-    assert len({first, other.fingerprint, *found}) == 2 + len(changes)
+    first = opened()
+    for change, trained, compared in [
+        ({}, False, False),
+        ({"decode_batch": 3}, False, False),
+        ({"n": 20}, True, False),
+        ({"flip": True}, True, False),
+        ({"scaling": "channels"}, True, True),
+        ({"conditional": True}, True, True),
+        ({"held_out_part": "held_out[:4]"}, False, True),
+        ({"real_part": "train[:9]"}, False, True),
+    ]:
+        changed = opened(**change)
+        assert (changed.fingerprint != first.fingerprint) == trained, change
+        assert (changed.comparison_fingerprint != first.comparison_fingerprint) == compared, change
+    assert other.fingerprint != first.fingerprint
+    assert other.comparison_fingerprint != first.comparison_fingerprint
 
 
 def test_the_same_autoencoder_again(folder, opened):
