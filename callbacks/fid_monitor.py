@@ -13,16 +13,19 @@ from torch import Tensor
 
 from fm_lightning.callbacks.monitor import Monitor
 from fm_lightning.comparison.parts import compact
+from fm_lightning.comparison.residual import Measure, Quality
 from fm_lightning.data.images.cache import cache_directory
 from fm_lightning.data.split import content_hash
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import Change, FeatureExtractor, FrechetDistance, GaussianReference, moments
 from fm_lightning.metrics.archive_images import ArchiveImages
+from fm_lightning.metrics.extrapolated import extrapolated_distance
 from fm_lightning.metrics.features.inception import InceptionFeatures
 from fm_lightning.metrics.features.named import named_extractor
 from fm_lightning.metrics.inception_scores import SPLITS, cmmd, inception_score, kernel_distance
 from fm_lightning.metrics.intervals import Influence, paired_mean_change
-from fm_lightning.metrics.per_seed import Columns, check_same_seeds
+from fm_lightning.metrics.kernel_distance import KernelReference
+from fm_lightning.metrics.per_seed import Columns, check_same_seeds, fingerprint
 from fm_lightning.metrics.precision_recall import NEIGHBOURS, Balls, precision_recall
 from fm_lightning.metrics.reference_statistics import kept_features, read_statistics
 
@@ -75,6 +78,7 @@ class FIDMonitor(Monitor[FrechetDistance]):
         self._balls: Balls | None = None
         self._latest: tuple[Columns, Influence] | None = None  # of one row: its distance and its change need it
         self._base: tuple[Columns, Influence] | None = None
+        self._kernel: KernelReference | None = None
         self._device = torch.device("cpu")
 
     @property
@@ -130,8 +134,7 @@ class FIDMonitor(Monitor[FrechetDistance]):
             identity = (self.extractor.fingerprint, content_hash(data.real_split.x), data.space)
             features = kept_features(cache_directory(None).parent / "features", identity, compute)
         self._real = GaussianReference(*moments(features), samples=len(features))
-        if self._wants_features:
-            self._real_features = features
+        self._real_features = features
 
     @property
     def _wants_features(self) -> bool:
@@ -229,7 +232,24 @@ class FIDMonitor(Monitor[FrechetDistance]):
         return paired_mean_change(self._influence(here), self._base[1])
 
     def facts(self) -> dict[str, Any]:
-        return {"quality": {"key": self.key, "label": self.extractor.label, "reference": self.samples}}
+        assert self._real is not None
+        real = fingerprint(self._real.mean.numpy().tobytes(), self._real.cov.numpy().tobytes())
+        about = {"key": self.key, "label": self.extractor.label, "reference": self.samples}
+        return {"quality": about | {"width": len(self._real.mean), "real": real}}
+
+    def qualities(self, columns: Columns) -> dict[Measure, Quality]:
+        assert self._real is not None
+        features = columns["features"]
+        found: dict[Measure, Quality] = {}
+        if len(features) >= 4:
+            influence = self._influence(columns)
+            value = extrapolated_distance(self._real, features)
+            found["frechet"] = Quality(value, influence.contributions.cpu().numpy())
+        if self._real_features is not None and len(features) >= 2:
+            self._kernel = self._kernel or KernelReference(self._real_features.float().to(self._device))
+            kernel = self._kernel.influence(features.float().to(self._device))
+            found["kernel"] = Quality(kernel.value, kernel.samples.cpu().numpy())
+        return found
 
     def remember(self, folder: Path) -> None:
         assert self._real is not None
@@ -238,11 +258,10 @@ class FIDMonitor(Monitor[FrechetDistance]):
         if self._real_features is not None:
             arrays["features"] = compact(self._real_features.cpu().numpy())
         file = self._file(folder, self.fingerprint)
-        if not file.exists():
-            temporary = file.with_suffix(".tmp")
-            with temporary.open("wb") as out:
-                np.savez(out, allow_pickle=False, **arrays)
-            os.replace(temporary, file)
+        temporary = file.with_suffix(".tmp")
+        with temporary.open("wb") as out:
+            np.savez(out, allow_pickle=False, **arrays)
+        os.replace(temporary, file)
 
     def recall(self, folder: Path, fingerprint: str) -> None:
         file = self._file(folder, fingerprint)

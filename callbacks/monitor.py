@@ -16,6 +16,7 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
+from fm_lightning.comparison.residual import Measure, Quality
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.metrics import Change
 from fm_lightning.metrics.per_seed import Columns, PerSeedMetric
@@ -116,6 +117,10 @@ class Monitor(ValidationCallback, ABC, Generic[M]):
 
     def facts(self) -> dict[str, Any]:
         """What the results say beside the rows' numbers, e.g. the threshold of a copy."""
+        return {}
+
+    def qualities(self, columns: Columns) -> dict[Measure, Quality]:
+        """The distances to real data that may judge, with each seed's contributions; empty for what is no such distance."""
         return {}
 
     def pictures(self, pl_module: FlowMatching, base: Columns) -> dict[str, np.ndarray]:

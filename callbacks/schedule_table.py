@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -14,15 +15,19 @@ from lightning.pytorch.utilities import rank_zero_only
 from torchmetrics import MeanMetric
 
 from fm_lightning.callbacks.kpe_distribution import KPEDistribution
+from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
 from fm_lightning.callbacks.monitor import Monitor, ValidationCallback
 from fm_lightning.comparison.blocks import Block, missing
+from fm_lightning.comparison.doses import CALIBRATION_SEEDS
 from fm_lightning.comparison.evaluation import Evaluation
+from fm_lightning.comparison.judging import NEIGHBOURS, calibration_rows, choose, family_rows, judged, judged_facts
 from fm_lightning.comparison.manifest import Manifest
+from fm_lightning.comparison.margins import Margins
 from fm_lightning.comparison.measures import read_columns
 from fm_lightning.comparison.parts import Part
-from fm_lightning.comparison.rows import BASE
+from fm_lightning.comparison.rows import BASE, Row
 from fm_lightning.comparison.writer import Writer
-from fm_lightning.data.base import TEST_SEED, FlowData
+from fm_lightning.data.base import CALIBRATION_SEED, TEST_SEED, FlowData
 from fm_lightning.data.batches import SeedBatch, seed_batch
 from fm_lightning.errors import UserError
 from fm_lightning.report.build import build, save
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
     from fm_lightning.module import FlowMatching
 
 KEEP = ("all", "base", "none")
+M = TypeVar("M", bound=Monitor)
 
 
 class ScheduleTable(ValidationCallback):
@@ -52,12 +58,24 @@ class ScheduleTable(ValidationCallback):
         samples: which samples to keep, so that another monitor can be added without sampling again: of all rows, of base
             alone, or none.
         gigabytes: where all samples would take more than this, only base's are kept.
+        families: trivial manipulations to judge schedules against: those that cost little beside base, all (as ``fm-lightning
+            falsify``), or none.
+        margin_copies: the smallest change of F_mem that matters, as a share; 0.01 is one point. At most a tenth of base's.
+        margin_quality: the smallest change of the distance that matters, as a share of base's.
 
     Raises:
         UserError: an unknown ``samples``; at test, a directory that holds another evaluation, or that another command writes.
     """
 
-    def __init__(self, samples: str = "all", gigabytes: float = 4.0) -> None:
+    def __init__(
+        self,
+        samples: str = "all",
+        gigabytes: float = 4.0,
+        families: Literal["none", "cheap", "all"] = "cheap",
+        margin_copies: float = Margins.memorized,
+        margin_quality: float = Margins.quality,
+    ) -> None:
+        self.families, self.margins = families, Margins(memorized=margin_copies, quality=margin_quality)
         if samples not in KEEP:
             raise UserError(f"samples={samples!r} given, expected one of {', '.join(KEEP)}; type samples: all")
         self.samples, self.gigabytes = samples, gigabytes
@@ -103,7 +121,10 @@ class ScheduleTable(ValidationCallback):
     # A comparison: what to sample
 
     def seed_batches(self, trainer: Any, data: FlowData) -> Iterator[SeedBatch]:
-        """The batches of this process, asked for when weights and data are in place; collective."""
+        """The batches of this process, asked for when weights and data are in place; collective.
+
+        Two rounds: calibration seeds, where verdicts need doses, and the comparison itself.
+        """
         module: FlowMatching = trainer.lightning_module
         self._began = time.time()
         self._monitors = monitors(trainer)
@@ -111,21 +132,58 @@ class ScheduleTable(ValidationCallback):
         self._check_names()
         kpe = next((m for m in self._monitors if isinstance(m, KPEDistribution)), KPEDistribution())
         self.writer = Writer(trainer.default_root_dir, kpe.tau_split)
-        trainer.strategy.barrier("evaluation")
-        evaluation = _first_says(trainer, lambda: self._open(module))
-        self._evaluation = evaluation
-        rows = module.comparison_rows(evaluation.manifest.measured)
-        self._keys = {name: row.key for name, row in rows.items()}
+        self._evaluation = _first_says(trainer, lambda: self._open(module))
+        rows = module.comparison_rows()
+        asked = (
+            judged(rows, module.judge, self.families)
+            if NEIGHBOURS in self._measures and self.families != "none"
+            else []
+        )
+        chosen = self._evaluation.manifest.chosen
+        calibration = calibration_rows(asked, chosen)
+        if calibration:
+            seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + CALIBRATION_SEEDS)
+            yield from self._round(trainer, rows | calibration, list(calibration), seeds, data, (NEIGHBOURS,))
+            # The loader is asked one batch ahead: when it is asked for the next one, all before this one are written.
+            yield seed_batch(0, 0, 1)
+            self._evaluation = self._finished(trainer)
+            threshold = self._monitor(MemorizationMonitor).threshold
+            new = choose(self._evaluation, asked, seeds, threshold, data.test_seeds)
+            chosen |= {k: chosen.get(k, {}) | families for k, families in new.items()}
+        family = family_rows(asked, chosen, own=self.families == "all")
+        manifest = self._evaluation.manifest
+        manifest.chosen, manifest.judged = chosen, judged_facts(asked, chosen)
         seeds = range(TEST_SEED, TEST_SEED + data.test_seeds)
-        blocks, evaluation.manifest = _first_says(trainer, lambda: self._plan(module, seeds, data.eval_batch_size))
-        size = min(data.eval_batch_size, data.test_seeds)
+        rows = rows | family
+        yield from self._round(trainer, rows, list(rows), seeds, data, tuple(self._measures))
+
+    def _monitor(self, kind: type[M]) -> M:
+        return next(m for m in self._monitors if isinstance(m, kind))
+
+    def _round(
+        self,
+        trainer: Any,
+        rows: dict[str, Row],
+        names: Sequence[str],
+        seeds: range,
+        data: FlowData,
+        measures: tuple[str, ...],
+    ) -> Iterator[SeedBatch]:
+        """The batches of this process for some rows over some seeds; at least one, without which the loop would skip its end."""
+        module: FlowMatching = trainer.lightning_module
+        module.rows = rows
+        self._keys = {name: row.key for name, row in rows.items()}
+        asked = {name: self._keys[name] for name in names}
+        found = _first_says(trainer, lambda: self._plan(module, asked, seeds, data.eval_batch_size, measures))
+        blocks, self._evaluation.manifest = found
         rank, world = trainer.global_rank, trainer.world_size
-        self.rounds = -(-len(blocks) // world)
+        size = min(data.eval_batch_size, len(seeds))
+        self.rounds += max(1, -(-len(blocks) // world))
         for begin in range(0, len(blocks), world):
             block = blocks[begin + rank] if begin + rank < len(blocks) else None
             yield seed_batch(block.first if block else 0, block.count if block else 0, size, block)
         if not blocks:
-            yield seed_batch(0, 0, size, None)  # a loop without a batch would skip its end, and with it the report
+            yield seed_batch(0, 0, size)
 
     def _check_names(self) -> None:
         names = [m.name for m in self._monitors]
@@ -138,31 +196,38 @@ class ScheduleTable(ValidationCallback):
         self.writer.claim()
         return self.writer.open(module.identity(), say)
 
-    def _plan(self, module: FlowMatching, seeds: range, size: int) -> tuple[list[Block], Manifest]:
+    def _plan(
+        self, module: FlowMatching, asked: dict[str, str], seeds: range, size: int, measures: tuple[str, ...]
+    ) -> tuple[list[Block], Manifest]:
         """What is missing, and the manifest, which it writes. On process 0: others might see an older directory."""
         assert self.writer is not None
         manifest = self._evaluation.manifest
         manifest.rows = {name: {"key": self._keys[name], **row.facts(name)} for name, row in module.rows.items()}
         manifest.definitions |= {self._keys[name]: row.definition for name, row in module.rows.items()}
-        manifest.measured = module.measured
         manifest.measures = {name: m.fingerprint for name, m in self._measures.items()}
-        manifest.seeds = (seeds.start, len(seeds))
+        calibrates = seeds.start >= CALIBRATION_SEED
+        if not calibrates:
+            manifest.seeds = (seeds.start, len(seeds))
         manifest.write(self.writer.folder / "manifest.json")
         folder = self.writer.folder / "measures"
         folder.mkdir(exist_ok=True)
         for monitor in self._measures.values():
             monitor.remember(folder)
-        measures = [f"{name}-{fingerprint}" for name, fingerprint in manifest.measures.items()]
-        blocks = missing(self._evaluation.parts, self._keys, seeds, size, measures)
-        total = len(set(self._keys.values())) * len(seeds)
+        wanted = [f"{name}-{manifest.measures[name]}" for name in measures]
+        blocks = missing(self._evaluation.parts, asked, seeds, size, wanted)
+        total = len(set(asked.values())) * len(seeds)
         there = total - sum(block.count * len(block.rows) for block in blocks if block.part is None)
         again = sum(block.part is not None for block in blocks)
         said = f"; {there:,} of {total:,} samples are there already" if there else ""
         said += f"; measuring kept samples of {again:,} blocks" if again else ""
-        say(f"Comparing {len(self._keys)} rows on {len(seeds):,} seeds that training never used{said}")
+        if calibrates:
+            say(f"Choosing doses: {len(asked)} rows on {len(seeds):,} calibration seeds{said}")
+        else:
+            say(f"Comparing {len(asked)} rows on {len(seeds):,} seeds that training never used{said}")
         return blocks, manifest
 
-    def _kept(self, rows: Sequence[str], trajectories: dict[str, Trajectory]) -> list[str]:
+    def _kept(self, block: Block, trajectories: dict[str, Trajectory]) -> list[str]:
+        rows = block.rows if block.first < CALIBRATION_SEED else ()
         base = [name for name in rows if name == BASE]
         if self.samples != "all":
             return base if self.samples == "base" else []
@@ -179,17 +244,19 @@ class ScheduleTable(ValidationCallback):
         if self.writer is None or block is None:
             return
         if block.part is not None:
-            self._measure_again(pl_module, block.part)
+            self._measure_again(pl_module, block.part, block.measures)
             return
-        names = {m.name: f"{m.name}-{m.fingerprint}" for m in self._measures.values()}
         measures = {
-            names[m.name]: {row: _numpy(m.measure(outputs[row])) for row in block.rows} for m in self._measures.values()
+            measure: {
+                row: _numpy(self._measures[measure.rpartition("-")[0]].measure(outputs[row])) for row in block.rows
+            }
+            for measure in block.measures
         }
-        self.writer.write(
-            block, self._keys, outputs, self._base(block, outputs), self._kept(block.rows, outputs), measures
-        )
+        self.writer.write(block, self._keys, outputs, self._base(block, outputs), self._kept(block, outputs), measures)
 
     def _base(self, block: Block, outputs: dict[str, Trajectory]) -> dict[int, np.ndarray] | None:
+        if block.first >= CALIBRATION_SEED:
+            return None
         if BASE in outputs:
             t = outputs[BASE]
             assert t.seeds is not None
@@ -200,13 +267,13 @@ class ScheduleTable(ValidationCallback):
             return None
         return dict(zip(self._evaluation.lines(BASE, seeds).seed.tolist(), kept))
 
-    def _measure_again(self, module: FlowMatching, part: Part) -> None:
+    def _measure_again(self, module: FlowMatching, part: Part, measures: Sequence[str]) -> None:
         assert self.writer is not None
         found: dict[str, dict[str, np.ndarray]] = {}
-        for monitor in self._measures.values():
-            name = f"{monitor.name}-{monitor.fingerprint}"
+        for name in measures:
             if part.has(name):
                 continue
+            monitor = self._measures[name.rpartition("-")[0]]
             pieces = []
             for key in part.keys:
                 kept = part.samples(key)
@@ -221,8 +288,10 @@ class ScheduleTable(ValidationCallback):
         if self.writer is None:
             return
         evaluation = self._finished(trainer)
+        self._evaluation = evaluation
+        evaluation.manifest.about = self._about(trainer, pl_module)
         self._collector = Collector(evaluation, self._monitors)
-        names, rank, world = list(evaluation.rows), trainer.global_rank, trainer.world_size
+        names, rank, world = list(evaluation.shown), trainer.global_rank, trainer.world_size
         # Each process solves the eigenproblems of some rows.
         shares = _gathered(self._collector.rows(names[rank::world]), world)
         found = {row["name"]: row for share in shares for row in share}
@@ -230,6 +299,12 @@ class ScheduleTable(ValidationCallback):
         for row in self._rows:
             numbers = {f"test/{row['name']}/{k}": v for k, v in row["metrics"].items() if v is not None}
             pl_module.log_dict(numbers, add_dataloader_idx=False)
+
+    def _about(self, trainer: Any, module: FlowMatching) -> dict[str, Any]:
+        about = run_facts(trainer, module.data) | {"duration_s": time.time() - self._began, "seed": module.base_seed}
+        for monitor in reversed(self._monitors):  # of two distances the first is the quality
+            about |= monitor.facts()
+        return about | {"margins": asdict(self.margins)}
 
     def _finished(self, trainer: Any) -> Evaluation:
         """The evaluation with what all processes have written, opened by name: a directory's listing may lag behind."""
@@ -250,11 +325,7 @@ class ScheduleTable(ValidationCallback):
 
     def _save(self, trainer: Any, module: FlowMatching) -> None:
         assert self.writer is not None
-        evaluation = self._collector.evaluation
-        about = run_facts(trainer, module.data) | {"duration_s": time.time() - self._began, "seed": module.base_seed}
-        for monitor in reversed(self._monitors):  # of two distances the first is the quality
-            about |= monitor.facts()
-        evaluation.manifest.about = about
+        evaluation = self._evaluation
         evaluation.manifest.write(self.writer.folder / "manifest.json")
         for monitor in self._monitors:
             base = read_columns(evaluation, BASE, monitor.name)

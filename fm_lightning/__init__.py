@@ -25,7 +25,6 @@ _HOMES = {
             "Schedule",
             "integrate",
             "integrate_many",
-            "matched_controls",
         ),
         "fm_lightning.flow",
     ),
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
         Schedule,
         integrate,
         integrate_many,
-        matched_controls,
     )
     from fm_lightning.metrics import FrechetDistance, KineticPathEnergy, MemorizationRate, nearest
     from fm_lightning.module import FlowMatching
@@ -76,7 +74,6 @@ __all__ = [
     "integrate",
     "integrate_many",
     "load_network",
-    "matched_controls",
     "nearest",
     "noise",
 ]

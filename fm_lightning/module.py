@@ -25,14 +25,13 @@ from fm_lightning.comparison.keys import weights_hash
 from fm_lightning.comparison.rows import (
     BASE,
     Row,
-    check_controls,
-    control_rows,
+    check_judged,
     floor_rows,
-    rms_distances,
+    judged_rows,
     schedule_rows,
 )
 from fm_lightning.comparison.sampling import sample
-from fm_lightning.data.base import CALIBRATION_SEED, FlowData
+from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
@@ -44,7 +43,6 @@ from fm_lightning.training.average import check_average
 from fm_lightning.training.loop_state import end_at_a_whole_step
 from fm_lightning.trajectory import Trajectory
 
-CALIBRATION_SEEDS = 256  # decide the noise control's sigma; its square then has a relative error of a few percent
 _GOLDEN = 0.6180339887498949
 
 
@@ -84,8 +82,8 @@ class FlowMatching(LightningModule):
         scheduler: optimizer -> learning-rate scheduler, stepped every optimizer step; None keeps the rate.
         val_schedules: sampled at each validation; plain sampling by default.
         test_schedules: compared in test; those of validation by default.
-        controls_for: names among ``test_schedules`` that are shown with their matched controls; None means every
-            schedule with a gain.
+        judge: names among ``test_schedules`` that get a verdict, judged against what is trivial at the same dose; None means
+            every schedule with a gain.
         fields: other velocity fields as rows of the comparison, sampled like ``base``.
         floors: add the rows ``held_out`` (real images) and ``copies`` (training images).
         label_dropout: share of training labels replaced by the network's null label, for guidance.
@@ -106,7 +104,7 @@ class FlowMatching(LightningModule):
         scheduler: LRSchedulerCallable | None = None,
         val_schedules: dict[str, Schedule] | None = None,
         test_schedules: dict[str, Schedule] | None = None,
-        controls_for: list[str] | None = None,
+        judge: list[str] | None = None,
         fields: dict[str, Field] | None = None,
         floors: bool = True,
         label_dropout: float = 0.0,
@@ -125,12 +123,11 @@ class FlowMatching(LightningModule):
         self.val_rows = schedule_rows(val_schedules or {})
         self.test_rows = schedule_rows(test_schedules or val_schedules or {})
         shaped = [name for name, row in self.test_rows.items() if row.schedule.gain is not None]
-        self.controls_for = shaped if controls_for is None else controls_for
-        check_controls(self.test_rows, self.controls_for)
+        self.judge = shaped if judge is None else judge
+        check_judged(self.test_rows, self.judge)
         self.fields, self.floors = fields or {}, floors
         self.base_seed, self.merge_rows = base_seed, merge_rows
         self.rows: dict[str, Row] = {}  # what is being sampled now
-        self.measured: dict[str, Mapping[str, float]] = {}  # row key -> numbers that define rows
         self.val_loss = MeanMetric()
         self.label_dropout, self.guidance = label_dropout, guidance
         if (label_dropout or guidance != 1) and not (isinstance(net, Velocity) and net.null_label is not None):
@@ -266,20 +263,9 @@ class FlowMatching(LightningModule):
         self.log("val/loss", self.val_loss.compute(), prog_bar=True)
         self.val_loss.reset()
 
-    def comparison_rows(self, measured: Mapping[str, Mapping[str, float]] | None = None) -> dict[str, Row]:
-        """The rows of a comparison, decided once the weights are in place; collective only in that every process asks.
-
-        Args:
-            measured: row key -> numbers that an earlier command measured to define rows; they are not measured anew.
-        """
-        measured = dict(measured or {})
-        shaped = {name: self.test_rows[name] for name in self.controls_for}
-        unknown = {name: row.schedule for name, row in shaped.items() if row.key not in measured}
-        seeds = torch.arange(CALIBRATION_SEED, CALIBRATION_SEED + CALIBRATION_SEEDS)
-        found = rms_distances(unknown, self.velocity, map(self._start, seeds.split(self.data.eval_batch_size)))
-        self.measured = measured | {shaped[name].key: {"rms": rms} for name, rms in found.items()}
-        distances = {name: self.measured[row.key]["rms"] for name, row in shaped.items()}
-        self.rows = control_rows(self.test_rows, self.controls_for, distances)
+    def comparison_rows(self) -> dict[str, Row]:
+        """The rows of a comparison but for those that verdicts choose; every process asks, once the weights are in place."""
+        self.rows = judged_rows(self.test_rows, self.judge)
         base = self.rows[BASE].schedule
         for name, field in self.fields.items():
             velocity = field.velocity(self.data, self.device)

@@ -47,7 +47,7 @@ def main(args: Sequence[str]) -> None:
     for part, reason in evaluation.torn:
         print(f"{part.path} is torn ({reason}) and left out; fm-lightning test samples it again")
     collector = Collector(evaluation, recalled(evaluation, run, changes))
-    rows = collector.rows(evaluation.rows)
+    rows = collector.rows(evaluation.shown)
     if not any(row["samples"] for row in rows):
         raise UserError(
             f"{run} holds an evaluation without lines, expected a comparison; type fm-lightning test -c {run}/config.yaml"

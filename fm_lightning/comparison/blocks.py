@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ class Block:
     last: int
     rows: tuple[str, ...]
     part: Part | None = None
+    measures: tuple[str, ...] = ()  # NAME-FINGERPRINT of what its lines are to have
 
     @property
     def count(self) -> int:
@@ -37,7 +38,7 @@ def missing(
             the same batches as one that was not.
         measures: ``NAME-FINGERPRINT`` that every line is to have.
     """
-    measures = set(measures)
+    measures = tuple(dict.fromkeys(measures))
     names: dict[str, str] = {}
     for name, key in rows.items():
         names.setdefault(key, name)
@@ -53,10 +54,10 @@ def missing(
         if not whole and not part.keeps_all:
             continue  # sampled again: what it lacks needs its samples
         if not whole and any(lacks[key][here].any() for key in wanted):
-            again.append(Block(part.first, part.last, tuple(names[key] for key in wanted), part))
+            again.append(Block(part.first, part.last, tuple(names[key] for key in wanted), part, measures))
         for key in wanted:
             lacks[key][here] = False
-    return again + _cut(lacks, names, seeds, size)
+    return again + [replace(block, measures=measures) for block in _cut(lacks, names, seeds, size)]
 
 
 def _cut(lacks: Mapping[str, np.ndarray], names: Mapping[str, str], seeds: range, size: int) -> list[Block]:

@@ -60,6 +60,11 @@ class Evaluation:
         """name -> key, kind, label, description, steps, ... in display order."""
         return self.manifest.rows
 
+    @property
+    def shown(self) -> dict[str, dict[str, Any]]:
+        """The rows of the comparison: those that calibration seeds alone saw are left out."""
+        return {name: about for name, about in self.rows.items() if about["kind"] != "calibration"}
+
     def nfe(self, row: str) -> int:
         """Network evaluations of one sample of the row; 0 where it has no lines."""
         key = self.rows[row]["key"]

@@ -33,7 +33,9 @@ from fm_lightning.errors import UserError
 from fm_lightning.metrics.memorization import copied
 
 NEIGHBOURS = "neighbours"
-Chosen = dict[str, dict[str, list[list[float]]]]  # schedule's key -> family (with its coarse doses) -> doses at each place
+Chosen = dict[
+    str, dict[str, list[list[float]]]
+]  # schedule's key -> family (with its coarse doses) -> doses at each place
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,9 @@ def choose(evaluation: Evaluation, asked: Sequence[Judged], seeds: range, thresh
     return found
 
 
-def family_rows(asked: Sequence[Judged], chosen: Mapping[str, Mapping[str, list[list[float]]]], own: bool) -> dict[str, Row]:
+def family_rows(
+    asked: Sequence[Judged], chosen: Mapping[str, Mapping[str, list[list[float]]]], own: bool
+) -> dict[str, Row]:
     """The rows of the comparison that verdicts need beside the schedules themselves."""
     out: dict[str, Row] = {}
     for each in asked:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from fm_lightning.comparison.evaluation import Evaluation
+from fm_lightning.comparison.residual import Measure as Distance
+from fm_lightning.comparison.residual import Quality
 from fm_lightning.metrics import Change
 from fm_lightning.trajectory import Trajectory
 
@@ -32,6 +34,7 @@ class Measure(Protocol):
     def measure(self, trajectory: Trajectory) -> dict[str, Tensor]: ...
     def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]: ...
     def change(self, here: Columns, there: Columns) -> Change | None: ...
+    def qualities(self, columns: Columns) -> dict[Distance, Quality]: ...
     def recall(self, folder: Path, fingerprint: str) -> None: ...
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fm_lightning.comparison.evaluation import Evaluation
 from fm_lightning.comparison.measures import ENERGY, Measure, on_common_seeds, read_columns
+from fm_lightning.comparison.qualities import keep_qualities, read_qualities
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.metrics import Change
 from fm_lightning.metrics.energy import mean_power
@@ -25,6 +26,9 @@ class Collector:
     def __init__(self, evaluation: Evaluation, measures: Sequence[Measure]) -> None:
         self.evaluation, self.measures = evaluation, list(measures)
         self._base = cache(lambda measure: read_columns(evaluation, BASE, measure))
+        judged = evaluation.manifest.judged
+        self._judged = {*judged, *(each["base"] for each in judged.values()), "held_out"} & set(evaluation.shown)
+        self._judged |= {name for name, about in evaluation.shown.items() if about["kind"] == "family"}
 
     def rows(self, names: Iterable[str]) -> list[dict[str, Any]]:
         """What the results say of these rows."""
@@ -39,7 +43,11 @@ class Collector:
         numbers: dict[str, float] = {}
         changes: dict[str, dict[str, Change]] = {"vs_base": {}, "vs_plain": {}, "vs_parent": {}}
         plain = about["plain"]
-        against = {"vs_base": None if name == BASE or floor else BASE, "vs_plain": plain, "vs_parent": about["of"]}
+        against = {
+            "vs_base": None if name == BASE or floor or about["kind"] == "family" else BASE,
+            "vs_plain": plain,
+            "vs_parent": about["of"],
+        }
         lines = self.evaluation.lines(name)
         for measure in self.measures:
             if floor and not measure.floors:
@@ -51,7 +59,7 @@ class Collector:
             if against["vs_base"]:
                 columns, base = on_common_seeds(columns, self._base(measure.name))
             numbers |= measure.summarize(columns, base)
-            if measure.key is None:
+            if measure.key is None or about["kind"] == "family":
                 continue
             for kind, other in against.items():
                 if other is None or other == name:
@@ -62,6 +70,8 @@ class Collector:
                 change = measure.change(*pair)
                 if change is not None:
                     changes[kind][measure.key] = change
+        if name in self._judged:
+            numbers |= self._qualities(name)
         squares = lines["rms_to_base"].dropna() ** 2 if len(lines) else []
         if len(squares) and name != BASE:
             numbers["rms_to_base"] = math.sqrt(float(np.mean(squares)))
@@ -74,11 +84,19 @@ class Collector:
             **{kind: found or None for kind, found in changes.items()},
         }
 
+    def _qualities(self, name: str) -> dict[str, float]:
+        """``quality_frechet`` and ``quality_kernel``: the distances that judge, unbiased at the samples used."""
+        key = self.evaluation.manifest.about.get("quality", {}).get("key")
+        for measure in self.measures:
+            if measure.key == key:
+                keep_qualities(self.evaluation, name, measure.qualities)
+        return {f"quality_{kind}": found.value for kind, (_, found) in read_qualities(self.evaluation, name).items()}
+
     def arrays(self) -> dict[str, np.ndarray]:
         """``kpe/ROW`` ``[N]``, ``power/ROW`` ``[S]``, ``times/ROW`` ``[S + 1]`` and ``gain/ROW`` ``[S]``."""
         out: dict[str, np.ndarray] = {}
-        for name, about in self.evaluation.rows.items():
-            if about["kind"] == "floor":
+        for name, about in self.evaluation.shown.items():
+            if about["kind"] in ("floor", "family"):
                 continue
             columns = read_columns(self.evaluation, name, ENERGY)
             if columns:

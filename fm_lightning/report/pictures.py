@@ -34,7 +34,7 @@ def read_pictures(evaluation: Evaluation) -> dict[str, np.ndarray]:
     """``samples/ROW``, ``nearest/ROW``, ``ratio/ROW``, ``most_copied/images``, ``most_copied/base``, ``training/points``."""
     place = evaluation.folder / FOLDER
     out: dict[str, np.ndarray] = {}
-    for row, about in evaluation.rows.items():
+    for row, about in evaluation.shown.items():
         pieces = [_read(file) for file in sorted(place.glob(f"{about['key']}-*.npz"))]
         if not pieces:
             continue

@@ -22,8 +22,8 @@ Results = Mapping[str, Any]
 Row = Mapping[str, Any]
 Arrays = Mapping[str, np.ndarray]
 
-SCHEMA = 1
-KINDS = ("base", "schedule", "control", "field", "floor")
+SCHEMA = 2
+KINDS = ("base", "schedule", "control", "family", "field", "floor")
 CONTROLS = {  # the short names of flow.matched_controls, and the words for people
     "true_clock": "same steps, true clock",
     "early_stop": "early stop",
