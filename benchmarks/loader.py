@@ -21,8 +21,8 @@ from torch import Tensor
 
 from benchmarks.timing import finish, target
 from fm_lightning.data import CIFAR10
-from fm_lightning.data.split import Split
 from fm_lightning.data.batches import Share, TrainingBatches
+from fm_lightning.data.split import Split
 from fm_lightning.nets import UNet
 
 BATCH = 128
