@@ -33,6 +33,8 @@ def family_sentence(verdict: Verdict, family: FamilyVerdict, names: Mapping[Meas
         assert verdict.measure is not None
         other: Measure = "kernel" if verdict.measure == "frechet" else "frechet"
         return f"undecided against {family.family}: better by {names[verdict.measure]}, worse by {names[other]}"
+    if family.missed:
+        return f"undecided against {family.family}: its doses, chosen on calibration seeds, missed this memorization"
     more = f"; about {_about(family.n_needed)} seeds would decide" if family.n_needed else ""
     return f"undecided against {family.family}{more}"
 

@@ -22,6 +22,7 @@ STATES = {
     "explained by a dose": FamilyVerdict("x", "explained", by_dose=True, p_explained=1e-4),
     "undecided": replace(BETTER, outcome="undecided", residual=Estimate(-0.02, 0.05), n_needed=4567),
     "undecided, no number": replace(BETTER, outcome="undecided", residual=Estimate(-0.06, 0.05)),
+    "missed": FamilyVerdict("x", "undecided", missed=True),
     "disagree": replace(BETTER, outcome="undecided", disagrees=True, other=Estimate(0.4, 0.05)),
     "out of reach": FamilyVerdict("x", "out of reach"),
 }
@@ -165,6 +166,7 @@ def test_the_words():
         ),
         "undecided": "undecided against noise; about 4 600 seeds would decide",
         "undecided, no number": "undecided against noise",
+        "missed": "undecided against noise: its doses, chosen on calibration seeds, missed this memorization",
         "disagree": "undecided against noise: better by Fréchet distance, worse by kernel distance",
         "out of reach": "noise does not reach this memorization in its dose range",
     }
