@@ -135,7 +135,9 @@ def _advantage(verdict: Verdict, family: FamilyVerdict, names: Mapping[Measure, 
 
 
 def _nearest(verdict: Verdict, better: Sequence[FamilyVerdict], names: Mapping[Measure, str]) -> str:
-    nearest = max(better, key=lambda f: f.residual.value if f.residual else -math.inf)
+    priced = [f for f in better if f.fewer_copies is not None]
+    # In points where they can be told; residuals of curves of different slopes do not compare.
+    nearest = max(priced or better, key=lambda f: f.fewer_copies or (f.residual.value if f.residual else -math.inf))
     return _advantage(verdict, nearest, names, than=f" than the nearest, {nearest.family}," if len(better) > 1 else "")
 
 

@@ -172,6 +172,16 @@ def test_the_words():
     }
 
 
+def test_the_nearest_family_is_the_one_with_fewest_points_between():
+    steep = replace(BETTER, family="steep", residual=Estimate(-0.4, 0.05), slope=-10.0)  # 4 points
+    gentle = replace(BETTER, family="gentle", residual=Estimate(-0.2, 0.05), slope=-1.0)  # 20 points
+    rising = replace(BETTER, family="rising", residual=Estimate(-0.1, 0.05), slope=1.0)
+    for families in itertools.permutations((steep, gentle, rising)):
+        assert "4.0 points fewer copies than the nearest, steep," in claim(replace(PLAIN, families=families))
+    said = claim(replace(PLAIN, families=(rising, replace(rising, family="other", residual=Estimate(-0.3, 0.05)))))
+    assert "Fréchet distance lower by 10.0 % than the nearest, rising, at equal memorization" in said
+
+
 def test_what_a_schedule_that_does_not_lower_memorization_does_to_quality():
     said = [claim(v) for v in closed()]
     words = [
