@@ -12,7 +12,8 @@ def softmax_mean(blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     """``sum_n softmax_n(logits) rows_n`` over all blocks, for every query.
 
     Args:
-        blocks: at least one of logits ``[Q, n]`` (overwritten) and the rows ``[n, D]`` that they weigh, of one dtype.
+        blocks: at least one of logits ``[Q, n]`` (overwritten, unless they carry a gradient) and the rows ``[n, D]`` that they
+            weigh, of one dtype.
 
     Returns:
         ``[Q, D]``; nothing waits for the device.
@@ -22,6 +23,10 @@ def softmax_mean(blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         part = logits.logsumexp(1, keepdim=True)
         before, total = total, torch.logaddexp(total, part) if i else part
         # Weights relative to the sum so far never exceed 1.
-        new = logits.sub_(total).exp_() @ rows
-        mean = mean.mul_((before - total).exp_()).add_(new) if i else new
+        if logits.requires_grad:
+            new = (logits - total).exp() @ rows
+            mean = mean * (before - total).exp() + new if i else new
+        else:
+            new = logits.sub_(total).exp_() @ rows
+            mean = mean.mul_((before - total).exp_()).add_(new) if i else new
     return mean
