@@ -12,10 +12,12 @@ from fm_lightning.callbacks.monitor import PairedMonitor
 from fm_lightning.data.base import content_hash
 from fm_lightning.data.images.cache import cache_directory
 from fm_lightning.errors import UserError
-from fm_lightning.metrics import FeatureExtractor, FrechetDistance, GaussianReference, moments
+from fm_lightning.metrics import Change, FeatureExtractor, FrechetDistance, GaussianReference, moments
+from fm_lightning.metrics.archive_images import ArchiveImages
 from fm_lightning.metrics.features.inception import InceptionFeatures
 from fm_lightning.metrics.features.named import named_extractor
 from fm_lightning.metrics.inception_scores import SPLITS, cmmd, inception_score, kernel_distance
+from fm_lightning.metrics.intervals import Influence, paired_mean_change
 from fm_lightning.metrics.precision_recall import NEIGHBOURS, Balls, precision_recall
 from fm_lightning.metrics.reference_statistics import kept_features, read_statistics
 
@@ -39,9 +41,8 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         precision_recall: also precision and recall.
         inception_score: also the Inception score.
         cmmd: also CMMD; comparable with published values on ``CmmdFeatures`` alone.
-        statistics: archive with ``mu`` and ``sigma`` to compare with, instead of the datamodule's real images.
-        keep: hold the features of so many seeds per row (see ``FrechetDistance``), from which all but the distance then
-            come; None holds all, 8 kB a sample and row for Inception's.
+        statistics: archive with ``mu`` and ``sigma`` to compare with, instead of the datamodule's real images; what needs
+            the features of real images takes them from its images ``arr_0``, as ADM's evaluator does.
 
     Raises:
         UserError: options that need what is not there.
@@ -55,17 +56,11 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         inception_score: bool = False,
         cmmd: bool = False,
         statistics: str | None = None,
-        keep: int | None = None,
     ) -> None:
         super().__init__()
         self.extractor = named_extractor(extractor) if isinstance(extractor, str) else extractor
         self.kid, self.precision_recall, self.inception_score = kid, precision_recall, inception_score
-        self.cmmd, self.statistics, self.keep = cmmd, statistics, keep
-        if statistics and (kid or precision_recall or cmmd):
-            raise UserError(
-                f"statistics={statistics} given with kid, precision_recall or cmmd, which need the features of real images; "
-                "leave one of the two out"
-            )
+        self.cmmd, self.statistics = cmmd, statistics
         if inception_score and not isinstance(self.extractor, InceptionFeatures):
             raise UserError(
                 f"inception_score given with {self.extractor.key}, expected Inception's features; type extractor: fid"
@@ -99,30 +94,56 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
         except TypeError as error:  # the datamodule's, which has no images
             raise UserError(f"{self.key} reads images, but {error}; type another extractor, e.g. fd_raw") from error
         if self.statistics:
-            self._real = read_statistics(self.statistics)
+            self._real = read_statistics(self.statistics, self.extractor.statistics)
             if len(self._real.mean) != width:
                 raise UserError(
                     f"statistics {self.statistics} are of {len(self._real.mean)} features, expected {self.key}'s {width}; "
                     "type another archive, or another extractor"
                 )
+            if self._wants_features:
+                self._take(self._archive_features(self.statistics, device), device)
             return
 
         @torch.no_grad()
         def compute() -> Tensor:
-            if self.extractor.fingerprint is not None:
+            if self.extractor.costly:
                 print(f"Features of {len(data.real_split):,} real images for {self.key}, once, then kept", flush=True)
             batches = data.encoded(data.real_split).split(1000)
             return torch.cat([self._features(x.to(device)).cpu() for x in batches])
 
-        if self.extractor.fingerprint is None:  # too cheap to be kept
+        if not self.extractor.costly:
             features = compute()
         else:
             identity = (self.extractor.fingerprint, content_hash(data.real_split.x), data.space)
             features = kept_features(cache_directory(None).parent / "features", identity, compute)
         self._real = GaussianReference(*moments(features), samples=len(features))
-        self._real_features = features if self.kid or self.precision_recall or self.cmmd else None
+        if self._wants_features:
+            self._take(features, device)
+
+    @property
+    def _wants_features(self) -> bool:
+        return self.kid or self.precision_recall or self.cmmd
+
+    def _take(self, features: Tensor, device: torch.device) -> None:
+        self._real_features = features
         if self.precision_recall:
             self._balls = Balls(features.to(device))
+
+    def _archive_features(self, path: str, device: torch.device) -> Tensor:
+        if self.extractor.space != "uint8":
+            raise UserError(
+                f"{self.key} given with statistics={path} and kid, precision_recall or cmmd, expected an extractor of 8-bit "
+                "images like the archive's; type extractor: fid"
+            )
+        images = ArchiveImages(path)
+
+        @torch.no_grad()
+        def compute() -> Tensor:
+            print(f"Features of {len(images):,} images of {path} for {self.key}, once, then kept", flush=True)
+            return torch.cat([self.extractor(x.to(device)).cpu() for x in images.batches(500)])
+
+        identity = (self.extractor.fingerprint, images.fingerprint)
+        return kept_features(cache_directory(None).parent / "features", identity, compute)
 
     def _check_company(self, trainer: Trainer) -> None:
         """Of two numbers by one name Lightning would log the mean, and the table show the last."""
@@ -145,8 +166,8 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
     def _check_counts(self, data: FlowData) -> None:
         """Tells before training what would otherwise end the run at its first validation, or at its test."""
         needed = self._needed
-        for name, given in {"val_seeds": data.val_seeds, "test_seeds": data.test_seeds, "keep": self.keep}.items():
-            if given is not None and given < needed:
+        for name, given in {"val_seeds": data.val_seeds, "test_seeds": data.test_seeds}.items():
+            if given < needed:
                 raise UserError(
                     f"{name}={given} given, expected at least {needed} samples for what FIDMonitor measures; type {name} 1000"
                 )
@@ -156,13 +177,25 @@ class FIDMonitor(PairedMonitor[FrechetDistance]):
 
     def build(self) -> FrechetDistance:
         assert self._real is not None
-        return FrechetDistance(self.extractor, self._real, read=self._read, keep=self.keep, compute_on_cpu=self._on_cpu)
+        return FrechetDistance(self.extractor, self._real, read=self._read, compute_on_cpu=self._on_cpu)
+
+    def finish(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
+        self._influences: dict[str, Influence] = {}
+        super().finish(trainer, pl_module, stage)
+
+    def change(self, row: str, other: str) -> Change | None:
+        if not {row, other} <= self.paired:
+            return None
+        for name in (row, other):  # an eigenproblem each, and base's is wanted by all rows
+            if name not in self._influences:
+                self._influences[name] = self.metrics[name].influence(self.lines[name])
+        return paired_mean_change(self._influences[row], self._influences[other])
 
     def extra(self, name: str) -> dict[str, float]:
         values = super().extra(name)
         if not (self.kid or self.precision_recall or self.inception_score or self.cmmd):
             return values
-        features = self.metrics[name].features_by_seed()
+        features = self.lines[name]["features"]
         if len(features) < self._needed:  # a floor has no more samples than images
             return values
         if self.inception_score:

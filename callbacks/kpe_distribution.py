@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from lightning import Trainer
 
 from fm_lightning.callbacks.monitor import TrajectoryMonitor
 from fm_lightning.metrics import KineticPathEnergy
+from fm_lightning.metrics.energy import mean_power
 from fm_lightning.report.curves import energy_profile
 from fm_lightning.training.tracking import figure_image, log_media, wandb_loggers
 from fm_lightning.trajectory import Trajectory
@@ -48,8 +50,9 @@ class KPEDistribution(TrajectoryMonitor[KineticPathEnergy]):
         """``kpe/ROW`` ``[N]``, ``power/ROW`` ``[S]``, ``times/ROW`` ``[S + 1]`` and ``gain/ROW`` ``[S]`` for the figures."""
         out = {}
         for name, metric in self.metrics.items():
-            out[f"kpe/{name}"] = metric.per_seed()["kpe"].float().numpy()
-            out[f"power/{name}"] = metric.profile().numpy()
+            lines = metric.per_seed()
+            out[f"kpe/{name}"] = lines["kpe"].float().numpy()
+            out[f"power/{name}"] = mean_power(lines["energy"], torch.from_numpy(self.times[name])).numpy()
             out[f"times/{name}"], out[f"gain/{name}"] = self.times[name], self.gains[name]
         return out
 

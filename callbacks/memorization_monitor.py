@@ -13,7 +13,7 @@ from fm_lightning.callbacks.monitor import PairedMonitor
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import Groups, MemorizationRate, Reference, find_groups
-from fm_lightning.metrics.memorization import ratios
+from fm_lightning.metrics.memorization import ratio
 
 if TYPE_CHECKING:
     from fm_lightning.module import FlowMatching
@@ -57,30 +57,33 @@ class MemorizationMonitor(PairedMonitor[MemorizationRate]):
         self.reference = Reference(data.train_split.x.to(trainer.strategy.root_device), encode=data.encode)
         self.mirror = data.flip if self.mirrored is None else self.mirrored
         if self.leave_out_duplicates is not None and self._groups is None:
-            self._groups = find_groups(self.reference, self.leave_out_duplicates, mirrored=self.mirror)
+            self._groups = find_groups(self.reference, self.leave_out_duplicates, mirrored=self.mirror, say=_say)
             _say(
                 f"{self._groups.near_duplicates:,} of {len(self.reference):,} training images are near-duplicates of others "
                 f"(nearer than {self._groups.distance:.4g}) and count as one with them"
             )
-        self.build()  # too few images are refused before training, not at its first validation
+        equal = self.build().exact_duplicates  # too few images are refused before training, not at its first validation
+        if equal:
+            twins = " or mirror images of others" if self.mirror else ""
+            _say(f"{equal:,} of {len(self.reference):,} training images equal others{twins} and count as one with them")
 
     def build(self) -> MemorizationRate:
         return MemorizationRate(self.reference, self.threshold, self.mirror, self._groups, self.k)
 
     def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """For samples ``[B, ...]``: the ratio of the two nearest distances, and the index of the nearest image."""
-        distances, index = self.build().neighbours(x)
-        return ratios(distances, 2), index[:, 0]
+        columns = self.build().measure(x)
+        return ratio(columns), columns["nearest"]
 
     def extra(self, name: str) -> dict[str, float]:
         values = super().extra(name)
         if values:
-            values["escaped_same_nn"] = self.metrics[name].escaped_same_nearest(self.metrics[BASE])
+            values["escaped_same_nn"] = self.metrics[name].escaped_same_nearest(self.lines[name], self.lines[BASE])
         return values
 
     def most_copied(self, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """Indices and counts of the training images that base copies most often."""
-        index, counts = self.metrics[BASE].most_copied(k)
+        index, counts = self.metrics[BASE].most_copied(self.lines[BASE], k)
         return index.numpy(), counts.numpy()
 
 

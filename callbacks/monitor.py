@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lightning import Callback, Trainer
+from torch import Tensor
 
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.metrics import Change
@@ -101,8 +102,7 @@ class TrajectoryMonitor(TrajectoryCallback, ABC, Generic[M]):
             metric.update(batch[name])
 
     def finish(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
-        extra = {name: self.extra(name) for name in self.metrics}  # first: what is costly here, `compute` finds done
-        self.values = {name: {**metric.compute(), **extra[name]} for name, metric in self.metrics.items()}
+        self.values = {name: {**metric.compute(), **self.extra(name)} for name, metric in self.metrics.items()}
         for name, values in self.values.items():
             finite = {f"{stage}/{name}/{key}": value for key, value in values.items() if value == value}
             # Values are the same on every process, and no loader's index belongs into their names.
@@ -115,7 +115,7 @@ class TrajectoryMonitor(TrajectoryCallback, ABC, Generic[M]):
 
 
 class PairedMonitor(TrajectoryMonitor[P]):
-    """A monitor whose metric can also be compared seed by seed: ``metric.change(other)``.
+    """A monitor whose metric can also be compared seed by seed: ``metric.change(here, there)``.
 
     Logs besides, for each row but base and the floors, ``{key}_change`` from base with its 95 % interval
     ``{key}_change_lo`` and ``{key}_change_hi``.
@@ -129,11 +129,16 @@ class PairedMonitor(TrajectoryMonitor[P]):
     def begin(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
         super().begin(trainer, pl_module, stage)
         self.paired = {name for name, row in pl_module.rows.items() if row.kind != "floor"}
+        self.lines: dict[str, dict[str, Tensor]] = {}
+
+    def finish(self, trainer: Trainer, pl_module: FlowMatching, stage: str) -> None:
+        self.lines = {name: self.metrics[name].per_seed() for name in self.metrics}  # every process takes part
+        super().finish(trainer, pl_module, stage)
 
     def change(self, row: str, other: str) -> Change | None:
         """The number in one row minus that in another; None where a floor takes part (it has no seeds)."""
         if {row, other} <= self.paired:
-            return self.metrics[row].change(self.metrics[other])
+            return self.metrics[row].change(self.lines[row], self.lines[other])
         return None
 
     def extra(self, name: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.extractor import FeatureExtractor
-from fm_lightning.metrics.per_seed import PairedMetric
+from fm_lightning.metrics.per_seed import PairedMetric, fingerprint, sample_tensor
 from fm_lightning.trajectory import Trajectory
 
 
@@ -26,7 +26,6 @@ class FeatureMetric(PairedMetric):
         UserError: at ``update``, features of another width.
     """
 
-    columns = ("features",)
     extractor: FeatureExtractor
 
     def __init__(
@@ -36,7 +35,7 @@ class FeatureMetric(PairedMetric):
         read: Callable[[Tensor], Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(("features",), **kwargs)
         # Kept out of the module tree: many metrics share one extractor, and none of them owns it.
         object.__setattr__(self, "extractor", extractor)
         self.width, self.read = width, read
@@ -46,26 +45,21 @@ class FeatureMetric(PairedMetric):
         """The number's name, e.g. ``fid`` or ``fd_digits``."""
         return self.extractor.key
 
+    @property
+    def fingerprint(self) -> str:
+        read = None if self.read is None else getattr(self.read, "__qualname__", repr(type(self.read)))
+        return fingerprint(self.extractor.fingerprint, read)
+
     @torch.no_grad()
-    def update(self, trajectory: Trajectory) -> None:
-        """Adds a batch of samples."""
-        x = trajectory.x1
+    def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
+        """``features`` ``[B, D]`` as the extractor gives them."""
+        x = sample_tensor(samples)
         if not len(x):
-            self.append(trajectory, features=torch.zeros(0, self.width, device=x.device))
-            return
+            return {"features": torch.zeros(0, self.width, device=x.device)}
         features = self.extractor(self.read(x) if self.read else x)
         if features.shape[1:] != (self.width,):
             raise UserError(
                 f"{self.key}: features {list(features.shape[1:])} per sample found, expected the reference's {self.width}; "
                 "make the statistics with the same extractor"
             )
-        self.append(trajectory, features=features)
-
-    def features_by_seed(self) -> Tensor:
-        """``[n, D]`` over all processes, on the CPU, ascending in the seed.
-
-        Gathered anew at each call and not kept, because the features of all rows together may be more than the host's
-        memory. Every process has to call it.
-        """
-        with self.sync_context():
-            return self.local()["features"]
+        return {"features": features}

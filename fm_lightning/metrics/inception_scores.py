@@ -8,6 +8,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from fm_lightning.errors import UserError
+from fm_lightning.metrics.feature_moments import check_finite
 from fm_lightning.metrics.neighbours.kernel import log_kernel_sum
 
 SUBSET, SPLITS = 1000, 10
@@ -31,13 +32,33 @@ def inception_score(logits: Tensor) -> dict[str, float]:
 def kernel_distance(features: Tensor, real: Tensor) -> dict[str, float]:
     """``kid_mean`` and ``kid_std`` over 100 subsets of 1 000 (of all, if there are fewer) (arXiv 1801.01401).
 
+    Where a subset is all that there is on either side, ``kid_std`` would not show how much that side varies: it is left out.
+
     Args:
         features: ``[n, D]`` of the samples.
         real: ``[m, D]`` of real images.
+
+    Raises:
+        UserError: fewer than two images on a side, features of other width, or not finite (the image is named).
     """
     size = min(SUBSET, len(features), len(real))
-    found = kid_features_to_metric(features, real, kid_subset_size=size, verbose=False)
-    return {"kid_mean": found["kernel_inception_distance_mean"], "kid_std": found["kernel_inception_distance_std"]}
+    if size < 2:
+        raise UserError(
+            f"a kernel distance of {len(features)} samples and {len(real)} real images asked for, expected at least 2 of each; "
+            "draw more seeds"
+        )
+    if features.shape[1] != real.shape[1]:
+        raise UserError(
+            f"{features.shape[1]} features of samples and {real.shape[1]} of real images given, expected as many; take both "
+            "from the same extractor"
+        )
+    for side in (features, real):
+        check_finite(side)
+    found = kid_features_to_metric(features.float(), real.float(), kid_subset_size=size, verbose=False)
+    numbers = {"kid_mean": found["kernel_inception_distance_mean"]}
+    if size < min(len(features), len(real)):
+        numbers["kid_std"] = found["kernel_inception_distance_std"]
+    return numbers
 
 
 def cmmd(features: Tensor, real: Tensor, bandwidth: float = 10.0) -> dict[str, float]:

@@ -27,6 +27,18 @@ class Change(NamedTuple):
         return -1 if self.high < 0 else 1 if self.low > 0 else 0
 
 
+class Influence(NamedTuple):
+    """A number with what each sample contributes to it, to first order.
+
+    Attributes:
+        value: the number.
+        contributions: ``[n]`` float64, of mean 0; the number's standard error is their spread over the root of n.
+    """
+
+    value: float
+    contributions: Tensor
+
+
 def wilson(hits: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share; (nan, nan) for n = 0."""
     if n == 0:
@@ -50,12 +62,11 @@ def paired_share_change(after: Tensor, before: Tensor) -> Change:
     return Change((gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half))
 
 
-def paired_mean_change(contributions: Tensor, value: float, n: int | None = None) -> Change:
-    """A difference with the normal interval of its per-seed contributions ``[m]`` (their mean is irrelevant).
-
-    ``n`` is the number of seeds behind the difference, where only m of them are at hand to show the spread.
-    """
-    half = _Z * float(contributions.double().std()) / math.sqrt(n or len(contributions))
+def paired_mean_change(here: Influence, there: Influence) -> Change:
+    """The number here minus the number there, line by line of the same seed, with the normal interval."""
+    _same_length(here.contributions, there.contributions)
+    difference, value = here.contributions - there.contributions, here.value - there.value
+    half = _Z * float(difference.std()) / math.sqrt(len(difference))
     return Change(value, value - half, value + half)
 
 

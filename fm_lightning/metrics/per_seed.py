@@ -1,10 +1,17 @@
-"""PerSeedMetric: a metric that keeps one small row per sample, so that schedules can be compared seed by seed."""
+"""PerSeedMetric: a metric that keeps one line per sample, so that schedules can be compared seed by seed.
+
+    columns = metric.measure(samples)       # one line per sample: what is costly, and what a table keeps
+    numbers = metric.summarize(columns)     # what follows from the lines alone: thresholds may change without measuring again
+
+``update`` appends what ``measure`` gives, and ``compute`` is ``summarize`` of all lines.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,107 +19,110 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.intervals import Change
+from fm_lightning.metrics.intervals import Change, Influence
 from fm_lightning.trajectory import Trajectory
 
 Columns = Mapping[str, Tensor]  # name -> [n] or [n, D], one line per sample
 
 
 class PerSeedMetric(Metric):
-    """States are columns with one entry per sample; ``per_seed`` returns them in the order of the seeds.
+    """States are the columns; ``per_seed`` returns them in the order of the seeds.
 
     A batch without samples is a valid update, and gives every state its shape and type: a process that has nothing to
     add must still take part when states are gathered.
+
+    Args:
+        columns: the names of what ``measure`` gives.
     """
 
     is_differentiable = False
     full_state_update = False
-    columns: tuple[str, ...] = ()
     seeds: list[Tensor]
 
-    def __init__(self, columns: Sequence[str] | None = None, **kwargs: Any) -> None:
+    def __init__(self, columns: Sequence[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if columns is not None:
-            self.columns = tuple(columns)
+        self.columns = tuple(columns)
         for name in ("seeds", *self.columns):
             self.add_state(name, default=[], dist_reduce_fx="cat")
-        self._gathered: dict[str, Tensor] | None = None
 
+    @abstractmethod
     def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
-        """The columns of a batch: name -> ``[B]`` or ``[B, D]``."""
-        raise NotImplementedError
+        """The columns of a batch: name -> ``[B]`` or ``[B, D]``.
 
+        Args:
+            samples: ``[B, ...]`` in the model's own space, or the trajectories that led to them.
+        """
+
+    @abstractmethod
     def summarize(self, columns: Columns) -> dict[str, float]:
         """The metric's numbers from the lines of all samples, in any order."""
-        raise NotImplementedError
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes whenever ``measure`` would give other columns; never with what only ``summarize`` reads."""
 
     def update(self, samples: Tensor | Trajectory, seeds: Tensor | None = None) -> None:
-        """Adds a batch; without seeds the samples are numbered as they come."""
+        """Adds a batch.
+
+        Args:
+            samples: ``[B, ...]``, or a Trajectory, which may bring its seeds.
+            seeds: ``[B]`` int64; without any the samples are numbered as they come.
+
+        Raises:
+            UserError: another number of seeds than of samples.
+        """
         measured = self.measure(samples)
         if seeds is None and isinstance(samples, Trajectory):
             seeds = samples.seeds
         if seeds is None:
             first = sum(len(s) for s in self.seeds)
             seeds = torch.arange(first, first + len(samples))
-        self._gathered = None
-        for name, values in {"seeds": seeds, **measured}.items():
-            getattr(self, name).append(values.detach().to(self.device))
-
-    def compute(self) -> dict[str, float]:
-        return self.summarize(self.local())
-
-    def append(self, trajectory: Trajectory, **columns: Tensor) -> None:
-        """Adds a batch; without seeds the samples are numbered as they come."""
-        self._gathered = None
-        seeds = trajectory.seeds
-        if seeds is None:
-            first = sum(len(s) for s in self.seeds)
-            seeds = torch.arange(first, first + len(trajectory))
+        if seeds.shape != (len(samples),):
+            raise UserError(
+                f"seeds {list(seeds.shape)} given with {len(samples)} samples, expected one for each; leave them out to have "
+                "the samples numbered"
+            )
         # A copy to a GPU need not wait for what the GPU still has to do; one from it must.
         ahead = self.device.type == "cuda"
-        self.seeds.append(seeds.to(self.device, non_blocking=ahead))
-        for name, values in columns.items():
+        for name, values in {"seeds": seeds, **measured}.items():
             getattr(self, name).append(values.detach().to(self.device, non_blocking=ahead))
 
-    def reset(self) -> None:
-        super().reset()
-        self._gathered = None
+    def compute(self) -> dict[str, float]:
+        return self.summarize(self._lines())
 
-    def local(self) -> dict[str, Tensor]:
-        """The columns as they stand here (in ``compute``: those of all processes), ascending in the seed."""
+    def per_seed(self) -> dict[str, Tensor]:
+        """``seeds`` and the columns over all processes, on the CPU, ascending in the seed.
+
+        Gathered anew at each call, and not kept: features of many rows may be more than a host's memory. Every process has
+        to call it.
+        """
+        with self.sync_context():
+            return self._lines()
+
+    def _lines(self) -> dict[str, Tensor]:
+        """The columns as they stand here; where states are synchronised, those of all processes."""
         if not len(self.seeds) or not len(dim_zero_cat(self.seeds)):
             raise UserError(f"{type(self).__name__} of no samples asked for, expected at least one; update it first")
         found = {name: dim_zero_cat(getattr(self, name)) for name in ("seeds", *self.columns)}
         order = found["seeds"].argsort(stable=True)
         return {name: values[order].cpu() for name, values in found.items()}
 
-    def per_seed(self) -> dict[str, Tensor]:
-        """``seeds`` and the columns over all processes, on the CPU, ascending in the seed.
-
-        The first call after an update communicates, so every process has to make it; its result is kept.
-        """
-        if self._gathered is None:
-            with self.sync_context():
-                self._gathered = self.local()
-        return self._gathered
-
-    def same_seeds(self, other: PerSeedMetric) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """``per_seed`` of both, row by row from the same seed.
-
-        Raises:
-            UserError: the two did not see the same seeds.
-        """
-        here, there = self.per_seed(), other.per_seed()
-        check_same_seeds(here["seeds"], there["seeds"])
-        return here, there
-
 
 class PairedMetric(PerSeedMetric):
     """A metric whose number can be compared between two schedules seed by seed."""
 
-    def change(self, other: Self) -> Change:
-        """The number here minus the number there, over the same seeds, with the paired 95 % interval."""
-        raise NotImplementedError
+    @abstractmethod
+    def influence(self, columns: Columns) -> Influence:
+        """The number, and what each sample contributes to it."""
+
+    @abstractmethod
+    def change(self, here: Columns, there: Columns) -> Change:
+        """The number here minus the number there, over the same seeds line by line, with the paired 95 % interval.
+
+        Raises:
+            UserError: other seeds here than there.
+        """
 
 
 def sample_tensor(samples: Tensor | Trajectory) -> Tensor:
@@ -125,11 +135,15 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def check_same_seeds(here: Tensor, there: Tensor) -> None:
-    """Raises UserError unless both are the same seeds, ``[n]`` ascending."""
-    if not torch.equal(here, there):
+def check_same_seeds(here: Columns, there: Columns) -> None:
+    """Raises UserError unless both sides have the same seeds, or, where they do not say, equally many lines."""
+    sides = []
+    for columns in (here, there):
+        known = "seeds" in here and "seeds" in there
+        sides.append(columns["seeds"] if known else torch.arange(len(next(iter(columns.values())))))
+    if not torch.equal(*sides):
         raise UserError(
-            f"a paired change between different seeds asked for ({_span(here)} and {_span(there)}), expected the same "
+            f"a paired change between different seeds asked for ({_span(sides[0])} and {_span(sides[1])}), expected the same "
             "on both sides; sample both schedules from the same seeds"
         )
 

@@ -4,27 +4,20 @@
     precision = share of samples inside B(real)         recall = share of real images inside B(samples)
 
 One product of all samples with all real images answers both questions, in blocks. Most points have a pair for which its
-error bound leaves no doubt (see ``products``); the others are looked at again in float64 and, on the edge of a ball, by
-subtraction. So the answers are exact, where the usual products of float32 features lose their digits just at copies.
+error bound leaves no doubt; the others go down the ``cascade``. So the answers are exact, where the usual products of float32
+features lose their digits just at copies.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.neighbours.products import (
-    ROUNDED,
-    Operand,
-    cheaper_by_subtraction,
-    operand,
-    subtracted,
-    wide_costs,
-    wide_tiles,
-)
+from fm_lightning.metrics.neighbours.cascade import Cascade, Tile, float64_costs
+from fm_lightning.metrics.neighbours.products import ROUNDED, Operand, operand
 from fm_lightning.metrics.neighbours.reference import BUDGET, Reference, check_match, max_rows, squared_norms, tile
 from fm_lightning.metrics.neighbours.search import nearest
 
@@ -46,7 +39,7 @@ class Balls:
         UserError: k or fewer features.
 
     Example:
-        >>> Balls(torch.tensor([[0.0], [1.0], [3.0]]), k=1).hold(torch.tensor([[-0.9], [4.5], [5.5]]))
+        >>> Balls(torch.tensor([[0.0], [1.0], [3.0]]), k=1).contains(torch.tensor([[-0.9], [4.5], [5.5]]))
         tensor([ True,  True, False])
     """
 
@@ -59,7 +52,7 @@ class Balls:
         self.centres = Reference(features.float().contiguous())
         self.radius = nearest(self.centres.data, self.centres, k + 1)[0][:, k]  # the nearest of all is the point itself
 
-    def hold(self, points: Tensor) -> Tensor:
+    def contains(self, points: Tensor) -> Tensor:
         """``[m]`` bool for points ``[m, D]``: which lie in at least one ball, its edge included."""
         return _inside(points.float(), None, self)[0]
 
@@ -81,87 +74,74 @@ def precision_recall(features: Tensor, real: Tensor, balls: Balls | None = None)
     return {"precision": precision, "recall": recall}
 
 
-@dataclass
-class _Side:
-    """Points that may lie in balls around the points of the other side."""
-
-    points: Tensor  # [p, D]
-    low: Tensor  # [p], see Operand
-    high: Tensor  # [p]
-    inside: Tensor  # [p] bool, what is known
-
-
 @torch.no_grad()
 def _inside(points: Tensor, radius: Tensor | None, balls: Balls, budget: int = BUDGET) -> tuple[Tensor, Tensor]:
     """Which of the points ``[m, D]`` lie in the balls and, given radii ``[m]`` about the points, which centres in theirs."""
     reference = balls.centres
     check_match(points, reference)
-    device, size = reference.device, reference.size
+    device, size, shift = reference.device, reference.size, reference.shift
     found, centres = (torch.zeros(n, dtype=torch.bool, device=device) for n in (len(points), len(reference)))
     # Bytes for a point, a centre (its shifted copy, if any) and a pair (product, bounds; those of open points again).
     query, row, pair = 24 * size + 128, (12 * size if reference.copies else 0) + 128, 20
-    wide = wide_costs(size, 64, 64, 32)
-    max_rows(budget, max(2 * (query + row + pair), 8 * sum(wide)), "point and centre")
+    costs = float64_costs(size, 64, 64, 32)
+    max_rows(budget, max(2 * (query + row + pair), 8 * sum(costs)), "point and centre")
     some, columns = tile(budget // 2, len(points), query, row, pair)
-    few = budget // 8
+    rest = budget // 8
     memory = torch.empty(2, some * min(columns, len(reference)), device=device)
     with torch.autocast(device.type, enabled=False):
         for start in range(0, len(points), some):
             block = slice(start, start + some)
             stored = points[block].to(device)
             a = reference.centred(stored)
-            a2 = squared_norms("point", a, start)
-            left = operand(a, a2, reference)
+            left = operand(a, squared_norms("point", a, start), reference)
             for begin in range(0, len(reference), columns):
                 other = slice(begin, begin + columns)
                 rows, b2 = reference.rows(begin, begin + columns), reference.norms[other]
                 right = Operand(rows, b2 * (1 - left.error), b2 * (1 + left.error), left.error)
-                product, bounds = (m[: len(a) * len(b2)].view(len(a), len(b2)) for m in memory)
+                product, scores = (m[: len(a) * len(b2)].view(len(a), len(b2)) for m in memory)
                 torch.mm(left.rows, reference.centred(rows).T, out=product)
-                here = _Side(stored, left.low, left.high, found[block])
-                _look(here, right, rows, balls.radius[other], product, bounds, reference.shift, few, wide)
+                here = _Contained(balls.radius[other], found[block], stored, rows, shift, rest, costs)
+                here.run(_tile(left, right, product, scores))
                 if radius is not None:
-                    there = _Side(rows, right.low, right.high, centres[other])
-                    _look(there, left, stored, radius[block], product.T, bounds.T, reference.shift, few, wide)
+                    there = _Contained(radius[block], centres[other], rows, stored, shift, rest, costs)
+                    there.run(_tile(right, left, product.T, scores.T))
     return found.to(points.device), centres
 
 
-def _look(
-    side: _Side,
-    other: Operand,
-    centres: Tensor,
-    radius: Tensor,
-    product: Tensor,
-    bounds: Tensor,
-    shift: Tensor | None,
-    budget: int,
-    wide: tuple[int, int, int],
-) -> None:
-    """Which points of one side lie in balls of radius ``[n]`` about those of the other, by their product ``[p, n]``."""
-    # bounds + low <= d^2 - r^2 <= bounds + low + slack
-    torch.sub(other.low - radius.square() * ROUNDED, product, alpha=2, out=bounds)
-    least, column = bounds.min(1)
-    slack = (other.high - other.low + radius.square() * (8 * (ROUNDED - 1)))[column]
-    side.inside |= least + slack + side.high <= 0
-    open_ = (~side.inside & (least + side.low <= 0)).nonzero()[:, 0]
-    if not len(open_):
-        return
-    candidates = bounds[open_] + side.low[open_, None] <= 0
-    if cheaper_by_subtraction(int(candidates.sum()), len(open_), len(centres)):
-        _subtract(side, open_, candidates, centres, radius, budget)
-        return
-    r2 = radius.double().square()
-    for part, some, a, b2, scores in wide_tiles(side.points, centres, open_, shift, budget, wide):
-        bounds = scores.sub_(r2[some] * ROUNDED)
+def _tile(points: Operand, centres: Operand, product: Tensor, out: Tensor) -> Tile:
+    """The bounds that their product ``[p, n]`` gives, scores in ``out``."""
+    scores = torch.sub(centres.low, product, alpha=2, out=out)
+    every = torch.arange(len(product), device=product.device)
+    return Tile(every, slice(0, len(centres.low)), scores, points.low, points.high, centres.high - centres.low)
+
+
+class _Contained(Cascade):
+    """Which points of a block lie in balls about the rows of another.
+
+    Args:
+        radius: ``[n]`` of the balls.
+        inside: ``[q]`` bool, what is known of the points, brought up to date.
+        args: see ``Cascade``.
+    """
+
+    def __init__(self, radius: Tensor, inside: Tensor, *args: Any) -> None:
+        super().__init__(*args)
+        self.radius, self.inside = radius, inside
+
+    def decide(self, tile: Tile) -> Tensor:
+        r2 = self.radius[tile.columns].to(tile.scores.dtype).square()
+        # bounds + low <= d^2 - r^2 <= bounds + high + slack
+        bounds = tile.scores.sub_(r2 * ROUNDED)
         least, column = bounds.min(1)
-        slack = (2 * a.error * b2 + r2[some] * (8 * (ROUNDED - 1)))[column]
-        side.inside[part] |= least + slack + a.high <= 0
-        candidates = (bounds + a.low[:, None] <= 0) & ~side.inside[part, None]
-        _subtract(side, part, candidates, centres[some], radius[some], budget)
-
-
-def _subtract(side: _Side, part: Tensor, candidates: Tensor, centres: Tensor, radius: Tensor, budget: int) -> None:
-    """Decides pairs ``[p, n]`` of some points with centres by their distances."""
-    i, j = candidates.nonzero(as_tuple=True)
-    held = subtracted(side.points, centres, part[i], j, budget) <= radius[j]
-    side.inside[part[i[held]]] = True
+        slack = (tile.slack + r2 * (8 * (ROUNDED - 1)))[column]
+        inside = self.inside[tile.queries] | (least + slack + tile.high <= 0)
+        self.inside[tile.queries] = inside
+        rows = (~inside & (least + tile.low <= 0)).nonzero()[:, 0]
+        points = tile.queries[rows]
+        candidates = bounds[rows] + tile.low[rows, None] <= 0
+        if tile.leaves(int(candidates.sum()), len(rows)):
+            return points
+        i, j = candidates.nonzero(as_tuple=True)
+        i, j = points[i], j.add_(tile.columns.start)
+        self.inside[i[self.distances(i, j) <= self.radius[j]]] = True
+        return points[:0]

@@ -47,20 +47,26 @@ def kept_features(folder: Path, identity: tuple[str, ...], compute: Callable[[],
         ) from error
 
 
-def read_statistics(path: str | Path) -> GaussianReference:
-    """Mean and covariance from an archive with ``mu`` and ``sigma``, as pytorch-fid, ADM and clean-fid publish them.
+def read_statistics(path: str | Path, names: tuple[str, str] = ("mu", "sigma")) -> GaussianReference:
+    """Mean and covariance from an .npz archive, as pytorch-fid, ADM and clean-fid publish them.
+
+    Args:
+        path: the archive.
+        names: of the mean ``[D]`` and the covariance ``[D, D]`` in it; ADM's archives have ``mu_s`` and ``sigma_s``, too.
 
     Raises:
-        UserError: no such file, no such archive, or sizes that do not go together.
+        UserError: no such file, no such archive, or not the mean and covariance of anything (says why).
     """
-    remedy = "expected an .npz archive with mu [D] and sigma [D, D]; type another file, or leave `statistics` out"
+    remedy = f"expected an .npz archive with {names[0]} [D] and {names[1]} [D, D]; type another file, or leave `statistics` out"
     try:
         with np.load(path) as archive:
-            mu, sigma = (np.asarray(archive[name], dtype=np.float64) for name in ("mu", "sigma"))
+            mu, sigma = (np.asarray(archive[name]) for name in names)
     except Exception as error:  # files that are no archive, half an archive, or no numbers raise a dozen types
         raise UserError(f"statistics {path} cannot be read ({' '.join(str(error).split())}), {remedy}") from error
-    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
-        raise UserError(f"statistics {path} hold mu {list(mu.shape)} and sigma {list(sigma.shape)}, {remedy}")
-    if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
-        raise UserError(f"statistics {path} hold NaN or infinity, {remedy}")
-    return GaussianReference(torch.from_numpy(mu), torch.from_numpy(sigma))
+    for name, values in zip(names, (mu, sigma)):
+        if values.dtype.kind not in "fiu":
+            raise UserError(f"statistics {path} hold {name} of type {values.dtype}, {remedy}")
+    try:
+        return GaussianReference(torch.from_numpy(mu.astype(np.float64)), torch.from_numpy(sigma.astype(np.float64)))
+    except UserError as error:
+        raise UserError(f"statistics {path}: {error}") from error

@@ -121,20 +121,6 @@ def test_two_monitors_by_one_name_are_refused_before_training(first, second, mes
     prepared(monitors[0], loaded(Digits()), callbacks=monitors[:1])
 
 
-def test_kept_seeds_leave_the_distance():
-    data = loaded(Digits())
-    values = []
-    for keep in (None, 20):
-        monitor = FIDMonitor("fd_digits", keep=keep)
-        trainer, module, logged = prepared(monitor, data)
-        monitor.begin(trainer, module, "test")
-        x = torch.randn(N, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-        monitor.update(trainer, module, {BASE: still(x), "kts": still(x + 0.1)})
-        monitor.finish(trainer, module, "test")
-        values.append((logged["test/kts/fd_digits"], logged["test/kts/fd_digits_change"]))
-    assert values[1] == pytest.approx(values[0], rel=1e-6)  # fewer samples than features: roots of rounding errors
-
-
 def test_points_are_no_images():
     with pytest.raises(UserError, match="holds points"):
         prepared(FIDMonitor(ModuleFeatures(Pixels(), "fd_pixels", space="uint8")), loaded(Toy2D()))
@@ -152,7 +138,6 @@ def test_statistics_of_another_extractor_are_refused_before_training(tmp_path):
     [
         ({"val_seeds": 1}, {}, "val_seeds=1 given, expected at least 2"),
         ({"test_seeds": 3}, {"precision_recall": True}, "test_seeds=3 given, expected at least 4"),
-        ({}, {"precision_recall": True, "keep": 3}, "keep=3 given, expected at least 4"),
     ],
 )
 def test_too_few_samples_are_refused_before_training(data, options, message):
@@ -164,3 +149,35 @@ def test_two_memorization_monitors_are_refused_before_training():
     monitors = [MemorizationMonitor(), MemorizationMonitor(threshold=0.5)]
     with pytest.raises(UserError, match="two MemorizationMonitors"):
         prepared(monitors[0], loaded(Digits()), callbacks=monitors)
+
+
+def test_precision_and_recall_from_an_archive_s_images(tmp_path, monkeypatch):
+    """As ADM's evaluator: statistics from mu and sigma, support from the images."""
+    monkeypatch.setenv("FM_LIGHTNING_CACHE", str(tmp_path / "cache"))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 200, (50, 8, 8, 1), generator=generator).to(torch.uint8)
+    features = images.permute(0, 3, 1, 2)[:, :, ::2, ::2].float().flatten(1)
+    mean, cov = moments(features)
+    np.savez(tmp_path / "adm.npz", images.numpy(), mu=mean, sigma=cov)
+    data = loaded(Digits())
+    extractor = ModuleFeatures(Pixels(), "fd_pixels", space="uint8")
+    monitor = FIDMonitor(extractor, precision_recall=True, statistics=str(tmp_path / "adm.npz"))
+    trainer, module, logged = prepared(monitor, data)
+    monitor.begin(trainer, module, "test")
+    x = torch.rand(40, 1, 8, 8, generator=generator) * 1.2 - 0.9
+    monitor.update(trainer, module, {BASE: still(x), "kts": still(x + 0.2)})
+    monitor.finish(trainer, module, "test")
+    mine = data.to_uint8(x)[:, :, ::2, ::2].float().flatten(1)
+    want = precision_recall(mine, features) | {"fd_pixels": GaussianReference(mean, cov).distance(*moments(mine))}
+    assert want["recall"] > 0
+    assert {name: logged[f"test/{BASE}/{name}"] for name in want} == pytest.approx(want)
+    np.savez(tmp_path / "no_images.npz", mu=mean, sigma=cov)
+    np.savez(tmp_path / "no_statistics.npz", images.numpy())
+    for name, message in (("no_images", "images of"), ("no_statistics", "mu is not a file")):
+        monitor = FIDMonitor(extractor, precision_recall=True, statistics=str(tmp_path / f"{name}.npz"))
+        with pytest.raises(UserError, match=message):
+            prepared(monitor, data)
+    monitor = FIDMonitor("fd_digits", precision_recall=True, statistics=str(tmp_path / "adm.npz"))
+    np.savez(tmp_path / "adm.npz", images.numpy(), mu=np.zeros(64), sigma=np.eye(64))
+    with pytest.raises(UserError, match="8-bit"):
+        prepared(monitor, data)

@@ -192,6 +192,10 @@ def two_schedules(seeds, rng):
     return torch.from_numpy(first).float(), torch.from_numpy(first + 0.25 * rng.standard_normal(z.shape)).float()
 
 
+def change(here, there):
+    return here.change(here.per_seed(), there.per_seed())
+
+
 def measured(x, order=None):
     metric = FrechetDistance(Raw(), REAL)
     rows = torch.arange(len(x)) if order is None else order
@@ -204,12 +208,12 @@ def measured(x, order=None):
 def test_the_change_is_the_difference_of_the_two_values():
     first, second = two_schedules(300, np.random.default_rng(0))
     a, b = measured(first), measured(second)
-    change = b.change(a)
-    assert change.value == pytest.approx(value(b) - value(a), rel=1e-9)
-    assert change.low < change.value < change.high
-    back = a.change(b)
-    assert (back.value, back.low, back.high) == pytest.approx((-change.value, -change.high, -change.low), rel=1e-9)
-    same = a.change(measured(first))
+    there = change(b, a)
+    assert there.value == pytest.approx(value(b) - value(a), rel=1e-9)
+    assert there.low < there.value < there.high
+    back = change(a, b)
+    assert (back.value, back.low, back.high) == pytest.approx((-there.value, -there.high, -there.low), rel=1e-9)
+    same = change(a, measured(first))
     assert (same.value, same.low, same.high) == pytest.approx((0.0, 0.0, 0.0), abs=1e-9)
 
 
@@ -217,8 +221,8 @@ def test_pairs_are_found_by_seed_and_not_by_order():
     first, second = two_schedules(300, np.random.default_rng(0))
     order = torch.from_numpy(np.random.default_rng(1).permutation(300))
     straight, mixed = (
-        measured(second).change(measured(first)),
-        measured(second, order).change(measured(first)),
+        change(measured(second), measured(first)),
+        change(measured(second, order), measured(first)),
     )
     assert tuple(mixed) == pytest.approx(tuple(straight), rel=1e-7)
 
@@ -229,7 +233,7 @@ def test_the_paired_interval_covers_and_has_the_right_width():
     changes = []
     for _ in range(250):
         first, second = two_schedules(300, rng)
-        changes.append(measured(second).change(measured(first)))
+        changes.append(change(measured(second), measured(first)))
     values = np.array([c.value for c in changes])
     truth = values.mean()
     spread = np.mean([c.high - c.low for c in changes]) / 2 / 1.96
@@ -241,14 +245,14 @@ def test_the_paired_interval_covers_and_has_the_right_width():
 def test_the_paired_interval_agrees_with_a_bootstrap():
     n = 400
     first, second = two_schedules(n, np.random.default_rng(7))
-    change = measured(second).change(measured(first))
+    paired = change(measured(second), measured(first))
     mu, cov = fit(REAL)
     rng = np.random.default_rng(8)
     boot = []
     for _ in range(300):
         rows = torch.from_numpy(rng.integers(n, size=n))
         boot.append(reference_distance(*fit(second[rows]), mu, cov) - reference_distance(*fit(first[rows]), mu, cov))
-    assert (change.high - change.low) / 2 == pytest.approx(1.96 * np.std(boot, ddof=1), rel=0.15)
+    assert (paired.high - paired.low) / 2 == pytest.approx(1.96 * np.std(boot, ddof=1), rel=0.15)
 
 
 @pytest.mark.parametrize(("n", "d"), [(500, 3), (500, 1), (300, 16)])
@@ -285,7 +289,7 @@ def test_unlike_seeds_cannot_be_paired(shift):
     other = FrechetDistance(Raw(), REAL)
     other.update(trajectory(second if shift else second[:50], shift))
     with pytest.raises(UserError):
-        other.change(measured(first))
+        change(other, measured(first))
 
 
 def test_one_sample_has_no_covariance():

@@ -6,6 +6,7 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import precision_recall as module
+from fm_lightning.metrics.neighbours import cascade
 from fm_lightning.metrics.precision_recall import Balls, precision_recall
 
 
@@ -38,10 +39,10 @@ def test_copies_and_duplicates():
     fake[:5] = real[5]
     fake = fake + 100  # away from the origin, where products lose digits
     real = real + 100
-    held = Balls(real).hold(fake)
+    held = Balls(real).contains(fake)
     assert held[:5].all()
     assert torch.equal(held, inside(fake, real))
-    assert Balls(real).hold(real).all()
+    assert Balls(real).contains(real).all()
 
 
 def hard(case, n, m, d):
@@ -78,8 +79,10 @@ def test_hard_cases_take_few_subtractions(case, monkeypatch):
     fake, real = hard(case, 400, 500, 64)
     samples, balls = Balls(fake), Balls(real)
     pairs = []
-    subtracted = module.subtracted
-    monkeypatch.setattr(module, "subtracted", lambda a, b, i, *rest: pairs.append(len(i)) or subtracted(a, b, i, *rest))
+    subtracted = cascade.subtracted
+    monkeypatch.setattr(
+        cascade, "subtracted", lambda a, b, i, *rest: pairs.append(len(i)) or subtracted(a, b, i, *rest)
+    )
     module._inside(fake, samples.radius, balls)
     assert sum(pairs) < 5000, "of 200 000 pairs"
 

@@ -3,7 +3,11 @@
 from fm_lightning.metrics.features.clip import ClipFeatures, CmmdFeatures
 from fm_lightning.metrics.features.dinov2 import DinoFeatures
 from fm_lightning.metrics.features.extractor import DigitsFeatures, FeatureExtractor, ModuleFeatures, RawFeatures
-from fm_lightning.metrics.features.inception import InceptionFeatures, PytorchFIDFeatures
+from fm_lightning.metrics.features.inception import (
+    InceptionFeatures,
+    PytorchFIDFeatures,
+    SpatialInceptionFeatures,
+)
 
 __all__ = [
     "ClipFeatures",
@@ -15,4 +19,5 @@ __all__ = [
     "ModuleFeatures",
     "PytorchFIDFeatures",
     "RawFeatures",
+    "SpatialInceptionFeatures",
 ]

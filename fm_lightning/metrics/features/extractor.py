@@ -5,8 +5,10 @@ A Fréchet distance on other features than Inception's is never called FID.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from fm_lightning.errors import UserError
@@ -23,11 +25,15 @@ class FeatureExtractor(nn.Module):
         label: names it in tables.
         space: what it reads. "model": samples as the model makes them, floating point and unclipped; "uint8": pixels
             ``[B, C, H, W]`` as the datamodule's ``to_uint8`` gives them.
+        statistics: under which names an archive in ADM's format holds the mean and covariance of these features.
+        costly: whether the features of real images are worth keeping from run to run.
     """
 
     key: str
     label: str
     space: Space = "model"
+    statistics = ("mu", "sigma")
+    costly = False
 
     def load(self) -> None:
         """Reads the weights, if they are not yet in memory: constructing an extractor is cheap, loading may download.
@@ -37,9 +43,13 @@ class FeatureExtractor(nn.Module):
         """
 
     @property
-    def fingerprint(self) -> str | None:
-        """Changes whenever the features do; None for what is too cheap, or not known well enough, to be cached."""
-        return None
+    def fingerprint(self) -> str:
+        """Changes whenever the features do: a hash of what it is called, how it is built and its weights."""
+        digest = hashlib.sha256(f"{self.key} {type(self).__qualname__} {self}".encode())
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
 
 
 class RawFeatures(FeatureExtractor):
@@ -82,7 +92,7 @@ class ModuleFeatures(FeatureExtractor):
 
     Args:
         module: ``[B, ...] -> [B, ...]``; it is put into evaluation mode.
-        key: names the distance, e.g. "fd_mine"; never "fid" or "fid_...".
+        key: names the distance, e.g. "fd_mine"; never "fid", "sfid" or "fid_...".
         space: "model" or "uint8", see ``FeatureExtractor``.
         label: names it in tables.
 
@@ -97,7 +107,7 @@ class ModuleFeatures(FeatureExtractor):
 
     def __init__(self, module: nn.Module, key: str, space: Space = "model", label: str | None = None) -> None:
         super().__init__()
-        if not key or key.partition("_")[0] == "fid" or set(key) & set("/ "):
+        if not key or key.partition("_")[0] in ("fid", "sfid") or set(key) & set("/ "):
             raise UserError(
                 f"key={key!r} given, expected the distance's own name (FID is Inception's); type e.g. fd_mine"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from pathlib import Path
 
@@ -22,6 +21,7 @@ class ImageFeatures(FeatureExtractor):
     """
 
     space = "uint8"
+    costly = True
     net: nn.Module
 
     def __init__(self, weights: str | None = None, batch_size: int = 128) -> None:
@@ -72,14 +72,9 @@ class ImageFeatures(FeatureExtractor):
 
     @property
     def fingerprint(self) -> str:
-        """The distance's name and a hash of the weights in use."""
-        if not self._fingerprint:
+        if not self._fingerprint:  # hashing a billion weights takes seconds
             self.load()
-            digest = hashlib.sha256(self.key.encode())
-            for name, value in sorted(self.net.state_dict().items()):
-                digest.update(name.encode())
-                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-            self._fingerprint = digest.hexdigest()[:16]
+            self._fingerprint = super().fingerprint
         return self._fingerprint
 
     @torch.no_grad()

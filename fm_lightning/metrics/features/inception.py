@@ -20,13 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.image_features import ImageFeatures, hub_file
 
 
-class InceptionFeatures(ImageFeatures):
-    """The 2048 features of torch-fidelity's InceptionV3, behind its TensorFlow-like resize: the distance is FID.
+class InceptionNetwork(ImageFeatures):
+    """torch-fidelity's InceptionV3, whichever of its features are read.
 
     Args:
         weights: a file in torch-fidelity's format (the ``state_dict`` of ``FeatureExtractorInceptionV3``); None takes the
@@ -34,8 +35,6 @@ class InceptionFeatures(ImageFeatures):
         batch_size: images that go through the network at once.
     """
 
-    key = "fid"
-    label = "FID"
     net: FeatureExtractorInceptionV3
 
     @property
@@ -48,6 +47,13 @@ class InceptionFeatures(ImageFeatures):
         return FeatureExtractorInceptionV3(
             "inception-v3-compat", ["2048"], feature_extractor_weights_path=self.weights, verbose=False
         )
+
+
+class InceptionFeatures(InceptionNetwork):
+    """The 2048 features after the average pool, behind torch-fidelity's TensorFlow-like resize: the distance is FID."""
+
+    key = "fid"
+    label = "FID"
 
     def embed(self, images: Tensor) -> Tensor:
         return self.net(images)[0]
@@ -74,6 +80,28 @@ class PytorchFIDFeatures(InceptionFeatures):
         for layer in list(self.net.children())[:-1]:
             x = layer(x)
         return x.flatten(1)
+
+
+class SpatialInceptionFeatures(InceptionNetwork):
+    """Where things are rather than what they are: the distance is sFID (arXiv 2103.03841), as ADM's evaluator measures it.
+
+    The first 7 channels of the 1x1 branch of TensorFlow's ``mixed_6`` (here ``Mixed_6d``), rectified, on the 17 x 17 grid:
+    2023 numbers in the order row, column, channel. An ADM archive holds their statistics as ``mu_s`` and ``sigma_s``.
+    """
+
+    key = "sfid"
+    label = "sFID"
+    statistics = ("mu_s", "sigma_s")
+    channels = 7
+
+    def embed(self, images: Tensor) -> Tensor:
+        x = interpolate_bilinear_2d_like_tensorflow1x(images.float(), size=(299, 299), align_corners=False)
+        x = (x - 128) / 128
+        for name, layer in self.net.named_children():  # in the order in which they run
+            if name == "Mixed_6d":
+                return layer.branch1x1(x)[:, : self.channels].permute(0, 2, 3, 1).flatten(1)
+            x = layer(x)
+        raise AssertionError("torch-fidelity's Inception has no Mixed_6d")
 
 
 def _check_weights(path: str) -> None:

@@ -8,11 +8,16 @@ from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.clip import ClipFeatures, CmmdFeatures
 from fm_lightning.metrics.features.dinov2 import DinoFeatures
 from fm_lightning.metrics.features.extractor import DigitsFeatures, FeatureExtractor, RawFeatures
-from fm_lightning.metrics.features.inception import InceptionFeatures, PytorchFIDFeatures
+from fm_lightning.metrics.features.inception import (
+    InceptionFeatures,
+    PytorchFIDFeatures,
+    SpatialInceptionFeatures,
+)
 
 EXTRACTORS: dict[str, Callable[[], FeatureExtractor]] = {
     "fid": InceptionFeatures,
     "fid_pytorch": PytorchFIDFeatures,
+    "sfid": SpatialInceptionFeatures,
     "fd_clip": ClipFeatures,
     "fd_cmmd": CmmdFeatures,
     "fd_dinov2": DinoFeatures,

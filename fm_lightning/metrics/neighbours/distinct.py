@@ -13,14 +13,19 @@ Unlike chains of near pairs, such a group cannot grow beyond that distance from 
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.neighbours.reference import Divided, Reference
+from fm_lightning.metrics.neighbours.reference import AbstractReference, Reference
 from fm_lightning.metrics.neighbours.search import nearest
+
+TIMED = 256  # images whose neighbours tell how long those of all will take
+PATIENCE = 5  # seconds that need no announcement
 
 
 @dataclass(frozen=True)
@@ -30,17 +35,20 @@ class Groups:
     Attributes:
         leader: ``[n]`` int64, the image that stands for each; its own index where it stands for itself.
         distance: images nearer than this to a leader are its near-duplicates.
-        relative: that distance in units of the median nearest-neighbour distance.
     """
 
     leader: Tensor
     distance: float
-    relative: float
 
     @property
     def near_duplicates(self) -> int:
         """Images that another one stands for."""
         return int((self.leader != torch.arange(len(self.leader))).sum())
+
+    @property
+    def count(self) -> int:
+        """How many groups there are."""
+        return len(self.leader) - self.near_duplicates
 
     @property
     def sizes(self) -> Tensor:
@@ -49,7 +57,12 @@ class Groups:
 
 
 def nearest_distinct(
-    queries: Tensor, reference: Reference | Divided, k: int, *, mirrored: bool = False, groups: Groups | None = None
+    queries: Tensor,
+    reference: Reference | AbstractReference,
+    k: int,
+    *,
+    mirrored: bool = False,
+    groups: Groups | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The k nearest different images for every query.
 
@@ -70,20 +83,40 @@ def nearest_distinct(
         raise UserError(
             f"mirrored=True given for samples of shape {list(reference.shape[1:])}, expected images [C, H, W]"
         )
-    # So many neighbours hold k groups for certain, even if the k - 1 largest come first.
-    enough = k if groups is None else int(groups.sizes[: k - 1].sum()) + 1
-    if groups is not None and not 1 <= k <= len(groups.sizes.nonzero()):
+    if groups is not None and not 1 <= k <= groups.count:
         raise UserError(
-            f"k = {k} different neighbours asked for, expected 1 to {len(groups.sizes.nonzero())}, the images that are no "
-            "near-duplicates of each other; type a smaller k or leave_out_duplicates"
+            f"k={k} different neighbours asked for, expected 1 to {groups.count}, the images that are no duplicates of each "
+            "other; give a smaller k or leave_out_duplicates"
         )
-    distances, indices = nearest(queries, reference, enough)
-    if mirrored:
-        there = nearest(queries.flip(-1), reference, enough)
-        distances, indices = torch.cat([distances, there[0]], 1), torch.cat([indices, there[1]], 1)
-    if groups is None and not mirrored:
-        return distances, indices
-    # Equal distances by ascending index, as `nearest` orders them.
+    # So many neighbours hold k groups for certain, even if the k - 1 largest come first. A few usually do.
+    enough = k if groups is None else int(groups.sizes[: k - 1].sum()) + 1
+    # Processes that search together have to take equally many steps.
+    width = enough if isinstance(reference, AbstractReference) else min(enough, 2 * k)
+    distances, indices, lacking = _search(queries, reference, k, width, mirrored, groups)
+    while width < enough and len(lacking):
+        width = min(enough, 4 * width)
+        distances[lacking], indices[lacking], still = _search(queries[lacking], reference, k, width, mirrored, groups)
+        lacking = lacking[still]
+    return distances, indices
+
+
+def _search(
+    queries: Tensor, reference: Reference | AbstractReference, k: int, width: int, mirrored: bool, groups: Groups | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The k nearest groups among the ``width`` nearest images, and the queries for which those hold fewer than k."""
+    found = [nearest(x, reference, width) for x in ([queries, queries.flip(-1)] if mirrored else [queries])]
+    lacking = torch.zeros(len(queries), dtype=torch.bool, device=queries.device)
+    if groups is not None:
+        for distances, indices in found:
+            lacking |= _nearest_of_each(distances, indices, groups)[0][:, k - 1].isinf()
+    distances, indices = (torch.cat(sides, 1) for sides in zip(*found))
+    if groups is not None or mirrored:
+        distances, indices = _nearest_of_each(distances, indices, groups)
+    return distances[:, :k].contiguous(), indices[:, :k].contiguous(), lacking.nonzero()[:, 0]
+
+
+def _nearest_of_each(distances: Tensor, indices: Tensor, groups: Groups | None) -> tuple[Tensor, Tensor]:
+    """The nearest image of each group, by ascending distance and then index; the others go to the end, with infinity."""
     indices, order = indices.sort(dim=1)
     distances, order = distances.gather(1, order).sort(dim=1, stable=True)
     indices = indices.gather(1, order)
@@ -94,16 +127,19 @@ def nearest_distinct(
     later[:, 1:] = by_name[:, 1:] == by_name[:, :-1]
     repeated = torch.zeros_like(later).scatter_(1, order, later)
     distances, order = distances.masked_fill(repeated, torch.inf).sort(dim=1, stable=True)
-    return distances[:, :k].contiguous(), indices.gather(1, order[:, :k])
+    return distances, indices.gather(1, order)
 
 
-def find_groups(reference: Reference, relative: float, *, mirrored: bool = False) -> Groups:
+def find_groups(
+    reference: Reference, relative: float, *, mirrored: bool = False, say: Callable[[str], object] | None = None
+) -> Groups:
     """Near-duplicates of the reference, see the module's docstring. Compares all with all: n^2 distances, once.
 
     Args:
         reference: ``[n, ...]``, at least 2.
         relative: above 0; how near, in units of the median nearest-neighbour distance. Exact copies are always found.
         mirrored: find mirror images, too.
+        say: is told beforehand how long it will take, where that is more than a few seconds (``print``).
 
     Raises:
         UserError: ``relative`` out of range.
@@ -114,6 +150,8 @@ def find_groups(reference: Reference, relative: float, *, mirrored: bool = False
             "type e.g. 0.3333"
         )
     n = len(reference)
+    if say is not None and (seconds := n / TIMED * _seconds(reference, mirrored)) > PATIENCE:
+        say(f"Comparing {n:,} training images with each other for near-duplicates: about {seconds:,.0f} s")
     distances, indices = _others(reference, torch.arange(n), min(2, n), mirrored)
     limit = relative * float(distances[:, 0].median())
     near: list[list[int]] = [[] for _ in range(n)]
@@ -133,7 +171,15 @@ def find_groups(reference: Reference, relative: float, *, mirrored: bool = False
         earlier = [i for i in near[row] if i < row and leader[i] == i]
         if earlier:
             leader[row] = earlier[0]  # the nearest of them
-    return Groups(leader, limit, relative)
+    return Groups(leader, limit)
+
+
+def _seconds(reference: Reference, mirrored: bool) -> float:
+    """How long the neighbours of ``TIMED`` images take."""
+    rows = torch.arange(min(TIMED, len(reference)))
+    start = time.perf_counter()
+    _others(reference, rows, min(2, len(reference)), mirrored)  # brings its answer to the CPU: the device is done
+    return time.perf_counter() - start
 
 
 def _others(reference: Reference, rows: Tensor, k: int, mirrored: bool) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,8 @@
 """Sums over a Gaussian kernel, streamed over a reference of any size in bounded memory.
 
-With ``w_n = exp(-|x - x_n|^2 / (2 h^2))``: the logarithm of the sum of all w_n (kernel densities) and the
-mean of the rows weighted by w_n. The empirical velocity of flow matching is such a mean,
-
-    v*(x, t) = (m - x) / (1 - t),    m = sum_n softmax_n(-|x - t x_n|^2 / (2 (1 - t)^2)) x_n
-             = kernel_mean(x / t, data, (1 - t) / t)
-
-Squared distances come from products in float64: in float32 their rounding errors, divided by ``h^2``,
-would be the exponents of a narrow kernel.
+With ``w_n = exp(-|x - x_n|^2 / (2 h^2))``: the logarithm of the sum of all w_n, as kernel densities and kernel distances need it.
+Squared distances come from products in float64: in float32 their rounding errors, divided by ``h^2``, would be the exponents
+of a narrow kernel.
 """
 
 from __future__ import annotations
@@ -28,7 +23,6 @@ from fm_lightning.metrics.neighbours.reference import (
     squared_norms,
     tile,
 )
-from fm_lightning.streaming import softmax_mean
 
 
 @torch.no_grad()
@@ -55,32 +49,15 @@ def log_kernel_sum(
     sums = torch.empty(len(queries), dtype=torch.float64, device=queries.device)
     for block, logits in _blocks(queries, reference, bandwidth, budget):
         sums[block] = -torch.inf
-        for part, _ in logits:
+        for part in logits:
             sums[block] = torch.logaddexp(sums[block], part.logsumexp(1).to(sums.device))
     return sums
 
 
-@torch.no_grad()
-def kernel_mean(
-    queries: Tensor, reference: Reference | Any, bandwidth: float | Tensor, *, budget: int = BUDGET
-) -> Tensor:
-    """``sum_n w_n x_n / sum_n w_n`` with ``w_n = exp(-|x - x_n|^2 / (2 h^2))`` for every query x.
-
-    Arguments and errors are those of :func:`log_kernel_sum`.
-
-    Returns:
-        like ``queries`` in shape, dtype and device; the sums are taken in float64.
-    """
-    means = torch.empty_like(queries)
-    for block, logits in _blocks(queries, reference, bandwidth, budget):
-        means[block] = softmax_mean(logits).view_as(means[block])
-    return means
-
-
 def _blocks(
     queries: Tensor, reference: Reference | Any, bandwidth: float | Tensor, budget: int
-) -> Iterator[tuple[slice, Iterator[tuple[Tensor, Tensor]]]]:
-    """Blocks of queries, each with logits ``[q, n]`` and the rows ``[n, D]`` they belong to, both float64."""
+) -> Iterator[tuple[slice, Iterator[Tensor]]]:
+    """Blocks of queries, each with logits ``[q, n]`` float64 of all rows, part by part."""
     check_shape("queries", queries)
     reference = reference if isinstance(reference, Reference) else Reference(reference, budget=budget)
     check_match(queries, reference)
@@ -90,7 +67,7 @@ def _blocks(
     h = h.expand(len(queries))
     if not (h > 0).all():
         raise UserError(f"a bandwidth of {float(h[~(h > 0)][0])}: give a positive number")
-    # Queries and rows as stored and in float64, two means or a shifted copy; logits and their exponentials.
+    # Queries and rows as stored and in float64, a shifted copy; logits and their exponentials.
     query, row, pair = 48 * reference.size + 64, 32 * reference.size + 64, 24
     max_rows(budget, query + row + pair, "query and reference")
     some, few = tile(budget, len(queries), query, row, pair)
@@ -102,12 +79,11 @@ def _blocks(
         yield block, _logits(a.double(), reference, h[block, None], few)
 
 
-def _logits(a: Tensor, reference: Reference, h: Tensor, few: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _logits(a: Tensor, reference: Reference, h: Tensor, few: int) -> Iterator[Tensor]:
     shift = 0.0 if reference.shift is None else reference.shift
     a = a - shift
     a2 = a.square().sum(1, keepdim=True)
     for start in range(0, len(reference), few):
-        rows = reference.rows(start, start + few).double()
-        b = rows - shift
+        b = reference.rows(start, start + few).double() - shift
         squares = torch.addmm(b.square().sum(1), a, b.T, alpha=-2).add_(a2).clamp_(min=0)
-        yield squares.div_(h).div_(h).mul_(-0.5), rows
+        yield squares.div_(h).div_(h).mul_(-0.5)

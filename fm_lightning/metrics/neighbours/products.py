@@ -6,19 +6,18 @@ With rows a and b, rounded and shifted as the product sees them,
 
 whatever the order of summation (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1, and
 ``2|a||b| <= |a|^2 + |b|^2``). That difference loses all digits where d is small, which is where copies are found; so
-products only rule pairs out. What float32 leaves open is looked at again in float64, if subtractions would take longer.
+products only rule pairs out (see ``cascade``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fm_lightning.metrics.neighbours.reference import Reference, tile
+from fm_lightning.metrics.neighbours.reference import Reference
 
 ROUNDED = 1 + 2.0**-22  # squares of two distances with equal float32 roundings differ by less than this factor
 
@@ -74,43 +73,6 @@ def cheaper_by_subtraction(pairs: int, queries: int, rows: int) -> bool:
     Per number in a row, on a processor: 3 ns a subtraction, 0.04 ns a product, 2 ns for the wide copy of a row.
     """
     return 75 * pairs <= rows * (50 + queries)
-
-
-def wide_tiles(
-    queries: Tensor, stored: Tensor, which: Tensor, shift: Tensor | None, budget: int, costs: tuple[int, int, int]
-) -> Iterator[tuple[Tensor, slice, Operand, Tensor, Tensor]]:
-    """The products of some queries with all rows in float64, tile by tile.
-
-    Args:
-        queries: ``[q, D]``.
-        stored: ``[n, D]`` rows of the reference.
-        which: ``[r]`` the queries wanted.
-        shift: ``[D]``, or None.
-        budget: bytes for copies and a tile.
-        costs: bytes for a query, a row and a pair in it, see ``wide_costs``.
-
-    Yields:
-        a part of ``which``, the columns, the queries as an operand, squared norms ``[m]`` and scores ``[p, m]``.
-    """
-    size = queries.shape[1]
-    error, underflow = math.expm1((2 * size + 36) * 2.0**-52), size * 2.0**-1000
-    some, columns = tile(budget, len(which), *costs)
-    for part in which.split(some):
-        a = queries.index_select(0, part).double()
-        a = a if shift is None else a.sub_(shift)
-        a2 = torch.linalg.vector_norm(a, dim=1).square_()
-        wide = Operand(a, a2 * (1 - error) - underflow, a2 * (1 + error) + underflow, error)
-        for begin in range(0, len(stored), columns):
-            some_rows = slice(begin, begin + columns)
-            b = stored[some_rows].to(torch.float64, copy=True)
-            b = b if shift is None else b.sub_(shift)
-            b2 = torch.linalg.vector_norm(b, dim=1).square_()
-            yield part, some_rows, wide, b2, torch.addmm(b2 * (1 - error), a, b.T, alpha=-2)
-
-
-def wide_costs(size: int, query: int, row: int, pair: int) -> tuple[int, int, int]:
-    """Bytes for a query, a row and a pair in a tile of float64, with what the caller adds for each."""
-    return 16 * size + 64 + query, 8 * size + 64 + row, 8 + pair
 
 
 def subtracted(a: Tensor, b: Tensor, i: Tensor, j: Tensor, budget: int) -> Tensor:

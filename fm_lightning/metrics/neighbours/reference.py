@@ -13,6 +13,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
+from fm_lightning.metrics.neighbours.duplicates import first_of_equal, row_digests
 
 BUDGET = 256 * 2**20  # bytes
 LARGEST = 1e37  # squared norms above this would overflow float32 on the way to a distance
@@ -70,6 +72,7 @@ class Reference:
             rows = self.rows(start, start + block)
             norms[start : start + block] = squared_norms("reference", self.centred(rows), start)
         self.norms = norms
+        self._first: dict[bool, Tensor] = {}
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -96,13 +99,26 @@ class Reference:
             part = copy
         return part
 
-    @property
+    def digests(self, mirrored: bool = False) -> np.ndarray:
+        """``[N]`` of 16 bytes each: hashes of the rows as they are stored (see ``row_digests``)."""
+        step = max(1, 2**24 // self.size)
+        blocks = (self._read(slice(start, start + step)) for start in range(0, len(self), step))
+        return np.concatenate([row_digests(block, mirrored) for block in blocks])
+
+    def exact_duplicates(self, mirrored: bool = False) -> Tensor:
+        """``[N]`` int64: for each row the index of the first that equals it, as stored; kept."""
+        if mirrored not in self._first:
+            self._first[mirrored] = first_of_equal(self.digests(mirrored))
+        return self._first[mirrored]
+
+    @cached_property
     def fingerprint(self) -> str:
-        """Changes with the rows, their order, type and shape."""
-        digest = hashlib.sha256(repr(self.shape).encode())
-        for start in range(0, len(self), 4096):
-            digest.update(self.rows(start, start + 4096).double().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """Changes with the rows, their order, type and shape, and with what ``encode`` makes of the first of them."""
+        return content_fingerprint(self.shape, self.digests(), self.probe())
+
+    def probe(self) -> tuple[str, bytes]:
+        """The type of the stored rows, and the first row as it is compared."""
+        return str(self._read(slice(0, 1)).dtype), row_digests(self.rows(0, 1)).tobytes()
 
     def centred(self, rows: Tensor) -> Tensor:
         """``[n, D]`` float32; wider numbers are shifted before they are rounded."""
@@ -127,7 +143,7 @@ class Reference:
         return mean.to(self.device)
 
 
-class Divided(ABC):
+class AbstractReference(ABC):
     """A reference whose rows lie with several processes, which search it together (see ``sharded``)."""
 
     shape: tuple[int, ...]
@@ -137,8 +153,22 @@ class Divided(ABC):
     def nearest(self, queries: Tensor, k: int, *, budget: int = BUDGET) -> tuple[Tensor, Tensor]:
         """What ``neighbours.nearest`` returns for this process's queries."""
 
+    @abstractmethod
+    def exact_duplicates(self, mirrored: bool = False) -> Tensor:
+        """What ``Reference.exact_duplicates`` of the whole returns."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """That of a ``Reference`` of the whole."""
+
     def __len__(self) -> int:
         return self.shape[0]
+
+
+def content_fingerprint(shape: tuple[int, ...], digests: np.ndarray, probe: tuple[str, bytes]) -> str:
+    """16 hexadecimal digits for rows of this shape, their digests ``[N]`` in order, and a ``probe`` of the first."""
+    return hashlib.sha256(repr((shape, probe)).encode() + digests.tobytes()).hexdigest()[:16]
 
 
 def check_shape(name: str, data: Tensor | np.ndarray) -> None:
@@ -150,7 +180,7 @@ def check_shape(name: str, data: Tensor | np.ndarray) -> None:
         raise UserError(f"the {name} has dtype {data.dtype}: expected real numbers")
 
 
-def check_match(queries: Tensor, reference: Reference | Divided) -> None:
+def check_match(queries: Tensor, reference: Reference | AbstractReference) -> None:
     """Raises UserError unless the rows of both sides have the same shape (one of them may be flat)."""
     mine, theirs = tuple(queries.shape[1:]), reference.shape[1:]
     if math.prod(mine) != reference.size or (mine != theirs and len(mine) > 1 and len(theirs) > 1):

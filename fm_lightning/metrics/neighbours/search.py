@@ -1,9 +1,8 @@
 """Exact Euclidean nearest neighbours in bounded memory.
 
-Matrix products in float32 find the candidates (``products`` has the bound on their error), and only rule rows out: those
-whose lower bound exceeds an upper bound of the k-th distance. The distances of all others are computed by subtraction in
-float64 from the rows as they are stored. Where thousands of rows are too alike for float32, a product in float64 rules
-out most of them first: slower, equally exact.
+Products of matrices find the candidates (see ``cascade``), and only rule rows out: those whose lower bound exceeds an upper
+bound of the k-th distance. The distances of all others are computed by subtraction in float64 from the rows as they are
+stored.
 
 Neighbours are ordered by the float32 distance that is returned, then by index; hence answers do not depend on
 blocks and shards.
@@ -12,27 +11,23 @@ blocks and shards.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
+from fm_lightning.metrics.neighbours.cascade import Cascade, Tile, float64_costs
 from fm_lightning.metrics.neighbours.products import (
     ROUNDED,
     Operand,
-    cheaper_by_subtraction,
     operand,
     pair_bytes,
     scores,
-    subtracted,
-    wide_costs,
-    wide_tiles,
 )
 from fm_lightning.metrics.neighbours.reference import (
     BUDGET,
-    Divided,
+    AbstractReference,
     Reference,
     check_match,
     check_shape,
@@ -61,7 +56,7 @@ def nearest(
         k: number of neighbours, 1 to N.
         budget: bytes of memory used beside arguments, results and the Reference, independent of Q and N.
         visit: called with every block of scores (see ``Operand``) as it passes by, so that sums over all pairs cost no second
-            product; it must not change them. Not with a reference that is divided among processes.
+            product; it must not change them. A reference divided among processes has no such blocks.
 
     Returns:
         distances ``[Q, k]`` float32, ascending, and indices ``[Q, k]`` int64, equal distances by ascending
@@ -75,7 +70,7 @@ def nearest(
         >>> nearest(torch.tensor([[0.0]]), torch.tensor([[3.0], [-1.0], [1.0]]), k=2)
         (tensor([[1., 1.]]), tensor([[1, 2]]))
     """
-    if isinstance(reference, Divided):
+    if isinstance(reference, AbstractReference):
         return reference.nearest(queries, k, budget=budget)
     check_shape("queries", queries)
     reference = reference if isinstance(reference, Reference) else Reference(reference, budget=budget)
@@ -117,24 +112,6 @@ def merge(distances: Sequence[Tensor], indices: Sequence[Tensor], k: int) -> tup
     return near[:, :k].contiguous(), ids.gather(1, best[:, :k])
 
 
-@dataclass
-class _Found:
-    """A block of queries as stored ``[q, D]``, and the k nearest of each among the rows seen so far."""
-
-    queries: Tensor
-    near: Tensor  # [q, k] float32
-    index: Tensor  # [q, k]
-
-
-@dataclass
-class _Columns:
-    """The block of the reference that is looked at."""
-
-    stored: Tensor  # [n, D]
-    begin: int  # the first one's index
-    slack: Tensor  # [n]: a score bounds d^2 from above but for this and the query's `high`
-
-
 class _Search:
     """Sizes of the blocks on both sides, and the search of one block of queries."""
 
@@ -145,9 +122,9 @@ class _Search:
         size, width, bytes_ = reference.size, k + MARGIN, reference.dtype.itemsize
         query = size * 24 + (160 + 16 * GROUP) * width + 128
         row = (size * (4 + 2 * bytes_) if reference.copies else 0) + 384
-        self.wide = wide_costs(size, 192 * width, 256, 8)
+        self.costs = float64_costs(size, 192 * width, 256, 8)
         self.rest = budget // 8  # each for products in float64 and for distances by subtraction
-        least = max(2 * (query + row + 8 * GROUP), 8 * pair_bytes(size), 8 * sum(self.wide))
+        least = max(2 * (query + row + 8 * GROUP), 8 * pair_bytes(size), 8 * sum(self.costs))
         max_rows(budget, least, "query and reference")
         self.queries, rows = tile(budget // 2, count, query, row, 8)
         self.rows = min(len(reference), max(1, rows - GROUP))
@@ -155,11 +132,12 @@ class _Search:
 
     def __call__(self, queries: Tensor, start: int, visit: Visit | None = None) -> tuple[Tensor, Tensor]:
         """``[q, k]`` distances and indices for ``[q, D]`` queries, the first of which is row ``start``."""
-        reference, k = self.reference, self.k
+        reference = self.reference
         a = reference.centred(queries)
         side = operand(a, squared_norms("query", a, start), reference)
-        near = torch.full((len(a), k), torch.inf, device=a.device)
-        found = _Found(queries, near, torch.zeros((len(a), k), device=a.device, dtype=torch.int64))
+        every = torch.arange(len(a), device=a.device)
+        near = torch.full((len(a), self.k), torch.inf, device=a.device)
+        index = torch.zeros((len(a), self.k), device=a.device, dtype=torch.int64)
         for begin in range(0, len(reference), self.rows):
             stored = reference.rows(begin, begin + self.rows)
             b2 = reference.norms[begin : begin + self.rows]
@@ -169,70 +147,71 @@ class _Search:
             scores(side.rows, b, b2 * (1 - side.error), table[:, : len(b2)])
             if visit is not None:
                 visit(slice(start, start + len(a)), side, b2, table[:, : len(b2)])
-
-            columns = _Columns(stored, begin, 2 * side.error * b2)
             minima = table.view(len(a), GROUP, -1).amin(1)
-            rows = (minima.amin(1) + side.low <= near[:, -1].square()).nonzero()[:, 0]
-            count = k + MARGIN
-            while len(rows):
-                count, crowded = min(count, len(b2)), []
-                for r in rows.split(max(1, self.queries * (k + MARGIN) // count)):
-                    full = self._improve(
-                        found, r, columns, _smallest(table, minima, r, count), side.low[r], side.high[r]
-                    )
-                    crowded.append(r[full])
-                rows, count = torch.cat(crowded), 8 * count
-                if not cheaper_by_subtraction(len(rows) * min(count, len(b2)), len(rows), len(b2)):
-                    self._look_closely(found, rows, columns)
-                    break
-        return found.near, found.index
+            slack = 2 * side.error * b2
+            cascade = _Nearest(near, index, begin, queries, stored, reference.shift, self.rest, self.costs)
+            cascade.run(Tile(every, slice(0, len(b2)), table, side.low, side.high, slack, minima))
+        return near, index
 
-    def _look_closely(self, found: _Found, rows: Tensor, columns: _Columns) -> None:
-        """The same for a few queries, with scores in float64."""
-        for part, some, side, b2, table in wide_tiles(
-            found.queries, columns.stored, rows, self.reference.shift, self.rest, self.wide
-        ):
-            few = _Columns(columns.stored[some], columns.begin + some.start, 2 * side.error * b2)
-            left, count = torch.arange(len(part), device=part.device), self.k + MARGIN
-            while len(left):
-                count, crowded = min(count, len(b2)), []
-                for r in left.split(max(1, len(part) * (self.k + MARGIN) // count)):
-                    smallest = table[r].topk(count, largest=False)
-                    crowded.append(r[self._improve(found, part[r], few, smallest, side.low[r], side.high[r])])
-                left, count = torch.cat(crowded), 8 * count
 
-    def _improve(
-        self, found: _Found, rows: Tensor, columns: _Columns, smallest: Sequence[Tensor], low: Tensor, high: Tensor
-    ) -> Tensor:
-        """Puts the candidates among the smallest scores, ascending ``[r, c]``, and their columns in their places.
+class _Nearest(Cascade):
+    """Which rows of a block are among the k nearest.
+
+    Args:
+        near: ``[q, k]`` float32, the distances of the k nearest among the rows seen so far, brought up to date.
+        index: ``[q, k]`` their indices.
+        begin: the index of the block's first row.
+        args: see ``Cascade``.
+    """
+
+    def __init__(self, near: Tensor, index: Tensor, begin: int, *args: Any) -> None:
+        super().__init__(*args)
+        self.near, self.index, self.begin = near, index, begin
+
+    def decide(self, tile: Tile) -> Tensor:
+        limit = self.near[tile.queries, -1].to(tile.low.dtype).square() * ROUNDED
+        least = (tile.scores if tile.minima is None else tile.minima).amin(1)
+        rows, count, width = (least + tile.low <= limit).nonzero()[:, 0], self.near.shape[1] + MARGIN, len(tile.slack)
+        most = len(tile.queries) * count
+        while len(rows):
+            count = min(count, width)
+            rows = torch.cat([r[self._improve(tile, r, count)] for r in rows.split(max(1, most // count))])
+            count *= 8
+            if tile.leaves(len(rows) * min(count, width), len(rows)):
+                break
+        return tile.queries[rows]
+
+    def _improve(self, tile: Tile, rows: Tensor, count: int) -> Tensor:
+        """Puts the candidates among the ``count`` smallest scores of some of the tile's rows in their places.
 
         Returns:
-            ``[r]`` bool: queries for which more columns than these may be candidates, and nothing was done.
+            ``[r]`` bool: rows for which more columns than these may be candidates, and nothing was done.
         """
-        k, (score, column) = self.k, smallest
-        limit = found.near[rows, -1].to(score.dtype).square()
-        if score.shape[1] >= k:
-            limit = torch.minimum(limit, (score[:, :k] + high[:, None] + columns.slack[column[:, :k]]).amax(1))
+        k, queries = self.near.shape[1], tile.queries[rows]
+        low, high = tile.low[rows], tile.high[rows]
+        score, column = _smallest(tile, rows, count)
+        limit = self.near[queries, -1].to(score.dtype).square()
+        if count >= k:
+            limit = torch.minimum(limit, (score[:, :k] + high[:, None] + tile.slack[column[:, :k]]).amax(1))
         keep = score + low[:, None] <= limit[:, None] * ROUNDED
-        full = keep[:, -1] & (score.shape[1] < len(columns.stored))
+        full = keep[:, -1] & (count < len(tile.slack))
         i, j = (keep & ~full[:, None]).nonzero(as_tuple=True)
+        column += tile.columns.start
         exact = torch.full(score.shape, torch.inf, device=score.device)
-        exact[i, j] = subtracted(found.queries, columns.stored, rows[i], column[i, j], self.rest)
-        near, index = [found.near[rows], exact], [found.index[rows], column + columns.begin]
-        found.near[rows], found.index[rows] = merge(near, index, k)
+        exact[i, j] = self.distances(queries[i], column[i, j])
+        near, index = [self.near[queries], exact], [self.index[queries], column + self.begin]
+        self.near[queries], self.index[queries] = merge(near, index, k)
         return full
 
 
-def _smallest(table: Tensor, minima: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Ascending values and columns ``[r, count]`` of the smallest scores in some rows of ``[q, n]``.
-
-    They lie in the groups with the smallest minima ``[q, g]``; column c belongs to group c modulo g.
-    """
-    groups = minima.shape[1]
-    if groups < 2 * count:
-        return table[rows].topk(count, largest=False)
-    group = minima[rows].topk(count, largest=False, sorted=False).indices
-    members = torch.arange(0, table.shape[1], groups, device=table.device)
+def _smallest(tile: Tile, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Ascending values and columns ``[r, count]`` of the smallest scores in some rows: they lie in the groups with the least."""
+    groups = 0 if tile.minima is None else tile.minima.shape[1]
+    if tile.minima is None or groups < 2 * count:
+        least = tile.scores[rows].topk(count, largest=False)
+        return least.values, least.indices
+    group = tile.minima[rows].topk(count, largest=False, sorted=False).indices
+    members = torch.arange(0, tile.scores.shape[1], groups, device=rows.device)
     column = (group[:, None] + members[:, None]).flatten(1)
-    low, pick = table[rows[:, None], column].topk(count, largest=False)
+    low, pick = tile.scores[rows[:, None], column].topk(count, largest=False)
     return low, column.gather(1, pick)

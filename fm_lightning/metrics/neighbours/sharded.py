@@ -7,6 +7,7 @@ for them, and sends the k best back to where each query came from. ``merge`` ord
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,19 +16,21 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fm_lightning.errors import UserError
+from fm_lightning.metrics.neighbours.duplicates import DIGEST, first_of_equal
 from fm_lightning.metrics.neighbours.reference import (
     BUDGET,
-    Divided,
+    AbstractReference,
     Reference,
     check_match,
     check_shape,
+    content_fingerprint,
     max_rows,
     squared_norms,
 )
 from fm_lightning.metrics.neighbours.search import merge, nearest
 
 
-class ShardedReference(Divided):
+class ShardedReference(AbstractReference):
     """N rows of which each process holds some. Making one and searching it are collective: every process takes part.
 
         r = ShardedReference(rows[rank::ranks], strided=True)   # or a contiguous part, in the order of the ranks
@@ -87,6 +90,7 @@ class ShardedReference(Divided):
         self.shape = (whole, *part.shape[1:])
         self.size = int(np.prod(part.shape[1:], dtype=np.int64))
         self.offset = sum(counts[: self.rank])
+        self._first: dict[bool, Tensor] = {}
 
     def nearest(self, queries: Tensor, k: int, *, budget: int = BUDGET) -> tuple[Tensor, Tensor]:
         """The k nearest rows of the whole for this process's queries ``[Q, ...]``: bitwise what one process finds.
@@ -149,6 +153,28 @@ class ShardedReference(Divided):
             distances[block], indices[block] = (found[: given[self.rank]].to(distances.device) for found in best)
         self._agree(error, None)
         return distances, indices
+
+    def exact_duplicates(self, mirrored: bool = False) -> Tensor:
+        """What ``Reference.exact_duplicates`` of the whole returns; kept. Collective, when first asked for."""
+        if mirrored not in self._first:
+            self._first[mirrored] = first_of_equal(self._digests(mirrored))
+        return self._first[mirrored]
+
+    def _digests(self, mirrored: bool = False) -> np.ndarray:
+        parts = self._agree(None, np.empty(0, f"V{DIGEST}") if self.part is None else self.part.digests(mirrored))
+        if not self.strided:
+            return np.concatenate(parts)
+        whole = np.empty(len(self), f"V{DIGEST}")
+        for rank, part in enumerate(parts):
+            whole[rank :: self.ranks] = part
+        return whole
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """That of a ``Reference`` of the whole. Collective, when first asked for."""
+        probes = self._agree(None, None if self.part is None else self.part.probe())
+        first = next(probe for probe in probes if probe is not None)
+        return content_fingerprint(self.shape, self._digests(), first)
 
     def _search(self, queries: Tensor, given: list[int], near: Tensor, index: Tensor, budget: int) -> None:
         """Answers of this part's rows to queries ``[ranks, w, D]``, of which the first ``given`` are meant."""

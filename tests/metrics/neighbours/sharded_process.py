@@ -10,8 +10,16 @@ import torch
 import torch.distributed as dist
 
 from fm_lightning.errors import UserError
-from fm_lightning.flow import integrate
-from fm_lightning.metrics import MemorizationRate, ShardedReference, nearest
+from fm_lightning.flow import Schedule, integrate
+from fm_lightning.metrics import (
+    FrechetDistance,
+    KineticPathEnergy,
+    MemorizationRate,
+    RawFeatures,
+    Reference,
+    ShardedReference,
+    nearest,
+)
 from fm_lightning.metrics.neighbours import sharded
 
 RANKS = 3
@@ -92,6 +100,41 @@ def memorization(rank, group):
     return [{k: str(v) for k, v in m.compute().items()} for m in (metric, kept)]
 
 
+def content(rank, group):
+    """Whether equal rows in different processes are found, and the whole is named as one process names it."""
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randint(0, 256, (20, 1, 4, 4), generator=generator).to(torch.uint8)
+    images = torch.cat([images, images[:7], images[3:5].flip(-1)])
+    whole, sizes = Reference(images), [11, 0, 18]
+    answers = []
+    for part in (images[rank::RANKS], images.split(sizes)[rank]):
+        divided = ShardedReference(part, strided=len(part) in (9, 10), group=group)
+        answers += [torch.equal(divided.exact_duplicates(m), whole.exact_duplicates(m)) for m in (False, True)]
+        answers.append(divided.fingerprint == whole.fingerprint)
+    return answers
+
+
+def gathered(rank):
+    """The numbers and lines of metrics over all processes, of which the last has no samples; and those of one process."""
+    generator = torch.Generator().manual_seed(3)
+    images, x = torch.randn(30, 2, generator=generator), torch.randn(21, 2, generator=generator)
+    trajectory = integrate(lambda x, t, y: torch.sin(x), x, Schedule(steps=5), seeds=torch.arange(21))
+    answers = {}
+    for build in (
+        KineticPathEnergy,
+        lambda **options: MemorizationRate(images, k=3, **options),
+        lambda **options: FrechetDistance(RawFeatures(), images, **options),
+    ):
+        alone, shared = build(sync_on_compute=False), build()
+        alone.update(trajectory)
+        mine = [torch.arange(0, 21, 2), torch.arange(1, 21, 2), torch.arange(0)][rank]
+        shared.update(trajectory[mine])
+        lines = shared.per_seed()
+        same = [torch.equal(lines[name], alone._lines()[name]) for name in lines]
+        answers[type(alone).__name__] = [same, shared.compute() == alone.compute()]
+    return answers
+
+
 def run(rank: int, folder: Path) -> None:
     dist.init_process_group(
         "gloo",
@@ -113,6 +156,7 @@ def run(rank: int, folder: Path) -> None:
             found["refused"][name] = "nothing"
         except UserError as error:
             found["refused"][name] = str(error)
+    found["content"], found["gathered"] = content(rank, groups[RANKS]), gathered(rank)
     found["memorization"] = memorization(rank, groups[RANKS])
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.barrier()

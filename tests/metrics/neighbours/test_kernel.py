@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.neighbours.kernel import kernel_mean, log_kernel_sum
+from fm_lightning.metrics.neighbours.kernel import log_kernel_sum
 from fm_lightning.metrics.neighbours.reference import Reference
 
 
@@ -26,9 +26,6 @@ def test_equals_the_sum_over_all_pairs(h: float, q: int, n: int, d: int, offset:
     weights = logits(queries, rows, h)
     sums = log_kernel_sum(queries, rows, h, budget=2**15)
     assert torch.allclose(sums, weights.logsumexp(1), rtol=1e-7, atol=1e-9)
-    means = kernel_mean(queries, rows, h, budget=2**15)
-    assert means.dtype == queries.dtype
-    assert torch.allclose(means.double(), weights.softmax(1) @ rows.double(), rtol=1e-5, atol=1e-6)
 
 
 def test_one_bandwidth_for_each_query() -> None:
@@ -39,19 +36,8 @@ def test_one_bandwidth_for_each_query() -> None:
     assert torch.allclose(got, logits(queries, rows, h).logsumexp(1), rtol=1e-9)
 
 
-def test_empirical_velocity() -> None:
-    generator = torch.Generator().manual_seed(2)
-    data, x = (torch.randn(count, 2, 3, generator=generator) for count in (50, 8))
-    t = torch.linspace(0.1, 0.9, 8)
-    squares = (x[:, None] - t[:, None, None, None] * data).flatten(2).square().sum(2)
-    weights = (-squares / (2 * (1 - t[:, None]) ** 2)).softmax(1)
-    expected = (weights @ data.flatten(1)).reshape(x.shape)
-    assert torch.allclose(kernel_mean(x / t[:, None, None], data, (1 - t) / t), expected, atol=1e-4)
-
-
 def test_no_queries() -> None:
     assert log_kernel_sum(torch.empty(0, 3), torch.ones(2, 3), 1.0).shape == (0,)
-    assert kernel_mean(torch.empty(0, 3), torch.ones(2, 3), 1.0).shape == (0, 3)
 
 
 @pytest.mark.parametrize("bandwidth", [0.0, -1.0, float("nan"), torch.tensor([1.0, 0.0])])
@@ -62,16 +48,17 @@ def test_a_bandwidth_must_be_positive(bandwidth: float | Tensor) -> None:
 
 def test_a_query_that_is_not_finite_is_named() -> None:
     with pytest.raises(UserError, match="query row 1 holds NaN"):
-        kernel_mean(torch.tensor([[0.0], [torch.nan]]), torch.ones(4, 1), 1.0)
+        log_kernel_sum(torch.tensor([[0.0], [torch.nan]]), torch.ones(4, 1), 1.0)
 
 
-@pytest.mark.parametrize("call", [log_kernel_sum, kernel_mean])
 @pytest.mark.parametrize("offset", [0.0, 9.0])
-def test_memory_stays_within_the_budget(call, offset: float, peak_bytes) -> None:
+def test_memory_stays_within_the_budget(offset: float, peak_bytes) -> None:
     generator = torch.Generator().manual_seed(3)
     rows, queries = (torch.randn(count, 64, generator=generator) + offset for count in (1500, 400))
     reference, budget = Reference(rows), 2**20
-    assert peak_bytes(lambda: call(queries, reference, 5.0, budget=budget)) <= budget + queries.nbytes + 16 * 400
+    assert (
+        peak_bytes(lambda: log_kernel_sum(queries, reference, 5.0, budget=budget)) <= budget + queries.nbytes + 16 * 400
+    )
 
 
 def test_bandwidths_must_match_the_queries() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.neighbours import search
+from fm_lightning.metrics.neighbours import cascade
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import merge, nearest
 
@@ -268,7 +268,9 @@ def test_rows_too_alike_for_float32_cost_few_subtractions(dtype: torch.dtype, mo
     rows = (centre.repeat(1000, 1) + 1e-3 * torch.randn(2000, 64, generator=generator)).to(dtype)
     queries = (centre.repeat(100, 1) + 1e-3 * torch.randn(200, 64, generator=generator)).to(rows.dtype)
     pairs = []
-    subtracted = search.subtracted
-    monkeypatch.setattr(search, "subtracted", lambda a, b, i, *args: pairs.append(len(i)) or subtracted(a, b, i, *args))
+    subtracted = cascade.subtracted
+    monkeypatch.setattr(
+        cascade, "subtracted", lambda a, b, i, *args: pairs.append(len(i)) or subtracted(a, b, i, *args)
+    )
     check(queries.double() if dtype == torch.float64 else queries.float(), rows, 3)
     assert sum(pairs) < 200 * (1000 if dtype == torch.bfloat16 else 40)  # bfloat16 leaves exact ties

@@ -66,3 +66,16 @@ def test_memorization_with_unequal_batches(found):
         divided, kept = each["memorization"]
         assert divided == kept
         assert 0 < float(kept["f_mem"]) < 1
+
+
+def test_equal_rows_and_fingerprint_do_not_depend_on_the_division(found):
+    assert [each["content"] for each in found] == [[True] * 6] * 3
+
+
+def test_metrics_gather_their_lines_also_from_a_process_without_samples(found):
+    for each in found:
+        assert len(each["gathered"]) == 3
+        for name, (lines, numbers) in each["gathered"].items():
+            assert len(lines) >= 2
+            assert all(lines), name
+            assert numbers, name
