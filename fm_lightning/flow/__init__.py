@@ -5,6 +5,7 @@ from fm_lightning.flow.couplings import Coupling, Independent, OptimalTransport
 from fm_lightning.flow.empirical import EmpiricalVelocity
 from fm_lightning.flow.gains import KTS, SSC, Constant, Gain, Product
 from fm_lightning.flow.integrate import integrate, integrate_many
+from fm_lightning.flow.likelihood import Likelihood, log_likelihood
 from fm_lightning.flow.paths import LinearPath
 from fm_lightning.flow.schedule import Schedule
 from fm_lightning.flow.times import Discrete, LogitNormal, Stratified, TimeSampling, Uniform
@@ -18,6 +19,7 @@ __all__ = [
     "EmpiricalVelocity",
     "Gain",
     "Independent",
+    "Likelihood",
     "LinearPath",
     "LogitNormal",
     "OptimalTransport",
@@ -28,6 +30,7 @@ __all__ = [
     "Uniform",
     "integrate",
     "integrate_many",
+    "log_likelihood",
     "matched_controls",
     "rms_distance",
 ]
