@@ -27,7 +27,14 @@ class MyLatents(FlowData):
 def test_latents_run_to_the_report(command, tmp_path, monkeypatch, undrawn):
     (tmp_path / "my_latents.py").write_text(RECIPE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    changes = ["--data.init_args.batch_size", "16", "--data.init_args.test_seeds", "20", "--data.init_args.val_seeds", "20"]
+    changes = [
+        "--data.init_args.batch_size",
+        "16",
+        "--data.init_args.test_seeds",
+        "20",
+        "--data.init_args.val_seeds",
+        "20",
+    ]
     changes += ["--model.net.init_args.shape", "[4,8,8]", "--model.net.init_args.num_classes", "3"]
     changes += ["--trainer.callbacks+=fm_lightning.callbacks.FIDMonitor", "--trainer.callbacks.extractor=fd_raw"]
     ended = command("run", "-c", "tiny.yaml", "--data", "my_latents.MyLatents", *changes)
