@@ -11,7 +11,6 @@ Metrics are callbacks' business: they receive the trajectories from ``on_validat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, cast
 
 import torch
@@ -23,7 +22,7 @@ from torchmetrics import MeanMetric
 
 from fm_lightning.adapters import load_weights
 from fm_lightning.comparison.fields import Field
-from fm_lightning.comparison.keys import key, weights_hash
+from fm_lightning.comparison.keys import definition, key, weights_hash
 from fm_lightning.comparison.rows import (
     BASE,
     Row,
@@ -245,7 +244,7 @@ class FlowMatching(LightningModule):
         """What every sample of a comparison depends on beside its row and seed."""
         return {
             "weights": weights_hash(self.net),
-            "guidance": asdict(self.guidance),
+            "guidance": definition(self.guidance),
             "training_data": self.data.fingerprint,
             "label_shares": None if self.data.label_shares is None else key(self.data.label_shares.tolist()),
             "base_seed": self.base_seed,
