@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fm_lightning.report.columns import Column, columns, family_columns
 from fm_lightning.report.figures import FIGURES
-from fm_lightning.report.formats import count, decimals, number, share, signed, span, true_minus
+from fm_lightning.report.formats import count, number, share, signed, span, true_minus
 from fm_lightning.report.results import (
     Arrays,
     Results,
@@ -138,9 +138,8 @@ def _verdict(results: Results, verdict: Mapping[str, Any]) -> dict[str, Any]:
     numbers = [moved]
     base, own = finite(verdict["base_quality"]), finite(verdict["quality"])
     if verdict["measure"] and base is not None and own is not None:
-        places = decimals([base, own])
         word = {"frechet": "Fréchet", "kernel": "kernel"}[verdict["measure"]]
-        numbers.append(f"{word} distance {number(base, places)} → {number(own, places)}")
+        numbers.append(f"{word} distance {base:.3g} → {own:.3g}")
     numbers.append(f"{count(verdict['n'])} paired seeds")
     tint = colours(results).get(verdict["schedule"], MUTED)
     return {**verdict, "numbers": true_minus(", ".join(numbers)), "colour": tint}
