@@ -15,9 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from fm_lightning.report.labels import Label, place
-from fm_lightning.report.results import Arrays, Results, Row, finite, metric
+from fm_lightning.report.results import Arrays, Results, finite, metric
 from fm_lightning.report.style import FAINT, GRID, INK, MUTED, OUTCOME_COLOURS, WIDTH, new_figure, styled
 from fm_lightning.report.words import OUTCOMES, verdicts
 
@@ -39,7 +40,7 @@ def frontier(results: Results, arrays: Arrays) -> Figure | None:
     panels = figure.subplots(down, across, squeeze=False)
     for axes in panels.flat[len(shown) :]:
         axes.set_visible(False)
-    _legend(figure, shown)
+    _legend(figure, results, shown)
     drawn = [_panel(axes, results, verdict) for axes, verdict in zip(panels.flat, shown)]
     for axes, (labels, points, along) in zip(panels.flat, drawn):
         place(axes, labels, points, along, size=8.5 if across < 3 else 8)
@@ -47,18 +48,24 @@ def frontier(results: Results, arrays: Arrays) -> Figure | None:
 
 
 def _drawable(results: Results, verdict: Mapping[str, Any]) -> bool:
-    there = {row["name"] for row in results["rows"]}
-    distance = finite(verdict.get("base_quality"))
-    return bool(
-        verdict.get("measure") and distance and distance > 0 and {verdict["schedule"], verdict["against"]} <= there
-    )
+    return {verdict["schedule"], verdict["against"]} <= _points(results, verdict).keys()
+
+
+def _points(results: Results, verdict: Mapping[str, Any]) -> dict[str, Point]:
+    """Where each row lies by the distance that judges; empty without one, or where base is not away from real data."""
+    measure, base = verdict.get("measure"), finite(verdict.get("base_quality"))
+    found = {}
+    for row in results["rows"] if measure and base and base > 0 else ():
+        copies, quality = metric(row, "f_mem"), metric(row, f"quality_{measure}")
+        if copies is not None and quality is not None:
+            found[row["name"]] = (100 * copies, quality / base)
+    return found
 
 
 def _panel(axes: Axes, results: Results, verdict: Mapping[str, Any]) -> tuple[list[Label], list[Point], list[Point]]:
     """Draws one schedule; returns the labels still to be placed, and the points and lines that they keep off."""
     name, base = verdict["schedule"], verdict["against"]
-    rows = {row["name"]: row for row in results["rows"]}
-    at = {key: point for key, row in rows.items() if (point := _point(row, verdict)) is not None}
+    at = _points(results, verdict)
     here, start = at[name], at[base]
     axes.set_title(f"{name}: {OUTCOMES[verdict['outcome']]}", fontsize=9.5)
     axes.set_xlabel("copies, % of samples (fewer to the right)")
@@ -97,11 +104,6 @@ def _panel(axes: Axes, results: Results, verdict: Mapping[str, Any]) -> tuple[li
 
 def _outcomes(verdict: Mapping[str, Any]) -> dict[str, str]:
     return {family["family"]: family["outcome"] for family in verdict["families"]}
-
-
-def _point(row: Row, verdict: Mapping[str, Any]) -> Point | None:
-    copies, quality = metric(row, "f_mem"), metric(row, f"quality_{verdict['measure']}")
-    return None if copies is None or quality is None else (100 * copies, quality / verdict["base_quality"])
 
 
 def _parabola(nodes: Sequence[Point]) -> np.ndarray:
@@ -144,13 +146,19 @@ def _limits(axes: Axes, start: Point, here: Point, nodes: Sequence[Point], verdi
     axes.set_xlim(max(x) + side, min(x) - 3 * side)  # room for labels at the curves' ends
     low, high = min(kept) - head, max(kept) + head
     axes.set_ylim(low, high)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.axhline(start[1], color=FAINT, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
     return low, high
 
 
-def _legend(figure: Figure, shown: Sequence[Mapping[str, Any]]) -> None:
-    found = {outcome for verdict in shown for outcome in _outcomes(verdict).values()}
-    words = {"better": "beaten by the schedule", "explained": "explains the schedule"} | {
+def _legend(figure: Figure, results: Results, shown: Sequence[Mapping[str, Any]]) -> None:
+    drawn = [
+        (v, family) for v in shown for family, places in results["judged"][v["schedule"]]["families"].items() if places
+    ]
+    found = {_outcomes(verdict).get(family) for verdict, family in drawn}
+    words = {
+        "better": "the schedule is better",
+        "explained": "explains the schedule",
         "undecided": "undecided",
         "out of reach": "does not reach it",
     }
