@@ -303,6 +303,7 @@ class ScheduleTable(ValidationCallback):
 
     def _about(self, trainer: Any, module: FlowMatching) -> dict[str, Any]:
         about = run_facts(trainer, module.data) | {"duration_s": time.time() - self._began, "seed": module.base_seed}
+        about["weights"] = module.weights  # where they come from, if they were not trained here
         for monitor in reversed(self._monitors):  # of two distances the first is the quality
             about |= monitor.facts()
         return about | {"margins": asdict(self.margins)}

@@ -2,7 +2,7 @@
 
     training    x_t, u_t = path(x0, x1, t);  loss = mean || v(x_t, t, y) - u_t ||^2
     validation  the same loss on held-out data; and seeds -> noise -> one Trajectory per schedule
-    test        the same for all schedules to compare, their matched controls, other fields and floors
+    test        the same for all schedules to compare, trivial manipulations of them, other fields and floors
     predict     seeds -> one Trajectory
 
 Metrics are callbacks' business: they receive the trajectories from ``on_validation_batch_end`` / ``on_test_batch_end``.
@@ -10,8 +10,9 @@ Metrics are callbacks' business: they receive the trajectories from ``on_validat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, cast, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
+from fm_lightning.adapters import load_weights
 from fm_lightning.comparison.fields import Field
-from fm_lightning.comparison.keys import weights_hash
+from fm_lightning.comparison.keys import key, weights_hash
 from fm_lightning.comparison.rows import (
     BASE,
     Row,
@@ -30,44 +32,22 @@ from fm_lightning.comparison.rows import (
     judged_rows,
     schedule_rows,
 )
-from fm_lightning.comparison.sampling import sample
+from fm_lightning.comparison.sampling import EvaluationListener, sample
 from fm_lightning.data.base import FlowData
-from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
+from fm_lightning.data.batches import HeldOutBatch, Planner, SeedBatch, TrainBatch
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
 from fm_lightning.flow import Velocity as VelocityField
-from fm_lightning.nets.guidance import Guided, drop_labels
+from fm_lightning.nets.guidance import Guidance, drop_labels
 from fm_lightning.nets.velocity import Velocity
-from fm_lightning.noise import HELD_OUT, noise, step_generator
+from fm_lightning.noise import HELD_OUT, noise
 from fm_lightning.training.average import check_average
+from fm_lightning.training.draws import Draws
 from fm_lightning.training.loop_state import end_at_a_whole_step
+from fm_lightning.training.recipe import Recipe
 from fm_lightning.trajectory import Trajectory
 
 _GOLDEN = 0.6180339887498949
-
-
-@runtime_checkable
-class EvaluationListener(Protocol):
-    """A callback that follows sampling, e.g. a progress bar."""
-
-    def on_evaluation(self) -> None:
-        """A velocity is about to be evaluated."""
-
-
-class _Shared:
-    """A recipe that copies of the module share: the command line's refers to the trainer and its processes.
-
-    An average of the weights copies the module, and would copy (or, on several devices, fail to copy) all of these.
-    """
-
-    def __init__(self, recipe: Callable[..., Any]) -> None:
-        self.recipe = recipe
-
-    def __call__(self, *args: Any) -> Any:
-        return self.recipe(*args)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
-        return self
 
 
 class FlowMatching(LightningModule):
@@ -87,7 +67,8 @@ class FlowMatching(LightningModule):
         fields: other velocity fields as rows of the comparison, sampled like ``base``.
         floors: add the rows ``held_out`` (real images) and ``copies`` (training images).
         label_dropout: share of training labels replaced by the network's null label, for guidance.
-        guidance: scale of classifier-free guidance in sampling; 1 is none. An evaluation then costs two.
+        guidance: classifier-free guidance in sampling, or its scale; 1 is none. An evaluation then costs two.
+        weights: a file to take the network's weights from (see ``adapters.load_weights``), ours or other people's.
         channels_last: keep the network's images with channels innermost, as tensor cores want them.
         compile: compile the network.
         merge_rows: in comparisons, evaluate schedules that have parted in one batch of at most this many rows.
@@ -108,7 +89,8 @@ class FlowMatching(LightningModule):
         fields: dict[str, Field] | None = None,
         floors: bool = True,
         label_dropout: float = 0.0,
-        guidance: float = 1.0,
+        guidance: Guidance | float = 1.0,
+        weights: str | None = None,
         channels_last: bool = False,
         compile: bool = False,
         merge_rows: int = 0,
@@ -119,7 +101,7 @@ class FlowMatching(LightningModule):
         self.path = path or LinearPath()
         self.coupling = coupling or Independent()
         self.times = times or Uniform()
-        self.optimizer, self.scheduler = _Shared(optimizer), _Shared(scheduler) if scheduler else None
+        self.optimizer, self.scheduler = Recipe(optimizer), Recipe(scheduler) if scheduler else None
         self.val_rows = schedule_rows(val_schedules or {})
         self.test_rows = schedule_rows(test_schedules or val_schedules or {})
         shaped = [name for name, row in self.test_rows.items() if row.schedule.gain is not None]
@@ -129,12 +111,16 @@ class FlowMatching(LightningModule):
         self.base_seed, self.merge_rows = base_seed, merge_rows
         self.rows: dict[str, Row] = {}  # what is being sampled now
         self.val_loss = MeanMetric()
-        self.label_dropout, self.guidance = label_dropout, guidance
-        if (label_dropout or guidance != 1) and not (isinstance(net, Velocity) and net.null_label is not None):
+        self.label_dropout = label_dropout
+        self.guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
+        if (label_dropout or self.guidance.scale != 1) and not (
+            isinstance(net, Velocity) and net.null_label is not None
+        ):
             raise UserError(
-                f"label_dropout={label_dropout:g} and guidance={guidance:g} given for a network without a null label, expected "
-                "one; type --model.net.init_args.null_class true (with num_classes), or leave both options out"
+                f"label_dropout={label_dropout:g} and guidance={self.guidance.scale:g} given for a network without a null "
+                "label, expected one; type null_class: true (with num_classes) for the network, or leave both options out"
             )
+        self.weights = load_weights(net, weights) if weights else None  # where they were found
         if channels_last:
             self.net.to(memory_format=torch.channels_last)
         if compile:
@@ -153,7 +139,7 @@ class FlowMatching(LightningModule):
     @property
     def velocity(self) -> VelocityField:
         """What is sampled: the network, guided if so configured."""
-        return self.net if self.guidance == 1 else Guided(self.net, self.guidance)
+        return self.guidance.of(self.net)
 
     def check_data(self, data: FlowData) -> None:
         """Refuses data that the network was not built for; the datamodule asks as soon as it has loaded them.
@@ -180,19 +166,15 @@ class FlowMatching(LightningModule):
     # Training
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
-        # Dropout and the like take the global generator: seeding it by step makes a resumed run go on exactly.
-        # (torch.manual_seed would also record a stack trace per absent device type, a millisecond a step.)
-        cuda = self.device.type == "cuda"
-        default = torch.cuda.default_generators[self.device.index or 0] if cuda else torch.default_generator
-        default.manual_seed(hash((self.base_seed, batch.step, batch.offset)) & 0x7FFF_FFFF)
-        generator = step_generator(self.base_seed, batch.step, self.device, "bridge")
-        mine = slice(batch.offset, batch.offset + len(batch.x))
-        t = self.times(batch.total, generator)[mine]
-        x0 = self._couple(
-            torch.randn(batch.total, *batch.x.shape[1:], generator=generator, device=self.device), batch, mine
-        )
-        loss = self.loss(x0, batch.x, t, self._drop_labels(batch.y, batch, mine)).mean()
-        if self._due(batch.step):  # logging each step costs a millisecond
+        draws = Draws(self.base_seed, batch, self.device)
+        draws.seed_network()
+        t, noise = draws.bridge(self.times)
+        labels = batch.y
+        if labels is not None and self.label_dropout:
+            labels = drop_labels(labels, draws.labels(), self.label_dropout, cast(int, self.net.null_label))
+        loss = self.loss(self._couple(noise, batch, draws.mine), batch.x, t, labels).mean()
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0: never
+        if every and (batch.step + 1) % every == 0:  # logging each step costs a millisecond
             self.log("train/loss", loss, batch_size=len(batch.x), sync_dist=True)
         return loss
 
@@ -211,13 +193,6 @@ class FlowMatching(LightningModule):
             )
         return (v.float() - target).square().flatten(1).mean(1)
 
-    def _drop_labels(self, labels: Tensor | None, batch: TrainBatch, mine: slice) -> Tensor | None:
-        if labels is None or not self.label_dropout:
-            return labels
-        generator = step_generator(self.base_seed, batch.step, self.device, "labels")
-        draws = torch.rand(batch.total, generator=generator, device=self.device)[mine]
-        return drop_labels(labels, draws, self.label_dropout, cast(int, self.net.null_label))
-
     def _couple(self, x0: Tensor, batch: TrainBatch, mine: slice) -> Tensor:
         world = self.trainer.world_size
         if world == 1 or not self.coupling.looks_at_batch:
@@ -228,10 +203,6 @@ class FlowMatching(LightningModule):
         begin = mine.start - self.global_rank * len(batch.x)
         coupled = self.coupling(x0[begin : begin + len(x1)], x1, y)
         return coupled[mine.start - begin : mine.stop - begin]
-
-    def _due(self, index: int) -> bool:
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0: never
-        return bool(every) and (index + 1) % every == 0
 
     def on_validation_start(self) -> None:
         self.rows = self.val_rows
@@ -265,29 +236,26 @@ class FlowMatching(LightningModule):
 
     def comparison_rows(self) -> dict[str, Row]:
         """The rows of a comparison but for those that verdicts choose; every process asks, once the weights are in place."""
-        self.rows = judged_rows(self.test_rows, self.judge)
-        base = self.rows[BASE].schedule
-        for name, field in self.fields.items():
-            velocity = field.velocity(self.data, self.device)
-            self.rows[name] = Row("field", base, velocity=velocity, content=field.fingerprint(velocity))
-        if self.floors:
-            self.rows |= floor_rows(self.data, base)
+        fields = {name: field.row(self.data, self.device, self.test_rows[BASE]) for name, field in self.fields.items()}
+        floors = floor_rows(self.data, self.test_rows[BASE].schedule) if self.floors else {}
+        self.rows = {**judged_rows(self.test_rows, self.judge), **fields, **floors}
         return self.rows
 
     def identity(self) -> dict[str, Any]:
         """What every sample of a comparison depends on beside its row and seed."""
         return {
             "weights": weights_hash(self.net),
-            "guidance": self.guidance,
+            "guidance": asdict(self.guidance),
             "training_data": self.data.fingerprint,
+            "label_shares": None if self.data.label_shares is None else key(self.data.label_shares.tolist()),
             "base_seed": self.base_seed,
             "precision": str(self.trainer.precision),
             "merge_rows": self.merge_rows,
         }
 
     def on_test_start(self) -> None:
-        if not self.rows:  # no ScheduleTable has asked for them
-            self.comparison_rows()
+        if not any(isinstance(callback, Planner) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            self.comparison_rows()  # a ScheduleTable has asked for them
 
     def test_step(self, batch: SeedBatch, batch_idx: int) -> dict[str, Trajectory]:
         if not batch.valid or (batch.work is not None and batch.work.part is not None):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 INITIAL, END, HELD_OUT, INJECTED, LABEL = 0, 1, 2, 3, 4  # purposes
+PROBES = 16  # the signs of Hutchinson's divergence estimate
 
 
 def noise(seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, purpose: int = INITIAL) -> Tensor:
@@ -25,7 +26,7 @@ def noise(seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, p
         base_seed: the run's seed.
         purpose: ``INITIAL`` for the noise that a trajectory starts from, ``END`` for noise added at its end,
             ``HELD_OUT`` for the validation loss (there the seed is a place in the held-out set), ``INJECTED`` for noise
-            put in on the way.
+            put in on the way, ``PROBES`` for likelihoods.
 
     Returns:
         ``[B, *shape]`` float32 on the CPU.

@@ -12,7 +12,8 @@ def softmax_mean(blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     """``sum_n softmax_n(logits) rows_n`` over all blocks, for every query.
 
     Args:
-        blocks: at least one of logits ``[Q, n]`` (overwritten) and the rows ``[n, D]`` that they weigh, of one dtype.
+        blocks: at least one of logits ``[Q, n]`` (overwritten, unless they carry a gradient) and the rows ``[n, D]`` that they
+            weigh, of one dtype.
 
     Returns:
         ``[Q, D]``; nothing waits for the device.
@@ -21,13 +22,12 @@ def softmax_mean(blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     for i, (logits, rows) in enumerate(blocks):
         # Subtracted is the largest logit, not the logarithm of the sum: beside logits of 1e12, as a sharp kernel has them,
         # rounding loses the log 2 by which two equal points outweigh one, and the weights would not add up to 1.
-        top = logits.amax(1, keepdim=True).clamp_min_(torch.finfo(logits.dtype).min)  # a block may be -inf as a whole
+        top = logits.detach().amax(1, keepdim=True).clamp_min_(torch.finfo(logits.dtype).min)  # a block may be -inf
         before, peak = peak, torch.maximum(peak, top) if i else top
-        new = logits.sub_(peak).exp_()
+        new = (logits - peak).exp() if logits.requires_grad else logits.sub_(peak).exp_()
         if i:
             fade = (before - peak).exp_()
-            weight.mul_(fade).add_(new.sum(1, keepdim=True))
-            summed.mul_(fade).add_(new @ rows)
+            weight, summed = weight * fade + new.sum(1, keepdim=True), summed * fade + new @ rows
         else:
             weight, summed = new.sum(1, keepdim=True), new @ rows
-    return summed.div_(weight)
+    return summed / weight

@@ -38,7 +38,9 @@ def command(tmp_path, monkeypatch, capfd):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Comparisons write everything but report.html, whose figures take seconds."""
-    monkeypatch.setattr("fm_lightning.report.page.write_report", lambda folder, *_: Path(folder) / "report.html")
+    monkeypatch.setattr(
+        "fm_lightning.report.build.write_report", lambda folder, results, arrays: Path(folder) / "report.html"
+    )
 
 
 @pytest.fixture

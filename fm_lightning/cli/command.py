@@ -211,7 +211,8 @@ class CLI(LightningCLI):
         self.interruption.leave_out = tuple(option for option, value in leave_out.items() if value and fresh)
         if given is None and not self.afresh and self.directory.last.exists():
             given = str(self.directory.last)
-        if given is None and not fresh:
+        elsewhere = config.model.get("weights")
+        if given is None and not fresh and not elsewhere:
             raise UserError(
                 f"no checkpoint in {self.directory.path} to {self.subcommand}, expected {self.directory.last}; type "
                 f"`fm-lightning fit` with the same configuration first, or --ckpt_path FILE"

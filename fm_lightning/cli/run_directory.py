@@ -19,7 +19,17 @@ from fm_lightning.errors import UserError
 
 RESULTS = ("results.json", "results.csv", "report.html", "evaluation")
 # What makes two runs the same: everything that training depends on. Rows to compare, devices and loggers may change.
-_IDENTITY_MODEL = ("net", "path", "coupling", "times", "optimizer", "scheduler", "label_dropout", "base_seed")
+_IDENTITY_MODEL = (
+    "net",
+    "path",
+    "coupling",
+    "times",
+    "optimizer",
+    "scheduler",
+    "label_dropout",
+    "weights",
+    "base_seed",
+)
 # What a comparison is asked for: with the same again there is nothing to do.
 _COMPARED_MODEL = ("test_schedules", "val_schedules", "judge", "fields", "floors", "guidance")
 _NOT_IDENTITY_DATA = ("eval_batch_size", "val_seeds", "test_seeds", "predict_seeds", "cache_dir")

@@ -131,7 +131,7 @@ def _coarse_steps(steps: int) -> tuple[float, ...]:
 
 NOISE = Family(
     "noise",
-    lambda base, sigma: replace(base, end_noise=(base.end_noise**2 + sigma**2) ** 0.5),
+    lambda base, sigma: base.with_noise(sigma),
     (0.02, 0.05, 0.1, 0.2, 0.4),
     cheap=True,
 )

@@ -10,6 +10,7 @@ from torch import nn
 
 from fm_lightning.adapters.checkpoints import load_network
 from fm_lightning.comparison.keys import weights_hash
+from fm_lightning.comparison.rows import Row
 from fm_lightning.errors import UserError
 from fm_lightning.flow import EmpiricalVelocity
 from fm_lightning.flow.integrate import Velocity
@@ -24,6 +25,11 @@ class Field(ABC):
     @abstractmethod
     def velocity(self, data: FlowData, device: torch.device) -> Velocity:
         """The field, ready on the device."""
+
+    def row(self, data: FlowData, device: torch.device, base: Row) -> Row:
+        """The field sampled as ``base`` is."""
+        velocity = self.velocity(data, device)
+        return Row("field", base.schedule, velocity=velocity, content=self.fingerprint(velocity))
 
     def fingerprint(self, velocity: Velocity) -> str:
         """Changes whenever the field does: its rows are then others.

@@ -7,7 +7,8 @@ matters, ``m = dQ + |P'(M_S)| dM``:
     explained     r - z se > -m: an advantage beyond the margin is excluded. Or a dose of the family, base included, whose
                   paired upper bounds in M and Q lie within dM and dQ of the schedule's
     undecided     otherwise, with the seeds it would take
-    out of reach  the family does not reach the schedule's memorized share
+    out of reach  the family does not reach the schedule's memorized share in its dose range. Where its three points miss it
+                  though it does, as calibration is not exact, it is undecided: what was missed cannot be beaten
 
 Not significant is never "the same", and "better" means better than the families tested. Better than all of them is an
 intersection-union test and needs no correction; "explained" is corrected by Holm over the families, several schedules by
@@ -126,17 +127,15 @@ def _against(
     margin: Margin,
 ) -> FamilyVerdict:
     """The verdict over all places where the family's curve reaches the schedule: it has to win at each of them."""
-    found = [_at_place(family, row, points, measure, other, margin) for points in places]
-    reached = [v for v in found if v.outcome != "out of reach"]
-    if not reached:
+    if not places:
         return FamilyVerdict(family, "out of reach")
-    explained = [v for v in reached if v.outcome == "explained"]
+    found = [_at_place(family, row, points, measure, other, margin) for points in places]
+    explained = [v for v in found if v.outcome == "explained"]
     if explained:
         best = min(explained, key=lambda v: v.p_explained)
         return replace(best, p_explained=min(1.0, len(found) * best.p_explained))
-    undecided = [v for v in reached if v.outcome == "undecided"]
-    worst = max(undecided or reached, key=lambda v: v.p_better)
-    return worst if len(reached) == len(found) else replace(worst, outcome="undecided")
+    undecided = [v for v in found if v.outcome == "undecided"]
+    return max(undecided or found, key=lambda v: v.p_better)
 
 
 def _at_place(
@@ -150,8 +149,9 @@ def _at_place(
     dominated = min(_p_dominated(row, dose, measure, margin) for dose in points)  # of base, the gate has asked it
     found = residual(row, points, measure)
     if found is None:
-        outcome: Outcome = "explained" if dominated < LEVEL else "out of reach"
-        return FamilyVerdict(family, outcome, by_dose=dominated < LEVEL, p_explained=dominated)
+        explained = dominated < LEVEL
+        outcome: Outcome = "explained" if explained else "undecided"
+        return FamilyVerdict(family, outcome, by_dose=explained, missed=not explained, p_explained=dominated)
     r, m = found.estimate, margin.at(found.slope)
     beside = residual(row, points, other) if other else None
     opposite = beside is not None and beside.estimate.low > 0
@@ -195,7 +195,7 @@ def _holm_over_families(verdicts: Sequence[FamilyVerdict], n: int) -> list[Famil
         if v.outcome == "explained" and adjusted[i] >= LEVEL:
             strict = NormalDist().inv_cdf(1 - LEVEL / len(reached))
             needed = _decides(v.residual, v.margin, n, strict) if v.residual is not None else None
-            v = replace(v, outcome="undecided", by_dose=False, n_needed=needed)
+            v = replace(v, outcome="undecided", by_dose=False, missed=v.residual is None, n_needed=needed)
         out.append(v)
     return out
 

@@ -31,11 +31,12 @@ class FamilyVerdict:
     Attributes:
         family: its name.
         outcome: see ``judgement``.
-        residual: r with its error, in the distance's unit; None out of reach.
+        residual: r with its error, in the distance's unit; None where the schedule's M lies outside the three points'.
         slope: P'(M_S), distance per memorized share.
         margin: m, in the distance's unit.
         n_needed: seeds that would decide with a power of 80 %; only where undecided.
         by_dose: explained by one of the family's doses being as good in both, not by its curve.
+        missed: its three points, chosen on calibration seeds, do not enclose the schedule's memorized share.
         disagrees: it would be better, but is significantly worse by the other distance.
         other: the residual in the other distance, where there is one.
         p_better, p_explained: one-sided.
@@ -48,6 +49,7 @@ class FamilyVerdict:
     margin: float = 0.0
     n_needed: int | None = None
     by_dose: bool = False
+    missed: bool = False
     disagrees: bool = False
     other: Estimate | None = None
     p_better: float = 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,14 @@ from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from fm_lightning.data.split import Encoded
+
+
+@runtime_checkable
+class EvaluationListener(Protocol):
+    """A callback that follows sampling, e.g. a progress bar."""
+
+    def on_evaluation(self) -> None:
+        """A velocity is about to be evaluated."""
 
 
 def sample(

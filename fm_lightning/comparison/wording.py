@@ -33,6 +33,8 @@ def family_sentence(verdict: Verdict, family: FamilyVerdict, names: Mapping[Meas
         assert verdict.measure is not None
         other: Measure = "kernel" if verdict.measure == "frechet" else "frechet"
         return f"undecided against {family.family}: better by {names[verdict.measure]}, worse by {names[other]}"
+    if family.missed:
+        return f"undecided against {family.family}: its doses, chosen on calibration seeds, missed this memorization"
     more = f"; about {_about(family.n_needed)} seeds would decide" if family.n_needed else ""
     return f"undecided against {family.family}{more}"
 
@@ -133,7 +135,9 @@ def _advantage(verdict: Verdict, family: FamilyVerdict, names: Mapping[Measure, 
 
 
 def _nearest(verdict: Verdict, better: Sequence[FamilyVerdict], names: Mapping[Measure, str]) -> str:
-    nearest = max(better, key=lambda f: f.residual.value if f.residual else -math.inf)
+    priced = [f for f in better if f.fewer_copies is not None]
+    # In points where they can be told; residuals of curves of different slopes do not compare.
+    nearest = max(priced or better, key=lambda f: f.fewer_copies or (f.residual.value if f.residual else -math.inf))
     return _advantage(verdict, nearest, names, than=f" than the nearest, {nearest.family}," if len(better) > 1 else "")
 
 

@@ -5,6 +5,7 @@ from fm_lightning.flow.couplings import Coupling, Independent, OptimalTransport
 from fm_lightning.flow.empirical import EmpiricalVelocity
 from fm_lightning.flow.gains import KTS, SSC, Brake, Constant, Gain, Product
 from fm_lightning.flow.integrate import integrate, integrate_many
+from fm_lightning.flow.likelihood import Likelihood, log_likelihood
 from fm_lightning.flow.paths import LinearPath
 from fm_lightning.flow.schedule import Schedule
 from fm_lightning.flow.solvers import Solver
@@ -23,6 +24,7 @@ __all__ = [
     "Gain",
     "GuidedVelocity",
     "Independent",
+    "Likelihood",
     "LinearPath",
     "LogitNormal",
     "OptimalTransport",
@@ -35,5 +37,6 @@ __all__ = [
     "Velocity",
     "integrate",
     "integrate_many",
+    "log_likelihood",
     "true_clock",
 ]

@@ -188,6 +188,8 @@ class ClassifierSemantics(Semantics):
         UserError: at ``measure``, samples without labels, or outputs that are no logits.
     """
 
+    module: nn.Module
+
     def __init__(
         self,
         module: nn.Module,

@@ -9,6 +9,7 @@ network must have learned the null label: training replaces a share of the label
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,20 @@ from fm_lightning.errors import UserError
 from fm_lightning.nets.velocity import Velocity
 
 Parts = tuple[Tensor, Tensor, Tensor | None]  # guided, conditional, unconditional
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How sampling is guided; see ``Guided`` for the arguments. ``scale`` 1 is none."""
+
+    scale: float = 1.0
+    channels: int | None = None
+    interval: tuple[float, float] = (0.0, 1.0)
+    record: bool = False
+
+    def of(self, net: nn.Module) -> nn.Module:
+        """The network, guided so."""
+        return net if self.scale == 1 else Guided(net, self.scale, self.channels, self.interval, self.record)
 
 
 class Guided(Velocity):

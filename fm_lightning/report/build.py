@@ -16,7 +16,7 @@ from fm_lightning.comparison.judging import judge_all
 from fm_lightning.comparison.outcomes import FamilyVerdict, Verdict
 from fm_lightning.comparison.residual import Estimate
 from fm_lightning.comparison.wording import claim, family_sentence, headline, paragraph
-from fm_lightning.report import page
+from fm_lightning.report.page import write_report
 from fm_lightning.report.results import SCHEMA, replace_file
 from fm_lightning.report.table import print_table, write_csv
 
@@ -96,4 +96,4 @@ def save(run_dir: str | Path, results: dict[str, Any], arrays: dict[str, np.ndar
     write_csv(results, run_dir / "results.csv")
     print_table(results)
     print("\nDrawing the report ...", flush=True)  # figures take a few seconds
-    print(f"Report: {page.write_report(run_dir, results, arrays)}")
+    print(f"Report: {write_report(run_dir, results, arrays)}")

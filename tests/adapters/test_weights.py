@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_runs import tiny_config
 from torch import Tensor, nn
 
 from fm_lightning.adapters import MetaVelocity, Reversed, load_network, load_repa, load_sit, load_torchcfm, load_weights
@@ -405,12 +406,26 @@ def test_a_torchcfm_file_under_an_unknown_key_or_of_another_network() -> None:
 
 
 @pytest.mark.slow
-def test_our_own_checkpoint(command, tmp_path: Path) -> None:
-    """What ``fit`` leaves, its average included, under the same names and under those of a network around it."""
-    assert command("fit", "-c", "tiny.yaml").status == 0
+@pytest.mark.parametrize("transformer", [False, True])
+def test_our_own_checkpoint(transformer: bool, command, tmp_path: Path) -> None:
+    """What ``fit`` leaves, its average included, of an MLP and of a SiT with label dropout."""
+    if transformer:
+        sizes = {"shape": [1, 8, 8], "width": 16, "depth": 1, "heads": 2, "patch": 4, "num_classes": 10}
+
+        def change(config: dict) -> None:
+            config["data"]["class_path"] = "fm_lightning.data.Digits"
+            config["data"]["init_args"] |= {"conditional": True, "n": 40}
+            config["model"] |= {
+                "net": {"class_path": "fm_lightning.nets.SiT", "init_args": sizes},
+                "label_dropout": 0.5,
+            }
+
+        tiny_config(tmp_path / "tiny.yaml", change)
+    ended = command("fit", "-c", "tiny.yaml")
+    assert ended.status == 0, ended.err
     (file,) = tmp_path.glob("runs/*/checkpoints/last.ckpt")
     trained = load_network(file)
-    other = random(copy.deepcopy(trained), 5)
+    other = random(copy.deepcopy(trained).requires_grad_(True), 5)
     assert not same(other, trained)
     assert load_weights(other, file) == f"{file} (state_dict)"
     assert same(other, trained)

@@ -80,17 +80,21 @@ def test_the_margin_prices_memorization_by_the_slope():
 
 
 def test_out_of_reach_unless_a_dose_does_as_well():
-    found = against(row(0.45, 0.9), flat=FLAT)
+    found = verdict("mine", row(0.45, 0.9), BASE, {"flat": []}, width=1000)
     assert found.families == (FamilyVerdict("flat", "out of reach"),)
     assert found.outcome == "out of reach"
+    # Doses that were chosen to reach it, and miss it: nothing can be said, least of all that it is better.
+    missed = against(row(0.45, 0.9), flat=FLAT)
+    assert missed.outcome == "undecided"
+    assert missed.families[0].missed
+    assert missed.families[0].n_needed is None
     # 0.62 lies outside the three points too, but 0.54 at the same distance is no worse.
     found = against(row(0.62, 1.0, 0.001), flat=FLAT)
     assert found.outcome == "explained"
     assert found.families[0].by_dose
-    assert verdict("mine", row(0.54, 1.0), BASE, {"never": []}, width=1000).outcome == "out of reach"
 
 
-@pytest.mark.parametrize(("memorized", "value", "outcome"), [(0.54, 1.0, "explained"), (0.54, 1.03, "out of reach")])
+@pytest.mark.parametrize(("memorized", "value", "outcome"), [(0.54, 1.0, "explained"), (0.54, 1.03, "undecided")])
 def test_a_dose_has_to_do_as_well_in_both(memorized, value, outcome):
     """The schedule lies above all three points in M, so that only a single dose can explain it."""
     points = [row(m, value) for m in (memorized, 0.45, 0.40)]
@@ -114,8 +118,8 @@ def test_one_family_that_explains_is_enough_and_one_undecided_too_many():
     assert against(schedule, flat=FLAT).outcome == "better"
     assert against(schedule, flat=FLAT, lower=lower).outcome == "explained"
     assert against(schedule, flat=FLAT, near=near).outcome == "undecided"
-    out = [row(m, 1.0) for m in (0.5, 0.4, 0.3)]
-    assert against(schedule, flat=FLAT, out=out).outcome == "better"
+    assert against(schedule, flat=FLAT, missed=[row(m, 1.0) for m in (0.5, 0.4, 0.3)]).outcome == "undecided"
+    assert verdict("mine", schedule, BASE, {"flat": [FLAT], "never": []}, width=1000).outcome == "better"
 
 
 def test_explained_is_corrected_for_the_number_of_families():

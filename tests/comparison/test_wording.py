@@ -22,6 +22,7 @@ STATES = {
     "explained by a dose": FamilyVerdict("x", "explained", by_dose=True, p_explained=1e-4),
     "undecided": replace(BETTER, outcome="undecided", residual=Estimate(-0.02, 0.05), n_needed=4567),
     "undecided, no number": replace(BETTER, outcome="undecided", residual=Estimate(-0.06, 0.05)),
+    "missed": FamilyVerdict("x", "undecided", missed=True),
     "disagree": replace(BETTER, outcome="undecided", disagrees=True, other=Estimate(0.4, 0.05)),
     "out of reach": FamilyVerdict("x", "out of reach"),
 }
@@ -165,9 +166,20 @@ def test_the_words():
         ),
         "undecided": "undecided against noise; about 4 600 seeds would decide",
         "undecided, no number": "undecided against noise",
+        "missed": "undecided against noise: its doses, chosen on calibration seeds, missed this memorization",
         "disagree": "undecided against noise: better by Fréchet distance, worse by kernel distance",
         "out of reach": "noise does not reach this memorization in its dose range",
     }
+
+
+def test_the_nearest_family_is_the_one_with_fewest_points_between():
+    steep = replace(BETTER, family="steep", residual=Estimate(-0.4, 0.05), slope=-10.0)  # 4 points
+    gentle = replace(BETTER, family="gentle", residual=Estimate(-0.2, 0.05), slope=-1.0)  # 20 points
+    rising = replace(BETTER, family="rising", residual=Estimate(-0.1, 0.05), slope=1.0)
+    for families in itertools.permutations((steep, gentle, rising)):
+        assert "4.0 points fewer copies than the nearest, steep," in claim(replace(PLAIN, families=families))
+    said = claim(replace(PLAIN, families=(rising, replace(rising, family="other", residual=Estimate(-0.3, 0.05)))))
+    assert "Fréchet distance lower by 10.0 % than the nearest, rising, at equal memorization" in said
 
 
 def test_what_a_schedule_that_does_not_lower_memorization_does_to_quality():

@@ -155,7 +155,7 @@ class ImageData(FlowData):
         if len(held_out) < NEEDED["held_out_split"]:
             raise UserError(
                 f"held_out_part={written!r} given, which holds one image, expected at least 2; type e.g. "
-                + divide(held_out.split, sizes[held_out.split])
+                + divide(pool.split, sizes[pool.split])
             )
         for name, part in (("train_part", train), ("real_part", real)):
             if held_out.overlaps(part):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,11 +59,14 @@ class Autoencoder(nn.Module):
         # Deterministic twice: no dropout, and no gradients to keep.
         self.network: Any = network.eval().requires_grad_(False).float()
         self.name = name or type(network).__name__
-        config = getattr(network, "config", {})
+        config = getattr(network, "config", None)
+        config = config if isinstance(config, Mapping) else {}
         known = config.get("scaling_factor") or 1.0
         mean, std = config.get("latents_mean"), config.get("latents_std")
-        self.factor = factor if factor is not None else [known / s for s in std] if std else known
-        self.shift = shift if shift is not None else list(mean) if mean else config.get("shift_factor") or 0.0
+        factor = factor if factor is not None else [known / s for s in std] if std else known
+        shift = shift if shift is not None else mean or config.get("shift_factor") or 0.0
+        self.factor: float | list[float] = list(factor) if isinstance(factor, Sequence) else factor
+        self.shift: float | list[float] = list(shift) if isinstance(shift, Sequence) else shift
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,10 +7,10 @@ finished writes the manifest. A shard's bytes follow from its images alone, neve
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ from fm_lightning.data.base import FlowData, Split
 from fm_lightning.data.batches import Share
 from fm_lightning.data.latents.autoencoder import Autoencoder
 from fm_lightning.data.latents.manifest import FILE, Identity, Manifest, Shard, open_shard, sha256
+from fm_lightning.data.latents.source import READ, distinct_splits, fingerprint, latent_shape, visible
 from fm_lightning.errors import UserError
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-READ = 1024  # rows read at a time where nothing is encoded
 
 
 def encode_images(
@@ -81,10 +81,10 @@ def encode_images(
             f"device={device} given, expected one that this machine has ({error}); type device=cpu"
         ) from error
     data.setup()
-    shape = _latent_shape(data, autoencoder, device)
-    splits = _splits(data)
+    shape = latent_shape(data, autoencoder, device)
+    splits = distinct_splits(data)
     identity = Identity(
-        source=_fingerprint(splits),
+        source=fingerprint(splits),
         autoencoder=autoencoder.fingerprint,
         mirrored=mirrored,
         dtype=dtype,
@@ -94,7 +94,7 @@ def encode_images(
     )
     shards = _plan(identity)
     _refuse_others(folder, identity, shards)
-    missing = [shard for shard in shards[share.rank :: share.world] if not _is_finished(folder, shard, identity)]
+    missing = [shard for shard in shards[share.rank :: share.world] if not _is_finished(folder, shard)]
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for shard in missing:  # what killed processes left
@@ -113,16 +113,21 @@ def encode_images(
     if not missing and (folder / FILE).exists():
         manifest = Manifest.read(folder)  # not made anew: its checksums are of what was written, whatever is there now
         manifest.verify_sizes(folder)
+        if (manifest.shift, manifest.factor) != (autoencoder.shift, autoencoder.factor):
+            raise UserError(
+                f"shift={autoencoder.shift}, factor={autoencoder.factor} given for finished latents of {manifest.shift} and "
+                f"{manifest.factor}, expected the same; delete {folder / FILE} and type the command again, which keeps the shards"
+            )
         return manifest
-    if not all(_is_finished(folder, shard, identity) for shard in shards):
+    if not all(_is_finished(folder, shard) for shard in shards):
         return None
     draft = Manifest(
         identity=identity,
         source=dict(source or {"class": type(data).__name__}),
         autoencoder=autoencoder.name,
         shape=shape,
-        shift=autoencoder.shift if isinstance(autoencoder.shift, float | int) else list(autoencoder.shift),
-        factor=autoencoder.factor if isinstance(autoencoder.factor, float | int) else list(autoencoder.factor),
+        shift=autoencoder.shift,
+        factor=autoencoder.factor,
         channel_mean=[],
         channel_std=[],
         num_classes=data.num_classes,
@@ -144,12 +149,12 @@ class _Encoder:
     dtype: torch.dtype
     batch_size: int
 
-    def __call__(self, shard: Shard, split: Split, advance: Any) -> dict[str, Tensor]:
+    def __call__(self, shard: Shard, split: Split, advance: Callable[[int], None]) -> dict[str, Tensor]:
         """The tensors of a shard; its batches begin with it, so that they are the same whoever makes it."""
         parts: dict[str, list[Tensor]] = {}
         for start in range(shard.start, shard.stop, self.batch_size):
             x, y = split.fetch(torch.arange(start, min(start + self.batch_size, shard.stop)))
-            images = _visible(self.data, x.to(self.device))
+            images = visible(self.data, x.to(self.device))
             found = dict(zip(("mean", "std"), self.autoencoder.encode(images)))
             if self.mirrored:
                 found |= dict(zip(("mirrored_mean", "mirrored_std"), self.autoencoder.encode(images.flip(-1))))
@@ -169,66 +174,6 @@ class _Encoder:
                 "dtype=float32, or give another autoencoder"
             )
         return stored
-
-
-def _visible(data: FlowData, x: Tensor) -> Tensor:
-    """Images as stored -> [-1, 1]."""
-    return data.decode(data.encode(x))
-
-
-def _latent_shape(data: FlowData, autoencoder: Autoencoder, device: torch.device | str) -> list[int]:
-    """``[c, h, w]`` found on one image; refuses what does not come back from the autoencoder in its own size."""
-    if len(data.shape) != 3:
-        raise UserError(
-            f"data={type(data).__name__} given, which holds no images, expected some; type e.g. data.ImageData"
-        )
-    image = _visible(data, data.train_split.fetch(torch.tensor([0]))[0].to(device))
-    wanted = f"expected images that {autoencoder.name} takes"
-    try:
-        mean, _ = autoencoder.encode(image)
-        back = tuple(autoencoder.decode(mean).shape[1:])
-    except (RuntimeError, ValueError) as error:
-        said = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"images of shape {list(data.shape)} given ({said}), {wanted}; give data of other size, or in "
-            "colour (grayscale: false)"
-        ) from error
-    if back != tuple(data.shape):
-        raise UserError(
-            f"images of shape {list(data.shape)} given, which come back as {list(back)}, {wanted}; give data whose sides are "
-            "multiples of 8, or of whatever the autoencoder divides them by"
-        )
-    return list(mean.shape[1:])
-
-
-def _splits(data: FlowData) -> dict[str, Split]:
-    splits = {"train": data.train_split, "held_out": data.held_out_split}
-    return splits if _same(data.real_split, data.train_split) else {**splits, "real": data.real_split}
-
-
-def _same(a: Split, b: Split) -> bool:
-    if len(a) != len(b):
-        return False
-    if isinstance(a.x, Tensor) and isinstance(b.x, Tensor) and a.x.data_ptr() == b.x.data_ptr():
-        return True  # views of one memory
-    return all(torch.equal(x, y) for (x, _), (y, _) in zip(_blocks(a), _blocks(b)))
-
-
-def _blocks(split: Split) -> Iterator[tuple[Tensor, Tensor | None]]:
-    for start in range(0, len(split), READ):
-        yield split.fetch(torch.arange(start, min(start + READ, len(split))))
-
-
-def _fingerprint(splits: Mapping[str, Split]) -> str:
-    """Of images and labels, by their bytes."""
-    digest = hashlib.sha256()
-    for name, split in splits.items():
-        digest.update(f"{name} {len(split)}".encode())
-        for x, y in _blocks(split):
-            digest.update(x.contiguous().numpy().data)
-            if y is not None:
-                digest.update(y.contiguous().numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def _plan(identity: Identity) -> list[Shard]:
@@ -259,12 +204,12 @@ def _refuse_others(folder: Path, identity: Identity, shards: list[Shard]) -> Non
             )
 
 
-def _is_finished(folder: Path, shard: Shard, identity: Identity) -> bool:
+def _is_finished(folder: Path, shard: Shard) -> bool:
     try:
-        tensors, found = open_shard(folder / shard.file)
+        open_shard(folder / shard.file)
     except UserError:
         return False
-    return found == identity and len(tensors["mean"]) == len(shard)
+    return True
 
 
 def _save(file: Path, tensors: dict[str, Tensor], identity: Identity) -> None:
@@ -278,21 +223,16 @@ def _save(file: Path, tensors: dict[str, Tensor], identity: Identity) -> None:
             temporary.unlink(missing_ok=True)
 
 
-class _writing:
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
     """Turns what goes wrong while writing to a folder into one line."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError | SafetensorError):
-            raise UserError(
-                f"folder={self.folder} given, which cannot be written ({error}), expected room and permission; what was written "
-                "stays: make room and type the same command again"
-            ) from error
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"folder={folder} given, which cannot be written ({error}), expected room and permission; what was written stays: "
+            "make room and type the same command again"
+        ) from error
 
 
 def _measured(draft: Manifest, folder: Path) -> Manifest:

@@ -56,7 +56,7 @@ def nearest(
         k: number of neighbours, 1 to N.
         budget: bytes of memory used beside arguments, results and the Reference, independent of Q and N.
         visit: called with every block of scores (see ``Operand``) as it passes by, so that sums over all pairs cost no second
-            product; it must not change them. Not with a reference that is divided among processes.
+            product; it must not change them. A reference divided among processes has no such blocks.
 
     Returns:
         distances ``[Q, k]`` float32, ascending, and indices ``[Q, k]`` int64, equal distances by ascending

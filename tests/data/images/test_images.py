@@ -164,7 +164,7 @@ def test_preprocessing_is_torchvision_s(tmp_path):
 
 
 def test_deep_images_are_refused(tmp_path):
-    deep = [png(np.arange(30, dtype=np.uint16).reshape(6, 5) * 999)]
+    deep = [png(np.arange(30, dtype=np.uint16).reshape(6, 5) * 999)] * 2
     for split in ("train", "test"):
         write_parquet(tmp_path / "set" / f"{split}-0.parquet", deep)
     refused("8 bits", tmp_path / "set")

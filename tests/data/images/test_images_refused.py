@@ -170,7 +170,7 @@ def test_columns_are_listed(folder, tmp_path):
     assert "picture (Image)" in refused("label_column='colour'", folder[0], label_column="colour", conditional=True)
     (tmp_path / "words").mkdir()
     for split in ("train", "test"):
-        rows = datasets.Dataset.from_dict({"text": ["a"], "number": [1.5]})
+        rows = datasets.Dataset.from_dict({"text": ["a", "b"], "number": [1.5, 2.5]})
         rows.to_parquet(tmp_path / "words" / f"{split}-0.parquet")
     assert "text (string), number (float64)" in refused("no image column", tmp_path / "words")
     refused("holds no encoded images", tmp_path / "words", image_column="number")
@@ -194,7 +194,9 @@ def test_sizes_and_splits(folder):
     refused("train_part='train\\[5'", source, train_part="train[5")
     refused("holds no rows", source, real_part="test[12:]")
     refused("shares rows with real_part", source, real_part="test")
-    refused("shares rows with train_part", source, real_part="test[:6]", held_out_part="train[29:]")
+    refused("shares rows with train_part", source, real_part="test[:6]", held_out_part="train[28:]")
+    advice = refused("holds one image", source, held_out_part="test[11:]")
+    assert advice.endswith("train_part: 'train[:90%]', held_out_part: 'train[90%:]'")
     data = loaded(source, n=20, real_part="test", held_out_part="train[20:]")
     assert [len(split) for split in (data.train_split, data.real_split, data.held_out_split)] == [20, 12, 10]
     files = {"train": str(source / "train-0.parquet")}

@@ -133,6 +133,19 @@ def test_finished_it_does_nothing(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == times
 
 
+def test_another_scaling_keeps_the_shards(tmp_path):
+    encode(tmp_path)
+    before, other = files(tmp_path), Autoencoder(TinyNetwork(), factor=2.0)
+    refused(
+        r"shift=0.0, factor=2.0 given for finished latents of \[0.1, .*delete .*manifest.json",
+        tmp_path,
+        autoencoder=other,
+    )
+    (tmp_path / "manifest.json").unlink()
+    assert encode(tmp_path, autoencoder=other).factor == 2.0
+    assert {k: v for k, v in files(tmp_path).items() if k != "manifest.json"}.items() <= before.items()
+
+
 @pytest.mark.parametrize("harm", ["truncated", "emptied", "deleted"])
 def test_a_damaged_shard_is_made_again(tmp_path, harm):
     encode(tmp_path)

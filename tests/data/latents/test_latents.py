@@ -78,9 +78,10 @@ def test_each_step_draws_from_the_posterior(folder, opened):
 @pytest.mark.parametrize("flip", [False, True])
 def test_draws_do_not_depend_on_the_number_of_devices(opened, flip):
     data, index = opened(flip=flip), torch.tensor([3, 20, 3, 7, 0, 11])
-    whole = trained_on(data, index)
-    parts = [trained_on(data, index[i : i + 2], offset=i, total=6) for i in (0, 2, 4)]
-    assert torch.equal(whole, torch.cat(parts))
+    for step in range(8):
+        whole = trained_on(data, index, step)
+        parts = [trained_on(data, index[i : i + 2], step, offset=i, total=6) for i in (0, 2, 4)]
+        assert torch.equal(whole, torch.cat(parts))
     assert not torch.equal(whole[0], whole[2]), "the same image twice in a batch is drawn twice"
 
 

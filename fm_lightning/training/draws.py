@@ -1,0 +1,54 @@
+"""What one training step draws, the same on every device: each draws the step's whole batch and takes its part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fm_lightning.data.batches import TrainBatch
+from fm_lightning.noise import step_generator
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The draws of a device's share of a step.
+
+    Args:
+        base_seed: the run's seed.
+        batch: the share.
+        device: where to draw.
+    """
+
+    base_seed: int
+    batch: TrainBatch
+    device: torch.device
+
+    @property
+    def mine(self) -> slice:
+        """The share's place in the step's batch."""
+        return slice(self.batch.offset, self.batch.offset + len(self.batch.x))
+
+    def bridge(self, times: Any) -> tuple[Tensor, Tensor]:
+        """Times ``[b]`` from the distribution ``times``, and the whole step's noise ``[total, ...]``."""
+        generator = self._generator("bridge")
+        t = times(self.batch.total, generator)[self.mine]
+        return t, torch.randn(self.batch.total, *self.batch.x.shape[1:], generator=generator, device=self.device)
+
+    def labels(self) -> Tensor:
+        """``[b]`` uniform in [0, 1): which labels are dropped."""
+        return torch.rand(self.batch.total, generator=self._generator("labels"), device=self.device)[self.mine]
+
+    def seed_network(self) -> None:
+        """Seeds the default generator, which dropout and the like take, so that a resumed run goes on exactly.
+
+        (``torch.manual_seed`` would also record a stack trace per absent device type, a millisecond a step.)
+        """
+        cuda = self.device.type == "cuda"
+        default = torch.cuda.default_generators[self.device.index or 0] if cuda else torch.default_generator
+        default.manual_seed(hash((self.base_seed, self.batch.step, self.batch.offset)) & 0x7FFF_FFFF)
+
+    def _generator(self, purpose: str) -> torch.Generator:
+        return step_generator(self.base_seed, self.batch.step, self.device, purpose)
