@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric
 from fm_lightning.callbacks.kpe_distribution import KPEDistribution
 from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
 from fm_lightning.callbacks.monitor import Monitor, ValidationCallback
+from fm_lightning.callbacks.wandb_media import log_comparison, log_table
 from fm_lightning.comparison.blocks import Block, missing
 from fm_lightning.comparison.doses import CALIBRATION_SEEDS
 from fm_lightning.comparison.evaluation import Evaluation
@@ -34,7 +35,7 @@ from fm_lightning.report.build import build, save
 from fm_lightning.report.collect import Collector
 from fm_lightning.report.pictures import read_pictures, write_pictures
 from fm_lightning.training.facts import run_facts
-from fm_lightning.training.tracking import log_media, wandb_loggers
+from fm_lightning.training.tracking import wandb_loggers
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class ScheduleTable(ValidationCallback):
 
     The same command goes on after a kill, on any number of processes; with more schedules, more seeds or another monitor it
     samples only what is missing. In the end it writes ``results.json``, ``results.csv`` and ``report.html`` into the run's
-    directory, logs ``test/{row}/{number}`` and, to W&B, the table ``test/schedules`` and the figures.
+    directory, logs ``test/{row}/{number}`` and, to W&B, what ``log_comparison`` says.
 
     In validation it logs ``rms_to_base`` per row: the root mean square distance per dimension to the base samples of the same
     seeds, in the unit of the sample space.
@@ -334,7 +335,7 @@ class ScheduleTable(ValidationCallback):
                 write_pictures(self.writer.folder, "training", pictures)
         results = build(evaluation, self._rows)
         arrays = self._collector.arrays() | read_pictures(evaluation)
-        log_table(trainer, self._rows, "test")
+        log_comparison(trainer, results, arrays)
         save(trainer.default_root_dir, results, arrays)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
@@ -346,19 +347,6 @@ class ScheduleTable(ValidationCallback):
 def monitors(trainer: Any) -> list[Monitor]:
     """The trainer's monitors."""
     return [callback for callback in trainer.callbacks if isinstance(callback, Monitor)]
-
-
-def log_table(trainer: Any, rows: Sequence[dict[str, Any]], stage: str) -> None:
-    """The rows as a W&B table."""
-    if any(wandb_loggers(trainer)):
-        import wandb  # here, because it takes a second that runs without W&B need not wait
-
-        names = sorted({key for row in rows for key in row["metrics"]})
-        table = wandb.Table(columns=["row", "kind", "of", "label", "nfe", *names])
-        for row in rows:
-            head = [row[key] for key in ("name", "kind", "of", "label", "nfe")]
-            table.add_data(*head, *(row["metrics"].get(name) for name in names))
-        log_media(trainer, {f"{stage}/schedules": table})
 
 
 def _gathered(mine: Any, world: int) -> list[Any]:
