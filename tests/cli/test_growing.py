@@ -64,7 +64,7 @@ def test_a_row_seeds_and_a_measure_added_later_give_the_table_of_one_command(com
 
     ended = command("test", "-c", tiny_config(tmp_path / "more.yaml", more))
     assert ended.status == 0, ended.err
-    assert "52 of 91 samples are there already" in ended.out  # base, kts and the floors; its clock with ssc's is new
+    assert "65 of 91 samples are there already" in ended.out
 
     def most(c):
         more(c)
