@@ -7,6 +7,7 @@ import sys
 HELP = """\
 usage: fm-lightning VERB -c CONFIG.yaml [--option value ...]
        fm-lightning report RUN_DIR
+       fm-lightning compare RUN_DIR RUN_DIR ... [--out DIR] [--wandb]
 
 Train conditional flow matching and see what its samples cost: kinetic path energy,
 memorization, quality, and what schedules change, next to their matched controls.
@@ -18,8 +19,9 @@ verbs:
   validate   measure the validation schedules of a trained run
   predict    write samples with their energies
   report     rebuild report.html of a finished comparison (RUN_DIR, e.g. runs/digits)
+  compare    effects and verdicts across finished runs, replicates combined
 
-options of every verb but report (all others: fm-lightning VERB --help):
+options of every verb but report and compare (all others: fm-lightning VERB --help):
   -c FILE              a configuration, e.g. configs/digits.yaml; several are merged in order
   --name NAME          the run's name; everything it leaves is in runs/NAME
   --again              move aside what the run left, and start over
@@ -32,7 +34,7 @@ first steps:
   fm-lightning run -c configs/digits.yaml
 """
 
-VERBS = ("run", "fit", "test", "validate", "predict", "report")
+VERBS = ("run", "fit", "test", "validate", "predict", "report", "compare")
 
 
 def main() -> None:
@@ -40,8 +42,8 @@ def main() -> None:
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("-h", "--help"):
         print(HELP, end="")
-    elif verb == "report":
-        _report(sys.argv[2:])
+    elif verb in ("report", "compare"):
+        _on_finished_runs(verb, sys.argv[2:])
     elif verb not in VERBS and not verb.startswith("-"):
         from fm_lightning.cli.parser_errors import unknown_verb
 
@@ -56,15 +58,18 @@ def main() -> None:
         run_command()
 
 
-def _report(args: list[str]) -> None:
+def _on_finished_runs(verb: str, args: list[str]) -> None:
     if args in (["-h"], ["--help"]):
         print(HELP, end="")
         return
-    from fm_lightning.cli.report import main as report
     from fm_lightning.errors import UserError
 
     try:
-        report(args)
+        if verb == "report":
+            from fm_lightning.cli.report import main as act
+        else:
+            from fm_lightning.cli.compare import main as act
+        act(args)
     except UserError as error:
         print(f"fm-lightning: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -32,6 +32,7 @@ def run_facts(trainer: Trainer, data: FlowData) -> dict[str, Any]:
         "config": ours.run_config if ours else {},
         "step": (ours and ours.tested_step) or trainer.global_step,
         "space": data.space,
+        "shape": list(data.shape),
         "training_images": len(data.train_split),
         "skipped_images": data.skipped,
         "train": _history(trainer),
