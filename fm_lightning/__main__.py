@@ -17,9 +17,10 @@ verbs:
   test       compare the schedules of a trained run and write the report
   validate   measure the validation schedules of a trained run
   predict    write samples with their energies
+  encode     images to latents, once, to train on them (fm-lightning encode --help)
   report     rebuild report.html of a finished comparison (RUN_DIR, e.g. runs/digits)
 
-options of every verb but report (all others: fm-lightning VERB --help):
+options of every verb but encode and report (all others: fm-lightning VERB --help):
   -c FILE              a configuration, e.g. configs/digits.yaml; several are merged in order
   --name NAME          the run's name; everything it leaves is in runs/NAME
   --again              move aside what the run left, and start over
@@ -32,7 +33,7 @@ first steps:
   fm-lightning run -c configs/digits.yaml
 """
 
-VERBS = ("run", "fit", "test", "validate", "predict", "report")
+VERBS = ("run", "fit", "test", "validate", "predict", "encode", "report")
 
 
 def main() -> None:
@@ -42,6 +43,10 @@ def main() -> None:
         print(HELP, end="")
     elif verb == "report":
         _report(sys.argv[2:])
+    elif verb == "encode":
+        from fm_lightning.cli.encode import main as encode
+
+        encode(sys.argv[2:])
     elif verb not in VERBS and not verb.startswith("-"):
         from fm_lightning.cli.parser_errors import unknown_verb
 
