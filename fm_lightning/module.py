@@ -145,8 +145,14 @@ class FlowMatching(LightningModule):
         """Refuses data that the network was not built for; the datamodule asks as soon as it has loaded them.
 
         Raises:
-            UserError: another number of classes, or another shape.
+            UserError: another number of classes, another shape, or a field of training data where there are none.
         """
+        for name, field in self.fields.items():
+            if field.of_training_data and not data.has_training_data:
+                raise UserError(
+                    f"fields.{name} of {type(field).__name__} given with {type(data).__name__}, which has seeds alone, expected "
+                    "training data; name them, or leave the field out"
+                )
         if not isinstance(self.net, Velocity):  # then nothing is known of it
             return
         wants = self.net.num_classes
