@@ -47,7 +47,9 @@ def arguments(args: Sequence[str], folder: Path) -> list[str]:
     if schedules:
         merged = {**_already(configs), **schedules}
         file = folder / "schedules.yaml"
-        file.write_text(yaml.safe_dump({"model": {"test_schedules": merged, "judge": list(schedules)}}, sort_keys=False))
+        file.write_text(
+            yaml.safe_dump({"model": {"test_schedules": merged, "judge": list(schedules)}}, sort_keys=False)
+        )
         chosen += ["-c", str(file)]
     return ["test", *chosen, "--trainer.callbacks.ScheduleTable.families", "all", *rest]
 
@@ -87,4 +89,6 @@ def _read(file: Path) -> Any:
     except OSError as error:
         raise UserError(f"{file} given, expected an existing file; type {EXAMPLE}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} given, which cannot be read, expected YAML of the form 'key: value'; type {EXAMPLE}") from error
+        raise UserError(
+            f"{file} given, which cannot be read, expected YAML of the form 'key: value'; type {EXAMPLE}"
+        ) from error
