@@ -12,7 +12,9 @@ def test_report_says_what_is_missing(refused, tmp_path):
     says(refused("report"), "expected one run directory", "type fm-lightning report RUN_DIR")
     says(refused("report", "a", "b"), "expected one run directory")
     says(refused("report", "--again"), "expected one run directory")
-    says(refused("report", "nowhere"), "nowhere given", "expected an existing run directory", "type fm-lightning report")
+    says(
+        refused("report", "nowhere"), "nowhere given", "expected an existing run directory", "type fm-lightning report"
+    )
     says(refused("report", "tiny.yaml"), "tiny.yaml given", "expected a run directory", "type fm-lightning report")
     (tmp_path / "run").mkdir()
     says(refused("report", "run"), "run", "expected", "type fm-lightning")
