@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -219,12 +219,13 @@ class ScheduleTable(ValidationCallback):
         total = len(set(asked.values())) * len(seeds)
         there = total - sum(block.count * len(block.rows) for block in blocks if block.part is None)
         again = sum(block.part is not None for block in blocks)
+        elsewhere = f" of {module.weights}, which was not trained here," if module.weights else ""
         said = f"; {there:,} of {total:,} samples are there already" if there else ""
         said += f"; measuring kept samples of {again:,} blocks" if again else ""
         if calibrates:
             say(f"Choosing doses: {len(asked)} rows on {len(seeds):,} calibration seeds{said}")
         else:
-            say(f"Comparing {len(asked)} rows on {len(seeds):,} seeds that training never used{said}")
+            say(f"Comparing {len(asked)} rows{elsewhere} on {len(seeds):,} seeds that training never used{said}")
         return blocks, manifest
 
     def _kept(self, block: Block, trajectories: dict[str, Trajectory]) -> list[str]:
@@ -241,19 +242,25 @@ class ScheduleTable(ValidationCallback):
     def on_test_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
-        block = batch.work
-        if self.writer is None or block is None:
+        if self.writer is None:
             return
-        if block.part is not None:
-            self._measure_again(pl_module, block.part, block.measures)
-            return
-        measures = {
-            measure: {
-                row: _numpy(self._measures[measure.rpartition("-")[0]].measure(outputs[row])) for row in block.rows
-            }
-            for measure in block.measures
-        }
-        self.writer.write(block, self._keys, outputs, self._base(block, outputs), self._kept(block, outputs), measures)
+        block: Block | None = batch.work
+        part = block.part if block else None
+        measures: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+        for name, monitor in self._measures.items():
+            full = f"{name}-{self._evaluation.manifest.measures[name]}"
+            wanted = block is not None and full in block.measures and not (part is not None and part.has(full))
+            if wanted:
+                assert block is not None
+                given = _kept_samples(part, pl_module.device) if part else ((row, outputs[row]) for row in block.rows)
+                measures[full] = _measured(monitor, given, pl_module)
+            elif monitor.collective:
+                _measured(monitor, (), pl_module)  # the others have samples, and search with this process's help
+        if part is not None:
+            self.writer.add(part, {full: _joined(list(found.values())) for full, found in measures.items()})
+        elif block is not None:
+            kept = self._kept(block, outputs)
+            self.writer.write(block, self._keys, outputs, self._base(block, outputs), kept, measures)
 
     def _base(self, block: Block, outputs: dict[str, Trajectory]) -> dict[int, np.ndarray] | None:
         if block.first >= CALIBRATION_SEED:
@@ -267,21 +274,6 @@ class ScheduleTable(ValidationCallback):
         if kept is None or not len(kept):
             return None
         return dict(zip(self._evaluation.lines(BASE, seeds).seed.tolist(), kept))
-
-    def _measure_again(self, module: FlowMatching, part: Part, measures: Sequence[str]) -> None:
-        assert self.writer is not None
-        found: dict[str, dict[str, np.ndarray]] = {}
-        for name in measures:
-            if part.has(name):
-                continue
-            monitor = self._measures[name.rpartition("-")[0]]
-            pieces = []
-            for key in part.keys:
-                kept = part.samples(key)
-                assert kept is not None
-                pieces.append(_numpy(monitor.measure(_still(torch.tensor(kept, device=module.device)))))
-            found[name] = {column: np.concatenate([p[column] for p in pieces]) for column in pieces[0]}
-        self.writer.add(part, found)
 
     # A comparison: what follows
 
@@ -304,6 +296,8 @@ class ScheduleTable(ValidationCallback):
     def _about(self, trainer: Any, module: FlowMatching) -> dict[str, Any]:
         about = run_facts(trainer, module.data) | {"duration_s": time.time() - self._began, "seed": module.base_seed}
         about["weights"] = module.weights  # where they come from, if they were not trained here
+        if not module.data.has_training_data:
+            about["left_out"] = "memorization, its verdicts and the floors: the training data are not at hand"
         for monitor in reversed(self._monitors):  # of two distances the first is the quality
             about |= monitor.facts()
         return about | {"margins": asdict(self.margins)}
@@ -355,6 +349,30 @@ def _gathered(mine: Any, world: int) -> list[Any]:
     if world > 1:
         dist.all_gather_object(found, mine)
     return found
+
+
+def _measured(
+    monitor: Monitor, given: Iterable[tuple[str, Trajectory]], module: FlowMatching
+) -> dict[str, dict[str, np.ndarray]]:
+    """The columns of each row; where processes measure together, of all rows in one call."""
+    if not monitor.collective:
+        return {row: _numpy(monitor.measure(trajectory)) for row, trajectory in given}
+    rows = {row: trajectory.x1 for row, trajectory in given}
+    none = torch.zeros(0, *module.data.shape, device=module.device)
+    columns = _numpy(monitor.measure(_still(torch.cat([none, *rows.values()]))))
+    ends = np.cumsum([len(x) for x in rows.values()])
+    return {row: {n: v[end - len(rows[row]) : end] for n, v in columns.items()} for row, end in zip(rows, ends)}
+
+
+def _kept_samples(part: Part, device: torch.device) -> Iterator[tuple[str, Trajectory]]:
+    for key in part.keys:
+        kept = part.samples(key)
+        assert kept is not None
+        yield key, _still(torch.tensor(kept, device=device))
+
+
+def _joined(pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {column: np.concatenate([piece[column] for piece in pieces]) for column in pieces[0]}
 
 
 def _still(x: torch.Tensor) -> Trajectory:

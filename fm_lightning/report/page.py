@@ -203,6 +203,10 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
         yield "seed", str(results["seed"])
     if results.get("training_images") is not None:
         yield "training data", f"{count(results['training_images'])}, all of them searched for copies"
+    if results.get("weights"):
+        yield "weights", f"{results['weights']}: this model was not trained here"
+    if results.get("left_out"):
+        yield "left out", str(results["left_out"])
     if finite(results.get("threshold")) is not None:
         yield "a copy is", f"d1 / d2 below {number(results['threshold'], 4)}, in the model's space, unclipped"
     if quality.get("label"):
