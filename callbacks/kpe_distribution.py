@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from lightning import Trainer
 
 from fm_lightning.callbacks.monitor import Monitor
@@ -58,7 +59,7 @@ class KPEDistribution(Monitor[KineticPathEnergy]):
     def show(self, trainer: Trainer, pl_module: FlowMatching, columns: dict[str, Columns]) -> None:
         if not any(wandb_loggers(trainer)):
             return
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for name, mine in columns.items():
             times = self.metrics[name].times
             assert times is not None

@@ -120,7 +120,7 @@ FIGURES = (
         "thresholds",
         "Memorization at other thresholds",
         "A copy is a sample whose nearest training image is closer than the second nearest by this factor. A schedule that "
-        "un-copies lowers the share at every threshold; one that only pushes samples across the line lowers it at one.",
+        "un-copies lowers the share at every threshold; one that only pushes samples across the line, near that line alone.",
         thresholds,
     ),
     Plate(

@@ -35,8 +35,7 @@ def frontier(results: Results, arrays: Arrays) -> Figure | None:
         return None
     across = min(len(shown), 2 if len(shown) < 5 else 3)
     down = -(-len(shown) // across)
-    width = WIDTH if across > 1 else 0.65 * WIDTH
-    figure = new_figure(width, 0.45 + (3.9 if across < 3 else 3.3) * down, layout="constrained")
+    figure = new_figure(WIDTH, 0.45 + (3.9 if across < 3 else 3.3) * down, layout="constrained")
     panels = figure.subplots(down, across, squeeze=False)
     for axes in panels.flat[len(shown) :]:
         axes.set_visible(False)
@@ -54,8 +53,10 @@ def _drawable(results: Results, verdict: Mapping[str, Any]) -> bool:
 def _points(results: Results, verdict: Mapping[str, Any]) -> dict[str, Point]:
     """Where each row lies by the distance that judges; empty without one, or where base is not away from real data."""
     measure, base = verdict.get("measure"), finite(verdict.get("base_quality"))
-    found = {}
-    for row in results["rows"] if measure and base and base > 0 else ():
+    found: dict[str, Point] = {}
+    if not measure or base is None or base <= 0:
+        return found
+    for row in results["rows"]:
         copies, quality = metric(row, "f_mem"), metric(row, f"quality_{measure}")
         if copies is not None and quality is not None:
             found[row["name"]] = (100 * copies, quality / base)
@@ -152,10 +153,12 @@ def _limits(axes: Axes, start: Point, here: Point, nodes: Sequence[Point], verdi
 
 
 def _legend(figure: Figure, results: Results, shown: Sequence[Mapping[str, Any]]) -> None:
-    drawn = [
-        (v, family) for v in shown for family, places in results["judged"][v["schedule"]]["families"].items() if places
-    ]
-    found = {_outcomes(verdict).get(family) for verdict, family in drawn}
+    found = {
+        _outcomes(verdict).get(family)
+        for verdict in shown
+        for family, places in results["judged"][verdict["schedule"]]["families"].items()
+        if places
+    }
     words = {
         "better": "the schedule is better",
         "explained": "explains the schedule",
@@ -175,6 +178,4 @@ def _legend(figure: Figure, results: Results, shown: Sequence[Mapping[str, Any]]
                 [], [], color=colour, marker=MARKERS[outcome], markersize=4, markerfacecolor=inner, label=words[outcome]
             )
         )
-    figure.legend(
-        handles=handles, loc="outside upper left", ncols=4 if len(handles) > 4 and figure.get_figwidth() < 8 else 7
-    )
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles) if len(handles) < 7 else 4)

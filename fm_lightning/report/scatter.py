@@ -65,7 +65,7 @@ def quality_memorization(results: Results, arrays: Arrays) -> Figure | None:
     _towards_better(panels[0])
     if outside:
         overview = panels[1]
-        overview.set_title("everything; the frame is the close-up", fontsize=9)
+        overview.set_title("overview, close-up framed", fontsize=9)
         _cloud(overview, rows, at, tint, whiskers=False, size=4.5)
         overview.margins(0.16)
         box = Rectangle(
