@@ -127,8 +127,7 @@ def _name(axes: Axes, line: _Line) -> None:
 def _draw(axes: Axes, lines: Sequence[_Line], measure: str) -> None:
     how = panel(measure)
     here = [(line, line.effects[measure]) for line in lines if measure in line.effects]
-    ends = [how.scale * effect[end] for line, effect in here if line.kind == "run" for end in ("low", "high")]
-    ends += [how.scale * effect["value"] for _, effect in here]
+    ends = [how.scale * effect[end] for _, effect in here for end in ("low", "value", "high")]
     lo, hi = within(ends, 0.0, reach=6.0)
     axes.set_xlim(lo, hi)
     axes.set_title(how.title)
