@@ -15,7 +15,6 @@ from fm_lightning.callbacks.monitor import Monitor
 from fm_lightning.comparison.parts import compact
 from fm_lightning.comparison.residual import Measure, Quality
 from fm_lightning.data.images.cache import cache_directory
-from fm_lightning.data.split import content_hash
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import Change, FeatureExtractor, FrechetDistance, GaussianReference, moments
 from fm_lightning.metrics.archive_images import ArchiveImages
@@ -107,7 +106,7 @@ class FIDMonitor(Monitor[FrechetDistance]):
         self._check_counts(data)
         try:
             with torch.no_grad():
-                width = self._features(data.encoded(data.real_split)[:1].to(device)).shape[1]
+                width = self._features(torch.zeros(1, *data.shape, device=device)).shape[1]
         except TypeError as error:  # the datamodule's, which has no images
             raise UserError(f"{self.key} reads images, but {error}; type another extractor, e.g. fd_raw") from error
         if self.statistics:
@@ -121,6 +120,12 @@ class FIDMonitor(Monitor[FrechetDistance]):
                 self._real_features = self._archive_features(self.statistics, device)
             return
 
+        if not data.has_training_data:
+            raise UserError(
+                f"{self.key} given without statistics for {type(data).__name__} data, expected real images to compare with; type "
+                "statistics: ARCHIVE.npz"
+            )
+
         @torch.no_grad()
         def compute() -> Tensor:
             if self.extractor.fingerprint is not None:
@@ -131,7 +136,7 @@ class FIDMonitor(Monitor[FrechetDistance]):
         if self.extractor.fingerprint is None:  # too cheap to be kept
             features = compute()
         else:
-            identity = (self.extractor.fingerprint, content_hash(data.real_split.x), data.space)
+            identity = (self.extractor.fingerprint, data.comparison_fingerprint, data.space, data.decoder)
             features = kept_features(cache_directory(None).parent / "features", identity, compute)
         self._real = GaussianReference(*moments(features), samples=len(features))
         self._real_features = features

@@ -11,7 +11,6 @@ Metrics are callbacks' business: they receive the trajectories from ``on_validat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, cast
 
 import torch
@@ -23,7 +22,7 @@ from torchmetrics import MeanMetric
 
 from fm_lightning.adapters import load_weights
 from fm_lightning.comparison.fields import Field
-from fm_lightning.comparison.keys import key, weights_hash
+from fm_lightning.comparison.keys import definition, key, weights_hash
 from fm_lightning.comparison.rows import (
     BASE,
     Row,
@@ -145,8 +144,14 @@ class FlowMatching(LightningModule):
         """Refuses data that the network was not built for; the datamodule asks as soon as it has loaded them.
 
         Raises:
-            UserError: another number of classes, or another shape.
+            UserError: another number of classes, another shape, or a field of training data where there are none.
         """
+        for name, field in self.fields.items():
+            if field.of_training_data and not data.has_training_data:
+                raise UserError(
+                    f"fields.{name} of {type(field).__name__} given with {type(data).__name__}, which has seeds alone, expected "
+                    "training data; name them, or leave the field out"
+                )
         if not isinstance(self.net, Velocity):  # then nothing is known of it
             return
         wants = self.net.num_classes
@@ -231,13 +236,16 @@ class FlowMatching(LightningModule):
         return None
 
     def on_validation_epoch_end(self) -> None:
+        if not self.data.has_training_data:  # then none are held out
+            return
         self.log("val/loss", self.val_loss.compute(), prog_bar=True)
         self.val_loss.reset()
 
     def comparison_rows(self) -> dict[str, Row]:
         """The rows of a comparison but for those that verdicts choose; every process asks, once the weights are in place."""
         fields = {name: field.row(self.data, self.device, self.test_rows[BASE]) for name, field in self.fields.items()}
-        floors = floor_rows(self.data, self.test_rows[BASE].schedule) if self.floors else {}
+        floored = self.floors and self.data.has_training_data
+        floors = floor_rows(self.data, self.test_rows[BASE].schedule) if floored else {}
         self.rows = {**judged_rows(self.test_rows, self.judge), **fields, **floors}
         return self.rows
 
@@ -245,8 +253,9 @@ class FlowMatching(LightningModule):
         """What every sample of a comparison depends on beside its row and seed."""
         return {
             "weights": weights_hash(self.net),
-            "guidance": asdict(self.guidance),
+            "guidance": definition(self.guidance),
             "training_data": self.data.fingerprint,
+            "decoder": self.data.decoder,
             "label_shares": None if self.data.label_shares is None else key(self.data.label_shares.tolist()),
             "base_seed": self.base_seed,
             "precision": str(self.trainer.precision),

@@ -1,15 +1,19 @@
 """The training objective, and what the module leaves to others."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from fm_lightning import FlowMatching
+from fm_lightning.callbacks import DivergenceWatch
 from fm_lightning.data.batches import TrainBatch
 from fm_lightning.errors import NotFiniteError, UserError
 from fm_lightning.flow import Discrete, LinearPath, LogitNormal, Stratified, Uniform
-from fm_lightning.nets import ResidualMLP, UNet
+from fm_lightning.nets import ResidualMLP, UNet, drop_labels
 from fm_lightning.noise import step_generator
+from fm_lightning.training.draws import Draws
 from fm_lightning.training.optim import Warmup
 
 
@@ -66,11 +70,16 @@ def test_stratified_times_fill_every_stratum():
 
 
 def test_a_loss_that_is_not_finite_is_reported_with_its_first_step():
-    module = FlowMatching(Affine())
-    for step, value in enumerate([1.0, 2.0, float("nan"), 1.0, float("inf")]):
-        module._watch(torch.tensor(value), step)
+    watch, trainer = DivergenceWatch(), SimpleNamespace(log_every_n_steps=5)
+
+    def take(step, value):
+        batch = TrainBatch(torch.zeros(1), None, step, 0, 1)
+        watch.on_train_batch_end(trainer, None, {"loss": torch.tensor(value)}, batch, step)
+
+    for step, value in enumerate([1.0, 2.0, float("nan"), 1.0]):
+        take(step, value)
     with pytest.raises(NotFiniteError, match="step 2"):
-        module._stop_if_not_finite()
+        take(4, float("inf"))
 
 
 def test_only_the_networks_parameters_are_in_the_state():
@@ -111,10 +120,13 @@ def test_discrete_times_are_those_of_the_release():
 
 def test_labels_are_dropped_from_seed_and_place_alone():
     net = UNet((1, 8, 8), 8, 1, (1,), (), groups=4, num_classes=3, null_class=True)
-    module = FlowMatching(net, label_dropout=0.5)
     y = torch.arange(40) % 3
-    whole = module._drop_labels(y, TrainBatch(torch.zeros(40), y, 3, 0, 40), slice(0, 40))
-    half = module._drop_labels(y[20:], TrainBatch(torch.zeros(20), y[20:], 3, 20, 40), slice(20, 40))
+
+    def dropped_from(first):
+        share = TrainBatch(torch.zeros(40 - first), y[first:], 3, first, 40)
+        return drop_labels(y[first:], Draws(0, share, torch.device("cpu")).labels(), 0.5, net.null_label)
+
+    whole, half = dropped_from(0), dropped_from(20)
     assert torch.equal(whole[20:], half)
     dropped = whole == net.null_label
     assert 8 <= int(dropped.sum()) <= 32

@@ -45,17 +45,25 @@ class RunRecord(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.is_global_zero and not self.already_saved:
-            if stage in ("fit", "test") or not (self.directory.path / "config.yaml").exists():
-                self.directory.path.mkdir(parents=True, exist_ok=True)
-                temporary = self.directory.path / "config.yaml.tmp"
-                temporary.write_text(yaml.safe_dump(self.plain_config, sort_keys=False, allow_unicode=True))
-                os.replace(temporary, self.directory.path / "config.yaml")
+            if stage == "fit" or not (self.directory.path / "config.yaml").exists():
+                self._keep_config()
             self.directory.write(identity=identity(self.plain_config))
             if self.wandb_id:
                 self.directory.write(wandb_id=self.wandb_id)
             for logger in trainer.loggers:
                 logger.log_hyperparams(self.plain_config)
         self.already_saved = True
+
+    def _keep_config(self) -> None:
+        self.directory.path.mkdir(parents=True, exist_ok=True)
+        temporary = self.directory.path / "config.yaml.tmp"
+        temporary.write_text(yaml.safe_dump(self.plain_config, sort_keys=False, allow_unicode=True))
+        os.replace(temporary, self.directory.path / "config.yaml")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Now that the comparison has been let in: the report reads its rows and callbacks from here.
+        if trainer.is_global_zero:
+            self._keep_config()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG] = self.plain_config

@@ -154,6 +154,7 @@ def comparison(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": {key: config["model"].get(key) for key in _COMPARED_MODEL},
         "test_seeds": data.get("test_seeds"),
+        "limit": config["trainer"].get("limit_test_batches"),
         "callbacks": config["trainer"].get("callbacks"),
     }
 

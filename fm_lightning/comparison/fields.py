@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 
 class Field(ABC):
-    """Another velocity field to put beside the model's, under the same seeds."""
+    """Another velocity field to put beside the model's, under the same seeds.
+
+    Attributes:
+        of_training_data: whether it is made of them.
+    """
+
+    of_training_data = False
 
     @abstractmethod
     def velocity(self, data: FlowData, device: torch.device) -> Velocity:
@@ -47,6 +53,8 @@ class Field(ABC):
 
 class ClosedForm(Field):
     """The optimal velocity of the training subset itself: what a model that memorizes perfectly would do."""
+
+    of_training_data = True
 
     def velocity(self, data: FlowData, device: torch.device) -> Velocity:
         return EmpiricalVelocity(data.reference().to(device))

@@ -27,7 +27,7 @@ from fm_lightning.comparison.margins import Margins
 from fm_lightning.comparison.measures import read_columns
 from fm_lightning.comparison.outcomes import Verdict, confirm
 from fm_lightning.comparison.qualities import read_qualities
-from fm_lightning.comparison.residual import Measure, Measured, Quality
+from fm_lightning.comparison.residual import Measured, Quality
 from fm_lightning.comparison.rows import BASE, Row
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.memorization import copied
@@ -87,7 +87,7 @@ def judged(rows: Mapping[str, Row], names: Sequence[str], which: Literal["cheap"
             )
         base = row.plain or BASE
         known = families(rows[base].schedule)
-        chosen = tuple(f for f in known if which == "all" or f.cheap)
+        chosen = tuple(f for f in known if f.direction != "raises" and (which == "all" or f.cheap))
         found.append(Judged(name, row, base, rows[base], chosen))
     return found
 
@@ -169,12 +169,6 @@ def judge_all(evaluation: Evaluation) -> list[Verdict]:
     wanted |= {n for each in asked.values() for places in each["families"].values() for place in places for n in place}
     seeds = _common_seeds(evaluation, wanted)
     measured = {name: _measured(evaluation, name, threshold, seeds) for name in wanted}
-    held_out = read_qualities(evaluation, "held_out") if "held_out" in evaluation.rows else {}
-    real: dict[Measure, Quality] = {}
-    if "frechet" in held_out:
-        real["frechet"] = held_out["frechet"][1]
-    if "kernel" in held_out:
-        real["kernel"] = held_out["kernel"][1]
     verdicts = [
         verdict(
             name,
@@ -183,7 +177,6 @@ def judge_all(evaluation: Evaluation) -> list[Verdict]:
             {family: [[measured[n] for n in place] for place in places] for family, places in each["families"].items()},
             width,
             margins,
-            real,
         )
         for name, each in asked.items()
     ]

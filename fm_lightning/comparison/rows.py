@@ -14,7 +14,6 @@ from torch import Tensor
 
 from fm_lightning.comparison.keys import definition, key
 from fm_lightning.data.base import TEST_SEED
-from fm_lightning.data.split import content_hash
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule
 from fm_lightning.flow.controls import true_clock
@@ -178,10 +177,11 @@ def judged_rows(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, Row]
 
 def floor_rows(data: FlowData, base: Schedule) -> dict[str, Row]:
     """Real data that nobody sampled: held-out ones, and the training data themselves."""
-    splits = {"held_out": data.held_out_split, "copies": data.train_split}
+    splits = {
+        "held_out": (data.held_out_split, data.comparison_fingerprint),
+        "copies": (data.train_split, data.fingerprint),
+    }
     return {
-        name: Row(
-            "floor", base, images=data.floor(split), first_seed=TEST_SEED, content=f"{name}:{content_hash(split.x)}"
-        )
-        for name, split in splits.items()
+        name: Row("floor", base, images=data.floor(split), first_seed=TEST_SEED, content=f"{name}:{content}")
+        for name, (split, content) in splits.items()
     }

@@ -59,6 +59,8 @@ class FlowData(LightningDataModule, ABC):
     space: str = "[-1, 1]"
     flip: bool = False  # whether training sees mirror images, too
     skipped: int = 0  # samples left out because they could not be read
+    has_training_data: bool = True  # otherwise there are seeds alone: nothing to train on, no copies to be told
+    decoder: str = ""  # names what `decode` depends on, where that may change while the samples stay
     train_split: Split
     held_out_split: Split
     real_split: Split
@@ -120,6 +122,13 @@ class FlowData(LightningDataModule, ABC):
             index: ``[n]`` only these of it.
         """
         return self.encode(self.train_split.x if index is None else self.train_split.x[index])
+
+    def memorization_reference(self) -> tuple[Any, Tensor | None]:
+        """What samples may be copies of: rows as stored ``[n, ...]``, and ``[n]`` int64 the row of which each is another view.
+
+        Views of one sample count as one, and have its number in ``reference``. None: each row is a sample of its own.
+        """
+        return self.train_split.x, None
 
     def real(self) -> Tensor:
         """``[n, *shape]`` real samples that the generated ones are compared with."""

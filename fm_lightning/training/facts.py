@@ -33,7 +33,7 @@ def run_facts(trainer: Trainer, data: FlowData) -> dict[str, Any]:
         "step": (ours and ours.tested_step) or trainer.global_step,
         "space": data.space,
         "shape": list(data.shape),
-        "training_images": len(data.train_split),
+        "training_images": len(data.train_split) if data.has_training_data else None,
         "skipped_images": data.skipped,
         "train": _history(trainer),
     }

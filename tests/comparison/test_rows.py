@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from fm_lightning.comparison.rows import BASE, Row, control_rows, plain_row, schedule_rows
+from fm_lightning.comparison.rows import BASE, Row, judged_rows, plain_row, schedule_rows
 from fm_lightning.comparison.sampling import sample
 from fm_lightning.errors import UserError
-from fm_lightning.flow import KTS, SSC, Constant, EmpiricalVelocity, Schedule, integrate, rms_distance
+from fm_lightning.flow import KTS, SSC, EmpiricalVelocity, Schedule, integrate, true_clock
 from fm_lightning.noise import noise
 
 SHAPED = {"shaped": Schedule(KTS(0.02, 0.02), steps=20), "ssc": Schedule(SSC(0.1, 1), steps=20)}
@@ -36,35 +36,35 @@ def test_names_that_could_be_mistaken_are_refused(name):
         schedule_rows({name: Schedule()})
 
 
-def test_each_controlled_schedule_is_followed_by_its_controls():
-    rows = control_rows(schedule_rows(SHAPED), ["shaped"], velocity, start(64)[1], None)
-    assert list(rows) == [
-        BASE,
-        "shaped",
-        *(f"shaped.{c}" for c in ("true_clock", "early_stop", "constant_gain", "fewer_steps", "noise")),
-        "ssc",
-    ]
-    assert all(row.of == "shaped" and row.kind == "control" for name, row in rows.items() if "." in name)
-    gain = rows["shaped.constant_gain"].schedule.gain
-    assert gain == Constant(pytest.approx(SHAPED["shaped"].total_gain))
+def test_each_judged_schedule_is_followed_by_its_steps_with_the_true_clock():
+    rows = judged_rows(schedule_rows(SHAPED), ["shaped"])
+    assert list(rows) == [BASE, "shaped", "shaped.true_clock", "ssc"]
+    clock = rows["shaped.true_clock"]
+    assert (clock.kind, clock.of) == ("control", "shaped")
+    assert clock.schedule == true_clock(SHAPED["shaped"])
+    assert rows["shaped"].plain == BASE
 
 
-def test_the_noise_control_is_as_far_from_base_as_the_schedule():
-    rows = control_rows(schedule_rows(SHAPED), ["shaped"], velocity, start(256, 1000)[1], None)
-    seeds, x0 = start(4000)
-    out = sample(rows, velocity, x0, None, seeds, base_seed=0, count=len(seeds))
-    shaped = rms_distance(out["shaped"], out[BASE])
-    noisy = rms_distance(out["shaped.noise"], out[BASE])
-    assert noisy == pytest.approx(shaped, rel=0.1)
-    assert shaped > 0.01
-
-
-def test_schedules_without_a_gain_or_unknown_ones_have_no_controls():
-    rows = schedule_rows({"plain50": Schedule(steps=50)})
-    with pytest.raises(UserError, match="has no gain"):
-        control_rows(rows, ["plain50"], velocity, start(4)[1], None)
+def test_base_and_unknown_names_cannot_be_judged():
+    rows = schedule_rows({"plain50": Schedule(steps=50)} | SHAPED)
+    with pytest.raises(UserError, match=r"'base', which is the base.*type judge: \[plain50, shaped, ssc\]"):
+        judged_rows(rows, ["base"])
     with pytest.raises(UserError, match="other"):
-        control_rows(rows, ["other"], velocity, start(4)[1], None)
+        judged_rows(rows, ["other"])
+    assert "plain50.true_clock" not in judged_rows(rows, ["plain50"]), "it has no gain, and so no clock of its own"
+
+
+def test_keys_name_what_is_sampled():
+    rows = schedule_rows(
+        {"a": SHAPED["shaped"], "b": Schedule(KTS(0.02, 0.02), steps=20), "c": Schedule(KTS(0.02, 0.021), 20)}
+    )
+    assert rows["a"].key == rows["b"].key != rows["c"].key
+    data = torch.randn(6, 5)
+    floors = [Row("floor", Schedule(), images=data, content=content) for content in ("held_out:1", "held_out:2")]
+    assert floors[0].key != floors[1].key
+    assert floors[0].key == Row("floor", Schedule(steps=7), images=data, content="held_out:1").key, (
+        "its schedule is not used"
+    )
 
 
 def test_every_row_starts_from_the_same_noise_and_drops_padding():
@@ -105,7 +105,7 @@ def test_a_schedule_is_judged_against_its_own_plain_sampling():
     rows = schedule_rows({"base": Schedule(steps=4), "kts": Schedule(KTS(0.02, 0.02), steps=4), "mid": OTHERWISE})
     assert plain_row(rows, "kts") == BASE
     assert plain_row(rows, "mid") == BASE  # for want of a better one
-    controlled = control_rows(rows, ["kts", "mid"], velocity, start(4)[1], None)
+    controlled = judged_rows(rows, ["kts", "mid"])
     assert "kts_plain" not in controlled
     assert plain_row(controlled, "mid") == "mid_plain"
     assert controlled["mid_plain"].schedule == Schedule(steps=8, solver="midpoint")
@@ -114,13 +114,13 @@ def test_a_schedule_is_judged_against_its_own_plain_sampling():
 
 def test_plain_sampling_that_is_there_is_not_added_again():
     rows = schedule_rows({"base": Schedule(), "mid": OTHERWISE, "other": Schedule(steps=8, solver="midpoint")})
-    controlled = control_rows(rows, ["mid"], velocity, start(4)[1], None)
+    controlled = judged_rows(rows, ["mid"])
     assert plain_row(controlled, "mid") == "other"
     assert "mid_plain" not in controlled
 
 
 def test_schedules_that_sample_alike_share_their_plain_sampling():
     rows = schedule_rows({"base": Schedule(), "mid": OTHERWISE, "also": Schedule(KTS(0.01, 0), 8, "midpoint")})
-    controlled = control_rows(rows, ["mid", "also"], velocity, start(4)[1], None)
+    controlled = judged_rows(rows, ["mid", "also"])
     assert plain_row(controlled, "mid") == plain_row(controlled, "also") == "mid_plain"
     assert "also_plain" not in controlled

@@ -9,10 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fm_lightning.data.base import FlowData, pixels
+from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import TrainBatch
 from fm_lightning.data.images.parts import Part, read_part
-from fm_lightning.data.latents.autoencoder import Autoencoder, open_autoencoder
+from fm_lightning.data.latents.autoencoder import open_autoencoder
+from fm_lightning.data.latents.decoder import Decoder, per_channel
 from fm_lightning.data.latents.manifest import FILE, Manifest, open_shard
 from fm_lightning.data.latents.rows import Rows
 from fm_lightning.data.latents.splits import LatentSplit, PosteriorSplit
@@ -94,7 +95,7 @@ class Latents(FlowData):
         self.draws_mirrored, self.scaling, self.decode_batch, self.verify = flip, scaling, decode_batch, verify
         self.class_names: list[str] = []
         self._given = autoencoder
-        self._autoencoder: Autoencoder | None = None
+        self._decoder: Decoder | None = None
 
     def load(self) -> None:
         self.manifest = manifest = Manifest.read(self.folder)
@@ -117,9 +118,9 @@ class Latents(FlowData):
         self.memorized = moments[0] + moments[2] if self.draws_mirrored else moments[0]
         mean, std = manifest.channel_mean, manifest.channel_std
         by_channel = self.scaling == "channels"
-        self._shift = _per_channel(mean if by_channel else manifest.shift, self.shape[0])
+        self._shift = per_channel(mean if by_channel else manifest.shift, self.shape[0])
         self._factor = (
-            1 / _per_channel(std, self.shape[0]) if by_channel else _per_channel(manifest.factor, self.shape[0])
+            1 / per_channel(std, self.shape[0]) if by_channel else per_channel(manifest.factor, self.shape[0])
         )
         self._open_autoencoder()
 
@@ -240,6 +241,10 @@ class Latents(FlowData):
     def reference(self, index: Tensor | None = None) -> Tensor:
         return self.encode(self.memorized[slice(None) if index is None else index])
 
+    def memorization_reference(self) -> tuple[Rows, Tensor | None]:
+        n = len(self.train_split)
+        return self.memorized, torch.arange(2 * n) % n if self.draws_mirrored else None
+
     def real(self) -> Tensor:
         return self.encode(self.real_split.x[:])
 
@@ -256,38 +261,26 @@ class Latents(FlowData):
     def _open_autoencoder(self) -> None:
         if self._given is None:
             return
-        self._autoencoder = found = open_autoencoder(self._given)
+        found = open_autoencoder(self._given)
         image = list(self.manifest.identity.image_shape)
         wanted = f"expected one that makes {image} of {list(self.shape)}, as {self.manifest.autoencoder} does, which encoded them"
         remedy = f"type autoencoder={self.manifest.autoencoder}"
         try:
-            back = list(found.decode(torch.zeros(1, *self.shape)).shape[1:])
-        except (RuntimeError, ValueError) as error:
-            said = " ".join(str(error).split())[:120]
+            decoder = Decoder(found, self.shape, self._shift, self._factor, self.decode_batch)
+        except UserError as error:
+            said = " ".join(str(error.__cause__).split())[:120]
             raise UserError(f"autoencoder={found.name} given for {self.folder} ({said}), {wanted}; {remedy}") from error
-        if back != image:
+        if decoder.image_shape != image:
             raise UserError(
-                f"autoencoder={found.name} given for {self.folder}, which makes {back} of them, {wanted}; {remedy}"
+                f"autoencoder={found.name} given for {self.folder}, which makes {decoder.image_shape} of them, {wanted}; {remedy}"
             )
+        self._decoder, self.decoder = decoder, found.fingerprint
 
     def decode(self, x: Tensor) -> Tensor:
         """The model's space -> images ``[B, C, H, W]``, about [-1, 1]; without an autoencoder as it is."""
-        if self._autoencoder is None or not len(x):
-            return x if self._autoencoder is None else x.new_zeros(0, *self.manifest.identity.image_shape)
-        return torch.cat([self._decode(part) for part in x.split(self.decode_batch)])
+        return x if self._decoder is None else self._decoder(x)
 
     def to_uint8(self, x: Tensor) -> Tensor:
-        if self._autoencoder is None:
+        if self._decoder is None:
             raise TypeError("Latents without an autoencoder holds no images")
-        if not len(x):
-            return pixels(self.decode(x))
-        return torch.cat([pixels(self._decode(part)) for part in x.split(self.decode_batch)])
-
-    def _decode(self, x: Tensor) -> Tensor:
-        assert self._autoencoder is not None
-        shift, factor = self._shift.to(x.device), self._factor.to(x.device)
-        return self._autoencoder.to(x.device).decode(x.float() / factor + shift)
-
-
-def _per_channel(values: float | list[float], channels: int) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float32).expand(channels).clone()[:, None, None]
+        return self._decoder.to_uint8(x)

@@ -17,7 +17,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from fm_lightning.errors import UserError
@@ -54,6 +57,16 @@ class Groups:
     def sizes(self) -> Tensor:
         """How many images the groups hold, descending."""
         return self.leader.bincount().sort(descending=True).values
+
+
+def joined(*leaders: Tensor) -> Tensor:
+    """``[n]`` int64: the first of all images that any of the ``leaders``, ``[n]`` each, make one."""
+    n = len(leaders[0])
+    rows = np.tile(np.arange(n), len(leaders))
+    pairs = coo_array((np.ones(len(rows), bool), (rows, torch.cat(leaders).numpy())), (n, n))
+    _, group = connected_components(pairs, directed=False)
+    first = np.unique(group, return_index=True)[1]
+    return torch.from_numpy(first[group].astype(np.int64))
 
 
 def nearest_distinct(
