@@ -76,15 +76,17 @@ def test_effects_are_those_of_the_tables(command, runs):
         row = next(r for r in json.loads((runs / name / "results.json").read_text())["rows"] if r["name"] == "kts")
         assert [kts["effects"]["f_mem"]["runs"][name][e] for e in ("value", "low", "high")] == row["vs_base"]["f_mem"]
     for measure, effect in kts["effects"].items():
-        values, errors = ([effect["runs"][name][key] for name in REPLICATES] for key in ("value", "error"))
+        values, errors = ([run[key] for run in effect["runs"].values()] for key in ("value", "error"))
         expected = combine(values, errors)
         assert effect["combined"]["value"] == expected.value, measure
-        assert tuple(effect["combined"]["prediction"]) == expected.prediction
-    assert {"f_mem", "quality_frechet", "quality_kernel"} <= set(kts["effects"])
+        assert effect["combined"]["prediction"] == (expected.prediction and list(expected.prediction)), measure
+    assert {"f_mem", "quality_frechet", "quality_kernel", "fd_raw"} <= set(kts["effects"])
+    assert all(len(kts["effects"][name]["runs"]) == 3 for name in ("f_mem", "fd_raw", "kpe_per_dimension"))
     assert all(effect["combined"] is None for effect in other["schedules"][0]["effects"].values())
 
     lines = list(csv.DictReader((out / "compare.csv").open()))
-    assert len(lines) == 4 * len(kts["effects"]) + len(other["schedules"][0]["effects"])
+    given = [effect for entry in (one, other) for s in entry["schedules"] for effect in s["effects"].values()]
+    assert len(lines) == sum(len(effect["runs"]) + bool(effect["combined"]) for effect in given)
     pooled = next(line for line in lines if (line["run"], line["measure"]) == ("combined", "f_mem"))
     assert float(pooled["value"]) == kts["effects"]["f_mem"]["combined"]["value"]
     assert float(pooled["prediction_low"]) == kts["effects"]["f_mem"]["combined"]["prediction"][0]
