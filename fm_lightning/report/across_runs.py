@@ -3,8 +3,8 @@
 Effects are changes against plain sampling on the same seeds, in units that compare across runs:
 
     f_mem                   change of the memorized share, 0 to 1
-    quality_frechet/kernel  change of the distance that judges, as a share of plain sampling's; where none judged, the
-                            plug-in Fréchet distance under its own name
+    quality_frechet/kernel  change of the distance that judges, as a share of plain sampling's, where a verdict has one
+    fid, fd_digits, ...     change of the plug-in Fréchet distance, likewise: biased, so it judges nothing
     residual_FAMILY         the distance beyond the family's curve, as a share of plain sampling's
     kpe_per_dimension       change of the mean KPE divided by the numbers in a sample
     kpe_per_displacement    change of the mean KPE divided by the mean displacement; 1 is a straight line at constant speed
@@ -136,7 +136,7 @@ def _qualities(run: Run, schedule: str, row: Mapping[str, Any], base: Mapping[st
         for family in verdict["families"]:
             found |= _shares(f"residual_{family['family']}", family["residual"], finite(verdict["base_quality"]))
     key = (run.results.get("quality") or {}).get("key")
-    if not found and key is not None:
+    if key is not None:
         found |= _shares(key, interval(row, "vs_base", key), finite(base.get(key)))
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,13 +43,15 @@ def panel(measure: str) -> Panel:
 
 
 def shown(comparison: Comparison) -> list[str]:
-    """The measures that the figure shows: F_mem, one distance, KPE."""
-    effects = [s["effects"] for entry in comparison["experiments"] for s in entry["schedules"]]
-    there = list(dict.fromkeys(m for each in effects for m in each if not m.startswith("residual_")))
-    distances = [m for m in there if m not in PANELS or m.startswith("quality_")]
-    distances.sort(key=lambda m: m not in PANELS)  # those that judge first
+    """The measures that the figure shows: F_mem, the distance that most runs have (of two the one that judges), KPE."""
+    runs: Counter[str] = Counter()
+    for entry in comparison["experiments"]:
+        for schedule in entry["schedules"]:
+            runs.update({m: len(e["runs"]) for m, e in schedule["effects"].items() if not m.startswith("residual_")})
+    distances = [m for m in runs if m not in PANELS or m.startswith("quality_")]
+    distances.sort(key=lambda m: (-runs[m], m not in PANELS))
     order = ["f_mem", *distances[:1], "kpe_per_dimension", "kpe_per_displacement"]
-    return [measure for measure in order if measure in there]
+    return [measure for measure in order if measure in runs]
 
 
 @styled
@@ -127,8 +130,7 @@ def _name(axes: Axes, line: _Line) -> None:
 def _draw(axes: Axes, lines: Sequence[_Line], measure: str) -> None:
     how = panel(measure)
     here = [(line, line.effects[measure]) for line in lines if measure in line.effects]
-    ends = [how.scale * effect[end] for line, effect in here if line.kind == "run" for end in ("low", "high")]
-    ends += [how.scale * effect["value"] for _, effect in here]
+    ends = [how.scale * effect[end] for _, effect in here for end in ("low", "value", "high")]
     lo, hi = within(ends, 0.0, reach=6.0)
     axes.set_xlim(lo, hi)
     axes.set_title(how.title)

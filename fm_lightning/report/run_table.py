@@ -12,22 +12,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fm_lightning.report.formats import MISSING, ascii_only, decimals, share, signed, span, with_span
+from fm_lightning.report.formats import MISSING, ascii_only, decimals, share, signed, span
 from fm_lightning.report.run_forest import panel
 
 UNWATCHED_WIDTH = 160  # for a pipe or a log file
+Cell = tuple[str, str]
 OVER = ("over replicates", "another replicate", "spread τ", "I² %")
 
 
 @dataclass(frozen=True)
 class Line:
-    """A schedule's change in one measure: a cell for each run, then one for each of ``OVER``, empty without replicates."""
+    """A schedule's change in one measure.
+
+    Attributes:
+        runs: a number and its interval for each run.
+        over: the same for each of ``OVER``; empty without replicates.
+    """
 
     schedule: str
     measure: str
     unit: str
-    runs: tuple[str, ...]
-    over: tuple[str, ...]
+    runs: tuple[Cell, ...]
+    over: tuple[Cell, ...]
 
 
 def lines(entry: Mapping[str, Any]) -> Iterator[Line]:
@@ -38,22 +44,26 @@ def lines(entry: Mapping[str, Any]) -> Iterator[Line]:
             ends = [how.scale * change[end] for change in effect["runs"].values() for end in ("value", "low", "high")]
             places = decimals(ends, 3)
 
-            def cell(change: Mapping[str, Any] | None, scale: float = how.scale, places: int = places) -> str:
+            def cell(change: Mapping[str, Any] | None, scale: float = how.scale, places: int = places) -> Cell:
                 if change is None:
-                    return MISSING
-                return with_span(*(scale * change[key] for key in ("value", "low", "high")), places=places)
+                    return MISSING, ""
+                return signed(scale * change["value"], places), _ends(change["low"], change["high"], scale, places)
 
-            over: tuple[str, ...] = ()
+            over: tuple[Cell, ...] = ()
             if combined:
                 prediction = combined["prediction"]
                 over = (
                     cell(combined),
-                    span(*(how.scale * p for p in prediction), signed, places) if prediction else MISSING,
-                    f"{how.scale * combined['tau']:.{places}f}",
-                    share(combined["i_squared"], 0),
+                    (MISSING, "") if prediction is None else ("", _ends(*prediction, how.scale, places)),
+                    (f"{how.scale * combined['tau']:.{places}f}", ""),
+                    (share(combined["i_squared"], 0), ""),
                 )
             runs = tuple(cell(effect["runs"].get(run["name"])) for run in entry["runs"])
             yield Line(schedule["schedule"], how.title, how.hint, runs, over)
+
+
+def _ends(low: float, high: float, scale: float, places: int) -> str:
+    return span(scale * low, scale * high, signed, places)
 
 
 def print_table(comparison: Mapping[str, Any], console: Console | None = None) -> None:
@@ -89,6 +99,12 @@ def _table(entry: Mapping[str, Any], found: Sequence[Line], write: Any) -> Table
             table.add_section()
         first = line.schedule if line.schedule != before else ""
         before = line.schedule
-        cells = [*line.runs, *(line.over or [""] * len(OVER) if pooled else ())]
-        table.add_row(Text(write(first)), Text(write(f"{line.measure}, {line.unit}")), *map(Text, map(write, cells)))
+        cells = [*line.runs, *(line.over or [("", "")] * len(OVER) if pooled else ())]
+        measure = Text(write(line.measure)).append(write(f"\n{line.unit}"), style="dim")
+        table.add_row(Text(write(first), style="bold"), measure, *(_text(cell, write) for cell in cells))
     return table
+
+
+def _text(cell: Cell, write: Any) -> Text:
+    """The interval below its number, so that many runs find room."""
+    return Text(write(cell[0])).append(write(f"\n{cell[1]}"), style="dim")
