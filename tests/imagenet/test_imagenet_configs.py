@@ -10,7 +10,7 @@ import pytest
 from small_imagenet import SEEDS, small
 from tiny_runs import says
 
-from fm_lightning.comparison import Evaluation
+from fm_lightning.comparison.evaluation import Evaluation
 from fm_lightning.metrics.archive_images import ArchiveImages
 from fm_lightning.report.pictures import read_pictures
 
@@ -134,7 +134,6 @@ def no_null_label(config):
         "class_path": "fm_lightning.nets.UNet",
         "init_args": {"shape": [4, 4, 6], "num_channels": 8, "channel_mult": [1], "num_classes": 3, "groups": 4},
     }
-    config["model"].pop("weights")
 
 
 def of_another_size(config):
