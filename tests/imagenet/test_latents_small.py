@@ -44,7 +44,7 @@ def pictures(n: int, seed: int) -> list[np.ndarray]:
 def test_from_images_to_the_report(tmp_path):
     for split, seed, n in (("train", 0, 300), ("test", 1, 60)):
         file = tmp_path / "images" / f"{split}-0.parquet"
-        write_parquet(file, map(png, pictures(n, seed)), [i % 10 for i in range(n)])
+        write_parquet(file, map(png, pictures(n, seed)), [i % 10 for i in range(n)], names=map(str, range(10)))
     where = autoencoder(tmp_path / "autoencoder")
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     own = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "FM_LIGHTNING_CACHE": str(tmp_path / "cache"), "HF_HOME": str(tmp_path)}

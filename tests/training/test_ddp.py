@@ -21,13 +21,14 @@ SEEDS = 65  # batches of 32: the second round gives one seed to rank 0 and none 
 CASES = {
     "independent": {},
     "transport": {"coupling": {"class_path": "fm_lightning.flow.OptimalTransport"}},  # and accumulated batches
+    "guided": {"label_dropout": 0.3, "guidance": {"scale": 1.5}},  # by class, and a divided memorization reference
 }
 
 RANK = """
 import json, sys
 from fm_lightning.cli import command as cli
-from fm_lightning.report import page
-page.write_report = lambda folder: folder  # drawing takes longer than all the rest, and other tests look at it
+from fm_lightning.report import build
+build.write_report = lambda folder, *content: folder  # drawing takes longer than all the rest, and other tests look at it
 for args in json.loads(sys.argv.pop()):
     cli.main(args)
 """
@@ -46,6 +47,11 @@ def config(path: Path, case: str) -> Path:
         c["trainer"] |= {"limit_val_batches": None, "val_check_interval": 4}
         if case == "transport":
             c["trainer"] |= {"accumulate_grad_batches": 2, "val_check_interval": 8}
+        if case == "guided":
+            c["data"]["init_args"]["conditional"] = True
+            sizes = {"shape": [1, 8, 8], "width": 16, "depth": 1, "heads": 2, "patch": 4, "num_classes": 10}
+            c["model"]["net"] = {"class_path": "fm_lightning.nets.SiT", "init_args": sizes}
+            c["trainer"]["callbacks"][2]["init_args"] = {"divided": True}
         c["trainer"]["callbacks"].insert(
             3,
             {
@@ -105,7 +111,7 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("sys.argv", ["fm-lightning"])
-        patch.setattr("fm_lightning.report.page.write_report", lambda folder: folder)
+        patch.setattr("fm_lightning.report.build.write_report", lambda folder, *content: folder)
         ranks = two_ranks(folder, [[*command, *two] for command in commands])
         for command in commands:
             cli.main([*command, "--root", "one"])
