@@ -146,7 +146,9 @@ class Interruption(Callback):
             return
         but = f" (without {' and '.join(self.leave_out)})" if self.leave_out else ""
         if trainer.state.fn == "test":
-            self.said = f"interrupted while comparing schedules; what was sampled is kept: type the same command{but} to go on"
+            self.said = (
+                f"interrupted while comparing schedules; what was sampled is kept: type the same command{but} to go on"
+            )
         elif trainer.state.fn == "predict":
             self.said = "interrupted while sampling; type the same command with --again to sample anew"
         elif trainer.state.fn == "fit" and not self._training:

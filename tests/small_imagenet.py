@@ -65,7 +65,10 @@ def small(name: str, change=lambda config: None) -> Path:
     for schedules in (model.get("val_schedules", {}), model["test_schedules"]):
         for schedule in schedules.values():
             schedule["steps"] = max(2, schedule["steps"] // 60)
-    features = {"InceptionFeatures": "small_imagenet.Pooled", "SpatialInceptionFeatures": "small_imagenet.SpatialPooled"}
+    features = {
+        "InceptionFeatures": "small_imagenet.Pooled",
+        "SpatialInceptionFeatures": "small_imagenet.SpatialPooled",
+    }
     for callback in trainer["callbacks"]:
         kind, options = callback["class_path"].rpartition(".")[2], callback.setdefault("init_args", {})
         if kind == "FIDMonitor":

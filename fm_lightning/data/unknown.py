@@ -62,7 +62,9 @@ class Unknown(FlowData):
                 f"space='pixels' given with shape={list(shape)}, expected [1 or 3, height, width]; type space=latents"
             )
         if autoencoder is not None and space != "latents":
-            raise UserError(f"space={space!r} given with an autoencoder, expected space='latents'; leave one of the two out")
+            raise UserError(
+                f"space={space!r} given with an autoencoder, expected space='latents'; leave one of the two out"
+            )
         self.shape, self.num_classes = tuple(shape), num_classes
         self._of_pixels, self._given = space == "pixels", autoencoder
         self._factor, self._shift, self.decode_batch = factor, shift, decode_batch
@@ -129,4 +131,6 @@ class Unknown(FlowData):
         raise self._nothing("held-out samples")
 
     def _nothing(self, what: str) -> UserError:
-        return UserError(f"{what} asked of Unknown, which has seeds alone, expected named data; give e.g. Latents or ImageData")
+        return UserError(
+            f"{what} asked of Unknown, which has seeds alone, expected named data; give e.g. Latents or ImageData"
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 import torch
 from hypothesis import given
@@ -63,14 +62,20 @@ def test_duplicates_are_counted_in_images():
     metric = MemorizationRate(both, views=views)
     assert (metric.images, metric.exact_duplicates, metric.near_duplicates) == (12, 2, None)
     assert metric.groups.leader.tolist() == leader
-    close = MemorizationRate(both + 1e-4 * torch.randn(both.shape, generator=generator), views=views, leave_out_duplicates=0.1)
+    close = MemorizationRate(
+        both + 1e-4 * torch.randn(both.shape, generator=generator), views=views, leave_out_duplicates=0.1
+    )
     assert (close.exact_duplicates, close.near_duplicates) == (0, 2)
     assert close.groups.leader.tolist() == leader
     with pytest.raises(UserError, match="1 training images given"):
         MemorizationRate(torch.cat([rows[:1], mirrored[:1]]), views=torch.zeros(2, dtype=torch.int64))
 
 
-@given(st.integers(1, 12).flatmap(lambda n: st.lists(st.lists(st.integers(0, n - 1), min_size=n, max_size=n), min_size=1, max_size=3)))
+@given(
+    st.integers(1, 12).flatmap(
+        lambda n: st.lists(st.lists(st.integers(0, n - 1), min_size=n, max_size=n), min_size=1, max_size=3)
+    )
+)
 def test_joined_is_the_smallest_in_each_component(leaders):
     n = len(leaders[0])
     expected = list(range(n))

@@ -47,7 +47,12 @@ def test_from_images_to_the_report(tmp_path):
         write_parquet(file, map(png, pictures(n, seed)), [i % 10 for i in range(n)], names=map(str, range(10)))
     where = autoencoder(tmp_path / "autoencoder")
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    own = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "FM_LIGHTNING_CACHE": str(tmp_path / "cache"), "HF_HOME": str(tmp_path)}
+    own = {
+        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": "1",
+        "FM_LIGHTNING_CACHE": str(tmp_path / "cache"),
+        "HF_HOME": str(tmp_path),
+    }
 
     def command(*args: object) -> str:
         ended = subprocess.run(
@@ -63,7 +68,9 @@ def test_from_images_to_the_report(tmp_path):
         return ended.stdout
 
     images = ("--data.init_args.source", tmp_path / "images", "--data.init_args.conditional", "true")
-    said = command("encode", "--data", "fm_lightning.data.ImageData", *images, "--autoencoder", where, "--folder", "latents")
+    said = command(
+        "encode", "--data", "fm_lightning.data.ImageData", *images, "--autoencoder", where, "--folder", "latents"
+    )
     assert "360 images as latents of [4, 4, 4]" in said
 
     here = ("--data.init_args.folder", "latents", "--data.init_args.autoencoder", where)
