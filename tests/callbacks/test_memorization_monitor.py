@@ -31,7 +31,7 @@ def ready(monitor, data):
 
 
 def test_an_image_and_its_mirror_image_are_one(latents, capsys):
-    monitor, _, module = ready(MemorizationMonitor(k=3), latents)
+    monitor = ready(MemorizationMonitor(k=3), latents)[0]
     assert "equal" not in capsys.readouterr().out, "views are no duplicates"
     rows = latents.reference()
     n = len(latents.train_split)
@@ -71,11 +71,11 @@ def test_duplicates_are_counted_in_images():
         MemorizationRate(torch.cat([rows[:1], mirrored[:1]]), views=torch.zeros(2, dtype=torch.int64))
 
 
-@given(
-    st.integers(1, 12).flatmap(
-        lambda n: st.lists(st.lists(st.integers(0, n - 1), min_size=n, max_size=n), min_size=1, max_size=3)
-    )
-)
+def leaders_of(n):
+    return st.lists(st.lists(st.integers(0, n - 1), min_size=n, max_size=n), min_size=1, max_size=3)
+
+
+@given(st.integers(1, 12).flatmap(leaders_of))
 def test_joined_is_the_smallest_in_each_component(leaders):
     n = len(leaders[0])
     expected = list(range(n))
