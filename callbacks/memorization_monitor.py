@@ -58,8 +58,8 @@ class MemorizationMonitor(Monitor[MemorizationRate]):
         super().__init__()
         if divided and leave_out_duplicates is not None:
             raise UserError(
-                f"leave_out_duplicates={leave_out_duplicates:g} given with divided=True, expected one of the two: near-duplicates "
-                "are found where one process reads all images; leave one out"
+                f"leave_out_duplicates={leave_out_duplicates:g} given with divided=True, expected one of the two: "
+                "near-duplicates are found where one process reads all images; leave one out"
             )
         self.collective = divided
         self.threshold, self.mirrored, self.leave_out_duplicates, self.k = threshold, mirrored, leave_out_duplicates, k

@@ -234,6 +234,7 @@ def _trajectory(
             shaped.append(step.dt * b / 2 * eta**2)
     all_squares = torch.stack(branch.norms).square()  # [stages of all steps, 1 or 3, B]
     squares = all_squares[:, 0]
+    plain = _like(squares, weights)[:, None]  # products with it are sums, which autocast leaves in float32
     energy = squares * _like(squares, shaped)[:, None]
     if len(owner) > len(plan):
         index = torch.tensor(owner).to(energy.device, non_blocking=energy.is_cuda)
@@ -245,12 +246,12 @@ def _trajectory(
     guidance: dict[str, Tensor] = {}
     if evaluate.records:
         lefts = [owner.index(i) for i in range(len(plan))]
-        guidance["guidance_energy"] = _like(squares, weights) @ (squares - all_squares[:, 1])
+        guidance["guidance_energy"] = (plain * (squares - all_squares[:, 1])).sum(0)
         guidance["guidance_gap"] = torch.stack([branch.norms[left][2] for left in lefts])
     return Trajectory(
         x1=branch.x,
         energy=energy,
-        field_energy=_like(squares, weights) @ squares,
+        field_energy=(plain * squares).sum(0),
         displacement=norm(branch.x - start, x0.dtype).square() / 2,
         times=schedule.edges,
         gain=torch.tensor([step.gains[0] for step in plan], dtype=torch.float64),

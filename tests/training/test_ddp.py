@@ -22,6 +22,7 @@ SEEDS = 65  # batches of 32: the second round gives one seed to rank 0 and none 
 CASES = {
     "independent": {},
     "transport": {"coupling": {"class_path": "fm_lightning.flow.OptimalTransport"}},  # and accumulated batches
+    "guided": {"label_dropout": 0.3, "guidance": {"scale": 1.5}},  # by class, and a divided memorization reference
 }
 
 RANK = """
@@ -47,6 +48,11 @@ def config(path: Path, case: str) -> Path:
         c["trainer"] |= {"limit_val_batches": None, "val_check_interval": 4}
         if case == "transport":
             c["trainer"] |= {"accumulate_grad_batches": 2, "val_check_interval": 8}
+        if case == "guided":
+            c["data"]["init_args"]["conditional"] = True
+            sizes = {"shape": [1, 8, 8], "width": 16, "depth": 1, "heads": 2, "patch": 4, "num_classes": 10}
+            c["model"]["net"] = {"class_path": "fm_lightning.nets.SiT", "init_args": sizes}
+            c["trainer"]["callbacks"][2]["init_args"] = {"divided": True}
         c["trainer"]["callbacks"].insert(
             3,
             {
