@@ -7,6 +7,7 @@ import sys
 HELP = """\
 usage: fm-lightning VERB -c CONFIG.yaml [--option value ...]
        fm-lightning report RUN_DIR
+       fm-lightning diagnose RUN_DIR
 
 Train conditional flow matching and see what its samples cost: kinetic path energy,
 memorization, quality, and what schedules change, next to their matched controls.
@@ -17,6 +18,7 @@ verbs:
   test       compare the schedules of a trained run and write the report
   validate   measure the validation schedules of a trained run
   predict    write samples with their energies
+  diagnose   relate a compared run's energies to density, semantics and copying (-c CONFIG or RUN_DIR)
   report     rebuild report.html of a finished comparison (RUN_DIR, e.g. runs/digits)
 
 options of every verb but report (all others: fm-lightning VERB --help):
@@ -32,7 +34,7 @@ first steps:
   fm-lightning run -c configs/digits.yaml
 """
 
-VERBS = ("run", "fit", "test", "validate", "predict", "report")
+VERBS = ("run", "fit", "test", "validate", "predict", "diagnose", "report")
 
 
 def main() -> None:
@@ -42,6 +44,8 @@ def main() -> None:
         print(HELP, end="")
     elif verb == "report":
         _report(sys.argv[2:])
+    elif verb == "diagnose":
+        _diagnose(sys.argv[2:])
     elif verb not in VERBS and not verb.startswith("-"):
         from fm_lightning.cli.parser_errors import unknown_verb
 
@@ -54,6 +58,19 @@ def main() -> None:
             print("fm-lightning: interrupted before anything was done", file=sys.stderr)
             raise SystemExit(130) from None
         run_command()
+
+
+def _diagnose(args: list[str]) -> None:
+    from fm_lightning.cli.command import main as run_command
+    from fm_lightning.cli.diagnose import run_directory_options
+    from fm_lightning.errors import UserError
+
+    try:
+        sys.argv[2:] = run_directory_options(args)
+    except UserError as error:
+        print(f"fm-lightning: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    run_command()
 
 
 def _report(args: list[str]) -> None:
