@@ -34,6 +34,7 @@ from fm_lightning.training.trainer import FlowTrainer
 
 WANDB = "lightning.pytorch.loggers.WandbLogger"
 CSV = "fm_lightning.training.AppendingCSVLogger"
+_VERBS_OWN = ("verbose", "weights_only", "return_predictions")  # arguments of Lightning's verbs
 
 
 class RunRecord(SaveConfigCallback):
@@ -175,7 +176,9 @@ class CLI(LightningCLI):
                 raise UserError(f"threads={config.threads} given, expected at least 1; type --threads 1")
             torch.set_num_threads(config.threads)
         self.directory = RunDirectory(config.root, config.name)
-        self.plain_config = self._plain(self.parser, self.config)[self.subcommand]
+        resolved = self._plain(self.parser, self.config)[self.subcommand]
+        # A saved configuration serves every verb.
+        self.plain_config = {key: value for key, value in resolved.items() if key not in _VERBS_OWN}
         self.afresh = config.again and self.subcommand in ("fit", "run")
         if is_rank_zero() and not self.afresh:
             self.directory.admit(self.subcommand, self.plain_config, again=config.again)

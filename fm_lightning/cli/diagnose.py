@@ -90,7 +90,9 @@ class DiagnosingTrainer(FlowTrainer):
         results = {key: facts[key] for key in kept} | {"data": type(datamodule).__name__} | results
         folder = Path(self.default_root_dir) / FOLDER
         write(folder, results, arrays)
-        return draw(folder, results, arrays, pdf=pdf)
+        page = draw(folder, results, arrays, pdf=pdf)
+        print(f"\nDiagnosis: {page}")
+        return page
 
     def _prepare(self, model: FlowMatching, datamodule: FlowData, ckpt_path: str | None) -> None:
         """Weights, data and device as ``test`` has them."""
@@ -126,5 +128,3 @@ def run_directory_options(args: list[str]) -> list[str]:
         )
     where = run.resolve()
     return ["-c", str(run / "config.yaml"), "--name", where.name, "--root", str(where.parent), *args[1:]]
-
-

@@ -55,7 +55,9 @@ def _goldilocks(answer: Answer, subject: Subject, groups: int) -> None:
     else:
         shape = "neither rising nor falling" if test.p < 0.05 else "no departure from a monotone curve shows"
         verdict = f"{shape}, {p_value(test.p)}"
-    answer.sentences.append(f"F_mem over {len(curve.n)} quantile groups of KPE, low to high: {shares} (n = {test.n}); {verdict}.")
+    answer.sentences.append(
+        f"F_mem over {len(curve.n)} quantile groups of KPE, low to high: {shares} (n = {test.n}); {verdict}."
+    )
 
 
 def _predictors(answer: Answer, subject: Subject, probed: Probed | None) -> None:
@@ -148,7 +150,7 @@ def _profiles(answer: Answer, probed: Probed) -> None:
         answer.numbers["closed_form"] = {"reason": probed.closed.reason}
         answer.sentences.append(f"No closed form beside the network: {probed.closed.reason}.")
     else:
-        powers |= {f"closed form, {name}": values for name, values in probed.closed.items()}
+        powers |= {f"closed form {name}": values for name, values in probed.closed.items()}
     laws: dict[str, object] = {}
     for name, values in powers.items():
         times = probed.times[: len(values)]

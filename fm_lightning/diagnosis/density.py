@@ -10,10 +10,10 @@ from torch import Tensor
 from fm_lightning.data.toy_density import log_density
 from fm_lightning.data.toys import Toy2D
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, said, unless_refused
+from fm_lightning.diagnosis.features import Features
 from fm_lightning.diagnosis.probed import Probed
 from fm_lightning.diagnosis.subject import ENERGIES, Subject
 from fm_lightning.metrics.association import Estimate, partial_spearman, spearman
-from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.support import LocalSupport
 
@@ -22,14 +22,14 @@ BANDWIDTHS = (1.0,)
 MAIN = "knn_5"
 
 
-def density(subject: Subject, probed: Probed | None = None, extractor: FeatureExtractor | None = None) -> Answer:
+def density(subject: Subject, probed: Probed | None = None, features: Features | None = None) -> Answer:
     """Rank correlations of each energy with each measure of density, plain and given what energies depend on trivially.
 
     Args:
-        extractor: a second space, beside the model's own.
+        features: a second space, beside the model's own.
     """
     answer = Answer()
-    found = measures(subject, extractor)
+    found = measures(subject, features)
     columns = {name: values for name, values in found.items() if isinstance(values, Tensor)}
     if isinstance(subject.data, Toy2D):
         columns["true log density"] = log_density(subject.data.toy, subject.samples)
@@ -46,15 +46,14 @@ def density(subject: Subject, probed: Probed | None = None, extractor: FeatureEx
     return answer
 
 
-def measures(subject: Subject, extractor: FeatureExtractor | None) -> dict[str, Tensor | Missing]:
-    """``[n]`` support and kernel log density of each sample, in the model's space and in the extractor's, to training and held-out images."""
+def measures(subject: Subject, features: Features | None = None) -> dict[str, Tensor | Missing]:
+    """``[n]`` support and kernel log density of each sample in both spaces, of training and of held-out images."""
     device, size = subject.device, subject.data.eval_batch_size
     spaces: dict[str, tuple[Tensor, Reference, Tensor]] = {
         "model space": (subject.samples.flatten(1), subject.training, subject.held_out.flatten(1))
     }
-    if extractor is not None:
-        features = _features(subject, extractor)
-        spaces[extractor.key] = (features[0], Reference(features[1].to(device)), features[2])
+    if features is not None:
+        spaces[features.key] = (features.samples, Reference(features.training.to(device)), features.held_out)
     found: dict[str, Tensor | Missing] = {}
     for space, (rows, training, held_out) in spaces.items():
         for name, reference in (("training", training), ("held-out", Reference(held_out.to(device)))):
@@ -71,25 +70,6 @@ def _support(rows: Tensor, reference: Reference, size: int) -> dict[str, Tensor]
     metric = LocalSupport(reference, k, BANDWIDTHS)
     parts = [metric.measure(x.to(reference.device)) for x in rows.split(size)]
     return {name: torch.cat([part[name].cpu() for part in parts]).double() for name in metric.columns}
-
-
-@torch.no_grad()
-def _features(subject: Subject, extractor: FeatureExtractor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the samples, the training images and the held-out ones, on the CPU."""
-    data, device = subject.data, subject.device
-    extractor.load()
-    extractor.to(device).eval()
-    read = data.to_uint8 if extractor.space == "uint8" else None
-
-    def features(parts) -> Tensor:
-        return torch.cat([extractor(x if read is None else read(x)).flatten(1).float().cpu() for x in parts])
-
-    size = data.eval_batch_size
-    return (
-        features(x.to(device) for x in subject.samples.split(size)),
-        features(x.to(device) for x in data.encoded(data.train_split).split(size)),
-        features(x.to(device) for x in subject.held_out.split(size)),
-    )
 
 
 def associations(subject: Subject, columns: Mapping[str, Tensor]) -> list[dict[str, object]]:
@@ -128,7 +108,9 @@ def _sentences(entries) -> list[str]:
             continue
         plain, partial = said(entry["plain"], "Spearman's rho"), said(entry["partial"], "rho")
         outside = f"; {entry['outside']} samples where it is 0 are left out" if entry["outside"] else ""
-        lines.append(f"KPE and {words(entry['measure'])}: {plain}; given noise, distance from the mean and class: {partial}{outside}.")
+        lines.append(
+            f"KPE and {words(entry['measure'])}: {plain}; given noise, distance from the mean and class: {partial}{outside}."
+        )
     return lines
 
 

@@ -1,7 +1,7 @@
 """What the energy says of a model: density, semantics, copying, each asked of one finished comparison.
 
-    RUN_DIR/diagnosis/results.json    numbers and sentences
-    RUN_DIR/diagnosis/arrays.npz      what figures are drawn from, ``QUESTION/...``
+RUN_DIR/diagnosis/results.json    numbers and sentences
+RUN_DIR/diagnosis/arrays.npz      what figures are drawn from, ``QUESTION/...``
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fm_lightning.comparison.evaluation import Evaluation
 from fm_lightning.diagnosis.answer import Answer, plain
 from fm_lightning.diagnosis.copying import copying
 from fm_lightning.diagnosis.density import density
+from fm_lightning.diagnosis.features import extract
 from fm_lightning.diagnosis.five_ways import five_ways
 from fm_lightning.diagnosis.over_training import Series, over_training
 from fm_lightning.diagnosis.probed import probe
@@ -38,6 +39,7 @@ QUESTIONS = {
     "five_ways": "Copying in five ways",
     "over_training": "Over training",
 }
+PARTS = {"probes": "Likelihood, commitment and power", "features": "Features"}
 
 
 def diagnose(
@@ -57,7 +59,7 @@ def diagnose(
         subject: what ``read_subject`` read.
         probes: samples that are sampled once more with a probe, for likelihood, commitment and power.
         groups: quantile groups of the energy over which F_mem is drawn.
-        extractor: a second feature space for support.
+        extractor: a second space for support, and the descriptor whose cosine tells copies.
         clip, class_names, classifier: who judges semantics, see ``semantics``.
         series: what training logged, see ``over_training``.
 
@@ -71,11 +73,15 @@ def diagnose(
     seconds: dict[str, float] = {}
     with _timed(seconds, "probes"):
         probed = probe(subject, probes)
+    features = None
+    if extractor is not None:
+        with _timed(seconds, "features"):
+            features = extract(subject, extractor)
     asked: dict[str, Callable[[], Answer]] = {
-        "density": lambda: density(subject, probed, extractor),
+        "density": lambda: density(subject, probed, features),
         "semantics": lambda: semantics(subject, clip, class_names, classifier),
         "copying": lambda: copying(subject, probed, groups),
-        "five_ways": lambda: five_ways(subject),
+        "five_ways": lambda: five_ways(subject, features),
         "over_training": lambda: over_training(series or {}, subject.data.val_seeds),
     }
     answers: dict[str, Answer] = {}
@@ -136,4 +142,4 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     begun = time.perf_counter()
     yield
     seconds[name] = round(time.perf_counter() - begun, 2)
-    print(f"{QUESTIONS.get(name, 'Likelihood, commitment and power'):34} {seconds[name]:6.1f} s", flush=True)
+    print(f"{PARTS.get(name, QUESTIONS.get(name)):34} {seconds[name]:6.1f} s", flush=True)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, unless_refused
+from fm_lightning.diagnosis.features import Features
 from fm_lightning.diagnosis.subject import Subject
+from fm_lightning.errors import UserError
 from fm_lightning.metrics import MemorizationRate
 from fm_lightning.metrics.copying import (
     AuthPct,
@@ -23,8 +25,10 @@ from fm_lightning.metrics.copying import (
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.intervals import wilson
 from fm_lightning.metrics.memorization import copied
+from fm_lightning.metrics.neighbours.reference import Reference
 
 THRESHOLDS = (0.1, 0.2, 1 / 3, 0.4, 0.5)
+DESCRIBES = 16  # numbers in a descriptor, at least
 ROBUST = 5  # d1 over the distance to this neighbour: near-duplicates of one image do not hide a copy
 LABELS = {
     "ratio": "d1 / d2 (F_mem)",
@@ -32,15 +36,16 @@ LABELS = {
     "calibrated": "calibrated distance",
     "authenticity": "authenticity (AuthPct)",
     "data_copying": "C_T",
-    "cosine": "cosine of descriptors",
+    "cosine": "cosine",
 }
 
 
-def five_ways(subject: Subject) -> Answer:
+def five_ways(subject: Subject, features: Features | None = None) -> Answer:
     """Each measure's value, interval, floor and verdict; the ratio at several thresholds; pairs of measures.
 
-    All are taken in the model's space; the cosine's thresholds were made for SSCD's descriptors, and in this space its
-    difference from the floor alone means something.
+    Distances are the model's space's, the cosine is that of ``features``, or of the samples themselves without any. SSCD's
+    threshold means nothing for other descriptors: here a copy has a larger cosine than 99 % of held-out images, so that the
+    floor is 1 % by construction.
     """
     answer = Answer()
     reference, held_out, space = subject.training, subject.held_out, FeatureSpace()
@@ -49,14 +54,15 @@ def five_ways(subject: Subject) -> Answer:
         "calibrated": lambda: CalibratedDistance(reference, held, neighbours=min(50, len(reference)), space=space),
         "authenticity": lambda: AuthPct(reference, held, space=space),
         "data_copying": lambda: DataCopying(reference, held, space=space),
-        "cosine": lambda: DescriptorCosine(reference, held, space=space),
+        "cosine": lambda: _cosine(subject, features),
     }
     found: dict[str, dict] = {}
     flags: dict[str, Tensor] = {}
     for name, (entry, mine) in _ratios(subject, held).items():
         found[name], flags[name] = entry, mine
     for name, make in makers.items():
-        measured = unless_refused(lambda m=make: _measured(subject, m()))
+        rows = features.samples if name == "cosine" and features is not None else subject.samples
+        measured = unless_refused(lambda m=make, x=rows: _measured(subject, m(), x))
         if isinstance(measured, Missing):
             found[name] = {"label": LABELS[name], "reason": measured.reason}
             answer.sentences.append(f"{LABELS[name]}: not measured ({measured.reason}).")
@@ -84,9 +90,8 @@ def _ratios(subject: Subject, held: Tensor) -> dict[str, tuple[dict, Tensor]]:
     metric = MemorizationRate(subject.training, subject.threshold, subject.data.flip)
     floor, columns = metric.measure(held), subject.neighbours
     ratios = {
-        "ratio": _shares(columns, floor, subject.threshold) | {
-            "thresholds": {f"{t:.3g}": _shares(columns, floor, t) for t in THRESHOLDS}
-        }
+        "ratio": _shares(columns, floor, subject.threshold)
+        | {"thresholds": {f"{t:.3g}": _shares(columns, floor, t) for t in THRESHOLDS}}
     }
     flags = {"ratio": copied(columns, subject.threshold)}
     far = unless_refused(lambda: MemorizationRate(subject.training, subject.threshold, subject.data.flip, k=k))
@@ -109,8 +114,24 @@ def _share(hits: Tensor) -> Interval:
     return Interval(float(hits.double().mean()), *wilson(int(hits.sum()), len(hits)))
 
 
-def _measured(subject: Subject, metric: CopyMeasure) -> tuple[dict, Tensor]:
-    parts = [metric.measure(x.to(subject.device)) for x in subject.samples.split(subject.data.eval_batch_size)]
+def _cosine(subject: Subject, features: Features | None) -> DescriptorCosine:
+    training, held_out = (
+        (subject.training, subject.held_out) if features is None else (Reference(features.training), features.held_out)
+    )
+    if training.size < DESCRIBES:
+        raise UserError(
+            f"descriptors of {training.size} numbers given, expected at least {DESCRIBES}: directions of fewer tell nothing; "
+            "pass features"
+        )
+    first = DescriptorCosine(training, held_out)
+    assert first.held_out_columns is not None
+    limit = float(torch.quantile(first.held_out_columns["cosine"].double(), 0.99))
+    return DescriptorCosine(training, held_out, threshold=min(max(limit, -0.999), 0.999999))
+
+
+def _measured(subject: Subject, metric: CopyMeasure, rows: Tensor) -> tuple[dict, Tensor]:
+    device = metric.reference.device
+    parts = [metric.measure(x.to(device)) for x in rows.split(subject.data.eval_batch_size)]
     columns = {name: torch.cat([part[name].cpu() for part in parts]) for name in metric.columns}
     value, floor = metric.value(columns), metric.floor
     name = next(key for key, kind in _KINDS.items() if isinstance(metric, kind))
@@ -147,8 +168,12 @@ def _sentence(entry: dict) -> str:
 
 def _verdict(numbers: dict, sayings: dict[str, str]) -> str:
     n, disputed = numbers["n"], numbers["disputed"]
-    alike = "All measures that have a floor say the same of the set" if numbers["agree"] else (
-        "The measures disagree about the set: "
-        + ", ".join(f"{LABELS[name]} says “{said}”" for name, said in sayings.items())
+    alike = (
+        "All measures that have a floor say the same of the set"
+        if numbers["agree"]
+        else (
+            "The measures disagree about the set: "
+            + ", ".join(f"{LABELS[name]} says “{said}”" for name, said in sayings.items())
+        )
     )
     return f"{alike}; some but not all of them take {disputed} of {n} samples for copies."

@@ -37,7 +37,7 @@ def over_training(series: Series, seeds: int) -> Answer:
     steps, values = zip(*found["f_mem"])
     passage = first_passage(steps, values, LEVEL)
     answer.numbers["first_passage"] = passage
-    where = f"over {len(steps)} validations of {seeds} samples"
+    where = f"{len(steps)} validation{'s' * (len(steps) > 1)} of {seeds} samples"
     if passage.step is None:
         answer.sentences.append(f"F_mem never reached 1 % in training ({where}, the last at step {steps[-1]}).")
     elif passage.before is None:

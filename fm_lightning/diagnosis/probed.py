@@ -12,12 +12,13 @@ from fm_lightning.diagnosis.subject import Subject, fixed_steps
 from fm_lightning.flow import EmpiricalVelocity, Schedule, integrate
 from fm_lightning.flow.likelihood import log_likelihood
 from fm_lightning.metrics.commitment import CommitmentProbe
-from fm_lightning.metrics.power_profile import PowerProbe, bridge_log_density, bridge_power
 from fm_lightning.metrics.neighbours.reference import Reference
+from fm_lightning.metrics.power_profile import PowerProbe, bridge_log_density, bridge_power
 from fm_lightning.noise import noise
 
 PLACES = 20  # times at which the bridge's density is asked along the way
 CLOSED = 3e8  # numbers of a training set that the closed form holds in memory, 8 bytes each
+EXACT = 8  # dimensions up to which the divergence is exact: each costs a backward pass a step
 BRIDGE_SEED = 40_000_000  # of the noise of held-out bridges
 
 
@@ -42,8 +43,8 @@ class Probed:
         bridge_times: ``[T]`` of the steps where the bridge's density was asked.
         bridge_density: ``[T, B]`` its log at the network's states.
         gap: ``[B]`` mean norm of the conditional minus the unconditional velocity; None without guidance.
-        closed: power of the closed form ``[S, m]``: "along the network", "own" trajectories, held-out "bridges"; beside it the
-            "network on bridges". Or why there is none.
+        closed: power of the closed form ``[S, m]`` "along the network's way", "along its own way" and "on held-out bridges", or
+            why there is none.
         likelihood: of the samples, or why there is none.
     """
 
@@ -104,7 +105,9 @@ def probe(subject: Subject, count: int, likelihood: bool = True) -> Probed:
 def _closed_form(subject: Subject) -> EmpiricalVelocity | Missing:
     numbers = len(subject.training) * subject.training.size
     if numbers > CLOSED:
-        return Missing(f"a training set of {numbers:.1e} numbers: the closed form would hold {8 * numbers / 2**30:.0f} GiB")
+        return Missing(
+            f"a training set of {numbers:.1e} numbers: the closed form would hold {8 * numbers / 2**30:.0f} GiB"
+        )
     return EmpiricalVelocity(subject.data.reference()).to(subject.device)
 
 
@@ -134,9 +137,9 @@ def _powers(subject: Subject, count: int, schedule: Schedule, closed: EmpiricalV
     x0 = noise(range(BRIDGE_SEED, BRIDGE_SEED + len(held)), subject.data.shape, subject.base_seed).to(held)
     inside = times[times < 1]
     return {
-        "along the network": torch.cat([watch.closed.power.cpu() for watch in watches], 1),
-        "own": torch.cat(own, 1),
-        "bridges": bridge_power(closed, x0, held, inside).cpu(),
+        "along the network's way": torch.cat([watch.closed.power.cpu() for watch in watches], 1),
+        "along its own way": torch.cat(own, 1),
+        "on held-out bridges": bridge_power(closed, x0, held, inside).cpu(),
     }
 
 
@@ -149,6 +152,7 @@ def _likelihood(subject: Subject, count: int, schedule: Schedule) -> LogDensity:
             labels=_labels(subject, rows),
             seeds=subject.seeds[rows],
             base_seed=subject.base_seed,
+            probes=0 if subject.samples[0].numel() <= EXACT else 8,
         )
         for rows in subject.batches(count)
     ]
@@ -163,5 +167,3 @@ def _likelihood(subject: Subject, count: int, schedule: Schedule) -> LogDensity:
 
 def _labels(subject: Subject, rows: slice) -> Tensor | None:
     return None if subject.labels is None else subject.labels[rows].to(subject.device)
-
-

@@ -129,7 +129,9 @@ def _sentence(key: str, column: str, found: dict) -> str:
     what = WORDS[column.removeprefix(f"{key}_")]
     difference: Estimate = found["difference"]
     effect, slope = said(found["effect"], "Hedges's g"), found["trend"]
-    tested = f"trend over thirds: tau = {slope.value:+.3f}, {p_value(slope.p)}" if slope.value is not None else slope.reason
+    tested = (
+        f"trend over thirds: tau = {slope.value:+.3f}, {p_value(slope.p)}" if slope.value is not None else slope.reason
+    )
     return (
         f"{key.capitalize()}, {what}, highest third of KPE minus lowest within classes: "
         f"{said(difference, 'difference', 3)} ({effect}; {tested})."

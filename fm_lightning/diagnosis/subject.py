@@ -173,9 +173,7 @@ def read_subject(
 def training_reference(data: FlowData, device: torch.device) -> Reference:
     """The training images, as stored and on the device where they fit there; latents stay on disk."""
     stored = data.train_split.x
-    return Reference(
-        stored.to(device) if isinstance(stored, Tensor) else stored, device=device, encode=data.encode
-    )
+    return Reference(stored.to(device) if isinstance(stored, Tensor) else stored, device=device, encode=data.encode)
 
 
 def _neighbours(

@@ -14,9 +14,9 @@ from fm_lightning.report.style import COPY, FAINT, INK, MUTED, PALETTE, WIDTH, n
 
 LINES = {
     "network": ("network, its own way", INK, "-"),
-    "closed form, along the network": ("closed form, the network's way", PALETTE[1], "-"),
-    "closed form, own": ("closed form, its own way", PALETTE[2], "-"),
-    "closed form, bridges": ("closed form, held-out bridges", PALETTE[1], (0, (2, 1.6))),
+    "closed form along the network's way": ("closed form, the network's way", PALETTE[1], "-"),
+    "closed form along its own way": ("closed form, its own way", PALETTE[2], "-"),
+    "closed form on held-out bridges": ("closed form, held-out bridges", PALETTE[1], (0, (2, 1.6))),
 }
 
 
@@ -39,7 +39,7 @@ def goldilocks(results: Results, arrays: Arrays) -> Figure | None:
         axes.errorbar(x, share, np.maximum(reach, 0), color=PALETTE[0], marker="o", markersize=4.5, linewidth=1.3)
         p = found["test"]["p"]
         axes.set_title(ENERGY_WORDS[name])
-        axes.set_xlabel("quantile group\n" + ("shape: untested" if p is None else f"non-monotone: p = {p:.3f}"))
+        axes.set_xlabel("quantile group\n" + ("shape untested" if p is None else f"not monotone:\np = {p:.3f}"))
         axes.set_xticks(x)
     panels[0].set_ylabel("F_mem, %")
     panels[0].set_ylim(bottom=0)
@@ -74,7 +74,13 @@ def commitment(results: Results, arrays: Arrays) -> Figure | None:
         if len(part):
             ordered = np.sort(part)
             share = 100 * np.arange(1, len(part) + 1) / len(part)
-            axes.step(np.r_[0, ordered, 1], np.r_[0, share, 100], where="post", color=colour, label=f"{name} (n = {len(part)})")
+            axes.step(
+                np.r_[0, ordered, 1],
+                np.r_[0, share, 100],
+                where="post",
+                color=colour,
+                label=f"{name} (n = {len(part)})",
+            )
     axes.set(xlabel="time t, noise to data", ylabel="% committed", xlim=(0, 1), ylim=(0, 101))
     axes.legend(loc="upper left")
     return figure
@@ -85,7 +91,7 @@ def power(results: Results, arrays: Arrays) -> Figure | None:
     """Mean power of network and closed form over time, and over 1 - t on logarithmic axes."""
     if "copying/power/network" not in arrays:
         return None
-    figure = new_figure(WIDTH, 3.3, layout="constrained")
+    figure = new_figure(WIDTH, 3.7, layout="constrained")
     left, right = figure.subplots(1, 2)
     for name, (label, colour, dashes) in LINES.items():
         values, times = arrays.get(f"copying/power/{name}"), arrays.get(f"copying/times/{name}")
@@ -95,12 +101,14 @@ def power(results: Results, arrays: Arrays) -> Figure | None:
         inside = (times < 1) & (values > 0)
         right.loglog(1 - times[inside], values[inside], color=colour, linestyle=dashes)
     ends = arrays["copying/power/network"]
-    left.set(xlabel="time t, noise to data", ylabel="power ½‖v‖², mean", xlim=(0, 1), ylim=(0, 2.5 * float(np.max(ends))))
+    left.set(
+        xlabel="time t, noise to data", ylabel="power ½‖v‖², mean", xlim=(0, 1), ylim=(0, 2.5 * float(np.max(ends)))
+    )
     right.set(xlabel="1 − t, data to the left")
     gap = np.array([0.2, 0.02])
     right.loglog(gap, float(ends.mean()) * (gap / 0.2) ** -2, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
     right.annotate("(1 − t)⁻²", (gap[1], float(ends.mean()) * 100), color=MUTED, fontsize=8.5)
-    left.legend(loc="upper left")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -153,7 +161,9 @@ def five_ways(results: Results, arrays: Arrays) -> Figure | None:
             ]
             dots(axes, estimates, colour, shift, hollow, label)
         rows(axes, [entry["label"] for entry in group])
-        axes.set_xlabel({"share": "copies, %", "percent": "% authentic: low is copying", "z": "C_T: below 0 is copying"}[unit])
+        axes.set_xlabel(
+            {"share": "copies, %", "percent": "% authentic: low is copying", "z": "C_T: below 0 is copying"}[unit]
+        )
     panels[0].legend(loc="best")
     return figure
 
@@ -161,7 +171,11 @@ def five_ways(results: Results, arrays: Arrays) -> Figure | None:
 @styled
 def training(results: Results, arrays: Arrays) -> Figure | None:
     """F_mem, early and late KPE and the distance to real images at each validation."""
-    series = {key.removeprefix("over_training/series/"): v for key, v in arrays.items() if key.startswith("over_training/series/")}
+    series = {
+        key.removeprefix("over_training/series/"): v
+        for key, v in arrays.items()
+        if key.startswith("over_training/series/")
+    }
     if "f_mem" not in series or len(series["f_mem"]) < 2:
         return None
     distance = _of(results, "over_training").get("distance")

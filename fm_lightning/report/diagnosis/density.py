@@ -41,7 +41,7 @@ def scatters(results: Results, arrays: Arrays) -> Figure | None:
     names = [name for name in _measures(results) if not name.startswith("kde_")][:6]
     if not names:
         return None
-    across = min(3, len(names))
+    across = 2 if len(names) in (2, 4) else min(3, len(names))
     down = -(-len(names) // across)
     figure = new_figure(WIDTH, 2.7 * down + 0.2, layout="constrained")
     kpe = arrays["density/energy/kpe"]
@@ -51,7 +51,9 @@ def scatters(results: Results, arrays: Arrays) -> Figure | None:
         values = arrays[f"density/measure/{name}"]
         x, y = values[:POINTS], kpe[: len(values)][:POINTS]
         kept = np.isfinite(x)
-        axes.plot(x[kept], y[kept], ".", color=PALETTE[0], markersize=2.6, alpha=0.45, markeredgewidth=0, rasterized=True)
+        axes.plot(
+            x[kept], y[kept], ".", color=PALETTE[0], markersize=2.6, alpha=0.45, markeredgewidth=0, rasterized=True
+        )
         rho = rhos[name]
         words = with_span(rho["value"], rho["low"], rho["high"], number) if rho["value"] is not None else "undefined"
         axes.set_title(f"ρ = {words}, n = {rho['n']}", fontsize=8.5, fontweight="normal", color=INK)
@@ -81,7 +83,7 @@ def forest(results: Results, arrays: Arrays) -> Figure | None:
     rows(panels[0], [title_of(name).replace("\n", ", ") for name in names])
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
-    figure.supxlabel("Spearman's rho", fontsize=9)
+    panels[len(panels) // 2].set_xlabel("Spearman's rho")
     return figure
 
 

@@ -20,7 +20,9 @@ ENERGY_WORDS = {
 }
 
 
-def dots(axes: Axes, estimates: Sequence[Found], colour: Any = INK, shift: float = 0.0, hollow: bool = False, label: str = "") -> None:
+def dots(
+    axes: Axes, estimates: Sequence[Found], colour: Any = INK, shift: float = 0.0, hollow: bool = False, label: str = ""
+) -> None:
     """Draws each at the height 0, -1, -2, ... plus ``shift``; 95 % intervals as lines."""
     shown = label
     for place, found in enumerate(estimates):

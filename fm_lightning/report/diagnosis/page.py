@@ -36,17 +36,17 @@ PLATES = (
         "density",
         "density",
         "What a sample cost, and how dense real images lie around it",
-        "One dot a sample, {n} samples of plain sampling ({probed} where a likelihood is shown). Support is minus the mean distance "
-        "to the five nearest images. ρ is Spearman's, with Fisher's 95 % interval.",
+        "One dot a sample, {n} samples of plain sampling ({probed} where a likelihood is shown). Support is minus the mean "
+        "distance to the five nearest images. ρ is Spearman's, with Fisher's 95 % interval.",
         density.scatters,
     ),
     Plate(
         "correlations",
         "density",
         "Every energy against every measure of density",
-        "Spearman's rho, plain (filled) and given the norm of the noise, the distance from the training mean and the class (hollow), "
-        "with Fisher's 95 % intervals; {n} samples, {probed} for the likelihood. Many comparisons: single intervals that just "
-        "miss 0 mean little.",
+        "Spearman's rho, plain (filled) and given the norm of the noise, the distance from the training mean and the class "
+        "(hollow), with Fisher's 95 % intervals; {n} samples, {probed} for the likelihood. Many comparisons: single intervals "
+        "that just miss 0 mean little.",
         density.forest,
     ),
     Plate(
@@ -61,8 +61,8 @@ PLATES = (
         "thirds",
         "semantics",
         "Semantic strength in thirds of KPE",
-        "Means over {n} samples in thirds of KPE, taken within each class, so that no class is in one third more than in another; "
-        "Student's 95 % intervals; g is Hedges's effect size, highest minus lowest third.",
+        "Means over {n} samples in thirds of KPE, taken within each class, so that no class is in one third more than in "
+        "another; Student's 95 % intervals; g is Hedges's effect size, highest minus lowest third.",
         semantics.thirds,
     ),
     Plate(
@@ -76,47 +76,49 @@ PLATES = (
         "goldilocks",
         "copying",
         "Which energies copy",
-        "F_mem in quantile groups of each energy, low to high, over {n} samples; Wilson's 95 % intervals. The p beneath tests whether the "
-        "curve neither rises nor falls throughout (isotonic likelihood ratio in both orders).",
+        "F_mem in quantile groups of each energy, low to high, over {n} samples; Wilson's 95 % intervals. The p beneath "
+        "tests whether the curve neither rises nor falls throughout (isotonic likelihood ratio in both orders).",
         copying.goldilocks,
     ),
     Plate(
         "predictors",
         "copying",
         "What tells copies apart",
-        "AUROC for the event “d1 / d2 below {threshold}”, with DeLong's 95 % interval; n beside each name. Nearness is nearly the event "
-        "itself.",
+        "AUROC for the event “d1 / d2 below {threshold}”, with DeLong's 95 % interval; n beside each name. Nearness is "
+        "nearly the event itself.",
         copying.predictors,
     ),
     Plate(
         "commitment",
         "copying",
         "When trajectories commit",
-        "Share of {probed} samples whose denoised estimate x + (1 − t) v is, from t on, nearest to the training image that the sample "
-        "ends nearest to. No interval: the curves are the samples themselves.",
+        "Share of {probed} samples whose denoised estimate x + (1 − t) v is, from t on, nearest to the training image that "
+        "the sample ends nearest to. No interval: the curves are the samples themselves.",
         copying.commitment,
     ),
     Plate(
         "power",
         "copying",
         "Power of the network and of the closed form",
-        "Mean of ½‖v‖² over {probed} samples. The closed form copies whatever it is given to the end: along its own way its power reaches "
-        "a plateau, at states that do not follow it the power grows like (1 − t)⁻² (dashed grey; slopes with intervals in the text).",
+        "Mean of ½‖v‖² over {probed} samples. The closed form always ends on a training image: along its own way "
+        "its power reaches a plateau, at states that do not follow it the power grows like (1 − t)⁻² (dashed grey; slopes with "
+        "intervals in the text).",
         copying.power,
     ),
     Plate(
         "originals",
         "copying",
         "Copies and their originals",
-        "The surest of {copies} copies among {n} samples, the smallest d1 / d2 first, one for each training image; of points, all samples.",
+        "The surest of {copies} copies among {n} samples, the smallest d1 / d2 first, one for each training image; of points, "
+        "all samples.",
         copying.originals,
     ),
     Plate(
         "five_ways",
         "five_ways",
         "Copying in five ways",
-        "Each measure of {n} samples (filled) beside that of {held_out} held-out real images, its floor (hollow), with 95 % intervals "
-        "(shares: Wilson; C_T: DeLong).",
+        "Each measure of {n} samples (filled) beside that of {held_out} held-out real images, its floor (hollow), with 95 % "
+        "intervals (shares: Wilson; C_T: DeLong).",
         copying.five_ways,
     ),
     Plate(

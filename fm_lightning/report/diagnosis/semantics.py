@@ -49,7 +49,9 @@ def thirds(results: Results, arrays: Arrays) -> Figure | None:
 @styled
 def extremes(results: Results, arrays: Arrays) -> Figure | None:
     """The samples of the lowest and of the highest KPE."""
-    strips = [(f"{name} KPE", arrays.get(f"semantics/{key}")) for name, key in (("lowest", "lowest"), ("highest", "highest"))]
+    strips = [
+        (f"{name} KPE", arrays.get(f"semantics/{key}")) for name, key in (("lowest", "lowest"), ("highest", "highest"))
+    ]
     strips = [(name, images) for name, images in strips if images is not None and images.ndim == 4]
     if not strips:
         return None
@@ -69,5 +71,3 @@ def show(axes, images: np.ndarray) -> None:
     strip = np.concatenate(list(padded), axis=1)[:, :-gap]
     axes.imshow(np.repeat(strip, 3, 2) if strip.shape[2] == 1 else strip, interpolation="nearest")
     axes.set_axis_off()
-
-
