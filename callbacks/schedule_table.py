@@ -275,10 +275,12 @@ class ScheduleTable(ValidationCallback):
                 continue
             monitor = self._measures[name.rpartition("-")[0]]
             pieces = []
+            labels = part.lines().column("label").to_numpy()
             for key in part.keys:
-                kept = part.samples(key)
+                kept, mine = part.samples(key), labels[part.place(key)]
                 assert kept is not None
-                pieces.append(_numpy(monitor.measure(_still(torch.tensor(kept, device=module.device)))))
+                y = None if np.isnan(mine).any() else torch.tensor(mine, dtype=torch.int64, device=module.device)
+                pieces.append(_numpy(monitor.measure(_still(torch.tensor(kept, device=module.device), y))))
             found[name] = {column: np.concatenate([p[column] for p in pieces]) for column in pieces[0]}
         self.writer.add(part, found)
 
@@ -369,10 +371,10 @@ def _gathered(mine: Any, world: int) -> list[Any]:
     return found
 
 
-def _still(x: torch.Tensor) -> Trajectory:
+def _still(x: torch.Tensor, labels: torch.Tensor | None) -> Trajectory:
     nothing = x.new_zeros(len(x))
     edges = torch.zeros(1, dtype=torch.float64)
-    return Trajectory(x, x.new_zeros(0, len(x)), nothing, nothing, edges, edges[:0], 0)
+    return Trajectory(x, x.new_zeros(0, len(x)), nothing, nothing, edges, edges[:0], 0, labels)
 
 
 def _numpy(columns: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
