@@ -9,6 +9,8 @@ from fm_lightning.callbacks.progress import Progress
 from fm_lightning.callbacks.sample_grid import SampleGrid
 from fm_lightning.callbacks.sample_writer import SampleWriter
 from fm_lightning.callbacks.schedule_table import ScheduleTable
+from fm_lightning.callbacks.semantics_monitor import SemanticsMonitor
+from fm_lightning.callbacks.support_monitor import SupportMonitor
 from fm_lightning.callbacks.training_threads import TrainingThreads
 
 __all__ = [
@@ -21,5 +23,7 @@ __all__ = [
     "SampleGrid",
     "SampleWriter",
     "ScheduleTable",
+    "SemanticsMonitor",
+    "SupportMonitor",
     "TrainingThreads",
 ]

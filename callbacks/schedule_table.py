@@ -365,20 +365,22 @@ def _measured(
 
 
 def _kept_samples(part: Part, device: torch.device) -> Iterator[tuple[str, Trajectory]]:
+    labels = part.lines().column("label").to_numpy()
     for key in part.keys:
-        kept = part.samples(key)
+        kept, mine = part.samples(key), labels[part.place(key)]
         assert kept is not None
-        yield key, _still(torch.tensor(kept, device=device))
+        y = None if np.isnan(mine).any() else torch.tensor(mine, dtype=torch.int64, device=device)
+        yield key, _still(torch.tensor(kept, device=device), y)
 
 
 def _joined(pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {column: np.concatenate([piece[column] for piece in pieces]) for column in pieces[0]}
 
 
-def _still(x: torch.Tensor) -> Trajectory:
+def _still(x: torch.Tensor, labels: torch.Tensor | None = None) -> Trajectory:
     nothing = x.new_zeros(len(x))
     edges = torch.zeros(1, dtype=torch.float64)
-    return Trajectory(x, x.new_zeros(0, len(x)), nothing, nothing, edges, edges[:0], 0)
+    return Trajectory(x, x.new_zeros(0, len(x)), nothing, nothing, edges, edges[:0], 0, labels)
 
 
 def _numpy(columns: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:

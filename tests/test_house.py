@@ -18,6 +18,7 @@ KNOWS: dict[str, set[str]] = {
     "data": {"metrics"},
     "adapters": {"nets"},
     "comparison": {"flow", "nets", "metrics", "data", "adapters"},
+    "diagnosis": {"flow", "metrics", "data", "comparison"},
     "training": {"metrics", "data"},
     "module": {"flow", "nets", "metrics", "data", "adapters", "comparison", "training"},
     "report": {"comparison", "metrics"},

@@ -21,6 +21,7 @@ from fm_lightning.adapters.checkpoints import CONFIG, check_fits, read_checkpoin
 from fm_lightning.callbacks import DivergenceWatch, SampleWriter, ScheduleTable
 from fm_lightning.callbacks.interruption import Interruption
 from fm_lightning.cli.callback_options import changed, split_off
+from fm_lightning.cli.diagnose import DiagnosingTrainer
 from fm_lightning.cli.endings import crash, fail, is_rank_zero
 from fm_lightning.cli.hush import hush
 from fm_lightning.cli.parser_errors import shorten, user_error
@@ -33,6 +34,7 @@ from fm_lightning.training.trainer import FlowTrainer
 
 WANDB = "lightning.pytorch.loggers.WandbLogger"
 CSV = "fm_lightning.training.AppendingCSVLogger"
+_VERBS_OWN = ("verbose", "weights_only", "return_predictions")  # arguments of Lightning's verbs
 
 
 class RunRecord(SaveConfigCallback):
@@ -102,7 +104,7 @@ class CLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        return {**LightningCLI.subcommands(), "run": {"model", "datamodule"}}
+        return {**LightningCLI.subcommands(), "run": {"model", "datamodule"}, "diagnose": {"model", "datamodule"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str | None, default=None, help="the run's name and directory")
@@ -182,7 +184,9 @@ class CLI(LightningCLI):
                 raise UserError(f"threads={config.threads} given, expected at least 1; type --threads 1")
             torch.set_num_threads(config.threads)
         self.directory = RunDirectory(config.root, config.name)
-        self.plain_config = self._plain(self.parser, self.config)[self.subcommand]
+        resolved = self._plain(self.parser, self.config)[self.subcommand]
+        # A saved configuration serves every verb.
+        self.plain_config = {key: value for key, value in resolved.items() if key not in _VERBS_OWN}
         self.afresh = config.again and self.subcommand in ("fit", "run")
         if is_rank_zero() and not self.afresh:
             self.directory.admit(self.subcommand, self.plain_config, again=config.again)
@@ -247,7 +251,7 @@ class CLI(LightningCLI):
             check_fits(self.checkpoint["state_dict"], self.model, self.config[self.subcommand].ckpt_path)
             if self.subcommand in ("fit", "run"):
                 check_average(self.checkpoint, self.trainer.callbacks)
-            if self.subcommand in ("test", "validate"):
+            if self.subcommand in ("test", "validate", "diagnose"):
                 self.trainer.tested_step = self.checkpoint["global_step"]
         self._try_optimizer()
         # Last of all: a command that is refused has moved nothing.
@@ -308,7 +312,7 @@ def main(args: list[str] | None = None) -> None:
                 FlowMatching,
                 FlowData,
                 subclass_mode_data=True,
-                trainer_class=FlowTrainer,
+                trainer_class=DiagnosingTrainer,
                 trainer_defaults={"callbacks": [interruption, DivergenceWatch()]},
                 seed_everything_default=0,
                 save_config_callback=RunRecord,

@@ -111,7 +111,7 @@ class Evaluation:
         name = f"{measure}-{self.manifest.measures.get(measure, '')}"
         found: dict[str, list[np.ndarray]] = {}
         for part, place, chosen in self._places(row, seeds, need=name):
-            seed = part.lines().column("seed").to_numpy()[place]
+            seed = part.seeds[place]
             found.setdefault("seed", []).append(seed[chosen])
             table = part.measured(name)
             for column in table.column_names:
@@ -135,7 +135,7 @@ class Evaluation:
     def _arrays(self, row: str, seeds: range | None, read: Any) -> dict[str, np.ndarray]:
         found: dict[str, list[np.ndarray]] = {}
         for part, place, chosen in self._places(row, seeds):
-            found.setdefault("seed", []).append(part.lines().column("seed").to_numpy()[place][chosen])
+            found.setdefault("seed", []).append(part.seeds[place][chosen])
             found.setdefault("value", []).append(read(part, self.manifest.rows[row]["key"])[chosen])
         return self._ordered(found)
 
@@ -166,7 +166,7 @@ class Evaluation:
         taken = np.zeros(len(seeds), dtype=bool)
         for part in found:
             place = part.place(key)
-            at = part.lines().column("seed").to_numpy()[place] - seeds.start
+            at = part.seeds[place] - seeds.start
             chosen = (at >= 0) & (at < len(seeds))
             chosen[chosen] = ~taken[at[chosen]]
             taken[at[chosen]] = True

@@ -35,16 +35,7 @@ class Semantics(PerSeedMetric):
         self.key = key
 
     def summarize(self, columns: Columns) -> dict[str, float]:
-        score, margin = (columns[f"{self.key}_{name}"].double() for name in ("score", "margin"))
-        hits, n = int((margin > 0).sum()), len(margin)
-        low, high = wilson(hits, n)
-        return {
-            f"{self.key}_score_mean": float(score.mean()),
-            f"{self.key}_margin_mean": float(margin.mean()),
-            f"{self.key}_accuracy": hits / n,
-            f"{self.key}_accuracy_lo": low,
-            f"{self.key}_accuracy_hi": high,
-        }
+        return strength(columns, self.key)
 
     def labels(self, samples: Tensor | Trajectory, classes: int) -> Tensor:
         """``[B]`` the samples' classes.
@@ -64,6 +55,20 @@ class Semantics(PerSeedMetric):
                 "model"
             )
         return labels
+
+
+def strength(columns: Columns, key: str) -> dict[str, float]:
+    """The numbers of ``{key}_score`` and ``{key}_margin``, see ``Semantics``."""
+    score, margin = (columns[f"{key}_{name}"].double() for name in ("score", "margin"))
+    hits, n = int((margin > 0).sum()), len(margin)
+    low, high = wilson(hits, n)
+    return {
+        f"{key}_score_mean": float(score.mean()),
+        f"{key}_margin_mean": float(margin.mean()),
+        f"{key}_accuracy": hits / n,
+        f"{key}_accuracy_lo": low,
+        f"{key}_accuracy_hi": high,
+    }
 
 
 def margin(scores: Tensor, labels: Tensor) -> Tensor:

@@ -1,0 +1,171 @@
+"""Energy and density: does a sample cost more where real images are rare?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fm_lightning.data.toy_density import log_density
+from fm_lightning.data.toys import Toy2D
+from fm_lightning.diagnosis.answer import Answer, Missing, numpy, said, unless_refused
+from fm_lightning.diagnosis.features import Features
+from fm_lightning.diagnosis.probed import Probed
+from fm_lightning.diagnosis.subject import ENERGIES, Subject
+from fm_lightning.metrics.association import Estimate, partial_spearman, spearman
+from fm_lightning.metrics.neighbours.reference import Reference
+from fm_lightning.metrics.support import LocalSupport
+
+NEIGHBOURS = (5, 20)
+BANDWIDTHS = (1.0,)
+MAIN = "knn_5"
+
+
+def density(subject: Subject, probed: Probed | None = None, features: Features | None = None) -> Answer:
+    """Rank correlations of each energy with each measure of density, plain and given what energies depend on trivially.
+
+    Args:
+        features: a second space, beside the model's own.
+    """
+    answer = Answer()
+    found = measures(subject, features)
+    columns = {name: values for name, values in found.items() if isinstance(values, Tensor)}
+    if isinstance(subject.data, Toy2D):
+        columns["true log density"] = log_density(subject.data.toy, subject.samples)
+    if probed is not None and not isinstance(probed.likelihood, Missing):
+        columns["log-likelihood"] = probed.likelihood.log_p
+    answer.numbers["missing"] = {name: value.reason for name, value in found.items() if isinstance(value, Missing)}
+    answer.numbers["associations"] = associations(subject, columns)
+    answer.arrays |= {f"measure/{name}": numpy(values) for name, values in columns.items()}
+    answer.arrays |= {f"energy/{name}": numpy(values) for name, values in subject.energies.items()}
+    answer.sentences += _sentences(answer.numbers["associations"])
+    if probed is not None:
+        _likelihood(answer, subject, probed)
+        _along(answer, probed)
+    return answer
+
+
+def measures(subject: Subject, features: Features | None = None) -> dict[str, Tensor | Missing]:
+    """``[n]`` support and kernel log density of each sample in both spaces, of training and of held-out images."""
+    device, size = subject.device, subject.data.eval_batch_size
+    spaces: dict[str, tuple[Tensor, Reference, Tensor]] = {
+        "model space": (subject.samples.flatten(1), subject.training, subject.held_out.flatten(1))
+    }
+    if features is not None:
+        spaces[features.key] = (features.samples, Reference(features.training.to(device)), features.held_out)
+    found: dict[str, Tensor | Missing] = {}
+    for space, (rows, training, held_out) in spaces.items():
+        for name, reference in (("training", training), ("held-out", Reference(held_out.to(device)))):
+            columns = unless_refused(lambda r=reference, x=rows: _support(x, r, size))
+            if isinstance(columns, Missing):
+                found[f"{MAIN}, {name}, {space}"] = columns
+            else:
+                found |= {f"{column}, {name}, {space}": values for column, values in columns.items()}
+    return found
+
+
+def _support(rows: Tensor, reference: Reference, size: int) -> dict[str, Tensor]:
+    k = tuple(i for i in NEIGHBOURS if i <= len(reference)) or (1,)
+    metric = LocalSupport(reference, k, BANDWIDTHS)
+    parts = [metric.measure(x.to(reference.device)) for x in rows.split(size)]
+    return {name: torch.cat([part[name].cpu() for part in parts]).double() for name in metric.columns}
+
+
+def associations(subject: Subject, columns: Mapping[str, Tensor]) -> list[dict[str, object]]:
+    """One entry for each energy and measure; a measure of the first samples alone is compared on these."""
+    entries = []
+    for energy in ENERGIES:
+        for name, values in columns.items():
+            n = len(values)
+            y, defined = values, values.isfinite()
+            x = subject.energies[energy][:n][defined]
+            given = {key: column[:n][defined] for key, column in subject.covariates.items()}
+            strata = None if subject.labels is None else subject.labels[:n][defined]
+            y = y[defined]
+            entries.append(
+                {
+                    "energy": energy,
+                    "measure": name,
+                    "outside": int((~defined).sum()),  # of the true density's support
+                    "plain": _or_reason(lambda: spearman(x, y)),  # noqa: B023 (called at once)
+                    "partial": _or_reason(lambda: partial_spearman(x, y, given, strata)),  # noqa: B023
+                }
+            )
+    return entries
+
+
+def _or_reason(compute) -> Estimate:
+    found = unless_refused(compute)
+    return Estimate(None, reason=found.reason) if isinstance(found, Missing) else found
+
+
+def _sentences(entries) -> list[str]:
+    lines = []
+    for entry in entries:
+        shown = entry["measure"].startswith(MAIN) or "log" in entry["measure"]
+        if entry["energy"] != "kpe" or not shown:
+            continue
+        plain, partial = said(entry["plain"], "Spearman's rho"), said(entry["partial"], "rho")
+        outside = f"; {entry['outside']} samples where it is 0 are left out" if entry["outside"] else ""
+        lines.append(
+            f"KPE and {words(entry['measure'])}: {plain}; given noise, distance from the mean and class: {partial}{outside}."
+        )
+    return lines
+
+
+def words(measure: str) -> str:
+    """A measure's name in words."""
+    column, _, rest = measure.partition(", ")
+    if column.startswith("knn_"):
+        reference, space = rest.split(", ")
+        return f"support by the {column[4:]} nearest {reference} images ({space})"
+    if column.startswith("kde_"):
+        reference, space = rest.split(", ")
+        return f"kernel log density of {reference} images ({space})"
+    return measure
+
+
+def _likelihood(answer: Answer, subject: Subject, probed: Probed) -> None:
+    found = probed.likelihood
+    if isinstance(found, Missing):
+        answer.numbers["likelihood"] = {"reason": found.reason}
+        answer.sentences.append(f"No log-likelihood: {found.reason}.")
+        return
+    exact = found.standard_error is None
+    numbers = {
+        "n": len(found.log_p),
+        "mean": float(found.log_p.mean()),
+        "bits_per_dim": float(-found.log_p.mean() / (0.6931471805599453 * subject.samples[0].numel())),
+        "standard_error": None if exact else float(found.standard_error.mean()),
+        "forwards": found.forwards,
+        "backwards": found.backwards,
+    }
+    how = "exact divergence" if exact else f"Hutchinson's estimate, mean standard error {numbers['standard_error']:.2f}"
+    answer.sentences.append(
+        f"Log-likelihood of {numbers['n']} samples: {numbers['mean']:.1f} nats on average ({how}; {found.forwards} evaluations "
+        f"and {found.backwards} backward passes of a batch)."
+    )
+    true = answer.arrays.get("measure/true log density")
+    if true is not None:
+        true = torch.from_numpy(true[: len(found.log_p)])
+        inside = true.isfinite()
+        numbers["true"] = _or_reason(lambda: spearman(found.log_p[inside], true[inside]))
+        answer.sentences.append(f"Log-likelihood and true log density: {said(numbers['true'], 'Spearman’s rho')}.")
+    answer.numbers["likelihood"] = numbers
+
+
+def _along(answer: Answer, probed: Probed) -> None:
+    """Power against the bridge's density at the same state, at each of some times."""
+    rhos = []
+    for t, log_p in zip(probed.bridge_times.tolist(), probed.bridge_density):
+        step = int((probed.times - t).abs().argmin())
+        rhos.append({"t": t, "rho": _or_reason(lambda s=step, d=log_p: spearman(probed.network[s], d))})
+    answer.numbers["power_and_bridge"] = rhos
+    defined = [r for r in rhos if r["rho"].value is not None]
+    if defined:
+        last = max(defined, key=lambda r: abs(r["rho"].value))
+        answer.sentences.append(
+            f"Power and the bridge's log density at the same state go together most at t = {last['t']:.2f}: "
+            f"{said(last['rho'], 'Spearman’s rho')}."
+        )

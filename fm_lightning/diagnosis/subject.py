@@ -1,0 +1,222 @@
+"""Subject: the plain sampling that is diagnosed, read back from a run's evaluation; only what it lacks is sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fm_lightning.comparison.evaluation import Evaluation
+from fm_lightning.comparison.rows import BASE
+from fm_lightning.data.base import FlowData
+from fm_lightning.errors import UserError
+from fm_lightning.flow import Schedule, integrate
+from fm_lightning.flow.velocity import Velocity
+from fm_lightning.metrics import MemorizationRate, Reference
+from fm_lightning.metrics.memorization import copied
+from fm_lightning.noise import noise
+from fm_lightning.trajectory import Trajectory
+
+ENERGIES = ("kpe", "early", "late", "displacement", "excess")
+HELD_OUT = 5000  # real images that stand for all held-out ones
+NEIGHBOURS = "neighbours"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """n samples of one model, and the model itself.
+
+    Attributes:
+        data: set up.
+        velocity: what was sampled, guidance included.
+        schedule: how.
+        trajectory: the n samples on the CPU, with their energies, labels and seeds.
+        energies: ``[n]`` float64 for each of ``ENERGIES``.
+        neighbours: ``d1``, ``d2`` and ``nearest``, ``[n]``: the training images next to each sample.
+        threshold: of ``d1 / d2``, below which a sample is a copy.
+        tau_split: what early and late energy part at.
+        base_seed: of the noise.
+        device: where the network is.
+        resampled: samples that the table had not kept and that were sampled again.
+    """
+
+    data: FlowData
+    velocity: Velocity
+    schedule: Schedule
+    trajectory: Trajectory
+    energies: dict[str, Tensor]
+    neighbours: dict[str, Tensor]
+    threshold: float
+    tau_split: float
+    base_seed: int
+    device: torch.device
+    resampled: int
+
+    def __len__(self) -> int:
+        return len(self.trajectory)
+
+    @property
+    def samples(self) -> Tensor:
+        """``[n, ...]`` in the model's space."""
+        return self.trajectory.x1
+
+    @property
+    def labels(self) -> Tensor | None:
+        """``[n]`` int64, or None."""
+        return self.trajectory.labels
+
+    @cached_property
+    def copies(self) -> Tensor:
+        """``[n]`` bool: which samples are copies."""
+        return copied(self.neighbours, self.threshold)
+
+    @cached_property
+    def training(self) -> Reference:
+        """The training images, encoded as they are read."""
+        return training_reference(self.data, self.device)
+
+    @cached_property
+    def held_out(self) -> Tensor:
+        """``[m, ...]`` real images that the model has not seen, on the CPU."""
+        return self.data.floor(self.data.held_out_split)[:HELD_OUT].cpu()
+
+    def start(self, count: int) -> Tensor:
+        """``[count, ...]`` the first samples' noise, on the device."""
+        return start(self.seeds[:count], self.data, self.base_seed).to(self.device)
+
+    @property
+    def seeds(self) -> Tensor:
+        """``[n]`` int64."""
+        assert self.trajectory.seeds is not None
+        return self.trajectory.seeds
+
+    @cached_property
+    def covariates(self) -> dict[str, Tensor]:
+        """What an energy depends on trivially, ``[n]`` each: the norm of the noise, and the distance from the training mean."""
+        size = self.data.eval_batch_size
+        norms = [start(s, self.data, self.base_seed).flatten(1).norm(dim=1) for s in self.seeds.split(size)]
+        total = sum(x.double().sum(0).cpu() for x in self.data.encoded(self.data.train_split).split(4096))
+        mean = (total / len(self.data.train_split)).flatten()
+        far = [(x.flatten(1).double() - mean).norm(dim=1) for x in self.samples.split(size)]
+        return {"||x0||": torch.cat(norms).double(), "||x1 - mean||": torch.cat(far)}
+
+    def batches(self, count: int) -> Iterator[slice]:
+        """Slices of the first samples, as many at once as the data say."""
+        size = self.data.eval_batch_size
+        return (slice(i, min(i + size, count)) for i in range(0, count, size))
+
+    def visible(self, rows: Tensor) -> np.ndarray:
+        """Samples ``[k]`` as a figure wants them: images ``[k, H, W, C]`` uint8, points as they are."""
+        return visible(self.data, self.samples[rows])
+
+
+def read_subject(
+    evaluation: Evaluation,
+    data: FlowData,
+    velocity: Velocity,
+    schedule: Schedule,
+    device: torch.device,
+    base_seed: int = 0,
+) -> Subject:
+    """The base row of an evaluation.
+
+    Raises:
+        UserError: it has no lines.
+    """
+    lines = evaluation.lines(BASE) if BASE in evaluation.rows else ()
+    if not len(lines):
+        raise UserError(
+            f"{evaluation.folder} without samples of base given, expected some; type fm-lightning test with the run's "
+            "configuration"
+        )
+    seeds = torch.from_numpy(lines.seed.to_numpy().copy())
+    labels = None if lines.label.isna().any() else torch.from_numpy(lines.label.to_numpy().astype(np.int64))
+    about = evaluation.manifest.rows[BASE]
+    kept, resampled = evaluation.samples(BASE), 0
+    if kept is None:
+        samples = _sampled_again(velocity, schedule, seeds, labels, data, base_seed, device)
+        resampled = len(samples)
+    else:
+        samples = torch.from_numpy(kept)
+    trajectory = Trajectory(
+        samples,
+        torch.from_numpy(evaluation.energy(BASE)).T,
+        torch.from_numpy(lines.field_energy.to_numpy().copy()),
+        torch.from_numpy(lines.displacement.to_numpy().copy()),
+        torch.tensor(about["times"], dtype=torch.float64),
+        torch.tensor(about["gain"], dtype=torch.float64),
+        evaluation.nfe(BASE),
+        labels,
+        seeds,
+    )
+    found = evaluation.manifest.about
+    energies = {name: torch.from_numpy(lines[name].to_numpy(dtype=np.float64).copy()) for name in ENERGIES}
+    return Subject(
+        data,
+        velocity,
+        schedule,
+        trajectory,
+        energies,
+        _neighbours(evaluation, samples, seeds, data, device),
+        float(found.get("threshold", 1 / 3)),
+        float(found.get("tau_split", 0.6)),
+        base_seed,
+        device,
+        resampled,
+    )
+
+
+def training_reference(data: FlowData, device: torch.device) -> Reference:
+    """The training images, as stored and on the device where they fit there; latents stay on disk."""
+    stored = data.train_split.x
+    return Reference(stored.to(device) if isinstance(stored, Tensor) else stored, device=device, encode=data.encode)
+
+
+def _neighbours(
+    evaluation: Evaluation, samples: Tensor, seeds: Tensor, data: FlowData, device: torch.device
+) -> dict[str, Tensor]:
+    if NEIGHBOURS in evaluation.manifest.measures:
+        found = {name: torch.from_numpy(v.copy()) for name, v in evaluation.columns(BASE, NEIGHBOURS).items()}
+        if found and torch.equal(found.pop("seed"), seeds):
+            return found
+    metric = MemorizationRate(training_reference(data, device), mirrored=data.flip)
+    parts = [metric.measure(x.to(device)) for x in samples.split(data.eval_batch_size)]
+    return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
+
+
+@torch.no_grad()
+def _sampled_again(
+    velocity: Velocity,
+    schedule: Schedule,
+    seeds: Tensor,
+    labels: Tensor | None,
+    data: FlowData,
+    base_seed: int,
+    device: torch.device,
+) -> Tensor:
+    parts = []
+    for rows in torch.arange(len(seeds)).split(data.eval_batch_size):
+        x0 = start(seeds[rows], data, base_seed).to(device)
+        mine = None if labels is None else labels[rows].to(device)
+        way = integrate(velocity, x0, schedule, labels=mine, seeds=seeds[rows], base_seed=base_seed)
+        parts.append(way.x1.float().cpu())
+    return torch.cat(parts)
+
+
+def start(seeds: Tensor, data: FlowData, base_seed: int) -> Tensor:
+    """``[B, ...]`` the seeds' noise."""
+    return noise(seeds.tolist(), data.shape, base_seed)
+
+
+def fixed_steps(schedule: Schedule) -> Schedule:
+    """The schedule itself, or one with fixed steps in place of an adaptive solver, which no probe can follow."""
+    return replace(schedule, solver="rk4", steps=25) if schedule.solver == "dopri5" else schedule
+
+
+def visible(data: FlowData, x: Tensor) -> np.ndarray:
+    """Samples as a figure wants them: images ``[M, H, W, C]`` uint8, anything else as it is."""
+    return data.to_uint8(x).permute(0, 2, 3, 1).cpu().numpy() if data.has_pixels else x.float().cpu().numpy()

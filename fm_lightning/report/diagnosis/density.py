@@ -1,0 +1,107 @@
+"""Figures on energy and density."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fm_lightning.report.diagnosis.estimates import ENERGY_WORDS, dots, rows
+from fm_lightning.report.formats import number, with_span
+from fm_lightning.report.results import Arrays, Results, finite
+from fm_lightning.report.style import INK, MUTED, PALETTE, WIDTH, new_figure, styled
+
+POINTS = 4000  # drawn of a scatter: more hide each other
+
+
+def _of(results: Results) -> dict[str, Any]:
+    return results["questions"]["density"]["numbers"]
+
+
+def _measures(results: Results) -> list[str]:
+    """Those that are drawn, in order: one of each kind."""
+    names = dict.fromkeys(entry["measure"] for entry in _of(results)["associations"])
+    return [name for name in names if not name.startswith("knn_20")]
+
+
+def title_of(measure: str) -> str:
+    """``support, training images\n(model space)``."""
+    column, _, rest = measure.partition(", ")
+    if not rest:
+        return measure
+    reference, space = rest.split(", ")
+    kind = f"{column[4:]}-neighbour support" if column.startswith("knn_") else "kernel log density"
+    return f"{kind}\n{reference}, {space}"
+
+
+@styled
+def scatters(results: Results, arrays: Arrays) -> Figure | None:
+    """KPE of each sample against measures of density, with Spearman's rho."""
+    names = [name for name in _measures(results) if not name.startswith("kde_")][:6]
+    if not names:
+        return None
+    across = 2 if len(names) in (2, 4) else min(3, len(names))
+    down = -(-len(names) // across)
+    figure = new_figure(WIDTH, 2.7 * down + 0.2, layout="constrained")
+    kpe = arrays["density/energy/kpe"]
+    panels = figure.subplots(down, across, squeeze=False)
+    rhos = {e["measure"]: e["plain"] for e in _of(results)["associations"] if e["energy"] == "kpe"}
+    for axes, name in zip(panels.flat, names):
+        values = arrays[f"density/measure/{name}"]
+        x, y = values[:POINTS], kpe[: len(values)][:POINTS]
+        kept = np.isfinite(x)
+        axes.plot(
+            x[kept], y[kept], ".", color=PALETTE[0], markersize=2.6, alpha=0.45, markeredgewidth=0, rasterized=True
+        )
+        rho = rhos[name]
+        words = with_span(rho["value"], rho["low"], rho["high"], number) if rho["value"] is not None else "undefined"
+        axes.set_title(f"ρ = {words}, n = {rho['n']}", fontsize=8.5, fontweight="normal", color=INK)
+        axes.set_xlabel(title_of(name))
+    for axes in panels.flat[len(names) :]:
+        axes.set_visible(False)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("KPE of a sample")
+    return figure
+
+
+@styled
+def forest(results: Results, arrays: Arrays) -> Figure | None:
+    """Plain (filled) and partial (hollow) rank correlations of every energy with every measure."""
+    names = _measures(results)
+    if not names:
+        return None
+    entries = _of(results)["associations"]
+    figure = new_figure(WIDTH, 0.33 * len(names) + 1.3, layout="constrained")
+    panels = figure.subplots(1, len(ENERGY_WORDS), sharey=True, sharex=True)
+    for axes, (energy, words) in zip(panels, ENERGY_WORDS.items()):
+        mine = {e["measure"]: e for e in entries if e["energy"] == energy}
+        dots(axes, [mine[name]["plain"] for name in names], shift=0.12, label="plain")
+        dots(axes, [mine[name]["partial"] for name in names], PALETTE[1], -0.16, hollow=True, label="given covariates")
+        axes.axvline(0, color=MUTED, linewidth=0.9, zorder=0.5)
+        axes.set_title(words)
+    rows(panels[0], [title_of(name).replace("\n", ", ") for name in names])
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    panels[len(panels) // 2].set_xlabel("Spearman's rho")
+    return figure
+
+
+@styled
+def bridge(results: Results, arrays: Arrays) -> Figure | None:
+    """Rank correlation of the network's power with the bridge's log density at the same state, over time."""
+    points = [
+        (p["t"], *(finite(p["rho"][key]) for key in ("value", "low", "high")))
+        for p in _of(results).get("power_and_bridge", [])
+        if finite(p["rho"]["value"]) is not None and finite(p["rho"]["low"]) is not None
+    ]
+    if len(points) < 2:
+        return None
+    t, value, low, high = np.array(points, dtype=float).T
+    figure = new_figure(WIDTH * 0.62, 3.0, layout="constrained")
+    axes = figure.subplots()
+    axes.fill_between(t, low, high, color=PALETTE[0], alpha=0.2, linewidth=0)
+    axes.plot(t, value, color=PALETTE[0], marker="o", markersize=3)
+    axes.axhline(0, color=MUTED, linewidth=0.9)
+    axes.set(xlabel="time t, noise to data", ylabel="Spearman's rho", xlim=(0, 1), ylim=(-1, 1))
+    return figure

@@ -1,0 +1,193 @@
+"""``diagnosis.html``: sentences and figures of a diagnosis on one self-contained page, the figures also as files."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from fm_lightning.report.diagnosis import copying, density, semantics
+from fm_lightning.report.formats import count, true_minus
+from fm_lightning.report.results import Arrays, Results, replace_file
+from fm_lightning.report.style import png
+
+PAGE = "diagnosis.html"
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A figure: ``caption`` may name {n} samples, {probed} of them that were sampled once more, {held_out} real images, {val}."""
+
+    key: str
+    question: str
+    title: str
+    caption: str
+    draw: Callable[[Results, Arrays], Figure | None]
+
+
+PLATES = (
+    Plate(
+        "density",
+        "density",
+        "What a sample cost, and how dense real images lie around it",
+        "One dot a sample, {n} samples of plain sampling ({probed} where a likelihood is shown). Support is minus the mean "
+        "distance to the five nearest images. ρ is Spearman's, with Fisher's 95 % interval.",
+        density.scatters,
+    ),
+    Plate(
+        "correlations",
+        "density",
+        "Every energy against every measure of density",
+        "Spearman's rho, plain (filled) and given the norm of the noise, the distance from the training mean and the class "
+        "(hollow), with Fisher's 95 % intervals; {n} samples, {probed} for the likelihood. Many comparisons: single intervals "
+        "that just miss 0 mean little.",
+        density.forest,
+    ),
+    Plate(
+        "bridge",
+        "density",
+        "Power and the bridge's density along the way",
+        "At each time, rank correlation over {probed} samples of the network's power ½‖v‖² with the log density of the bridge "
+        "(1 − t) x0 + t x1 at the same state; band: Fisher's 95 % interval.",
+        density.bridge,
+    ),
+    Plate(
+        "thirds",
+        "semantics",
+        "Semantic strength in thirds of KPE",
+        "Means over {n} samples in thirds of KPE, taken within each class, so that no class is in one third more than in "
+        "another; Student's 95 % intervals; g is Hedges's effect size, highest minus lowest third.",
+        semantics.thirds,
+    ),
+    Plate(
+        "extremes",
+        "semantics",
+        "The cheapest and the dearest samples",
+        "Of {n} samples those of the lowest KPE, lowest first, and of the highest, highest first.",
+        semantics.extremes,
+    ),
+    Plate(
+        "goldilocks",
+        "copying",
+        "Which energies copy",
+        "F_mem in quantile groups of each energy, low to high, over {n} samples; Wilson's 95 % intervals. The p beneath "
+        "tests whether the curve neither rises nor falls throughout (isotonic likelihood ratio in both orders).",
+        copying.goldilocks,
+    ),
+    Plate(
+        "predictors",
+        "copying",
+        "What tells copies apart",
+        "AUROC for the event “d1 / d2 below {threshold}”, with DeLong's 95 % interval; n beside each name. Nearness is "
+        "nearly the event itself.",
+        copying.predictors,
+    ),
+    Plate(
+        "commitment",
+        "copying",
+        "When trajectories commit",
+        "Share of {probed} samples whose denoised estimate x + (1 − t) v is, from t on, nearest to the training image that "
+        "the sample ends nearest to. No interval: the curves are the samples themselves.",
+        copying.commitment,
+    ),
+    Plate(
+        "power",
+        "copying",
+        "Power of the network and of the closed form",
+        "Mean of ½‖v‖² over {probed} samples. The closed form always ends on a training image: along its own way "
+        "its power reaches a plateau, at states that do not follow it the power grows like (1 − t)⁻² (dashed grey; slopes with "
+        "intervals in the text).",
+        copying.power,
+    ),
+    Plate(
+        "originals",
+        "copying",
+        "Copies and their originals",
+        "The surest of {copies} copies among {n} samples, the smallest d1 / d2 first, one for each training image; of points, "
+        "all samples.",
+        copying.originals,
+    ),
+    Plate(
+        "five_ways",
+        "five_ways",
+        "Copying in five ways",
+        "Each measure of {n} samples (filled) beside that of {held_out} held-out real images, its floor (hollow), with 95 % "
+        "intervals (shares: Wilson; C_T: DeLong).",
+        copying.five_ways,
+    ),
+    Plate(
+        "training",
+        "over_training",
+        "Over training",
+        "Each validation, on {val} seeds of plain sampling; band: Wilson's 95 % interval.",
+        copying.training,
+    ),
+)
+
+
+def draw(folder: Path, results: Results, arrays: Arrays, pdf: bool = False) -> Path:
+    """Writes ``figures/KEY.png`` (and ``.pdf``) and the page into ``folder``; returns the page."""
+    figures = folder / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    shown: dict[str, list[dict[str, Any]]] = {}
+    for plate in PLATES:
+        figure = plate.draw(results, arrays)
+        if figure is None:
+            continue
+        content = png(figure)
+        replace_file(figures / f"{plate.key}.png", content)
+        if pdf:
+            with matplotlib.rc_context({"pdf.fonttype": 42}):
+                figure.savefig(figures / f"{plate.key}.pdf", metadata={"CreationDate": None})
+        shown.setdefault(plate.question, []).append(
+            {
+                "key": plate.key,
+                "title": plate.title,
+                "caption": caption(plate, results),
+                "uri": f"data:image/png;base64,{base64.b64encode(content).decode()}",
+            }
+        )
+    page = _render(results, shown)
+    return replace_file(folder / PAGE, page.encode())
+
+
+def caption(plate: Plate, results: Results) -> str:
+    """The plate's caption with its numbers."""
+    questions: Mapping[str, Any] = results["questions"]
+    return plate.caption.format(
+        n=count(results["n"]),
+        probed=count(results["probed"]),
+        threshold=f"{results['threshold']:.3g}",
+        copies=count(questions["copying"]["numbers"]["copies"]),
+        held_out=count(questions["five_ways"]["numbers"]["held_out"]),
+        val=count(questions["over_training"]["numbers"]["n"]),
+    )
+
+
+def _render(results: Results, shown: Mapping[str, list[dict[str, Any]]]) -> str:
+    loader = PackageLoader("fm_lightning.report.diagnosis", "")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    questions = [
+        {
+            "title": question["title"],
+            "sentences": [true_minus(line) for line in question["sentences"]],
+            "figures": shown.get(name, []),
+        }
+        for name, question in results["questions"].items()
+    ]
+    facts = {key: results[key] for key in ("command", "created", "hardware", "step") if results.get(key) is not None}
+    facts["versions"] = ", ".join(f"{name} {version}" for name, version in (results.get("versions") or {}).items())
+    facts["seconds"] = ", ".join(f"{name} {seconds}" for name, seconds in results["seconds"].items())
+    return environment.get_template("page.html").render(
+        name=results.get("name") or "run",
+        n=count(results["n"]),
+        probed=count(results["probed"]),
+        questions=questions,
+        facts=facts,
+    )
