@@ -21,7 +21,7 @@ from fm_lightning.adapters.checkpoints import CONFIG, check_fits, read_checkpoin
 from fm_lightning.callbacks import DivergenceWatch, SampleWriter, ScheduleTable
 from fm_lightning.callbacks.interruption import Interruption
 from fm_lightning.cli.callback_options import changed, split_off
-from fm_lightning.cli.diagnose import DiagnosingTrainer
+from fm_lightning.cli.diagnosing_trainer import DiagnosingTrainer
 from fm_lightning.cli.endings import crash, fail, is_rank_zero
 from fm_lightning.cli.hush import hush
 from fm_lightning.cli.parser_errors import shorten, user_error
