@@ -171,8 +171,9 @@ def _numbers(run: Run) -> int | None:
 
 def _levels(run: Run, row: str) -> dict[str, float | None]:
     metrics = next(each for each in run.results["rows"] if each["name"] == row)["metrics"]
-    names = ["f_mem", "quality_frechet", "quality_kernel", (run.results.get("quality") or {}).get("key")]
-    levels = {name: finite(metrics[name]) for name in names if name in metrics}
+    plug_in = str((run.results.get("quality") or {}).get("key"))
+    names = ("f_mem", "quality_frechet", "quality_kernel", plug_in)
+    levels: dict[str, float | None] = {name: finite(metrics[name]) for name in names if name in metrics}
     return levels | {measure: found.value for measure, found in _energies(run, row).items()}
 
 

@@ -54,7 +54,9 @@ def lines(entry: Mapping[str, Any]) -> Iterator[Line]:
                 prediction = combined["prediction"]
                 over = (
                     cell(combined),
-                    (MISSING, "") if prediction is None else ("", _ends(*prediction, how.scale, places)),
+                    (MISSING, "")
+                    if prediction is None
+                    else ("", _ends(prediction[0], prediction[1], how.scale, places)),
                     (f"{how.scale * combined['tau']:.{places}f}", ""),
                     (share(combined["i_squared"], 0), ""),
                 )
