@@ -70,7 +70,7 @@ class FIDMonitor(Monitor[FrechetDistance]):
         self.cmmd, self.statistics = cmmd, statistics
         if inception_score and not isinstance(self.extractor, InceptionFeatures):
             raise UserError(
-                f"inception_score given with {self.extractor.key}, expected Inception's features; type extractor: fid"
+                f"inception_score given with {self.extractor.key}", "Inception's features", "type extractor: fid"
             )
         self._real: GaussianReference | None = None
         self._real_features: Tensor | None = None
@@ -113,8 +113,9 @@ class FIDMonitor(Monitor[FrechetDistance]):
             self._real = read_statistics(self.statistics, self.extractor.statistics)
             if len(self._real.mean) != width:
                 raise UserError(
-                    f"statistics {self.statistics} are of {len(self._real.mean)} features, expected {self.key}'s {width}; "
-                    "type another archive, or another extractor"
+                    f"statistics {self.statistics} are of {len(self._real.mean)} features",
+                    f"{self.key}'s {width}",
+                    "type another archive, or another extractor",
                 )
             if self._wants_features:
                 self._real_features = self._archive_features(self.statistics, device)
@@ -122,8 +123,9 @@ class FIDMonitor(Monitor[FrechetDistance]):
 
         if not data.has_training_data:
             raise UserError(
-                f"{self.key} given without statistics for {type(data).__name__} data, expected real images to compare with; type "
-                "statistics: ARCHIVE.npz"
+                f"{self.key} given without statistics for {type(data).__name__} data",
+                "real images to compare with",
+                "type statistics: ARCHIVE.npz",
             )
 
         @torch.no_grad()
@@ -148,8 +150,9 @@ class FIDMonitor(Monitor[FrechetDistance]):
     def _archive_features(self, path: str, device: torch.device) -> Tensor:
         if self.extractor.space != "uint8":
             raise UserError(
-                f"{self.key} given with statistics={path} and kid, precision_recall or cmmd, expected an extractor of 8-bit "
-                "images like the archive's; type extractor: fid"
+                f"{self.key} given with statistics={path} and kid, precision_recall or cmmd",
+                "an extractor of 8-bit images like the archive's",
+                "type extractor: fid",
             )
         images = ArchiveImages(path)
 
@@ -166,12 +169,13 @@ class FIDMonitor(Monitor[FrechetDistance]):
         others = [c for c in getattr(trainer, "callbacks", []) if isinstance(c, FIDMonitor) and c is not self]
         for other in others:
             if other.key == self.key:
-                raise UserError(f"two FIDMonitors of {self.key} given, expected one; leave the other out")
+                raise UserError(f"two FIDMonitors of {self.key} given", "one", "leave the other out")
             for option in ("kid", "precision_recall", "inception_score", "cmmd"):
                 if getattr(self, option) and getattr(other, option):
                     raise UserError(
-                        f"{option} given to two FIDMonitors ({other.key} and {self.key}), which would log it by one name, "
-                        f"expected it in one of them; type {option}: false in the other"
+                        f"{option} given to two FIDMonitors ({other.key} and {self.key}), which would log it by one name",
+                        "it in one of them",
+                        f"type {option}: false in the other",
                     )
 
     @property
@@ -185,7 +189,9 @@ class FIDMonitor(Monitor[FrechetDistance]):
         for name, given in {"val_seeds": data.val_seeds, "test_seeds": data.test_seeds}.items():
             if given < needed:
                 raise UserError(
-                    f"{name}={given} given, expected at least {needed} samples for what FIDMonitor measures; type {name} 1000"
+                    f"{name}={given} given",
+                    f"at least {needed} samples for what FIDMonitor measures",
+                    f"type {name} 1000",
                 )
 
     def _features(self, x: Tensor) -> Tensor:
@@ -277,8 +283,9 @@ class FIDMonitor(Monitor[FrechetDistance]):
                 features = torch.from_numpy(kept["features"]).float() if "features" in kept else None
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
-                f"{file} cannot be read ({' '.join(str(error).split())}), expected the statistics of real images that {self.key} "
-                "was measured with; type fm-lightning test with the run's configuration"
+                f"{file} cannot be read ({' '.join(str(error).split())})",
+                f"the statistics of real images that {self.key} was measured with",
+                "type fm-lightning test with the run's configuration",
             ) from error
         self._real, self._real_features = real, features
 

@@ -58,8 +58,9 @@ class MemorizationMonitor(Monitor[MemorizationRate]):
         super().__init__()
         if divided and leave_out_duplicates is not None:
             raise UserError(
-                f"leave_out_duplicates={leave_out_duplicates:g} given with divided=True, expected one of the two: "
-                "near-duplicates are found where one process reads all images; leave one out"
+                f"leave_out_duplicates={leave_out_duplicates:g} given with divided=True",
+                "one of the two: near-duplicates are found where one process reads all images",
+                "leave one out",
             )
         self.collective = divided
         self.threshold, self.mirrored, self.leave_out_duplicates, self.k = threshold, mirrored, leave_out_duplicates, k
@@ -72,7 +73,7 @@ class MemorizationMonitor(Monitor[MemorizationRate]):
         data = pl_module.data
         if sum(isinstance(callback, MemorizationMonitor) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]
             # Of two numbers by one name Lightning would log the mean, and the table show the last.
-            raise UserError("two MemorizationMonitors given, expected one; leave the other out")
+            raise UserError("two MemorizationMonitors given", "one", "leave the other out")
         if not data.has_training_data:
             self._left_out = True
             _say("Memorization, its verdicts and the floors are left out: the training data are not at hand")

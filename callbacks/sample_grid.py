@@ -35,7 +35,7 @@ class SampleGrid(ValidationCallback):
 
     def __init__(self, count: int = 24) -> None:
         if count < 1:
-            raise UserError(f"SampleGrid: count={count} given, expected at least 1; type e.g. 24")
+            raise UserError(f"SampleGrid: count={count} given", "at least 1", "type e.g. 24")
         self.count = count
         self.samples: dict[str, torch.Tensor] = {}
 

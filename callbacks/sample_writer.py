@@ -37,7 +37,7 @@ class SampleWriter(BasePredictionWriter):
     def __init__(self, overwrite: bool = False, npz: str | None = None) -> None:
         super().__init__("batch")
         if npz is not None and not npz.endswith(".npz"):
-            raise UserError(f"npz={npz} given, expected a name that ends in .npz; type npz={npz}.npz")
+            raise UserError(f"npz={npz} given", "a name that ends in .npz", f"type npz={npz}.npz")
         self.overwrite, self.npz = overwrite, npz
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
@@ -46,13 +46,14 @@ class SampleWriter(BasePredictionWriter):
         found = sorted(self._folder(trainer).glob("*.npz")) if stage == "predict" and not self.overwrite else []
         if found:
             raise UserError(
-                f"{found[0]} exists, expected a run without samples; type --again to move them aside, or another --name"
+                f"{found[0]} exists", "a run without samples", "type --again to move them aside, or another --name"
             )
 
         if stage == "predict" and self.npz and not pl_module.data.has_pixels:
             raise UserError(
-                f"npz={self.npz} given for {type(pl_module.data).__name__} without images, expected an autoencoder that decodes "
-                "samples; give the data an autoencoder, or leave npz out"
+                f"npz={self.npz} given for {type(pl_module.data).__name__} without images",
+                "an autoencoder that decodes samples",
+                "give the data an autoencoder, or leave npz out",
             )
 
     def _folder(self, trainer: Trainer) -> Path:

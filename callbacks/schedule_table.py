@@ -78,7 +78,7 @@ class ScheduleTable(ValidationCallback):
     ) -> None:
         self.families, self.margins = families, Margins(memorized=margin_copies, quality=margin_quality)
         if samples not in KEEP:
-            raise UserError(f"samples={samples!r} given, expected one of {', '.join(KEEP)}; type samples: all")
+            raise UserError(f"samples={samples!r} given", f"one of {', '.join(KEEP)}", "type samples: all")
         self.samples, self.gigabytes = samples, gigabytes
         self.writer: Writer | None = None
         self.rounds = 0
@@ -190,7 +190,7 @@ class ScheduleTable(ValidationCallback):
         names = [m.name for m in self._monitors]
         for name in names:
             if names.count(name) > 1:
-                raise UserError(f"two monitors of {name!r} given, expected one; leave the other out")
+                raise UserError(f"two monitors of {name!r} given", "one", "leave the other out")
 
     def _open(self, module: FlowMatching) -> Evaluation:
         assert self.writer is not None

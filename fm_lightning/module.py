@@ -116,8 +116,12 @@ class FlowMatching(LightningModule):
             isinstance(net, Velocity) and net.null_label is not None
         ):
             raise UserError(
-                f"label_dropout={label_dropout:g} and guidance={self.guidance.scale:g} given for a network without a null "
-                "label, expected one; type null_class: true (with num_classes) for the network, or leave both options out"
+                (
+                    f"label_dropout={label_dropout:g} and guidance={self.guidance.scale:g} given for a network without a "
+                    "null label"
+                ),
+                "one",
+                "type null_class: true (with num_classes) for the network, or leave both options out",
             )
         self.weights = load_weights(net, weights) if weights else None  # where they were found
         if channels_last:
@@ -131,7 +135,7 @@ class FlowMatching(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, FlowData):
             raise UserError(
-                f"{type(data).__name__} given as datamodule, expected a FlowData; call trainer.fit(model, datamodule=...)"
+                f"{type(data).__name__} given as datamodule", "a FlowData", "call trainer.fit(model, datamodule=...)"
             )
         return data
 
@@ -149,16 +153,18 @@ class FlowMatching(LightningModule):
         for name, field in self.fields.items():
             if field.of_training_data and not data.has_training_data:
                 raise UserError(
-                    f"fields.{name} of {type(field).__name__} given with {type(data).__name__}, which has seeds alone, expected "
-                    "training data; name them, or leave the field out"
+                    f"fields.{name} of {type(field).__name__} given with {type(data).__name__}, which has seeds alone",
+                    "training data",
+                    "name them, or leave the field out",
                 )
         if not isinstance(self.net, Velocity):  # then nothing is known of it
             return
         wants = self.net.num_classes
         if wants and wants != data.num_classes:
             raise UserError(
-                f"a network for {wants} classes given with data of {data.num_classes}, expected the same number; "
-                f"type --model.net.init_args.num_classes {data.num_classes}"
+                f"a network for {wants} classes given with data of {data.num_classes}",
+                "the same number",
+                f"type --model.net.init_args.num_classes {data.num_classes}",
             )
         self.net.check_shape(data.shape)
 
@@ -193,8 +199,12 @@ class FlowMatching(LightningModule):
         v = self.net(x_t, t, y)
         if v.shape != x_t.shape:  # it would be broadcast
             raise UserError(
-                f"a velocity of shape {list(v.shape)} given by {type(self.net).__name__} for samples of shape "
-                f"{list(x_t.shape)}, expected the same shape; return one number per number of x"
+                (
+                    f"a velocity of shape {list(v.shape)} given by {type(self.net).__name__} for samples of shape "
+                    f"{list(x_t.shape)}"
+                ),
+                "the same shape",
+                "return one number per number of x",
             )
         return (v.float() - target).square().flatten(1).mean(1)
 

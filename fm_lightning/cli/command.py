@@ -147,8 +147,9 @@ class CLI(LightningCLI):
         except (ValueError, TypeError, MisconfigurationException) as error:
             said = " ".join(str(error).replace("`", "").split())
             raise UserError(
-                f"the trainer cannot be built as configured ({said}), expected settings that this machine has; "
-                "type e.g. --trainer.accelerator auto --trainer.devices 1"
+                f"the trainer cannot be built as configured ({said})",
+                "settings that this machine has",
+                "type e.g. --trainer.accelerator auto --trainer.devices 1",
             ) from error
 
     def _missing(self, given: list[Callback], trainer: Namespace) -> list[Callback]:
@@ -181,7 +182,7 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.threads is not None:
             if config.threads < 1:
-                raise UserError(f"threads={config.threads} given, expected at least 1; type --threads 1")
+                raise UserError(f"threads={config.threads} given", "at least 1", "type --threads 1")
             torch.set_num_threads(config.threads)
         self.directory = RunDirectory(config.root, config.name)
         resolved = self._plain(self.parser, self.config)[self.subcommand]
@@ -226,13 +227,15 @@ class CLI(LightningCLI):
         elsewhere = config.model.get("weights")
         if given is None and not fresh and not elsewhere:
             raise UserError(
-                f"no checkpoint in {self.directory.path} to {self.subcommand}, expected {self.directory.last}; type "
-                f"`fm-lightning fit` with the same configuration first, or --ckpt_path FILE"
+                f"no checkpoint in {self.directory.path} to {self.subcommand}",
+                f"{self.directory.last}",
+                "type `fm-lightning fit` with the same configuration first, or --ckpt_path FILE",
             )
         if self.afresh and given and Path(given).resolve().is_relative_to(self.directory.path.resolve()):
             raise UserError(
-                f"--again given with the checkpoint {given} of the run that it moves aside, expected one from elsewhere; "
-                "type another --name"
+                f"--again given with the checkpoint {given} of the run that it moves aside",
+                "one from elsewhere",
+                "type another --name",
             )
         config.ckpt_path = given
         self.checkpoint = read_checkpoint(given) if given else None
@@ -269,8 +272,9 @@ class CLI(LightningCLI):
             if mendable := user_error(error):
                 raise mendable from error
             raise UserError(
-                f"the optimizer or its scheduler cannot be built as configured ({error}), expected settings that it takes; "
-                "type e.g. --model.optimizer.init_args.lr 0.001"
+                f"the optimizer or its scheduler cannot be built as configured ({error})",
+                "settings that it takes",
+                "type e.g. --model.optimizer.init_args.lr 0.001",
             ) from error
 
     # Lightning calls these after its verbs.
@@ -296,7 +300,7 @@ def _listed(value: Any) -> list[Any]:
 def _whole_number(seed: Any) -> int:
     # Lightning also takes true and false, for a seed that nobody knows.
     if isinstance(seed, bool) or not isinstance(seed, int):
-        raise UserError(f"seed_everything={seed} given, expected a whole number; type --seed_everything 0")
+        raise UserError(f"seed_everything={seed} given", "a whole number", "type --seed_everything 0")
     return seed
 
 

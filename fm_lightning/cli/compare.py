@@ -39,13 +39,14 @@ def main(args: Sequence[str]) -> None:
     given = _parser().parse_args(args)
     if len(given.runs) < 2:
         raise UserError(
-            f"{len(given.runs)} run{'' if len(given.runs) == 1 else 's'} given, expected at least two run directories; type "
-            "fm-lightning compare runs/A runs/B runs/C"
+            f"{len(given.runs)} run{'' if len(given.runs) == 1 else 's'} given",
+            "at least two run directories",
+            "type fm-lightning compare runs/A runs/B runs/C",
         )
     paths = [Path(text) for text in given.runs]
     for i, path in enumerate(paths):
         if path.resolve() in [earlier.resolve() for earlier in paths[:i]]:
-            raise UserError(f"{path} given twice, expected different runs; leave one out")
+            raise UserError(f"{path} given twice", "different runs", "leave one out")
     names = [path.resolve().name for path in paths]
     out = _free(given.out, names)
     unique = len(set(names)) == len(names)
@@ -68,28 +69,29 @@ def read(path: Path, name: str) -> Run:
         UserError: it is none, or it is not finished.
     """
     if not path.is_dir():
-        raise UserError(f"{path} given, expected an existing run directory; type fm-lightning compare runs/A runs/B")
+        raise UserError(f"{path} given", "an existing run directory", "type fm-lightning compare runs/A runs/B")
     evaluation = Evaluation.open(path)
     finish = f"type fm-lightning test -c {path}/config.yaml"
     for row, about in evaluation.rows.items():
         if about["kind"] in NAMED and (there := evaluation.count(row)) < len(evaluation.seeds):
             raise UserError(
-                f"{path} holds an unfinished comparison ({there:,} of {len(evaluation.seeds):,} seeds of {row}), expected a "
-                f"finished one; {finish}"
+                f"{path} holds an unfinished comparison ({there:,} of {len(evaluation.seeds):,} seeds of {row})",
+                "a finished one",
+                f"{finish}",
             )
     try:
         results = json.loads((path / "results.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} holds no results.json, expected a finished comparison; {finish}") from None
+        raise UserError(f"{path} holds no results.json", "a finished comparison", f"{finish}") from None
     except (OSError, ValueError):
-        raise UserError(f"{path}/results.json cannot be read, expected a comparison's results; {finish}") from None
+        raise UserError(f"{path}/results.json cannot be read", "a comparison's results", f"{finish}") from None
     report = f"type fm-lightning report {path}"
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:
-        raise UserError(f"{path}/results.json of another version given, expected schema {SCHEMA}; {report}")
+        raise UserError(f"{path}/results.json of another version given", f"schema {SCHEMA}", f"{report}")
     samples = {row["name"]: row["samples"] for row in results["rows"]}
     named = [row for row, about in evaluation.rows.items() if about["kind"] in NAMED]
     if BASE not in named or any(samples.get(row) != len(evaluation.seeds) for row in named):
-        raise UserError(f"{path}/results.json is older than its evaluation, expected the same rows and seeds; {report}")
+        raise UserError(f"{path}/results.json is older than its evaluation", "the same rows and seeds", f"{report}")
     return Run(name, results, evaluation)
 
 
@@ -101,8 +103,9 @@ def log(comparison: Mapping[str, Any], out: Path) -> None:
         run = wandb.init(project="fm_lightning", name=out.name, job_type="compare", dir=str(out), config={})
     except wandb.errors.UsageError as error:
         raise UserError(
-            f"--wandb given without a W&B account ({' '.join(str(error).split())}), expected one, or offline logging; type "
-            "WANDB_MODE=offline before the command"
+            f"--wandb given without a W&B account ({' '.join(str(error).split())})",
+            "one, or offline logging",
+            "type WANDB_MODE=offline before the command",
         ) from error
     found = list(flat(comparison))
     media: dict[str, Any] = {
@@ -135,7 +138,7 @@ def _verdicts(comparison: Mapping[str, Any], wandb: Any) -> Any:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(
-            f"{message}, expected run directories, --out DIR, --wandb; type fm-lightning compare runs/A runs/B runs/C"
+            f"{message}", "run directories, --out DIR, --wandb", "type fm-lightning compare runs/A runs/B runs/C"
         )
 
 
@@ -151,7 +154,7 @@ def _free(out: Path | None, names: Sequence[str]) -> Path:
     """Where to write: nothing that is there is overwritten."""
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"out={out} given, which holds files, expected a new or empty directory; name another")
+            raise UserError(f"out={out} given, which holds files", "a new or empty directory", "name another")
         return out
     rest = [f"and-{len(names) - NAMES}-more"] if len(names) > NAMES else []
     first = Path("runs") / "-".join(["compare", *names[:NAMES], *rest])

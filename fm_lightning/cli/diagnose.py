@@ -27,8 +27,9 @@ def options(args: Sequence[str]) -> list[str]:
     run, rest = (Path(args[1]), args[2:]) if after_c else (Path(args[0]), args[1:])
     if not (run / "config.yaml").is_file():
         raise UserError(
-            f"{run} given, expected a run directory with config.yaml; type fm-lightning diagnose runs/NAME, or "
-            "fm-lightning diagnose -c CONFIG.yaml"
+            f"{run} given",
+            "a run directory with config.yaml",
+            "type fm-lightning diagnose runs/NAME, or fm-lightning diagnose -c CONFIG.yaml",
         )
     where = run.resolve()
     return ["-c", str(run / "config.yaml"), "--name", where.name, "--root", str(where.parent), *rest]

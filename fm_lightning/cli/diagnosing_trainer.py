@@ -57,18 +57,20 @@ class DiagnosingTrainer(FlowTrainer):
             UserError: no comparison of these weights, more than one process, or options out of range.
         """
         if self.world_size > 1:
-            raise UserError(f"{self.world_size} processes given, expected one; type --trainer.devices 1")
+            raise UserError(f"{self.world_size} processes given", "one", "type --trainer.devices 1")
         evaluation = Evaluation.open(self.default_root_dir)
         self._prepare(model, datamodule, ckpt_path)
         if weights_hash(model.net) != evaluation.manifest.identity.get("weights"):
             raise UserError(
-                f"weights ({ckpt_path or model.weights}) given that {evaluation.folder} was not sampled with, expected the same; "
-                "type fm-lightning test with this configuration first"
+                f"weights ({ckpt_path or model.weights}) given that {evaluation.folder} was not sampled with",
+                "the same",
+                "type fm-lightning test with this configuration first",
             )
         if clip is not None and not datamodule.num_classes:
             raise UserError(
-                f"clip={clip} given for a model without labels, expected classes to ask for; leave --clip out, or pass "
-                "--classifier"
+                f"clip={clip} given for a model without labels",
+                "classes to ask for",
+                "leave --clip out, or pass --classifier",
             )
         with self.precision_plugin.forward_context():
             guided = replace(model.guidance, record=True).of(model.net)

@@ -42,7 +42,7 @@ def arguments(args: Sequence[str], folder: Path) -> list[str]:
         else:
             rest.append(argument)
     if not configs:
-        raise UserError(f"falsify given without a configuration, expected one or a run directory; type {EXAMPLE}")
+        raise UserError("falsify given without a configuration", "one or a run directory", f"type {EXAMPLE}")
     chosen = [part for config in configs for part in ("-c", str(config))]
     if schedules:
         merged = {**_already(configs), **schedules}
@@ -69,8 +69,9 @@ def _schedules(file: Path) -> dict[str, Any]:
     found = {name: schedule for name, schedule in found.items() if name != "base"} if isinstance(found, dict) else None
     if not found or not all(isinstance(schedule, dict) for schedule in found.values()):
         raise UserError(
-            f"--schedule {file} given, which holds no schedules, expected 'name: {{gain: ..., steps: 100}}'; compare with "
-            "configs/schedules/kts_tau.yaml"
+            f"--schedule {file} given, which holds no schedules",
+            "'name: {gain: ..., steps: 100}'",
+            "compare with configs/schedules/kts_tau.yaml",
         )
     return found
 
@@ -87,8 +88,8 @@ def _read(file: Path) -> Any:
     try:
         return yaml.safe_load(file.read_text())
     except OSError as error:
-        raise UserError(f"{file} given, expected an existing file; type {EXAMPLE}") from error
+        raise UserError(f"{file} given", "an existing file", f"type {EXAMPLE}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{file} given, which cannot be read, expected YAML of the form 'key: value'; type {EXAMPLE}"
+            f"{file} given, which cannot be read", "YAML of the form 'key: value'", f"type {EXAMPLE}"
         ) from error

@@ -50,8 +50,9 @@ class Evaluation:
         manifest = Manifest.read(folder / "manifest.json")
         if manifest is None:
             raise UserError(
-                f"{run_dir} holds no evaluation, expected a run directory with {FOLDER}/manifest.json; type "
-                f"fm-lightning test -c {run_dir}/config.yaml"
+                f"{run_dir} holds no evaluation",
+                f"a run directory with {FOLDER}/manifest.json",
+                f"type fm-lightning test -c {run_dir}/config.yaml",
             )
         return cls(folder, manifest, *find_parts(folder))
 
@@ -157,7 +158,7 @@ class Evaluation:
         """Parts with lines of the row, where they stand, and which of them count: each seed once."""
         if row not in self.manifest.rows:
             raise UserError(
-                f"row {row!r} given, expected one of {', '.join(self.manifest.rows) or 'none'}; type one of these"
+                f"row {row!r} given", f"one of {', '.join(self.manifest.rows) or 'none'}", "type one of these"
             )
         key, seeds = self.manifest.rows[row]["key"], self.seeds if seeds is None else seeds
         # Of two parts with the same seeds the one that has more measures is read.

@@ -45,8 +45,9 @@ class Field(ABC):
         """
         if not isinstance(velocity, nn.Module):
             raise UserError(
-                f"{type(self).__name__}.velocity gave a {type(velocity).__name__}, expected a torch module, or a "
-                "`fingerprint` of the field's own; define that method"
+                f"{type(self).__name__}.velocity gave a {type(velocity).__name__}",
+                "a torch module, or a `fingerprint` of the field's own",
+                "define that method",
             )
         return f"{type(velocity).__name__}:{weights_hash(velocity)}"
 

@@ -69,8 +69,9 @@ def combine(effects: Sequence[float], errors: Sequence[float]) -> Combined:
     k = len(y)
     if k < 2 or len(s) != k or not (np.isfinite(y).all() and np.isfinite(s).all() and (s >= 0).all()):
         raise UserError(
-            f"effects {list(effects)} with standard errors {list(errors)} given, expected at least two finite ones and as many "
-            "errors, none negative; leave out what was not measured"
+            f"effects {list(effects)} with standard errors {list(errors)} given",
+            "at least two finite ones and as many errors, none negative",
+            "leave out what was not measured",
         )
     size = float(np.abs(y).max() + s.max())
     if size == 0:

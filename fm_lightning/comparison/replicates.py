@@ -153,8 +153,12 @@ def _fixed(config: Mapping[str, Any], key: str = "") -> dict[str, Any]:
 def _require_two(one: Run, other: Run) -> None:
     if one.identity == other.identity:
         raise UserError(
-            f"{one.name} and {other.name} given, which are the same run (weights {one.identity['weights'][:8]}, "
-            f"base_seed {one.identity['base_seed']}), expected different ones; leave one out"
+            (
+                f"{one.name} and {other.name} given, which are the same run (weights {one.identity['weights'][:8]}, "
+                f"base_seed {one.identity['base_seed']})"
+            ),
+            "different ones",
+            "leave one out",
         )
 
 
@@ -167,8 +171,9 @@ def _require_same_rows(one: Run, other: Run) -> None:
         if difference := next(differences(a, b), None):
             key, there, here_too = difference
             raise UserError(
-                f"row {row!r} given with {key} {_short(there)} in {one.name} and {_short(here_too)} in {other.name}, expected "
-                "one meaning for one name; rename it in one of them"
+                f"row {row!r} given with {key} {_short(there)} in {one.name} and {_short(here_too)} in {other.name}",
+                "one meaning for one name",
+                "rename it in one of them",
             )
 
 

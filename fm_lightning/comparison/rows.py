@@ -119,9 +119,7 @@ def schedule_rows(schedules: Mapping[str, Schedule]) -> dict[str, Row]:
     """
     for name in schedules:
         if not name or set(name) & set("./ "):
-            raise UserError(
-                f"schedule name {name!r} given, expected one without '.', '/' or blanks; type e.g. 'kts_001'"
-            )
+            raise UserError(f"schedule name {name!r} given", "one without '.', '/' or blanks", "type e.g. 'kts_001'")
     first = next(iter(schedules.values()), Schedule())
     rows = {BASE: Row("base", schedules.get(BASE, plain(first)))}
     rows |= {name: Row("schedule", s) for name, s in schedules.items() if name != BASE}
@@ -146,8 +144,9 @@ def check_judged(rows: Mapping[str, Row], names: Sequence[str]) -> None:
         if name not in able:
             what = "the base, against which others are judged" if name == BASE else "no schedule"
             raise UserError(
-                f"judge names {name!r}, which is {what}, expected some of {', '.join(able) or 'none given'}; "
-                f"type judge: [{', '.join(able)}]"
+                f"judge names {name!r}, which is {what}",
+                f"some of {', '.join(able) or 'none given'}",
+                f"type judge: [{', '.join(able)}]",
             )
 
 

@@ -80,7 +80,7 @@ class FlowData(LightningDataModule, ABC):
         given |= {"val_seeds": val_seeds, "predict_seeds": predict_seeds}
         for name, value in given.items():
             if value < 1:
-                raise UserError(f"{name}={value} given, expected at least 1; type --data.init_args.{name} 100")
+                raise UserError(f"{name}={value} given", "at least 1", f"type --data.init_args.{name} 100")
         self.batch_size, self.eval_batch_size, self.base_seed = batch_size, eval_batch_size, base_seed
         self.val_seeds, self.test_seeds, self.predict_seeds = val_seeds, test_seeds, predict_seeds
         self._asked_shares = label_shares
@@ -245,7 +245,7 @@ class FlowData(LightningDataModule, ABC):
     def _trainer(self) -> Any:
         if self.trainer is None:
             raise UserError(
-                "the datamodule has no trainer, expected one that runs; call trainer.fit(model, datamodule=data)"
+                "the datamodule has no trainer", "one that runs", "call trainer.fit(model, datamodule=data)"
             )
         return self.trainer
 

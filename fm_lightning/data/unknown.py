@@ -49,22 +49,21 @@ class Unknown(FlowData):
     ) -> None:
         super().__init__(**kwargs)
         if not shape or min(shape) < 1:
-            raise UserError(f"shape={list(shape)} given, expected that of one sample; type e.g. shape=[4, 32, 32]")
+            raise UserError(f"shape={list(shape)} given", "that of one sample", "type e.g. shape=[4, 32, 32]")
         if num_classes < 0 or decode_batch < 1:
             raise UserError(
-                f"num_classes={num_classes} and decode_batch={decode_batch} given, expected at least 0 and 1; type e.g. "
-                "num_classes=1000 decode_batch=16"
+                f"num_classes={num_classes} and decode_batch={decode_batch} given",
+                "at least 0 and 1",
+                "type e.g. num_classes=1000 decode_batch=16",
             )
         if space not in ("pixels", "latents", "points"):
-            raise UserError(f"space={space!r} given, expected pixels, latents or points; type space=pixels")
+            raise UserError(f"space={space!r} given", "pixels, latents or points", "type space=pixels")
         if space == "pixels" and (len(shape) != 3 or shape[0] not in (1, 3)):
             raise UserError(
-                f"space='pixels' given with shape={list(shape)}, expected [1 or 3, height, width]; type space=latents"
+                f"space='pixels' given with shape={list(shape)}", "[1 or 3, height, width]", "type space=latents"
             )
         if autoencoder is not None and space != "latents":
-            raise UserError(
-                f"space={space!r} given with an autoencoder, expected space='latents'; leave one of the two out"
-            )
+            raise UserError(f"space={space!r} given with an autoencoder", "space='latents'", "leave one of the two out")
         self.shape, self.num_classes = tuple(shape), num_classes
         self._of_pixels, self._given = space == "pixels", autoencoder
         self._factor, self._shift, self.decode_batch = factor, shift, decode_batch
@@ -74,7 +73,7 @@ class Unknown(FlowData):
     def setup(self, stage: str | None = None) -> None:
         if stage == "fit":
             raise UserError(
-                "Unknown given to train on, which has seeds alone, expected data; type fm-lightning test, or give other data"
+                "Unknown given to train on, which has seeds alone", "data", "type fm-lightning test, or give other data"
             )
         super().setup(stage)
 
@@ -132,5 +131,5 @@ class Unknown(FlowData):
 
     def _nothing(self, what: str) -> UserError:
         return UserError(
-            f"{what} asked of Unknown, which has seeds alone, expected named data; give e.g. Latents or ImageData"
+            f"{what} asked of Unknown, which has seeds alone", "named data", "give e.g. Latents or ImageData"
         )

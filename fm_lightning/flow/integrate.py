@@ -168,12 +168,14 @@ def _integrate(
 def _check_start(x0: Tensor, labels: Tensor | None, seeds: Tensor | None) -> None:
     if x0.ndim < 2 or not x0.is_floating_point():
         raise UserError(
-            f"x0 of shape {list(x0.shape)} and {x0.dtype} given, expected floating numbers [B, ...]; draw it by noise(...)"
+            f"x0 of shape {list(x0.shape)} and {x0.dtype} given", "floating numbers [B, ...]", "draw it by noise(...)"
         )
     for name, given in (("labels", labels), ("seeds", seeds)):
         if given is not None and given.shape != x0.shape[:1]:
             raise UserError(
-                f"{name} of shape {list(given.shape)} given for {len(x0)} samples, expected [{len(x0)}]; pass one per sample"
+                f"{name} of shape {list(given.shape)} given for {len(x0)} samples",
+                f"[{len(x0)}]",
+                "pass one per sample",
             )
 
 
@@ -181,12 +183,13 @@ def _check_adaptive(schedule: Schedule, evaluate: Evaluator, probe: Probe | None
     given = f"solver={schedule.solver!r} given"
     if evaluate.singular_end and schedule.t_end >= 1:
         raise UserError(
-            f"{given} for {evaluate.name}, which does not exist at t = 1 where {schedule.solver} evaluates it, expected a "
-            "solver with fixed steps; type solver='euler'"
+            f"{given} for {evaluate.name}, which does not exist at t = 1 where {schedule.solver} evaluates it",
+            "a solver with fixed steps",
+            "type solver='euler'",
         )
     if probe is not None or evaluate.records:
         what = "a probe" if probe is not None else "a velocity that records its guidance"
-        raise UserError(f"{given} with {what}, expected a solver with fixed steps; type solver='rk4'")
+        raise UserError(f"{given} with {what}", "a solver with fixed steps", "type solver='rk4'")
 
 
 def _advance(evaluate: Evaluator, forks: Sequence[tuple[_Branch, Step]], i: int, probe: Probe | None) -> None:

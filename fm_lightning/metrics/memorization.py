@@ -78,14 +78,14 @@ class MemorizationRate(PairedMetric):
     ) -> None:
         super().__init__((*(f"d{i}" for i in range(1, k + 1)), "nearest"), **kwargs)
         if not 0 < threshold <= 1:
-            raise UserError(f"threshold={threshold:g} given, expected above 0 and at most 1; give e.g. 1/3")
+            raise UserError(f"threshold={threshold:g} given", "above 0 and at most 1", "give e.g. 1/3")
         if len(reference) < 2:
-            raise UserError(f"{len(reference)} training images given, expected at least 2; give a larger reference")
+            raise UserError(f"{len(reference)} training images given", "at least 2", "give a larger reference")
         self.reference = reference if isinstance(reference, Reference | AbstractReference) else Reference(reference)
         self.threshold, self.mirrored, self.k = threshold, mirrored, k
         shape = list(self.reference.shape[1:])
         if mirrored and len(shape) != 3:
-            raise UserError(f"mirrored=True given for samples {shape}, expected images [C, H, W]; give mirrored=False")
+            raise UserError(f"mirrored=True given for samples {shape}", "images [C, H, W]", "give mirrored=False")
         rows = torch.arange(len(self.reference))
         images = rows == (rows if views is None else views)
         self.images = int(images.sum())  # beside which the others are views
@@ -95,14 +95,17 @@ class MemorizationRate(PairedMetric):
         self.exact_duplicates = int((first != rows)[images].sum())
         if self.images - self.exact_duplicates < 2:
             raise UserError(
-                f"{self.images} training images given, all equal, expected at least 2 different ones; give a larger reference"
+                f"{self.images} training images given, all equal",
+                "at least 2 different ones",
+                "give a larger reference",
             )
         self.groups = self._groups(first, leave_out_duplicates, views is not None)
         self.near_duplicates = None if leave_out_duplicates is None else int((self.groups.leader != rows)[images].sum())
         if not 2 <= k <= self.groups.count:
             raise UserError(
-                f"k={k} given, expected 2 to {self.groups.count}, the number of different training images; give e.g. k=2, or a "
-                "smaller leave_out_duplicates"
+                f"k={k} given",
+                f"2 to {self.groups.count}, the number of different training images",
+                "give e.g. k=2, or a smaller leave_out_duplicates",
             )
 
     def _groups(self, first: Tensor, given: float | Groups | None, viewed: bool) -> Groups:
@@ -115,8 +118,9 @@ class MemorizationRate(PairedMetric):
             return replace(given, leader=joined(given.leader, first) if viewed else given.leader[first])
         if isinstance(self.reference, AbstractReference):
             raise UserError(
-                f"leave_out_duplicates={given:g} given with a reference divided among processes, expected Groups; find them "
-                "with find_groups where the whole reference can be read"
+                f"leave_out_duplicates={given:g} given with a reference divided among processes",
+                "Groups",
+                "find them with find_groups where the whole reference can be read",
             )
         return self._groups(first, find_groups(self.reference, given, mirrored=self.mirrored), viewed)
 

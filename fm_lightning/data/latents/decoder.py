@@ -42,8 +42,9 @@ class Decoder:
         except (RuntimeError, ValueError) as error:
             said = " ".join(str(error).split())[:120]
             raise UserError(
-                f"autoencoder={autoencoder.name} given for latents of {list(shape)} ({said}), expected one that decodes them; "
-                "give the one that encoded them"
+                f"autoencoder={autoencoder.name} given for latents of {list(shape)} ({said})",
+                "one that decodes them",
+                "give the one that encoded them",
             ) from error
 
     def __call__(self, x: Tensor) -> Tensor:

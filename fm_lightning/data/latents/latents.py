@@ -83,13 +83,13 @@ class Latents(FlowData):
         super().__init__(**kwargs)
         for name, value in (("n", n), ("decode_batch", decode_batch)):
             if value is not None and value < 1:
-                raise UserError(f"{name}={value} given, expected at least 1; type {name}=16")
+                raise UserError(f"{name}={value} given", "at least 1", f"type {name}=16")
         for name, word, words in (
             ("scaling", scaling, ("autoencoder", "channels")),
             ("verify", verify, ("sizes", "checksums")),
         ):
             if word not in words:
-                raise UserError(f"{name}={word!r} given, expected {' or '.join(words)}; type {name}={words[0]}")
+                raise UserError(f"{name}={word!r} given", f"{' or '.join(words)}", f"type {name}={words[0]}")
         self.folder, self.conditional, self.n = Path(folder).expanduser(), conditional, n
         self.train_part, self.real_part, self.held_out_part = train_part, real_part, held_out_part
         self.draws_mirrored, self.scaling, self.decode_batch, self.verify = flip, scaling, decode_batch, verify
@@ -138,8 +138,9 @@ class Latents(FlowData):
         for option, (asked, what, remedy) in lacking.items():
             if asked:
                 raise UserError(
-                    f"{option}=True given for {self.folder}, whose {FILE} has no {what}, expected {option}=False; leave it "
-                    f"out, or encode the images again, into another folder, with {remedy}"
+                    f"{option}=True given for {self.folder}, whose {FILE} has no {what}",
+                    f"{option}=False",
+                    f"leave it out, or encode the images again, into another folder, with {remedy}",
                 )
 
     def _parts(self) -> tuple[Part, Part, Part]:
@@ -148,7 +149,9 @@ class Latents(FlowData):
         n = len(pool) if self.n is None else self.n
         if n > len(pool):
             raise UserError(
-                f"n={n:,} training latents asked for, expected at most the {len(pool):,} of {self.train_part}; type n={len(pool)}"
+                f"n={n:,} training latents asked for",
+                f"at most the {len(pool):,} of {self.train_part}",
+                f"type n={len(pool)}",
             )
         train = Part(pool.split, pool.start, pool.start + n)
         written = self.real_part or ("real" if "real" in sizes and pool.split == "train" else None)
@@ -157,8 +160,9 @@ class Latents(FlowData):
         for name, part in (("train_part", train), ("real_part", real)):
             if held_out.overlaps(part):
                 raise UserError(
-                    f"held_out_part={self.held_out_part!r} given, which shares rows with {name}, expected latents neither "
-                    f"trained on nor compared with; type e.g. {name}='{part.split}[:90%]' held_out_part='{part.split}[90%:]'"
+                    f"held_out_part={self.held_out_part!r} given, which shares rows with {name}",
+                    "latents neither trained on nor compared with",
+                    f"type e.g. {name}='{part.split}[:90%]' held_out_part='{part.split}[90%:]'",
                 )
         return train, real, held_out
 
@@ -172,8 +176,9 @@ class Latents(FlowData):
             wanted = (len(shard), *self.manifest.shape)
             if identity != self.manifest.identity or any(tuple(tensor.shape) != wanted for tensor in latents):
                 raise UserError(
-                    f"shard {file} holds other latents than {FILE} says, expected {list(wanted)} of the same source; copy the "
-                    "folder again as a whole"
+                    f"shard {file} holds other latents than {FILE} says",
+                    f"{list(wanted)} of the same source",
+                    "copy the folder again as a whole",
                 )
             for name, tensor in tensors.items():
                 found.setdefault(name, []).append(tensor)
@@ -188,8 +193,12 @@ class Latents(FlowData):
             row = int(bad[0]) + part.start
             shard = next(s for s in self.manifest.of(part.split) if s.start <= row < s.stop)
             raise UserError(
-                f"shard {self.folder / shard.file} has the label {int(labels[row - part.start])} in row {row - shard.start}, "
-                f"expected 0 to {self.num_classes - 1} as {FILE} says; encode the images again, or type conditional=False"
+                (
+                    f"shard {self.folder / shard.file} has the label {int(labels[row - part.start])} in row "
+                    f"{row - shard.start}"
+                ),
+                f"0 to {self.num_classes - 1} as {FILE} says",
+                "encode the images again, or type conditional=False",
             )
         return labels
 

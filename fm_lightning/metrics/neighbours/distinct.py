@@ -98,8 +98,9 @@ def nearest_distinct(
         )
     if groups is not None and not 1 <= k <= groups.count:
         raise UserError(
-            f"k={k} different neighbours asked for, expected 1 to {groups.count}, the images that are no duplicates of each "
-            "other; give a smaller k or leave_out_duplicates"
+            f"k={k} different neighbours asked for",
+            f"1 to {groups.count}, the images that are no duplicates of each other",
+            "give a smaller k or leave_out_duplicates",
         )
     # So many neighbours hold k groups for certain, even if the k - 1 largest come first. A few usually do.
     enough = k if groups is None else int(groups.sizes[: k - 1].sum()) + 1
@@ -159,8 +160,9 @@ def find_groups(
     """
     if not 0 < relative < 1:
         raise UserError(
-            f"leave_out_duplicates={relative:g} given, expected between 0 and 1 (medians of the nearest-neighbour distance); "
-            "type e.g. 0.3333"
+            f"leave_out_duplicates={relative:g} given",
+            "between 0 and 1 (medians of the nearest-neighbour distance)",
+            "type e.g. 0.3333",
         )
     n = len(reference)
     if say is not None and (seconds := n / TIMED * _seconds(reference, mirrored)) > PATIENCE:
