@@ -254,7 +254,7 @@ class FlowMatching(LightningModule):
         """What every sample of a comparison depends on beside its row and seed."""
         return {
             "weights": weights_hash(self.net),
-            "guidance": asdict(self.guidance),
+            "guidance": {**asdict(self.guidance), "interval": list(self.guidance.interval)},  # as JSON has it
             "training_data": self.data.fingerprint,
             "decoder": self.data.decoder,
             "label_shares": None if self.data.label_shares is None else key(self.data.label_shares.tolist()),
