@@ -77,6 +77,9 @@ class EMA(EMAWeightAveraging):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._show_average(pl_module)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._show_average(pl_module)  # a training that was finished already never began, and does not end
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._average_model is None:
             return

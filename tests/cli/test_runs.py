@@ -248,3 +248,12 @@ def test_a_trajectory_that_is_not_finite_names_schedule_step_and_time(command, h
 
     with pytest.raises(NotFiniteError, match=r"t = 0\.5"):
         integrate(lambda x, t, y=None: x / (t[0] < 0.5), torch.ones(2, 2), Schedule(steps=4))
+
+
+def test_a_finished_comparison_grows_by_either_verb(command, undrawn):
+    """With the same weights, the averaged ones: `run` finds its training finished, which Lightning then never begins."""
+    assert command("run", "-c", "tiny.yaml").status == 0
+    for verb, seeds in (("test", 15), ("run", 17)):
+        ended = command(verb, "-c", "tiny.yaml", "--data.init_args.test_seeds", seeds)
+        assert ended.status == 0, ended.err
+        assert "samples are there already" in ended.out
