@@ -28,7 +28,7 @@ class EMA(EMAWeightAveraging):
 
     def __init__(self, decay: float = 0.999, start_step: int = 0) -> None:
         if not 0 <= decay < 1:
-            raise UserError(f"EMA: decay={decay:g} given, expected at least 0 and below 1; type e.g. 0.9999")
+            raise UserError(f"EMA: decay={decay:g} given", "at least 0 and below 1", "type e.g. 0.9999")
         super().__init__(decay=decay, update_starting_at_step=start_step)
         self._use_buffers = False  # buffers are not learnt: the average takes them as they are
         self._average = get_ema_multi_avg_fn(decay)  # one fused update of all tensors instead of one per tensor

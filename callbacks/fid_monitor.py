@@ -15,7 +15,6 @@ from fm_lightning.callbacks.monitor import Monitor
 from fm_lightning.comparison.parts import compact
 from fm_lightning.comparison.residual import Measure, Quality
 from fm_lightning.data.images.cache import cache_directory
-from fm_lightning.data.split import content_hash
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import Change, FeatureExtractor, FrechetDistance, GaussianReference, moments
 from fm_lightning.metrics.archive_images import ArchiveImages
@@ -71,7 +70,7 @@ class FIDMonitor(Monitor[FrechetDistance]):
         self.cmmd, self.statistics = cmmd, statistics
         if inception_score and not isinstance(self.extractor, InceptionFeatures):
             raise UserError(
-                f"inception_score given with {self.extractor.key}, expected Inception's features; type extractor: fid"
+                f"inception_score given with {self.extractor.key}", "Inception's features", "type extractor: fid"
             )
         self._real: GaussianReference | None = None
         self._real_features: Tensor | None = None
@@ -107,19 +106,27 @@ class FIDMonitor(Monitor[FrechetDistance]):
         self._check_counts(data)
         try:
             with torch.no_grad():
-                width = self._features(data.encoded(data.real_split)[:1].to(device)).shape[1]
+                width = self._features(torch.zeros(1, *data.shape, device=device)).shape[1]
         except TypeError as error:  # the datamodule's, which has no images
             raise UserError(f"{self.key} reads images, but {error}; type another extractor, e.g. fd_raw") from error
         if self.statistics:
             self._real = read_statistics(self.statistics, self.extractor.statistics)
             if len(self._real.mean) != width:
                 raise UserError(
-                    f"statistics {self.statistics} are of {len(self._real.mean)} features, expected {self.key}'s {width}; "
-                    "type another archive, or another extractor"
+                    f"statistics {self.statistics} are of {len(self._real.mean)} features",
+                    f"{self.key}'s {width}",
+                    "type another archive, or another extractor",
                 )
             if self._wants_features:
                 self._real_features = self._archive_features(self.statistics, device)
             return
+
+        if not data.has_training_data:
+            raise UserError(
+                f"{self.key} given without statistics for {type(data).__name__} data",
+                "real images to compare with",
+                "type statistics: ARCHIVE.npz",
+            )
 
         @torch.no_grad()
         def compute() -> Tensor:
@@ -131,7 +138,7 @@ class FIDMonitor(Monitor[FrechetDistance]):
         if self.extractor.fingerprint is None:  # too cheap to be kept
             features = compute()
         else:
-            identity = (self.extractor.fingerprint, content_hash(data.real_split.x), data.space)
+            identity = (self.extractor.fingerprint, data.comparison_fingerprint, data.space, data.decoder)
             features = kept_features(cache_directory(None).parent / "features", identity, compute)
         self._real = GaussianReference(*moments(features), samples=len(features))
         self._real_features = features
@@ -143,8 +150,9 @@ class FIDMonitor(Monitor[FrechetDistance]):
     def _archive_features(self, path: str, device: torch.device) -> Tensor:
         if self.extractor.space != "uint8":
             raise UserError(
-                f"{self.key} given with statistics={path} and kid, precision_recall or cmmd, expected an extractor of 8-bit "
-                "images like the archive's; type extractor: fid"
+                f"{self.key} given with statistics={path} and kid, precision_recall or cmmd",
+                "an extractor of 8-bit images like the archive's",
+                "type extractor: fid",
             )
         images = ArchiveImages(path)
 
@@ -161,12 +169,13 @@ class FIDMonitor(Monitor[FrechetDistance]):
         others = [c for c in getattr(trainer, "callbacks", []) if isinstance(c, FIDMonitor) and c is not self]
         for other in others:
             if other.key == self.key:
-                raise UserError(f"two FIDMonitors of {self.key} given, expected one; leave the other out")
+                raise UserError(f"two FIDMonitors of {self.key} given", "one", "leave the other out")
             for option in ("kid", "precision_recall", "inception_score", "cmmd"):
                 if getattr(self, option) and getattr(other, option):
                     raise UserError(
-                        f"{option} given to two FIDMonitors ({other.key} and {self.key}), which would log it by one name, "
-                        f"expected it in one of them; type {option}: false in the other"
+                        f"{option} given to two FIDMonitors ({other.key} and {self.key}), which would log it by one name",
+                        "it in one of them",
+                        f"type {option}: false in the other",
                     )
 
     @property
@@ -180,7 +189,9 @@ class FIDMonitor(Monitor[FrechetDistance]):
         for name, given in {"val_seeds": data.val_seeds, "test_seeds": data.test_seeds}.items():
             if given < needed:
                 raise UserError(
-                    f"{name}={given} given, expected at least {needed} samples for what FIDMonitor measures; type {name} 1000"
+                    f"{name}={given} given",
+                    f"at least {needed} samples for what FIDMonitor measures",
+                    f"type {name} 1000",
                 )
 
     def _features(self, x: Tensor) -> Tensor:
@@ -272,8 +283,9 @@ class FIDMonitor(Monitor[FrechetDistance]):
                 features = torch.from_numpy(kept["features"]).float() if "features" in kept else None
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
-                f"{file} cannot be read ({' '.join(str(error).split())}), expected the statistics of real images that {self.key} "
-                "was measured with; type fm-lightning test with the run's configuration"
+                f"{file} cannot be read ({' '.join(str(error).split())})",
+                f"the statistics of real images that {self.key} was measured with",
+                "type fm-lightning test with the run's configuration",
             ) from error
         self._real, self._real_features = real, features
 

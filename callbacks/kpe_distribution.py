@@ -8,11 +8,11 @@ import numpy as np
 from lightning import Trainer
 
 from fm_lightning.callbacks.monitor import Monitor
+from fm_lightning.callbacks.wandb_media import log_energies
 from fm_lightning.metrics import KineticPathEnergy
 from fm_lightning.metrics.energy import mean_power
 from fm_lightning.metrics.per_seed import Columns
-from fm_lightning.report.curves import energy_profile
-from fm_lightning.training.tracking import figure_image, log_media, wandb_loggers
+from fm_lightning.training.tracking import wandb_loggers
 
 if TYPE_CHECKING:
     from fm_lightning.module import FlowMatching
@@ -59,24 +59,15 @@ class KPEDistribution(Monitor[KineticPathEnergy]):
     def show(self, trainer: Trainer, pl_module: FlowMatching, columns: dict[str, Columns]) -> None:
         if not any(wandb_loggers(trainer)):
             return
-        import wandb  # here, because it takes a second that runs without W&B need not wait
-
-        kpe = {name: mine["kpe"].float().numpy() for name, mine in columns.items()}
-        media: dict[str, Any] = {
-            f"val/{name}/kpe": wandb.Histogram(np_histogram=np.histogram(values, bins=64))
-            for name, values in kpe.items()
-        }
-        arrays = {f"kpe/{name}": values for name, values in kpe.items()}
+        arrays: dict[str, np.ndarray] = {}
         for name, mine in columns.items():
             times = self.metrics[name].times
             assert times is not None
-            arrays |= {f"times/{name}": times.numpy(), f"power/{name}": mean_power(mine["energy"], times).numpy()}
+            arrays |= {f"kpe/{name}": mine["kpe"].float().numpy(), f"times/{name}": times.numpy()}
+            arrays[f"power/{name}"] = mean_power(mine["energy"], times).numpy()
             arrays[f"gain/{name}"] = pl_module.rows[name].schedule.eta(times[:-1]).numpy()
         rows = [
             {"name": name, "kind": row.kind, "of": row.of, "label": row.label(name)}
             for name, row in pl_module.rows.items()
         ]
-        figure = energy_profile({"rows": rows, "tau_split": self.tau_split}, arrays)
-        if figure is not None:
-            media["val/energy_profile"] = figure_image(figure)
-        log_media(trainer, media)
+        log_energies(trainer, rows, arrays, self.tau_split, "val")

@@ -73,6 +73,7 @@ class Monitor(ValidationCallback, ABC, Generic[M]):
     """
 
     floors = True  # whether the measure means something for images that nobody sampled
+    collective = False  # whether `measure` is one search of all processes, which all of them have to take part in
 
     def __init__(self) -> None:
         self.metrics: dict[str, M] = {}

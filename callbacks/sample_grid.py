@@ -35,7 +35,7 @@ class SampleGrid(ValidationCallback):
 
     def __init__(self, count: int = 24) -> None:
         if count < 1:
-            raise UserError(f"SampleGrid: count={count} given, expected at least 1; type e.g. 24")
+            raise UserError(f"SampleGrid: count={count} given", "at least 1", "type e.g. 24")
         self.count = count
         self.samples: dict[str, torch.Tensor] = {}
 
@@ -68,19 +68,30 @@ class SampleGrid(ValidationCallback):
             log_media(trainer, {f"val/{n}/samples": wandb.Image(g.permute(1, 2, 0).numpy()) for n, g in grids.items()})
 
     def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any) -> None:
+        few = {}
         for name, trajectory in (outputs or {}).items():
-            seeds = trajectory.seeds
-            shown = (seeds < TEST_SEED + self.count).nonzero()[:, 0]
+            shown = (trajectory.seeds < TEST_SEED + self.count).nonzero()[:, 0]
             if len(shown):
-                few = trajectory[shown.to(trajectory.x1.device)]
-                pictures = self._pictures(pl_module, few.x1) | {"seed": few.seeds.cpu().numpy()}
-                folder = Path(trainer.default_root_dir) / FOLDER
-                write_pictures(folder, f"{pl_module.rows[name].key}-{int(pictures['seed'][0]):09d}", pictures)
+                few[name] = trajectory[shown.to(trajectory.x1.device)]
+        # All rows at once, and also where there are none: processes may have to search together.
+        none = torch.zeros(0, *pl_module.data.shape, device=pl_module.device)
+        pictures = self._pictures(pl_module, torch.cat([t.x1 for t in few.values()] or [none]))
+        begin = 0
+        for name, trajectory in few.items():
+            mine = {kind: values[begin : begin + len(trajectory)] for kind, values in pictures.items()}
+            begin += len(trajectory)
+            mine["seed"] = trajectory.seeds.cpu().numpy()
+            folder = Path(trainer.default_root_dir) / FOLDER
+            write_pictures(folder, f"{pl_module.rows[name].key}-{int(mine['seed'][0]):09d}", mine)
 
     def _pictures(self, pl_module: FlowMatching, x: torch.Tensor) -> dict[str, np.ndarray]:
+        collective = self.memorization.collective
+        if not self.memorization.measures:
+            return {"samples": visible(pl_module, x)} if len(x) else {}
+        if not len(x) and not collective:
+            return {}
         ratio, index = self.memorization.look(x)
-        return {
-            "samples": visible(pl_module, x),
-            "nearest": visible(pl_module, pl_module.data.reference(index.cpu())),
-            "ratio": ratio.cpu().numpy(),
-        }
+        if not len(x):
+            return {}
+        nearest = visible(pl_module, pl_module.data.reference(index.cpu()))
+        return {"samples": visible(pl_module, x), "nearest": nearest, "ratio": ratio.cpu().numpy()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 from lightning import Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from fm_lightning.comparison.rows import BASE
 from fm_lightning.errors import UserError
 
 SAMPLES = "samples"  # the folder in the run's directory
@@ -24,11 +27,18 @@ class SampleWriter(BasePredictionWriter):
 
     Args:
         overwrite: replace files of an earlier prediction.
+        npz: also write all images into this one file of the run's directory, as ADM's evaluator takes them: ``arr_0`` uint8
+            ``[N, H, W, C]``, in the order of the seeds.
+
+    Raises:
+        UserError: samples are there already, an ``npz`` that is no .npz, or one of data that are no images.
     """
 
-    def __init__(self, overwrite: bool = False) -> None:
+    def __init__(self, overwrite: bool = False, npz: str | None = None) -> None:
         super().__init__("batch")
-        self.overwrite = overwrite
+        if npz is not None and not npz.endswith(".npz"):
+            raise UserError(f"npz={npz} given", "a name that ends in .npz", f"type npz={npz}.npz")
+        self.overwrite, self.npz = overwrite, npz
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -36,7 +46,14 @@ class SampleWriter(BasePredictionWriter):
         found = sorted(self._folder(trainer).glob("*.npz")) if stage == "predict" and not self.overwrite else []
         if found:
             raise UserError(
-                f"{found[0]} exists, expected a run without samples; type --again to move them aside, or another --name"
+                f"{found[0]} exists", "a run without samples", "type --again to move them aside, or another --name"
+            )
+
+        if stage == "predict" and self.npz and not pl_module.data.has_pixels:
+            raise UserError(
+                f"npz={self.npz} given for {type(pl_module.data).__name__} without images",
+                "an autoencoder that decodes samples",
+                "give the data an autoencoder, or leave npz out",
             )
 
     def _folder(self, trainer: Trainer) -> Path:
@@ -61,5 +78,39 @@ class SampleWriter(BasePredictionWriter):
             os.replace(temporary, path)
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
+        trainer.strategy.barrier()  # the archive holds what all processes have written
         if trainer.is_global_zero:
+            if self.npz:
+                path = Path(trainer.default_root_dir) / self.npz
+                written = write_archive(path, sorted(self._folder(trainer).glob(f"{BASE}-*.npz")))
+                print(f"{written:,} images for ADM's evaluator: {path}")
             print(f"Samples with their energies: {self._folder(trainer)}/*.npz")
+
+
+def write_archive(path: Path, files: Sequence[Path]) -> int:
+    """Puts the ``images`` of the files, ``[B, C, H, W]`` each, into one archive; never more than a file's in memory.
+
+    Returns:
+        how many there are.
+    """
+    shapes = [_shape(file) for file in files]
+    count, (channels, height, width) = sum(shape[0] for shape in shapes), shapes[0][1:]
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, height, width, channels)}
+    temporary = path.with_suffix(".tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w") as archive, archive.open("arr_0.npy", "w", force_zip64=True) as out:
+            np.lib.format.write_array_header_1_0(out, header)
+            for file in files:
+                with np.load(file) as found:
+                    out.write(np.ascontiguousarray(found["images"].transpose(0, 2, 3, 1)).data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def _shape(file: Path) -> tuple[int, ...]:
+    """Of the images in a file of samples; its header alone is read."""
+    with zipfile.ZipFile(file).open("images.npy") as member:
+        np.lib.format.read_magic(member)
+        return np.lib.format.read_array_header_1_0(member)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric
 from fm_lightning.callbacks.kpe_distribution import KPEDistribution
 from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
 from fm_lightning.callbacks.monitor import Monitor, ValidationCallback
+from fm_lightning.callbacks.wandb_media import log_comparison, log_table
 from fm_lightning.comparison.blocks import Block, missing
 from fm_lightning.comparison.doses import CALIBRATION_SEEDS
 from fm_lightning.comparison.evaluation import Evaluation
@@ -34,7 +35,7 @@ from fm_lightning.report.build import build, save
 from fm_lightning.report.collect import Collector
 from fm_lightning.report.pictures import read_pictures, write_pictures
 from fm_lightning.training.facts import run_facts
-from fm_lightning.training.tracking import log_media, wandb_loggers
+from fm_lightning.training.tracking import wandb_loggers
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class ScheduleTable(ValidationCallback):
 
     The same command goes on after a kill, on any number of processes; with more schedules, more seeds or another monitor it
     samples only what is missing. In the end it writes ``results.json``, ``results.csv`` and ``report.html`` into the run's
-    directory, logs ``test/{row}/{number}`` and, to W&B, the table ``test/schedules`` and the figures.
+    directory, logs ``test/{row}/{number}`` and, to W&B, what ``log_comparison`` says.
 
     In validation it logs ``rms_to_base`` per row: the root mean square distance per dimension to the base samples of the same
     seeds, in the unit of the sample space.
@@ -77,7 +78,7 @@ class ScheduleTable(ValidationCallback):
     ) -> None:
         self.families, self.margins = families, Margins(memorized=margin_copies, quality=margin_quality)
         if samples not in KEEP:
-            raise UserError(f"samples={samples!r} given, expected one of {', '.join(KEEP)}; type samples: all")
+            raise UserError(f"samples={samples!r} given", f"one of {', '.join(KEEP)}", "type samples: all")
         self.samples, self.gigabytes = samples, gigabytes
         self.writer: Writer | None = None
         self.rounds = 0
@@ -189,7 +190,7 @@ class ScheduleTable(ValidationCallback):
         names = [m.name for m in self._monitors]
         for name in names:
             if names.count(name) > 1:
-                raise UserError(f"two monitors of {name!r} given, expected one; leave the other out")
+                raise UserError(f"two monitors of {name!r} given", "one", "leave the other out")
 
     def _open(self, module: FlowMatching) -> Evaluation:
         assert self.writer is not None
@@ -218,12 +219,13 @@ class ScheduleTable(ValidationCallback):
         total = len(set(asked.values())) * len(seeds)
         there = total - sum(block.count * len(block.rows) for block in blocks if block.part is None)
         again = sum(block.part is not None for block in blocks)
+        elsewhere = f" of {module.weights}, which was not trained here," if module.weights else ""
         said = f"; {there:,} of {total:,} samples are there already" if there else ""
         said += f"; measuring kept samples of {again:,} blocks" if again else ""
         if calibrates:
             say(f"Choosing doses: {len(asked)} rows on {len(seeds):,} calibration seeds{said}")
         else:
-            say(f"Comparing {len(asked)} rows on {len(seeds):,} seeds that training never used{said}")
+            say(f"Comparing {len(asked)} rows{elsewhere} on {len(seeds):,} seeds that training never used{said}")
         return blocks, manifest
 
     def _kept(self, block: Block, trajectories: dict[str, Trajectory]) -> list[str]:
@@ -240,19 +242,25 @@ class ScheduleTable(ValidationCallback):
     def on_test_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
-        block = batch.work
-        if self.writer is None or block is None:
+        if self.writer is None:
             return
-        if block.part is not None:
-            self._measure_again(pl_module, block.part, block.measures)
-            return
-        measures = {
-            measure: {
-                row: _numpy(self._measures[measure.rpartition("-")[0]].measure(outputs[row])) for row in block.rows
-            }
-            for measure in block.measures
-        }
-        self.writer.write(block, self._keys, outputs, self._base(block, outputs), self._kept(block, outputs), measures)
+        block: Block | None = batch.work
+        part = block.part if block else None
+        measures: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+        for name, monitor in self._measures.items():
+            full = f"{name}-{self._evaluation.manifest.measures[name]}"
+            wanted = block is not None and full in block.measures and not (part is not None and part.has(full))
+            if wanted:
+                assert block is not None
+                given = _kept_samples(part, pl_module.device) if part else ((row, outputs[row]) for row in block.rows)
+                measures[full] = _measured(monitor, given, pl_module)
+            elif monitor.collective:
+                _measured(monitor, (), pl_module)  # the others have samples, and search with this process's help
+        if part is not None:
+            self.writer.add(part, {full: _joined(list(found.values())) for full, found in measures.items()})
+        elif block is not None:
+            kept = self._kept(block, outputs)
+            self.writer.write(block, self._keys, outputs, self._base(block, outputs), kept, measures)
 
     def _base(self, block: Block, outputs: dict[str, Trajectory]) -> dict[int, np.ndarray] | None:
         if block.first >= CALIBRATION_SEED:
@@ -266,23 +274,6 @@ class ScheduleTable(ValidationCallback):
         if kept is None or not len(kept):
             return None
         return dict(zip(self._evaluation.lines(BASE, seeds).seed.tolist(), kept))
-
-    def _measure_again(self, module: FlowMatching, part: Part, measures: Sequence[str]) -> None:
-        assert self.writer is not None
-        found: dict[str, dict[str, np.ndarray]] = {}
-        for name in measures:
-            if part.has(name):
-                continue
-            monitor = self._measures[name.rpartition("-")[0]]
-            pieces = []
-            labels = part.lines().column("label").to_numpy()
-            for key in part.keys:
-                kept, mine = part.samples(key), labels[part.place(key)]
-                assert kept is not None
-                y = None if np.isnan(mine).any() else torch.tensor(mine, dtype=torch.int64, device=module.device)
-                pieces.append(_numpy(monitor.measure(_still(torch.tensor(kept, device=module.device), y))))
-            found[name] = {column: np.concatenate([p[column] for p in pieces]) for column in pieces[0]}
-        self.writer.add(part, found)
 
     # A comparison: what follows
 
@@ -305,6 +296,8 @@ class ScheduleTable(ValidationCallback):
     def _about(self, trainer: Any, module: FlowMatching) -> dict[str, Any]:
         about = run_facts(trainer, module.data) | {"duration_s": time.time() - self._began, "seed": module.base_seed}
         about["weights"] = module.weights  # where they come from, if they were not trained here
+        if not module.data.has_training_data:
+            about["left_out"] = "memorization, its verdicts and the floors: the training data are not at hand"
         for monitor in reversed(self._monitors):  # of two distances the first is the quality
             about |= monitor.facts()
         return about | {"margins": asdict(self.margins)}
@@ -336,7 +329,7 @@ class ScheduleTable(ValidationCallback):
                 write_pictures(self.writer.folder, "training", pictures)
         results = build(evaluation, self._rows)
         arrays = self._collector.arrays() | read_pictures(evaluation)
-        log_table(trainer, self._rows, "test")
+        log_comparison(trainer, results, arrays)
         save(trainer.default_root_dir, results, arrays)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
@@ -350,19 +343,6 @@ def monitors(trainer: Any) -> list[Monitor]:
     return [callback for callback in trainer.callbacks if isinstance(callback, Monitor)]
 
 
-def log_table(trainer: Any, rows: Sequence[dict[str, Any]], stage: str) -> None:
-    """The rows as a W&B table."""
-    if any(wandb_loggers(trainer)):
-        import wandb  # here, because it takes a second that runs without W&B need not wait
-
-        names = sorted({key for row in rows for key in row["metrics"]})
-        table = wandb.Table(columns=["row", "kind", "of", "label", "nfe", *names])
-        for row in rows:
-            head = [row[key] for key in ("name", "kind", "of", "label", "nfe")]
-            table.add_data(*head, *(row["metrics"].get(name) for name in names))
-        log_media(trainer, {f"{stage}/schedules": table})
-
-
 def _gathered(mine: Any, world: int) -> list[Any]:
     """What every process has."""
     found = [mine] * world
@@ -371,7 +351,33 @@ def _gathered(mine: Any, world: int) -> list[Any]:
     return found
 
 
-def _still(x: torch.Tensor, labels: torch.Tensor | None) -> Trajectory:
+def _measured(
+    monitor: Monitor, given: Iterable[tuple[str, Trajectory]], module: FlowMatching
+) -> dict[str, dict[str, np.ndarray]]:
+    """The columns of each row; where processes measure together, of all rows in one call."""
+    if not monitor.collective:
+        return {row: _numpy(monitor.measure(trajectory)) for row, trajectory in given}
+    rows = {row: trajectory.x1 for row, trajectory in given}
+    none = torch.zeros(0, *module.data.shape, device=module.device)
+    columns = _numpy(monitor.measure(_still(torch.cat([none, *rows.values()]))))
+    ends = np.cumsum([len(x) for x in rows.values()])
+    return {row: {n: v[end - len(rows[row]) : end] for n, v in columns.items()} for row, end in zip(rows, ends)}
+
+
+def _kept_samples(part: Part, device: torch.device) -> Iterator[tuple[str, Trajectory]]:
+    labels = part.lines().column("label").to_numpy()
+    for key in part.keys:
+        kept, mine = part.samples(key), labels[part.place(key)]
+        assert kept is not None
+        y = None if np.isnan(mine).any() else torch.tensor(mine, dtype=torch.int64, device=device)
+        yield key, _still(torch.tensor(kept, device=device), y)
+
+
+def _joined(pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {column: np.concatenate([piece[column] for piece in pieces]) for column in pieces[0]}
+
+
+def _still(x: torch.Tensor, labels: torch.Tensor | None = None) -> Trajectory:
     nothing = x.new_zeros(len(x))
     edges = torch.zeros(1, dtype=torch.float64)
     return Trajectory(x, x.new_zeros(0, len(x)), nothing, nothing, edges, edges[:0], 0, labels)

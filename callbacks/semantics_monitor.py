@@ -46,7 +46,9 @@ class SemanticsMonitor(Monitor[Semantics]):
         super().__init__()
         if (clip is None) == (classifier is None):
             raise UserError(
-                "neither or both of clip and classifier given, expected one; give clip=... with class_names, or classifier=..."
+                "neither or both of clip and classifier given",
+                "one",
+                "give clip=... with class_names, or classifier=...",
             )
         self.class_names, self.clip, self.classifier = class_names, clip, classifier
         self._key = "clip" if clip else "classifier"
@@ -56,8 +58,9 @@ class SemanticsMonitor(Monitor[Semantics]):
         data = pl_module.data
         if not data.num_classes:
             raise UserError(
-                "SemanticsMonitor given for a model without labels, expected classes to ask for; leave it out, or train a "
-                "conditional model"
+                "SemanticsMonitor given for a model without labels",
+                "classes to ask for",
+                "leave it out, or train a conditional model",
             )
         if self.classifier is not None:
             self._metric = ClassifierSemantics(self.classifier.to(trainer.strategy.root_device))
@@ -66,8 +69,9 @@ class SemanticsMonitor(Monitor[Semantics]):
         names = self.class_names or ()
         if len(names) != data.num_classes:
             raise UserError(
-                f"{len(names)} class_names given for {data.num_classes} classes, expected one for each; name them in order of "
-                "the labels"
+                f"{len(names)} class_names given for {data.num_classes} classes",
+                "one for each",
+                "name them in order of the labels",
             )
         metric = ClipSemantics(names, self.clip, data.to_uint8)
         _ = metric.clip  # loaded, or refused, before training

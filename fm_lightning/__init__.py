@@ -11,7 +11,11 @@ _HOMES = {
     "FlowTrainer": "fm_lightning.training.trainer",
     "Trajectory": "fm_lightning.trajectory",
     "UserError": "fm_lightning.errors",
-    "load_network": "fm_lightning.adapters.checkpoints",
+    **dict.fromkeys(("load_network", "load_sit", "load_torchcfm", "load_weights"), "fm_lightning.adapters"),
+    "Evaluation": "fm_lightning.comparison.evaluation",
+    "families": "fm_lightning.comparison.families",
+    "judge": "fm_lightning.comparison.judging",
+    "Guided": "fm_lightning.nets",
     "noise": "fm_lightning.noise",
     **dict.fromkeys(
         (
@@ -29,13 +33,16 @@ _HOMES = {
         "fm_lightning.flow",
     ),
     **dict.fromkeys(
-        ("FrechetDistance", "KineticPathEnergy", "MemorizationRate", "nearest"),
+        ("FrechetDistance", "KernelDistance", "KineticPathEnergy", "LocalSupport", "MemorizationRate", "nearest"),
         "fm_lightning.metrics",
     ),
 }
 
 if TYPE_CHECKING:
-    from fm_lightning.adapters.checkpoints import load_network
+    from fm_lightning.adapters import load_network, load_sit, load_torchcfm, load_weights
+    from fm_lightning.comparison.evaluation import Evaluation
+    from fm_lightning.comparison.families import families
+    from fm_lightning.comparison.judging import judge
     from fm_lightning.errors import UserError
     from fm_lightning.flow import (
         KTS,
@@ -49,8 +56,16 @@ if TYPE_CHECKING:
         integrate,
         integrate_many,
     )
-    from fm_lightning.metrics import FrechetDistance, KineticPathEnergy, MemorizationRate, nearest
+    from fm_lightning.metrics import (
+        FrechetDistance,
+        KernelDistance,
+        KineticPathEnergy,
+        LocalSupport,
+        MemorizationRate,
+        nearest,
+    )
     from fm_lightning.module import FlowMatching
+    from fm_lightning.nets import Guided
     from fm_lightning.noise import noise
     from fm_lightning.training.trainer import FlowTrainer
     from fm_lightning.trajectory import Trajectory
@@ -60,20 +75,29 @@ __all__ = [
     "SSC",
     "Constant",
     "EmpiricalVelocity",
+    "Evaluation",
     "FlowMatching",
     "FlowTrainer",
     "FrechetDistance",
+    "Guided",
     "Independent",
+    "KernelDistance",
     "KineticPathEnergy",
     "LinearPath",
+    "LocalSupport",
     "MemorizationRate",
     "OptimalTransport",
     "Schedule",
     "Trajectory",
     "UserError",
+    "families",
     "integrate",
     "integrate_many",
+    "judge",
     "load_network",
+    "load_sit",
+    "load_torchcfm",
+    "load_weights",
     "nearest",
     "noise",
 ]

@@ -11,7 +11,6 @@ Metrics are callbacks' business: they receive the trajectories from ``on_validat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, cast
 
 import torch
@@ -23,7 +22,7 @@ from torchmetrics import MeanMetric
 
 from fm_lightning.adapters import load_weights
 from fm_lightning.comparison.fields import Field
-from fm_lightning.comparison.keys import key, weights_hash
+from fm_lightning.comparison.keys import definition, key, weights_hash
 from fm_lightning.comparison.rows import (
     BASE,
     Row,
@@ -117,8 +116,12 @@ class FlowMatching(LightningModule):
             isinstance(net, Velocity) and net.null_label is not None
         ):
             raise UserError(
-                f"label_dropout={label_dropout:g} and guidance={self.guidance.scale:g} given for a network without a null "
-                "label, expected one; type null_class: true (with num_classes) for the network, or leave both options out"
+                (
+                    f"label_dropout={label_dropout:g} and guidance={self.guidance.scale:g} given for a network without a "
+                    "null label"
+                ),
+                "one",
+                "type null_class: true (with num_classes) for the network, or leave both options out",
             )
         self.weights = load_weights(net, weights) if weights else None  # where they were found
         if channels_last:
@@ -132,7 +135,7 @@ class FlowMatching(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, FlowData):
             raise UserError(
-                f"{type(data).__name__} given as datamodule, expected a FlowData; call trainer.fit(model, datamodule=...)"
+                f"{type(data).__name__} given as datamodule", "a FlowData", "call trainer.fit(model, datamodule=...)"
             )
         return data
 
@@ -145,15 +148,23 @@ class FlowMatching(LightningModule):
         """Refuses data that the network was not built for; the datamodule asks as soon as it has loaded them.
 
         Raises:
-            UserError: another number of classes, or another shape.
+            UserError: another number of classes, another shape, or a field of training data where there are none.
         """
+        for name, field in self.fields.items():
+            if field.of_training_data and not data.has_training_data:
+                raise UserError(
+                    f"fields.{name} of {type(field).__name__} given with {type(data).__name__}, which has seeds alone",
+                    "training data",
+                    "name them, or leave the field out",
+                )
         if not isinstance(self.net, Velocity):  # then nothing is known of it
             return
         wants = self.net.num_classes
         if wants and wants != data.num_classes:
             raise UserError(
-                f"a network for {wants} classes given with data of {data.num_classes}, expected the same number; "
-                f"type --model.net.init_args.num_classes {data.num_classes}"
+                f"a network for {wants} classes given with data of {data.num_classes}",
+                "the same number",
+                f"type --model.net.init_args.num_classes {data.num_classes}",
             )
         self.net.check_shape(data.shape)
 
@@ -188,8 +199,12 @@ class FlowMatching(LightningModule):
         v = self.net(x_t, t, y)
         if v.shape != x_t.shape:  # it would be broadcast
             raise UserError(
-                f"a velocity of shape {list(v.shape)} given by {type(self.net).__name__} for samples of shape "
-                f"{list(x_t.shape)}, expected the same shape; return one number per number of x"
+                (
+                    f"a velocity of shape {list(v.shape)} given by {type(self.net).__name__} for samples of shape "
+                    f"{list(x_t.shape)}"
+                ),
+                "the same shape",
+                "return one number per number of x",
             )
         return (v.float() - target).square().flatten(1).mean(1)
 
@@ -231,13 +246,16 @@ class FlowMatching(LightningModule):
         return None
 
     def on_validation_epoch_end(self) -> None:
+        if not self.data.has_training_data:  # then none are held out
+            return
         self.log("val/loss", self.val_loss.compute(), prog_bar=True)
         self.val_loss.reset()
 
     def comparison_rows(self) -> dict[str, Row]:
         """The rows of a comparison but for those that verdicts choose; every process asks, once the weights are in place."""
         fields = {name: field.row(self.data, self.device, self.test_rows[BASE]) for name, field in self.fields.items()}
-        floors = floor_rows(self.data, self.test_rows[BASE].schedule) if self.floors else {}
+        floored = self.floors and self.data.has_training_data
+        floors = floor_rows(self.data, self.test_rows[BASE].schedule) if floored else {}
         self.rows = {**judged_rows(self.test_rows, self.judge), **fields, **floors}
         return self.rows
 
@@ -245,8 +263,9 @@ class FlowMatching(LightningModule):
         """What every sample of a comparison depends on beside its row and seed."""
         return {
             "weights": weights_hash(self.net),
-            "guidance": asdict(self.guidance),
+            "guidance": definition(self.guidance),
             "training_data": self.data.fingerprint,
+            "decoder": self.data.decoder,
             "label_shares": None if self.data.label_shares is None else key(self.data.label_shares.tolist()),
             "base_seed": self.base_seed,
             "precision": str(self.trainer.precision),

@@ -73,3 +73,21 @@ def refused(command, listing):
         return lines[0]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def kl_folder(tmp_path_factory):
+    """An AutoencoderKL of random weights as ``save_pretrained`` leaves it."""
+    AutoencoderKL = pytest.importorskip("diffusers").AutoencoderKL
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = AutoencoderKL(
+            block_out_channels=(8, 16),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            norm_num_groups=4,
+            shift_factor=0.25,
+        )
+    path = tmp_path_factory.mktemp("autoencoder")
+    network.save_pretrained(path)
+    return path

@@ -24,7 +24,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(
-            f"checkpoint {path} given, expected an existing file; type --ckpt_path runs/NAME/checkpoints/last.ckpt"
+            f"checkpoint {path} given", "an existing file", "type --ckpt_path runs/NAME/checkpoints/last.ckpt"
         )
     remedy = "type --ckpt_path with a file that `fm-lightning fit` wrote, e.g. runs/NAME/checkpoints/last.ckpt"
     try:
@@ -32,10 +32,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError) as error:
         what = "holds more than plain data" if isinstance(error, pickle.UnpicklingError) else "cannot be read"
         raise UserError(
-            f"checkpoint {path} {what} (truncated or foreign), expected a whole checkpoint; {remedy}"
+            f"checkpoint {path} {what} (truncated or foreign)", "a whole checkpoint", f"{remedy}"
         ) from error
     if not isinstance(checkpoint, dict) or CONFIG not in checkpoint or "state_dict" not in checkpoint:
-        raise UserError(f"checkpoint {path} was not written by fm-lightning, expected one that was; {remedy}")
+        raise UserError(f"checkpoint {path} was not written by fm-lightning", "one that was", f"{remedy}")
     return checkpoint
 
 

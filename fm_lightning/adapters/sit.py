@@ -53,12 +53,13 @@ def check_sit(weights: Weights, wanted: str) -> None:
     """
     if any(key.startswith(PROJECTORS) for key in weights.tensors):
         raise UserError(
-            f"{weights.source} with {PROJECTORS}* given, expected a SiT: REPA's clock and sign are turned; use load_repa, or "
-            "wrap the network in fm_lightning.adapters.Reversed"
+            f"{weights.source} with {PROJECTORS}* given",
+            "a SiT: REPA's clock and sign are turned",
+            "use load_repa, or wrap the network in fm_lightning.adapters.Reversed",
         )
     if (holds := size_of(weights)) != wanted:
         raise UserError(
-            f"{weights.source} given, which holds {holds}, expected {wanted}; build the network that the file holds"
+            f"{weights.source} given, which holds {holds}", f"{wanted}", "build the network that the file holds"
         )
 
 
@@ -69,8 +70,9 @@ def size_of(weights: Weights) -> str:
         depth = 1 + max(int(key.split(".")[1]) for key in weights.tensors if key.startswith("blocks."))
     except (KeyError, ValueError) as error:
         raise UserError(
-            f"{weights.source} with the keys {', '.join(list(weights.tensors)[:4])}, ... given, expected a SiT's "
-            "(x_embedder.proj.weight, blocks.0.attn.qkv.weight, ...); give a file of a SiT"
+            f"{weights.source} with the keys {', '.join(list(weights.tensors)[:4])}, ... given",
+            "a SiT's (x_embedder.proj.weight, blocks.0.attn.qkv.weight, ...)",
+            "give a file of a SiT",
         ) from error
     return size_name(len(patches), depth, patches.shape[-1])
 
@@ -101,9 +103,7 @@ def _read_off(weights: Weights) -> dict[str, Any]:
         patches, tokens = weights.tensors["x_embedder.proj.weight"], weights.tensors["pos_embed"].shape[1]
         rows = len(weights.tensors["final_layer.linear.weight"])
     except KeyError as error:
-        raise UserError(
-            f"{weights.source} without {error} given, expected a whole SiT; fetch the file again"
-        ) from error
+        raise UserError(f"{weights.source} without {error} given", "a whole SiT", "fetch the file again") from error
     table = weights.tensors.get("y_embedder.embedding_table.weight")
     channels, patch = patches.shape[1], patches.shape[-1]
     side = patch * math.isqrt(tokens)

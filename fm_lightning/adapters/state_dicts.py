@@ -48,7 +48,7 @@ def read_weights(path_or_state: str | Path | Mapping[str, Any]) -> Weights:
         content, source = _read(Path(path_or_state)), str(path_or_state)
     else:
         raise UserError(
-            f"weights of type {type(path_or_state).__name__} given, expected a file or a state dict; give one of the two"
+            f"weights of type {type(path_or_state).__name__} given", "a file or a state dict", "give one of the two"
         )
     tensors, place = _tensors(content, source)
     return Weights(_unwrapped(tensors), source + (f" ({place})" if place else ""))
@@ -64,23 +64,21 @@ def copy_weights(net: nn.Module, weights: Weights, remedy: str) -> None:
     for key, value in wanted.items():
         shape = list(value.shape)
         if key not in weights.tensors:
-            raise UserError(f"{weights.source} without {key} given, expected its shape {shape}; {remedy}")
+            raise UserError(f"{weights.source} without {key} given", f"its shape {shape}", f"{remedy}")
         given = weights.tensors[key]
         if list(given.shape) != shape:
-            raise UserError(f"{key} of shape {list(given.shape)} given by {weights.source}, expected {shape}; {remedy}")
+            raise UserError(f"{key} of shape {list(given.shape)} given by {weights.source}", f"{shape}", f"{remedy}")
         if given.is_floating_point() != value.is_floating_point():  # quantized weights would be copied as they are
-            raise UserError(f"{key} of {given.dtype} given by {weights.source}, expected {value.dtype}; {remedy}")
+            raise UserError(f"{key} of {given.dtype} given by {weights.source}", f"{value.dtype}", f"{remedy}")
     for key, given in weights.tensors.items():
         if key not in wanted:
-            raise UserError(
-                f"{key} of shape {list(given.shape)} given by {weights.source}, expected no such key; {remedy}"
-            )
+            raise UserError(f"{key} of shape {list(given.shape)} given by {weights.source}", "no such key", f"{remedy}")
     net.load_state_dict(weights.tensors)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise UserError(f"weights {path} given, expected an existing file; give the path of one")
+        raise UserError(f"weights {path} given", "an existing file", "give the path of one")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -91,8 +89,9 @@ def _read(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(path):
             raise UserError(
-                f"weights {path} that hold more than plain data given, expected tensors; load the file yourself where you "
-                "trust it, and give the state dict"
+                f"weights {path} that hold more than plain data given",
+                "tensors",
+                "load the file yourself where you trust it, and give the state dict",
             ) from error
         raise UserError(_damaged(path)) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -117,10 +116,11 @@ def _tensors(content: Any, source: str) -> tuple[dict[str, Tensor], str]:
                 return tensors, f"{key}/{place}" if place else key
         found = ", ".join(map(str, list(content)[:8])) + (", ..." if len(content) > 8 else "")
         raise UserError(
-            f"{source} with the keys {found or 'of nothing'} given, expected tensors by name, or these under one of "
-            f"{', '.join(NESTINGS)}; give the part that holds the weights"
+            f"{source} with the keys {found or 'of nothing'} given",
+            f"tensors by name, or these under one of {', '.join(NESTINGS)}",
+            "give the part that holds the weights",
         )
-    raise UserError(f"{source} holding a {type(content).__name__} given, expected tensors by name; give a state dict")
+    raise UserError(f"{source} holding a {type(content).__name__} given", "tensors by name", "give a state dict")
 
 
 def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -91,17 +91,19 @@ def options(
     if learn_sigma:
         raise UserError("load_torchcfm got learn_sigma=True, expected False: a velocity has no sigma")
     if use_fp16:
-        raise UserError("load_torchcfm got use_fp16=True, expected False; use autocast or .half() instead")
+        raise UserError("load_torchcfm got use_fp16=True", "False", "use autocast or .half() instead")
     if num_head_channels == -1 and num_heads_upsample not in (-1, num_heads):
         raise UserError(
-            f"load_torchcfm got num_heads_upsample={num_heads_upsample}, expected num_heads={num_heads}; "
-            "networks with other heads on the way up are not supported"
+            f"load_torchcfm got num_heads_upsample={num_heads_upsample}",
+            f"num_heads={num_heads}",
+            "networks with other heads on the way up are not supported",
         )
     width = dim[-1]
     if channel_mult is None and width not in _CHANNEL_MULT:
         raise UserError(
-            f"load_torchcfm got dim={list(dim)} without channel_mult, expected a width among "
-            f"{list(_CHANNEL_MULT)}; give channel_mult"
+            f"load_torchcfm got dim={list(dim)} without channel_mult",
+            f"a width among {list(_CHANNEL_MULT)}",
+            "give channel_mult",
         )
     channel_mult = _CHANNEL_MULT[width] if channel_mult is None else channel_mult
     # torchcfm turns a resolution into the factor width // resolution, and skips factors that do not occur.
@@ -137,8 +139,9 @@ def load(net: nn.Module, path_or_state: str | Path | Mapping[str, Any] | Weights
     given, source = dict(weights.tensors), weights.source
     if not is_torchcfm(weights):
         raise UserError(
-            f"{source} with the keys {', '.join(list(given)[:4])}, ... given, expected those of torchcfm's U-Net "
-            "(time_embed.0.weight, input_blocks.0.0.weight, ...); give its state dict"
+            f"{source} with the keys {', '.join(list(given)[:4])}, ... given",
+            "those of torchcfm's U-Net (time_embed.0.weight, input_blocks.0.0.weight, ...)",
+            "give its state dict",
         )
     advice = "give load_torchcfm the arguments that the checkpoint was trained with"
     loaded: dict[str, Tensor] = {}
@@ -146,13 +149,13 @@ def load(net: nn.Module, path_or_state: str | Path | Mapping[str, Any] | Weights
         key = torchcfm_name(name)
         shape = wanted.shape[:3] if re.search(r"\.(qkv|proj_out)\.weight$", key) else wanted.shape
         if key not in given:
-            raise UserError(f"{source} without {key} given, expected its shape {list(shape)}; {advice}")
+            raise UserError(f"{source} without {key} given", f"its shape {list(shape)}", f"{advice}")
         value = given.pop(key)
         if value.shape != shape:
-            raise UserError(f"{key} of shape {list(value.shape)} given by {source}, expected {list(shape)}; {advice}")
+            raise UserError(f"{key} of shape {list(value.shape)} given by {source}", f"{list(shape)}", f"{advice}")
         loaded[name] = value.reshape(wanted.shape)
     for key, value in given.items():
-        raise UserError(f"{key} of shape {list(value.shape)} given by {source}, expected no such key; {advice}")
+        raise UserError(f"{key} of shape {list(value.shape)} given by {source}", "no such key", f"{advice}")
     for name, layer in net.named_modules():
         if legacy_order and isinstance(layer, SelfAttention):
             for key in (f"{name}.qkv.weight", f"{name}.qkv.bias"):

@@ -33,7 +33,7 @@ def split_off(args: Sequence[str]) -> tuple[list[str], list[Change]]:
         if found := _OPTION.fullmatch(argument):
             value = found[3] if found[3] is not None else next(left, None)
             if value is None:
-                raise UserError(f"{argument} given without a value, expected one; type {argument} VALUE")
+                raise UserError(f"{argument} given without a value", "one", f"type {argument} VALUE")
             changes.append((found[1], found[2], value))
         else:
             rest.append(argument)
@@ -61,8 +61,9 @@ def changed_callbacks(callbacks: list[dict[str, Any]], changes: Sequence[Change]
             meant = difflib.get_close_matches(kind, names, n=1, cutoff=0.5)
             remedy = f"--trainer.callbacks.{meant[0]}.{option} {value}" if meant else "it into the configuration"
             raise UserError(
-                f"--trainer.callbacks.{kind}.{option} given, expected one of the configured callbacks "
-                f"({', '.join(dict.fromkeys(names)) or 'none'}); type {remedy}"
+                f"--trainer.callbacks.{kind}.{option} given",
+                f"one of the configured callbacks ({', '.join(dict.fromkeys(names)) or 'none'})",
+                f"type {remedy}",
             )
         *path, last = option.split(".")
         for callback in (c for c, name in zip(callbacks, names) if name == kind):

@@ -21,7 +21,7 @@ from fm_lightning.adapters.checkpoints import CONFIG, check_fits, read_checkpoin
 from fm_lightning.callbacks import DivergenceWatch, SampleWriter, ScheduleTable
 from fm_lightning.callbacks.interruption import Interruption
 from fm_lightning.cli.callback_options import changed, split_off
-from fm_lightning.cli.diagnose import DiagnosingTrainer
+from fm_lightning.cli.diagnosing_trainer import DiagnosingTrainer
 from fm_lightning.cli.endings import crash, fail, is_rank_zero
 from fm_lightning.cli.hush import hush
 from fm_lightning.cli.parser_errors import shorten, user_error
@@ -47,17 +47,25 @@ class RunRecord(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.is_global_zero and not self.already_saved:
-            if stage in ("fit", "test") or not (self.directory.path / "config.yaml").exists():
-                self.directory.path.mkdir(parents=True, exist_ok=True)
-                temporary = self.directory.path / "config.yaml.tmp"
-                temporary.write_text(yaml.safe_dump(self.plain_config, sort_keys=False, allow_unicode=True))
-                os.replace(temporary, self.directory.path / "config.yaml")
+            if stage == "fit" or not (self.directory.path / "config.yaml").exists():
+                self._keep_config()
             self.directory.write(identity=identity(self.plain_config))
             if self.wandb_id:
                 self.directory.write(wandb_id=self.wandb_id)
             for logger in trainer.loggers:
                 logger.log_hyperparams(self.plain_config)
         self.already_saved = True
+
+    def _keep_config(self) -> None:
+        self.directory.path.mkdir(parents=True, exist_ok=True)
+        temporary = self.directory.path / "config.yaml.tmp"
+        temporary.write_text(yaml.safe_dump(self.plain_config, sort_keys=False, allow_unicode=True))
+        os.replace(temporary, self.directory.path / "config.yaml")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Now that the comparison has been let in: the report reads its rows and callbacks from here.
+        if trainer.is_global_zero:
+            self._keep_config()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG] = self.plain_config
@@ -139,8 +147,9 @@ class CLI(LightningCLI):
         except (ValueError, TypeError, MisconfigurationException) as error:
             said = " ".join(str(error).replace("`", "").split())
             raise UserError(
-                f"the trainer cannot be built as configured ({said}), expected settings that this machine has; "
-                "type e.g. --trainer.accelerator auto --trainer.devices 1"
+                f"the trainer cannot be built as configured ({said})",
+                "settings that this machine has",
+                "type e.g. --trainer.accelerator auto --trainer.devices 1",
             ) from error
 
     def _missing(self, given: list[Callback], trainer: Namespace) -> list[Callback]:
@@ -173,7 +182,7 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.threads is not None:
             if config.threads < 1:
-                raise UserError(f"threads={config.threads} given, expected at least 1; type --threads 1")
+                raise UserError(f"threads={config.threads} given", "at least 1", "type --threads 1")
             torch.set_num_threads(config.threads)
         self.directory = RunDirectory(config.root, config.name)
         resolved = self._plain(self.parser, self.config)[self.subcommand]
@@ -218,13 +227,15 @@ class CLI(LightningCLI):
         elsewhere = config.model.get("weights")
         if given is None and not fresh and not elsewhere:
             raise UserError(
-                f"no checkpoint in {self.directory.path} to {self.subcommand}, expected {self.directory.last}; type "
-                f"`fm-lightning fit` with the same configuration first, or --ckpt_path FILE"
+                f"no checkpoint in {self.directory.path} to {self.subcommand}",
+                f"{self.directory.last}",
+                "type `fm-lightning fit` with the same configuration first, or --ckpt_path FILE",
             )
         if self.afresh and given and Path(given).resolve().is_relative_to(self.directory.path.resolve()):
             raise UserError(
-                f"--again given with the checkpoint {given} of the run that it moves aside, expected one from elsewhere; "
-                "type another --name"
+                f"--again given with the checkpoint {given} of the run that it moves aside",
+                "one from elsewhere",
+                "type another --name",
             )
         config.ckpt_path = given
         self.checkpoint = read_checkpoint(given) if given else None
@@ -261,8 +272,9 @@ class CLI(LightningCLI):
             if mendable := user_error(error):
                 raise mendable from error
             raise UserError(
-                f"the optimizer or its scheduler cannot be built as configured ({error}), expected settings that it takes; "
-                "type e.g. --model.optimizer.init_args.lr 0.001"
+                f"the optimizer or its scheduler cannot be built as configured ({error})",
+                "settings that it takes",
+                "type e.g. --model.optimizer.init_args.lr 0.001",
             ) from error
 
     # Lightning calls these after its verbs.
@@ -288,7 +300,7 @@ def _listed(value: Any) -> list[Any]:
 def _whole_number(seed: Any) -> int:
     # Lightning also takes true and false, for a seed that nobody knows.
     if isinstance(seed, bool) or not isinstance(seed, int):
-        raise UserError(f"seed_everything={seed} given, expected a whole number; type --seed_everything 0")
+        raise UserError(f"seed_everything={seed} given", "a whole number", "type --seed_everything 0")
     return seed
 
 

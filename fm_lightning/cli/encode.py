@@ -97,8 +97,9 @@ def processes(environment: Mapping[str, str]) -> tuple[Share, int]:
             found = Share(int(environment[rank]), int(environment[world]))
             if not 0 <= found.rank < found.world:
                 raise UserError(
-                    f"{rank}={found.rank} and {world}={found.world} given, expected a rank from 0 to {found.world - 1}; type "
-                    f"{rank}=0"
+                    f"{rank}={found.rank} and {world}={found.world} given",
+                    f"a rank from 0 to {found.world - 1}",
+                    f"type {rank}=0",
                 )
             return found, int(environment.get(local, 0))
     return Share(), 0

@@ -45,15 +45,15 @@ _EXAMPLES = {"int": "100", "float": "0.5", "bool": "true", "str": "text", "list"
 
 
 def user_error(error: BaseException | None) -> UserError | None:
-    """The UserError that the parser wrapped while it built an object, if there is one."""
+    """The UserError that the parser wrapped while it built an object, if there is one.
+
+    It is found by its type. (A union of types keeps the inner exception where the class stands first: ``Class | str | None``.)
+    """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, UserError):
             return error
         seen.add(id(error))
-        # A union keeps only one of its errors as the cause; the others are left in its text.
-        if line := re.search(r"^[\s-]*(.+ given, expected .+; type .+)$", str(error), re.MULTILINE):
-            return user_error(error.__cause__ or error.__context__) or UserError(line[1].strip())
         error = error.__cause__ or error.__context__
     return None
 

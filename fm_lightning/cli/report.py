@@ -35,14 +35,12 @@ def main(args: Sequence[str]) -> None:
     hush()
     rest, changes = split_off(args)
     if len(rest) != 1 or rest[0].startswith("-"):
-        raise UserError(
-            f"report {' '.join(args)!r} given, expected one run directory; type fm-lightning report RUN_DIR"
-        )
+        raise UserError(f"report {' '.join(args)!r} given", "one run directory", "type fm-lightning report RUN_DIR")
     run = Path(rest[0])
     if run.is_file():
-        raise UserError(f"{run} given, expected a run directory; type fm-lightning report {run.parent}")
+        raise UserError(f"{run} given", "a run directory", f"type fm-lightning report {run.parent}")
     if not run.is_dir():
-        raise UserError(f"{run} given, expected an existing run directory; type fm-lightning report runs/NAME")
+        raise UserError(f"{run} given", "an existing run directory", "type fm-lightning report runs/NAME")
     evaluation = Evaluation.open(run)
     for part, reason in evaluation.torn:
         print(f"{part.path} is torn ({reason}) and left out; fm-lightning test samples it again")
@@ -50,7 +48,7 @@ def main(args: Sequence[str]) -> None:
     rows = collector.rows(evaluation.shown)
     if not any(row["samples"] for row in rows):
         raise UserError(
-            f"{run} holds an evaluation without lines, expected a comparison; type fm-lightning test -c {run}/config.yaml"
+            f"{run} holds an evaluation without lines", "a comparison", f"type fm-lightning test -c {run}/config.yaml"
         )
     save(run, build(evaluation, rows), collector.arrays() | read_pictures(evaluation))
 

@@ -45,9 +45,7 @@ class RunDirectory:
 
     def __init__(self, root: str, name: str | None) -> None:
         if not name or set(name) & set("/\\") or name.startswith("."):
-            raise UserError(
-                f"name {name!r} given, expected a plain directory name for the run; type e.g. --name digits-1"
-            )
+            raise UserError(f"name {name!r} given", "a plain directory name for the run", "type e.g. --name digits-1")
         self.path = Path(root) / name
 
     @property
@@ -65,7 +63,7 @@ class RunDirectory:
         except (OSError, ValueError):
             found = None
         if not isinstance(found, dict) or "identity" not in found:
-            raise UserError(f"{self.path}/run.json cannot be read, expected the record of a run; type another --name")
+            raise UserError(f"{self.path}/run.json cannot be read", "the record of a run", "type another --name")
         return found
 
     def write(self, **entries: Any) -> None:
@@ -92,7 +90,7 @@ class RunDirectory:
         if not record:
             if self.path.exists() and any(self.path.iterdir()):
                 raise UserError(
-                    f"{self.path} holds files but no run, expected a new or empty directory; type another --name"
+                    f"{self.path} holds files but no run", "a new or empty directory", "type another --name"
                 )
             return
         # A start that failed before it made anything does not hold the name.
@@ -100,21 +98,26 @@ class RunDirectory:
         if made and (difference := next(_differences(record["identity"], identity(config)), None)):
             key, there, here = difference
             raise UserError(
-                f"{self.path} holds another run ({key} is {there} there and {here} here), expected the same configuration; "
-                "type another --name, or --again to move it aside"
+                f"{self.path} holds another run ({key} is {there} there and {here} here)",
+                "the same configuration",
+                "type another --name, or --again to move it aside",
             )
         trained = record.get("trained") == length(config)
         compared = (self.path / "results.json").exists() and record.get("compared") == comparison(config)
         if command == "fit" and trained:
             raise UserError(
-                f"{self.path} holds a finished training ({record['step']} steps), expected a new or unfinished run; type "
-                f"`fm-lightning test -c {self.path}/config.yaml` to compare schedules, --again to start over, or another --name"
+                f"{self.path} holds a finished training ({record['step']} steps)",
+                "a new or unfinished run",
+                (
+                    f"type `fm-lightning test -c {self.path}/config.yaml` to compare schedules, --again to start over, or "
+                    "another --name"
+                ),
             )
         if compared and not again and (command == "test" or (command == "run" and trained)):
             raise UserError(
-                f"{self.path} holds a finished comparison (report: {self.path}/report.html), expected new schedules, seeds or "
-                f"callbacks, or an unfinished one; type fm-lightning report {self.path} to draw it anew, --again to repeat it, "
-                "or another --name"
+                f"{self.path} holds a finished comparison (report: {self.path}/report.html)",
+                "new schedules, seeds or callbacks, or an unfinished one",
+                f"type fm-lightning report {self.path} to draw it anew, --again to repeat it, or another --name",
             )
 
     def set_aside(self, command: str) -> Path | None:
@@ -154,6 +157,7 @@ def comparison(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": {key: config["model"].get(key) for key in _COMPARED_MODEL},
         "test_seeds": data.get("test_seeds"),
+        "limit": config["trainer"].get("limit_test_batches"),
         "callbacks": config["trainer"].get("callbacks"),
     }
 

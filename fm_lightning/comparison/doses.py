@@ -61,12 +61,13 @@ def choose_doses(
     n = hits.shape[1]
     if n < CALIBRATION_SEEDS:
         raise UserError(
-            f"{n} calibration seeds given, expected at least {CALIBRATION_SEEDS} to choose doses on; sample more of them"
+            f"{n} calibration seeds given", f"at least {CALIBRATION_SEEDS} to choose doses on", "sample more of them"
         )
     if len(doses) < 4 or doses[0] != 0 or len(schedule) != n:
         raise UserError(
-            f"doses {doses.tolist()} calibrated on {n} seeds and a schedule on {len(schedule)} given, expected dose 0 (base) "
-            "and at least three more, on the same seeds; add them"
+            f"doses {doses.tolist()} calibrated on {n} seeds and a schedule on {len(schedule)} given",
+            "dose 0 (base) and at least three more, on the same seeds",
+            "add them",
         )
     target, memorized = float(np.mean(schedule)), hits.mean(1)
     nearest = hits[np.abs(memorized - target).argmin()]

@@ -50,8 +50,9 @@ class Evaluation:
         manifest = Manifest.read(folder / "manifest.json")
         if manifest is None:
             raise UserError(
-                f"{run_dir} holds no evaluation, expected a run directory with {FOLDER}/manifest.json; type "
-                f"fm-lightning test -c {run_dir}/config.yaml"
+                f"{run_dir} holds no evaluation",
+                f"a run directory with {FOLDER}/manifest.json",
+                f"type fm-lightning test -c {run_dir}/config.yaml",
             )
         return cls(folder, manifest, *find_parts(folder))
 
@@ -111,7 +112,7 @@ class Evaluation:
         name = f"{measure}-{self.manifest.measures.get(measure, '')}"
         found: dict[str, list[np.ndarray]] = {}
         for part, place, chosen in self._places(row, seeds, need=name):
-            seed = part.lines().column("seed").to_numpy()[place]
+            seed = part.seeds[place]
             found.setdefault("seed", []).append(seed[chosen])
             table = part.measured(name)
             for column in table.column_names:
@@ -135,7 +136,7 @@ class Evaluation:
     def _arrays(self, row: str, seeds: range | None, read: Any) -> dict[str, np.ndarray]:
         found: dict[str, list[np.ndarray]] = {}
         for part, place, chosen in self._places(row, seeds):
-            found.setdefault("seed", []).append(part.lines().column("seed").to_numpy()[place][chosen])
+            found.setdefault("seed", []).append(part.seeds[place][chosen])
             found.setdefault("value", []).append(read(part, self.manifest.rows[row]["key"])[chosen])
         return self._ordered(found)
 
@@ -157,7 +158,7 @@ class Evaluation:
         """Parts with lines of the row, where they stand, and which of them count: each seed once."""
         if row not in self.manifest.rows:
             raise UserError(
-                f"row {row!r} given, expected one of {', '.join(self.manifest.rows) or 'none'}; type one of these"
+                f"row {row!r} given", f"one of {', '.join(self.manifest.rows) or 'none'}", "type one of these"
             )
         key, seeds = self.manifest.rows[row]["key"], self.seeds if seeds is None else seeds
         # Of two parts with the same seeds the one that has more measures is read.
@@ -166,7 +167,7 @@ class Evaluation:
         taken = np.zeros(len(seeds), dtype=bool)
         for part in found:
             place = part.place(key)
-            at = part.lines().column("seed").to_numpy()[place] - seeds.start
+            at = part.seeds[place] - seeds.start
             chosen = (at >= 0) & (at < len(seeds))
             chosen[chosen] = ~taken[at[chosen]]
             taken[at[chosen]] = True

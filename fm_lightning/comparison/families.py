@@ -52,15 +52,18 @@ class Family:
     def __post_init__(self) -> None:
         if len(self.doses) < 3 or not all(a < b for a, b in itertools.pairwise((0.0, *self.doses))):
             raise UserError(
-                f"family {self.name!r}: doses={self.doses} given, expected at least three, ascending from above 0; type e.g. "
-                "doses=(0.02, 0.05, 0.1, 0.2, 0.4)"
+                f"family {self.name!r}: doses={self.doses} given",
+                "at least three, ascending from above 0",
+                "type e.g. doses=(0.02, 0.05, 0.1, 0.2, 0.4)",
             )
 
     def at(self, base: Schedule, dose: float) -> Schedule:
         """The base schedule manipulated by ``dose``, from 0 (base itself) to the largest of ``doses``."""
         if not 0 <= dose <= self.doses[-1]:
             raise UserError(
-                f"family {self.name!r}: dose={dose:g} given, expected from 0 to {self.doses[-1]:g}; type e.g. {self.doses[0]:g}"
+                f"family {self.name!r}: dose={dose:g} given",
+                f"from 0 to {self.doses[-1]:g}",
+                f"type e.g. {self.doses[0]:g}",
             )
         return self.manipulate(base, dose) if dose else base
 

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 
 class Field(ABC):
-    """Another velocity field to put beside the model's, under the same seeds."""
+    """Another velocity field to put beside the model's, under the same seeds.
+
+    Attributes:
+        of_training_data: whether it is made of them.
+    """
+
+    of_training_data = False
 
     @abstractmethod
     def velocity(self, data: FlowData, device: torch.device) -> Velocity:
@@ -39,14 +45,17 @@ class Field(ABC):
         """
         if not isinstance(velocity, nn.Module):
             raise UserError(
-                f"{type(self).__name__}.velocity gave a {type(velocity).__name__}, expected a torch module, or a "
-                "`fingerprint` of the field's own; define that method"
+                f"{type(self).__name__}.velocity gave a {type(velocity).__name__}",
+                "a torch module, or a `fingerprint` of the field's own",
+                "define that method",
             )
         return f"{type(velocity).__name__}:{weights_hash(velocity)}"
 
 
 class ClosedForm(Field):
     """The optimal velocity of the training subset itself: what a model that memorizes perfectly would do."""
+
+    of_training_data = True
 
     def velocity(self, data: FlowData, device: torch.device) -> Velocity:
         return EmpiricalVelocity(data.reference().to(device))

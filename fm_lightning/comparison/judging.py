@@ -82,8 +82,9 @@ def judged(rows: Mapping[str, Row], names: Sequence[str], which: Literal["cheap"
         if row is None or row.kind != "schedule":
             able = [n for n, r in rows.items() if r.kind == "schedule"]
             raise UserError(
-                f"judge names {name!r}, which is {'the base' if name == BASE else 'no schedule'}, expected some of "
-                f"{', '.join(able) or 'none given'}; type judge: [{', '.join(able)}]"
+                f"judge names {name!r}, which is {'the base' if name == BASE else 'no schedule'}",
+                f"some of {', '.join(able) or 'none given'}",
+                f"type judge: [{', '.join(able)}]",
             )
         base = row.plain or BASE
         known = families(rows[base].schedule)
@@ -151,8 +152,9 @@ def judge(evaluation: Evaluation, row: str) -> Verdict:
     found = {v.schedule: v for v in judge_all(evaluation)}
     if row not in found:
         raise UserError(
-            f"row {row!r} given, expected one that was judged ({', '.join(found) or 'none was'}); type "
-            f"fm-lightning falsify -c {evaluation.folder.parent}/config.yaml --schedule FILE"
+            f"row {row!r} given",
+            f"one that was judged ({', '.join(found) or 'none was'})",
+            f"type fm-lightning falsify -c {evaluation.folder.parent}/config.yaml --schedule FILE",
         )
     return found[row]
 

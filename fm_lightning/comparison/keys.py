@@ -39,8 +39,9 @@ def definition(value: Any) -> Any:
     if isinstance(value, Sequence):
         return [definition(v) for v in value]
     raise UserError(
-        f"{type(value).__name__} given as part of a schedule, expected a frozen dataclass of plain numbers and words; "
-        f"declare it with @dataclass(frozen=True)"
+        f"{type(value).__name__} given as part of a schedule",
+        "a frozen dataclass of plain numbers and words",
+        "declare it with @dataclass(frozen=True)",
     )
 
 

@@ -53,10 +53,10 @@ class Manifest:
         except (OSError, ValueError):
             found = None
         if not isinstance(found, dict) or not isinstance(found.get("identity"), dict):
-            raise UserError(f"{path} given, expected the manifest of an evaluation; type --again to keep it aside")
+            raise UserError(f"{path} given", "the manifest of an evaluation", "type --again to keep it aside")
         if found.get("version") != VERSION:
             raise UserError(
-                f"{path} of version {found.get('version')!r} given, expected {VERSION}; type --again to keep it aside"
+                f"{path} of version {found.get('version')!r} given", f"{VERSION}", "type --again to keep it aside"
             )
         del found["version"]
         return cls(**{**found, "seeds": tuple(found.get("seeds", (0, 0)))})
@@ -74,8 +74,12 @@ class Manifest:
             there, here = self.identity.get(name), identity.get(name)
             if there != here:
                 raise UserError(
-                    f"{folder} holds an evaluation with other {name.replace('_', ' ')} ({_short(there)} there, "
-                    f"{_short(here)} here), expected the same; type --again to keep it aside and sample anew, or another --name"
+                    (
+                        f"{folder} holds an evaluation with other {name.replace('_', ' ')} ({_short(there)} there, "
+                        f"{_short(here)} here)"
+                    ),
+                    "the same",
+                    "type --again to keep it aside and sample anew, or another --name",
                 )
 
 

@@ -41,8 +41,9 @@ class Margins:
         for name in ("memorized", "of_base", "quality"):
             if not 0 < getattr(self, name) < 1:
                 raise UserError(
-                    f"{name}={getattr(self, name):g} given as a margin, expected between 0 and 1, both excluded; type e.g. "
-                    f"{name}={getattr(Margins, name):g}"
+                    f"{name}={getattr(self, name):g} given as a margin",
+                    "between 0 and 1, both excluded",
+                    f"type e.g. {name}={getattr(Margins, name):g}",
                 )
 
     def resolve(self, memorized: float, quality: float, held_out_error: float = 0.0) -> Margin:

@@ -128,6 +128,11 @@ class Part:
 
     # What it holds
 
+    @cached_property
+    def seeds(self) -> np.ndarray:
+        """``[lines]`` int64; kept, because whoever reads a column asks where its lines belong."""
+        return pq.read_table(self.path / "lines.parquet", columns=["seed"]).column("seed").to_numpy()
+
     def lines(self) -> pa.Table:
         return pq.read_table(self.path / "lines.parquet")
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from fm_lightning.comparison.keys import definition, key
 from fm_lightning.data.base import TEST_SEED
-from fm_lightning.data.split import content_hash
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule
 from fm_lightning.flow.controls import true_clock
@@ -120,9 +119,7 @@ def schedule_rows(schedules: Mapping[str, Schedule]) -> dict[str, Row]:
     """
     for name in schedules:
         if not name or set(name) & set("./ "):
-            raise UserError(
-                f"schedule name {name!r} given, expected one without '.', '/' or blanks; type e.g. 'kts_001'"
-            )
+            raise UserError(f"schedule name {name!r} given", "one without '.', '/' or blanks", "type e.g. 'kts_001'")
     first = next(iter(schedules.values()), Schedule())
     rows = {BASE: Row("base", schedules.get(BASE, plain(first)))}
     rows |= {name: Row("schedule", s) for name, s in schedules.items() if name != BASE}
@@ -147,8 +144,9 @@ def check_judged(rows: Mapping[str, Row], names: Sequence[str]) -> None:
         if name not in able:
             what = "the base, against which others are judged" if name == BASE else "no schedule"
             raise UserError(
-                f"judge names {name!r}, which is {what}, expected some of {', '.join(able) or 'none given'}; "
-                f"type judge: [{', '.join(able)}]"
+                f"judge names {name!r}, which is {what}",
+                f"some of {', '.join(able) or 'none given'}",
+                f"type judge: [{', '.join(able)}]",
             )
 
 
@@ -178,10 +176,11 @@ def judged_rows(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, Row]
 
 def floor_rows(data: FlowData, base: Schedule) -> dict[str, Row]:
     """Real data that nobody sampled: held-out ones, and the training data themselves."""
-    splits = {"held_out": data.held_out_split, "copies": data.train_split}
+    splits = {
+        "held_out": (data.held_out_split, data.comparison_fingerprint),
+        "copies": (data.train_split, data.fingerprint),
+    }
     return {
-        name: Row(
-            "floor", base, images=data.floor(split), first_seed=TEST_SEED, content=f"{name}:{content_hash(split.x)}"
-        )
-        for name, split in splits.items()
+        name: Row("floor", base, images=data.floor(split), first_seed=TEST_SEED, content=f"{name}:{content}")
+        for name, (split, content) in splits.items()
     }

@@ -61,8 +61,9 @@ class Writer:
             alive = _started(pid) == started if here else time.time() - told < SILENT
             if alive and not mine:
                 raise UserError(
-                    f"another command (process {pid} on {host}) is writing {self.folder}, expected one at a time; wait for "
-                    f"it, or, if it is dead, delete {self._claim}"
+                    f"another command (process {pid} on {host}) is writing {self.folder}",
+                    "one at a time",
+                    f"wait for it, or, if it is dead, delete {self._claim}",
                 )
         self._renew()
 
@@ -92,8 +93,9 @@ class Writer:
         if manifest is None:
             if (self.folder / "parts").exists():
                 raise UserError(
-                    f"{self.folder} holds parts but no manifest, expected one that says what they were sampled from; type "
-                    "--again to keep them aside"
+                    f"{self.folder} holds parts but no manifest",
+                    "one that says what they were sampled from",
+                    "type --again to keep them aside",
                 )
             manifest = Manifest(identity=dict(identity))
         manifest.require(identity, self.folder)

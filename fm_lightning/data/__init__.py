@@ -9,6 +9,7 @@ from fm_lightning.data.labels import seed_labels
 from fm_lightning.data.latents import Latents
 from fm_lightning.data.split import Split
 from fm_lightning.data.toys import Toy2D
+from fm_lightning.data.unknown import Unknown
 from fm_lightning.noise import noise
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Split",
     "Toy2D",
     "TrainBatch",
+    "Unknown",
     "noise",
     "seed_labels",
 ]

@@ -59,6 +59,8 @@ class FlowData(LightningDataModule, ABC):
     space: str = "[-1, 1]"
     flip: bool = False  # whether training sees mirror images, too
     skipped: int = 0  # samples left out because they could not be read
+    has_training_data: bool = True  # otherwise there are seeds alone: nothing to train on, no copies to be told
+    decoder: str = ""  # names what `decode` depends on, where that may change while the samples stay
     train_split: Split
     held_out_split: Split
     real_split: Split
@@ -78,7 +80,7 @@ class FlowData(LightningDataModule, ABC):
         given |= {"val_seeds": val_seeds, "predict_seeds": predict_seeds}
         for name, value in given.items():
             if value < 1:
-                raise UserError(f"{name}={value} given, expected at least 1; type --data.init_args.{name} 100")
+                raise UserError(f"{name}={value} given", "at least 1", f"type --data.init_args.{name} 100")
         self.batch_size, self.eval_batch_size, self.base_seed = batch_size, eval_batch_size, base_seed
         self.val_seeds, self.test_seeds, self.predict_seeds = val_seeds, test_seeds, predict_seeds
         self._asked_shares = label_shares
@@ -120,6 +122,13 @@ class FlowData(LightningDataModule, ABC):
             index: ``[n]`` only these of it.
         """
         return self.encode(self.train_split.x if index is None else self.train_split.x[index])
+
+    def memorization_reference(self) -> tuple[Any, Tensor | None]:
+        """What samples may be copies of: rows as stored ``[n, ...]``, and ``[n]`` int64 the row of which each is another view.
+
+        Views of one sample count as one, and have its number in ``reference``. None: each row is a sample of its own.
+        """
+        return self.train_split.x, None
 
     def real(self) -> Tensor:
         """``[n, *shape]`` real samples that the generated ones are compared with."""
@@ -236,7 +245,7 @@ class FlowData(LightningDataModule, ABC):
     def _trainer(self) -> Any:
         if self.trainer is None:
             raise UserError(
-                "the datamodule has no trainer, expected one that runs; call trainer.fit(model, datamodule=data)"
+                "the datamodule has no trainer", "one that runs", "call trainer.fit(model, datamodule=data)"
             )
         return self.trainer
 

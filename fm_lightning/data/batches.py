@@ -116,8 +116,9 @@ class TrainingBatches:
         parts = self.share.world * self.accumulate
         if self.total % parts:
             raise UserError(
-                f"batch_size={self.total} given for {self.share.world} devices x {self.accumulate} accumulated batches, "
-                f"expected a multiple of {parts}; type --data.init_args.batch_size {-(-self.total // parts) * parts}"
+                f"batch_size={self.total} given for {self.share.world} devices x {self.accumulate} accumulated batches",
+                f"a multiple of {parts}",
+                f"type --data.init_args.batch_size {-(-self.total // parts) * parts}",
             )
 
     def __len__(self) -> int:

@@ -88,7 +88,7 @@ class Digits(FlowData):
     def __init__(self, n: int = 100, conditional: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 1 <= n <= TRAIN_POOL:
-            raise UserError(f"n={n} given, expected 1 to {TRAIN_POOL} training digits; type --data.init_args.n 100")
+            raise UserError(f"n={n} given", f"1 to {TRAIN_POOL} training digits", "type --data.init_args.n 100")
         self.n, self.conditional = n, conditional
         self.num_classes = 10 if conditional else 0
 

@@ -67,9 +67,9 @@ class Toy2D(FlowData):
     ) -> None:
         super().__init__(**kwargs)
         if name not in TOYS:
-            raise UserError(f"toy {name!r} given, expected one of {', '.join(TOYS)}; type --data.init_args.name moons")
+            raise UserError(f"toy {name!r} given", f"one of {', '.join(TOYS)}", "type --data.init_args.name moons")
         if n < 1:
-            raise UserError(f"n={n} given, expected at least 1 training point; type --data.init_args.n 2000")
+            raise UserError(f"n={n} given", "at least 1 training point", "type --data.init_args.n 2000")
         self.toy, self.n, self.conditional, self.data_seed = name, n, conditional, data_seed
         self.num_classes = TOYS[name][1] if conditional else 0
 

@@ -108,13 +108,14 @@ def diagnose(
 def check(subject: Subject, probes: int, groups: int) -> None:
     """Raises UserError for what would end in nothing after minutes."""
     if probes < 1:
-        raise UserError(f"probes={probes} given, expected at least 1; type probes=256")
+        raise UserError(f"probes={probes} given", "at least 1", "type probes=256")
     if groups < 3:
-        raise UserError(f"groups={groups} given, expected at least 3: two are always monotone; type groups=5")
+        raise UserError(f"groups={groups} given", "at least 3: two are always monotone", "type groups=5")
     if len(subject) < groups:
         raise UserError(
-            f"{len(subject)} samples given for {groups} groups, expected at least one for each; compare more seeds with "
-            "fm-lightning test"
+            f"{len(subject)} samples given for {groups} groups",
+            "at least one for each",
+            "compare more seeds with fm-lightning test",
         )
 
 

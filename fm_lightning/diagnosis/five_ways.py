@@ -121,8 +121,9 @@ def _cosine(subject: Subject, features: Features | None) -> DescriptorCosine:
     )
     if training.size < DESCRIBES:
         raise UserError(
-            f"descriptors of {training.size} numbers given, expected at least {DESCRIBES}: directions of fewer tell nothing; "
-            "pass features"
+            f"descriptors of {training.size} numbers given",
+            f"at least {DESCRIBES}: directions of fewer tell nothing",
+            "pass features",
         )
     first = DescriptorCosine(training, held_out)
     assert first.held_out_columns is not None

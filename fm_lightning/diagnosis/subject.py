@@ -131,8 +131,9 @@ def read_subject(
     """
     if BASE not in evaluation.rows or not len(lines := evaluation.lines(BASE)):
         raise UserError(
-            f"{evaluation.folder} without samples of base given, expected some; type fm-lightning test with the run's "
-            "configuration"
+            f"{evaluation.folder} without samples of base given",
+            "some",
+            "type fm-lightning test with the run's configuration",
         )
     seeds = torch.from_numpy(lines.seed.to_numpy().copy())
     labels = None if lines.label.isna().any() else torch.from_numpy(lines.label.to_numpy().astype(np.int64))

@@ -32,7 +32,7 @@ class EmpiricalVelocity(nn.Module):
         super().__init__()
         if len(data) == 0:
             raise UserError(
-                "EmpiricalVelocity: no training points given, expected at least one; type a larger training subset"
+                "EmpiricalVelocity: no training points given", "at least one", "type a larger training subset"
             )
         # Not persistent: a training set has no business in a checkpoint. float64, because the exponent divides
         # differences of squares by (1 - t)^2, at t = 0.99 by 1e-4.

@@ -89,8 +89,9 @@ class Evaluator:
         if not isinstance(v, Tensor) or v.shape != x.shape:
             got = f"shape {list(v.shape)}" if isinstance(v, Tensor) else f"type {type(v).__name__}"
             raise UserError(
-                f"a velocity of {got} given by {self.name} for states of shape {list(x.shape)}, expected a tensor of the "
-                "same shape; return one number per number of x"
+                f"a velocity of {got} given by {self.name} for states of shape {list(x.shape)}",
+                "a tensor of the same shape",
+                "return one number per number of x",
             )
         own = norm(v, x.dtype)
         if not parts:

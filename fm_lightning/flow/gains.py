@@ -153,16 +153,16 @@ class KTS(Gain):
     def __post_init__(self) -> None:
         if not 0 < self.tau_split < 1:
             raise UserError(
-                f"KTS: tau_split={self.tau_split:g} given, expected between 0 and 1, both excluded; type e.g. 0.6"
+                f"KTS: tau_split={self.tau_split:g} given", "between 0 and 1, both excluded", "type e.g. 0.6"
             )
         for half, given, forms in (("launch", self.launch, _LAUNCH), ("landing", self.landing, _LANDING)):
             if given not in forms:
-                raise UserError(f"KTS: {half}={given!r} given, expected one of {', '.join(forms)}; type e.g. 'linear'")
+                raise UserError(f"KTS: {half}={given!r} given", f"one of {', '.join(forms)}", "type e.g. 'linear'")
         if not 0 < self.rate <= 100:  # exp(rate) must stay finite
-            raise UserError(f"KTS: rate={self.rate:g} given, expected above 0 and at most 100; type e.g. 3.0")
+            raise UserError(f"KTS: rate={self.rate:g} given", "above 0 and at most 100", "type e.g. 3.0")
         for name, value in (("alpha", self.alpha), ("beta", self.beta)):
             if not math.isfinite(value):
-                raise UserError(f"KTS: {name}={value:g} given, expected a finite number; type e.g. 0.01")
+                raise UserError(f"KTS: {name}={value:g} given", "a finite number", "type e.g. 0.01")
 
     def __str__(self) -> str:
         text = f"KTS α={self.alpha:g} β={self.beta:g}"

@@ -168,12 +168,14 @@ def _integrate(
 def _check_start(x0: Tensor, labels: Tensor | None, seeds: Tensor | None) -> None:
     if x0.ndim < 2 or not x0.is_floating_point():
         raise UserError(
-            f"x0 of shape {list(x0.shape)} and {x0.dtype} given, expected floating numbers [B, ...]; draw it by noise(...)"
+            f"x0 of shape {list(x0.shape)} and {x0.dtype} given", "floating numbers [B, ...]", "draw it by noise(...)"
         )
     for name, given in (("labels", labels), ("seeds", seeds)):
         if given is not None and given.shape != x0.shape[:1]:
             raise UserError(
-                f"{name} of shape {list(given.shape)} given for {len(x0)} samples, expected [{len(x0)}]; pass one per sample"
+                f"{name} of shape {list(given.shape)} given for {len(x0)} samples",
+                f"[{len(x0)}]",
+                "pass one per sample",
             )
 
 
@@ -181,12 +183,13 @@ def _check_adaptive(schedule: Schedule, evaluate: Evaluator, probe: Probe | None
     given = f"solver={schedule.solver!r} given"
     if evaluate.singular_end and schedule.t_end >= 1:
         raise UserError(
-            f"{given} for {evaluate.name}, which does not exist at t = 1 where {schedule.solver} evaluates it, expected a "
-            "solver with fixed steps; type solver='euler'"
+            f"{given} for {evaluate.name}, which does not exist at t = 1 where {schedule.solver} evaluates it",
+            "a solver with fixed steps",
+            "type solver='euler'",
         )
     if probe is not None or evaluate.records:
         what = "a probe" if probe is not None else "a velocity that records its guidance"
-        raise UserError(f"{given} with {what}, expected a solver with fixed steps; type solver='rk4'")
+        raise UserError(f"{given} with {what}", "a solver with fixed steps", "type solver='rk4'")
 
 
 def _advance(evaluate: Evaluator, forks: Sequence[tuple[_Branch, Step]], i: int, probe: Probe | None) -> None:
@@ -234,6 +237,7 @@ def _trajectory(
             shaped.append(step.dt * b / 2 * eta**2)
     all_squares = torch.stack(branch.norms).square()  # [stages of all steps, 1 or 3, B]
     squares = all_squares[:, 0]
+    plain = _like(squares, weights)[:, None]  # products with it are sums, which autocast leaves in float32
     energy = squares * _like(squares, shaped)[:, None]
     if len(owner) > len(plan):
         index = torch.tensor(owner).to(energy.device, non_blocking=energy.is_cuda)
@@ -245,12 +249,12 @@ def _trajectory(
     guidance: dict[str, Tensor] = {}
     if evaluate.records:
         lefts = [owner.index(i) for i in range(len(plan))]
-        guidance["guidance_energy"] = _like(squares, weights) @ (squares - all_squares[:, 1])
+        guidance["guidance_energy"] = (plain * (squares - all_squares[:, 1])).sum(0)
         guidance["guidance_gap"] = torch.stack([branch.norms[left][2] for left in lefts])
     return Trajectory(
         x1=branch.x,
         energy=energy,
-        field_energy=_like(squares, weights) @ squares,
+        field_energy=(plain * squares).sum(0),
         displacement=norm(branch.x - start, x0.dtype).square() / 2,
         times=schedule.edges,
         gain=torch.tensor([step.gains[0] for step in plan], dtype=torch.float64),

@@ -90,17 +90,18 @@ def log_likelihood(
     """
     schedule = schedule or Schedule()
     if schedule.solver == "dopri5":
-        raise UserError("solver='dopri5' given for a likelihood, expected one with fixed steps; type solver='rk4'")
+        raise UserError("solver='dopri5' given for a likelihood", "one with fixed steps", "type solver='rk4'")
     if schedule.end_noise or not schedule.x0_scale:
         raise UserError(
-            f"end_noise={schedule.end_noise:g} and x0_scale={schedule.x0_scale:g} given for a likelihood, expected no end "
-            "noise and a scale above 0; leave them out"
+            f"end_noise={schedule.end_noise:g} and x0_scale={schedule.x0_scale:g} given for a likelihood",
+            "no end noise and a scale above 0",
+            "leave them out",
         )
     size = x0[0].numel() if len(x0) else math.prod(x0.shape[1:])
     if probes is None:
         probes = 0 if size <= EXACT else 8
     if probes < 0:
-        raise UserError(f"probes={probes} given, expected 0 (exact) or more; type probes=8")
+        raise UserError(f"probes={probes} given", "0 (exact) or more", "type probes=8")
 
     start = x0 * schedule.x0_scale
     signs = _signs(x0, range(len(x0)) if seeds is None else seeds, base_seed, probes) if probes else None
@@ -129,8 +130,9 @@ def log_likelihood(
     log_p = log_p0 - total.mean(0)
     if not log_p.isfinite().all():
         raise NotFiniteError(
-            f"the log density of {int((~log_p.isfinite()).sum())} of {len(log_p)} samples is not finite, expected a smooth "
-            "field; end earlier, e.g. t_end=0.99"
+            f"the log density of {int((~log_p.isfinite()).sum())} of {len(log_p)} samples is not finite",
+            "a smooth field",
+            "end earlier, e.g. t_end=0.99",
         )
     error = total.std(0) / math.sqrt(probes) if probes > 1 else None
     backwards = forwards * (probes or size)
@@ -146,8 +148,9 @@ def _divergence(
         v = velocity(x, x.new_full((1,), told).expand(len(x)), labels)
         if not v.requires_grad:
             raise UserError(
-                f"a velocity ({type(velocity).__name__}) without gradient given, expected one that torch can differentiate; take "
-                "it out of no_grad"
+                f"a velocity ({type(velocity).__name__}) without gradient given",
+                "one that torch can differentiate",
+                "take it out of no_grad",
             )
         if signs is not None:
             lines = [(_pull(v, e.to(v.dtype), x) * e).flatten(1).double().sum(1) for e in signs]

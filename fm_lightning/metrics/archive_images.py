@@ -82,6 +82,7 @@ class ArchiveImages:
 
     def _error(self, what: str) -> UserError:
         return UserError(
-            f"images of {self.path} {what}, expected an .npz archive with arr_0, uint8 [N, H, W, 3]; give ADM's archive, or ask "
-            "for neither precision and recall nor kernel distances"
+            f"images of {self.path} {what}",
+            "an .npz archive with arr_0, uint8 [N, H, W, 3]",
+            "give ADM's archive, or ask for neither precision and recall nor kernel distances",
         )

@@ -69,7 +69,9 @@ class CommitmentProbe:
         if not self._times or len(self._nearest[0]) != len(x1):
             seen = len(self._nearest[0]) if self._times else 0
             raise UserError(
-                f"{len(x1)} samples given to a probe that saw {seen}, expected those of its integration; pass probe= to integrate"
+                f"{len(x1)} samples given to a probe that saw {seen}",
+                "those of its integration",
+                "pass probe= to integrate",
             )
         image = nearest(x1, self.reference, 1)[1][:, 0]
         steps, times = torch.stack(self._nearest), torch.tensor(self._times, dtype=torch.float64)

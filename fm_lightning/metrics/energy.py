@@ -52,8 +52,9 @@ class KineticPathEnergy(PerSeedMetric):
     def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
         if not isinstance(samples, Trajectory):
             raise UserError(
-                f"samples {list(samples.shape)} given to KineticPathEnergy, expected the Trajectory that led to them; give "
-                "what `integrate` returns"
+                f"samples {list(samples.shape)} given to KineticPathEnergy",
+                "the Trajectory that led to them",
+                "give what `integrate` returns",
             )
         return {
             "kpe": samples.kpe,
@@ -67,8 +68,9 @@ class KineticPathEnergy(PerSeedMetric):
         if isinstance(samples, Trajectory):
             if self.times is not None and not torch.equal(self.times, samples.times):
                 raise UserError(
-                    f"a trajectory of {len(samples.times) - 1} steps given, expected the {len(self.times) - 1} steps at the "
-                    "times of those before; use one metric for each schedule"
+                    f"a trajectory of {len(samples.times) - 1} steps given",
+                    f"the {len(self.times) - 1} steps at the times of those before",
+                    "use one metric for each schedule",
                 )
             self.times = samples.times
         super().update(samples, seeds)

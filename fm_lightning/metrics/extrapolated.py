@@ -28,7 +28,7 @@ def extrapolated_distance(reference: GaussianReference, features: Tensor) -> flo
     """
     if len(features) < 4:
         raise UserError(
-            f"an extrapolated Fréchet distance of {len(features)} samples asked for, expected at least 4; draw more seeds"
+            f"an extrapolated Fréchet distance of {len(features)} samples asked for", "at least 4", "draw more seeds"
         )
     halves = [reference.distance(*moments(features[start::2])) for start in (0, 1)]
     return 2 * reference.distance(*moments(features)) - sum(halves) / 2

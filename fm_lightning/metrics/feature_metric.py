@@ -59,7 +59,8 @@ class FeatureMetric(PairedMetric):
         features = self.extractor(self.read(x) if self.read else x)
         if features.shape[1:] != (self.width,):
             raise UserError(
-                f"{self.key}: features {list(features.shape[1:])} per sample found, expected the reference's {self.width}; "
-                "make the statistics with the same extractor"
+                f"{self.key}: features {list(features.shape[1:])} per sample found",
+                f"the reference's {self.width}",
+                "make the statistics with the same extractor",
             )
         return {"features": features}

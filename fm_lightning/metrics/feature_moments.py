@@ -18,7 +18,7 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """
     n = len(features)
     if n < 2:
-        raise UserError(f"Fréchet distance of {n} samples asked for, expected at least 2; draw more seeds")
+        raise UserError(f"Fréchet distance of {n} samples asked for", "at least 2", "draw more seeds")
     check_finite(features)
     mean = features.new_zeros(features.shape[1:], dtype=torch.float64)
     for part in features.split(BLOCK):
@@ -37,6 +37,4 @@ def check_finite(features: Tensor) -> None:
         bad = ~features[start : start + BLOCK].isfinite().all(1)
         if bad.any():
             row = start + int(bad.nonzero()[0])
-            raise UserError(
-                f"features of image {row} hold NaN or infinity, expected finite numbers; leave that image out"
-            )
+            raise UserError(f"features of image {row} hold NaN or infinity", "finite numbers", "leave that image out")

@@ -105,8 +105,9 @@ NO_COVARIANCE = "expected a symmetric matrix without negative eigenvalues; estim
 def _check_gaussian(mean: Tensor, cov: Tensor) -> None:
     if mean.ndim != 1 or not len(mean) or cov.shape != (len(mean), len(mean)):
         raise UserError(
-            f"a mean {list(mean.shape)} with a covariance {list(cov.shape)} given, expected [D] and [D, D]; estimate both from "
-            "the same features"
+            f"a mean {list(mean.shape)} with a covariance {list(cov.shape)} given",
+            "[D] and [D, D]",
+            "estimate both from the same features",
         )
     if mean.is_complex() or cov.is_complex():
         raise UserError(f"a complex mean or covariance given, {NO_COVARIANCE}")

@@ -22,8 +22,9 @@ def inception_score(logits: Tensor) -> dict[str, float]:
     """
     if len(logits) < SPLITS:
         raise UserError(
-            f"Inception score of {len(logits)} samples asked for, expected at least one for each of its {SPLITS} splits; "
-            "draw more seeds"
+            f"Inception score of {len(logits)} samples asked for",
+            f"at least one for each of its {SPLITS} splits",
+            "draw more seeds",
         )
     found = isc_features_to_metric(logits.cpu(), splits=SPLITS)
     return {"isc_mean": found["inception_score_mean"], "isc_std": found["inception_score_std"]}
@@ -44,13 +45,15 @@ def kernel_distance(features: Tensor, real: Tensor) -> dict[str, float]:
     size = min(SUBSET, len(features), len(real))
     if size < 2:
         raise UserError(
-            f"a kernel distance of {len(features)} samples and {len(real)} real images asked for, expected at least 2 of each; "
-            "draw more seeds"
+            f"a kernel distance of {len(features)} samples and {len(real)} real images asked for",
+            "at least 2 of each",
+            "draw more seeds",
         )
     if features.shape[1] != real.shape[1]:
         raise UserError(
-            f"{features.shape[1]} features of samples and {real.shape[1]} of real images given, expected as many; take both "
-            "from the same extractor"
+            f"{features.shape[1]} features of samples and {real.shape[1]} of real images given",
+            "as many",
+            "take both from the same extractor",
         )
     for side in (features, real):
         check_finite(side)

@@ -65,8 +65,9 @@ class KernelReference:
         features = _checked(features, "generated").to(self.features.device)
         if features.shape[1] != self.features.shape[1]:
             raise UserError(
-                f"features [n, {features.shape[1]}] given, expected the reference's width {self.features.shape[1]}; "
-                "compute both with the same extractor"
+                f"features [n, {features.shape[1]}] given",
+                f"the reference's width {self.features.shape[1]}",
+                "compute both with the same extractor",
             )
         among = _means_among(features, self.block)
         to_real, to_samples = _means_between(features, self.features, self.block)
@@ -136,9 +137,6 @@ class KernelDistance(FeatureMetric):
         """The distance from the features of all samples."""
         return {self.key: self.reference.distance(columns["features"])}
 
-    def compute(self) -> dict[str, float]:
-        return self.summarize(self.local())
-
 
 def kernel_key(frechet_key: str) -> str:
     """The kernel distance's name beside a Fréchet distance's: ``fid`` -> ``kid``, ``fd_digits`` -> ``kd_digits``."""
@@ -149,14 +147,12 @@ def kernel_key(frechet_key: str) -> str:
 def _checked(features: Tensor, whose: str) -> Tensor:
     if features.ndim != 2 or len(features) < 2:
         raise UserError(
-            f"{whose} features of shape {list(features.shape)} given, expected at least two rows [n, D]; draw more samples"
+            f"{whose} features of shape {list(features.shape)} given", "at least two rows [n, D]", "draw more samples"
         )
     features = features.detach().float()
     if not features.isfinite().all():
         row = int((~features.isfinite().all(1)).int().argmax())
-        raise UserError(
-            f"{whose} features with NaN or infinity in row {row} given, expected finite numbers; leave it out"
-        )
+        raise UserError(f"{whose} features with NaN or infinity in row {row} given", "finite numbers", "leave it out")
     return features
 
 

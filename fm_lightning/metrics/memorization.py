@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.intervals import Change, Influence, paired_share_change, wilson
-from fm_lightning.metrics.neighbours.distinct import Groups, find_groups, nearest_distinct
+from fm_lightning.metrics.neighbours.distinct import Groups, find_groups, joined, nearest_distinct
 from fm_lightning.metrics.neighbours.reference import AbstractReference, Reference
 from fm_lightning.metrics.per_seed import Columns, PairedMetric, check_same_seeds, fingerprint, sample_tensor
 from fm_lightning.trajectory import Trajectory
@@ -48,6 +48,8 @@ class MemorizationRate(PairedMetric):
         leave_out_duplicates: training images nearer to each other than this share of the median nearest-neighbour distance
             are one image; or such ``Groups``, found already. ``summarize`` then also returns their number, ``near_duplicates``:
             images that another one stands for, equal ones included. ``nearest`` names the image that stands for the others.
+        views: ``[n]`` int64, the row of which each row is another view (the latent of its mirror image), its own index where it
+            is none. Views of an image are that image, and no duplicates.
         k: above 2, ``summarize`` also returns ``f_mem_k`` and ``nn_ratio_k_median``, with the k-th nearest image instead of
             the second. By construction ``f_mem_k >= f_mem``.
 
@@ -71,45 +73,56 @@ class MemorizationRate(PairedMetric):
         mirrored: bool = False,
         leave_out_duplicates: float | Groups | None = None,
         k: int = 2,
+        views: Tensor | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__((*(f"d{i}" for i in range(1, k + 1)), "nearest"), **kwargs)
         if not 0 < threshold <= 1:
-            raise UserError(f"threshold={threshold:g} given, expected above 0 and at most 1; give e.g. 1/3")
+            raise UserError(f"threshold={threshold:g} given", "above 0 and at most 1", "give e.g. 1/3")
         if len(reference) < 2:
-            raise UserError(f"{len(reference)} training images given, expected at least 2; give a larger reference")
+            raise UserError(f"{len(reference)} training images given", "at least 2", "give a larger reference")
         self.reference = reference if isinstance(reference, Reference | AbstractReference) else Reference(reference)
         self.threshold, self.mirrored, self.k = threshold, mirrored, k
         shape = list(self.reference.shape[1:])
         if mirrored and len(shape) != 3:
-            raise UserError(f"mirrored=True given for samples {shape}, expected images [C, H, W]; give mirrored=False")
+            raise UserError(f"mirrored=True given for samples {shape}", "images [C, H, W]", "give mirrored=False")
+        rows = torch.arange(len(self.reference))
+        images = rows == (rows if views is None else views)
+        self.images = int(images.sum())  # beside which the others are views
         first = self.reference.exact_duplicates(mirrored)
-        self.exact_duplicates = int((first != torch.arange(len(first))).sum())
-        if len(first) - self.exact_duplicates < 2:
+        if views is not None:
+            first = joined(first, views)
+        self.exact_duplicates = int((first != rows)[images].sum())
+        if self.images - self.exact_duplicates < 2:
             raise UserError(
-                f"{len(first)} training images given, all equal, expected at least 2 different ones; give a larger reference"
+                f"{self.images} training images given, all equal",
+                "at least 2 different ones",
+                "give a larger reference",
             )
-        self.groups = self._groups(first, leave_out_duplicates)
-        self.near_duplicates = None if leave_out_duplicates is None else self.groups.near_duplicates
+        self.groups = self._groups(first, leave_out_duplicates, views is not None)
+        self.near_duplicates = None if leave_out_duplicates is None else int((self.groups.leader != rows)[images].sum())
         if not 2 <= k <= self.groups.count:
             raise UserError(
-                f"k={k} given, expected 2 to {self.groups.count}, the number of different training images; give e.g. k=2, or a "
-                "smaller leave_out_duplicates"
+                f"k={k} given",
+                f"2 to {self.groups.count}, the number of different training images",
+                "give e.g. k=2, or a smaller leave_out_duplicates",
             )
 
-    def _groups(self, first: Tensor, given: float | Groups | None) -> Groups:
+    def _groups(self, first: Tensor, given: float | Groups | None, viewed: bool) -> Groups:
         """Which images count as one: those that are equal, and near-duplicates where they are asked for."""
         if given is None:
             return Groups(first, 0.0)
         if isinstance(given, Groups):
             # Equal images are one, also where each is a near-duplicate of another image.
-            return replace(given, leader=given.leader[first])
+            # Views of one image may be near-duplicates of different ones, which are then one, too.
+            return replace(given, leader=joined(given.leader, first) if viewed else given.leader[first])
         if isinstance(self.reference, AbstractReference):
             raise UserError(
-                f"leave_out_duplicates={given:g} given with a reference divided among processes, expected Groups; find them "
-                "with find_groups where the whole reference can be read"
+                f"leave_out_duplicates={given:g} given with a reference divided among processes",
+                "Groups",
+                "find them with find_groups where the whole reference can be read",
             )
-        return self._groups(first, find_groups(self.reference, given, mirrored=self.mirrored))
+        return self._groups(first, find_groups(self.reference, given, mirrored=self.mirrored), viewed)
 
     def neighbours(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """For samples ``[B, ...]``: the distances ``[B, k]`` to the nearest training images, and their indices."""

@@ -80,8 +80,9 @@ class PerSeedMetric(Metric):
             seeds = torch.arange(first, first + len(samples))
         if seeds.shape != (len(samples),):
             raise UserError(
-                f"seeds {list(seeds.shape)} given with {len(samples)} samples, expected one for each; leave them out to have "
-                "the samples numbered"
+                f"seeds {list(seeds.shape)} given with {len(samples)} samples",
+                "one for each",
+                "leave them out to have the samples numbered",
             )
         # A copy to a GPU need not wait for what the GPU still has to do; one from it must.
         ahead = self.device.type == "cuda"
@@ -103,7 +104,7 @@ class PerSeedMetric(Metric):
     def _lines(self) -> dict[str, Tensor]:
         """The columns as they stand here; where states are synchronised, those of all processes."""
         if not len(self.seeds) or not len(dim_zero_cat(self.seeds)):
-            raise UserError(f"{type(self).__name__} of no samples asked for, expected at least one; update it first")
+            raise UserError(f"{type(self).__name__} of no samples asked for", "at least one", "update it first")
         found = {name: dim_zero_cat(getattr(self, name)) for name in ("seeds", *self.columns)}
         order = found["seeds"].argsort(stable=True)
         return {name: values[order].cpu() for name, values in found.items()}
@@ -143,8 +144,9 @@ def check_same_seeds(here: Columns, there: Columns) -> None:
         sides.append(columns["seeds"] if known else torch.arange(len(next(iter(columns.values())))))
     if not torch.equal(*sides):
         raise UserError(
-            f"a paired change between different seeds asked for ({_span(sides[0])} and {_span(sides[1])}), expected the same "
-            "on both sides; sample both schedules from the same seeds"
+            f"a paired change between different seeds asked for ({_span(sides[0])} and {_span(sides[1])})",
+            "the same on both sides",
+            "sample both schedules from the same seeds",
         )
 
 

@@ -46,8 +46,9 @@ class Balls:
     def __init__(self, features: Tensor, k: int = NEIGHBOURS) -> None:
         if len(features) <= k:
             raise UserError(
-                f"balls to the neighbour number {k} of {len(features)} images asked for, expected more than {k} on each "
-                "side of precision and recall; draw more seeds"
+                f"balls to the neighbour number {k} of {len(features)} images asked for",
+                f"more than {k} on each side of precision and recall",
+                "draw more seeds",
             )
         self.centres = Reference(features.float().contiguous())
         self.radius = nearest(self.centres.data, self.centres, k + 1)[0][:, k]  # the nearest of all is the point itself

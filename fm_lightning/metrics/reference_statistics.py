@@ -42,8 +42,9 @@ def kept_features(folder: Path, identity: tuple[str, ...], compute: Callable[[],
         return torch.from_numpy(np.load(path))
     except OSError as error:
         raise UserError(
-            f"cannot write to {folder} ({error.strerror or error}), expected a folder for features of real images with room "
-            "and permission to write; type FM_LIGHTNING_CACHE=FOLDER before the command"
+            f"cannot write to {folder} ({error.strerror or error})",
+            "a folder for features of real images with room and permission to write",
+            "type FM_LIGHTNING_CACHE=FOLDER before the command",
         ) from error
 
 

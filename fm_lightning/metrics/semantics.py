@@ -46,13 +46,15 @@ class Semantics(PerSeedMetric):
         labels = samples.labels if isinstance(samples, Trajectory) else None
         if labels is None:
             raise UserError(
-                f"samples without labels given to {type(self).__name__}, expected trajectories with a class each; sample a "
-                "conditional model"
+                f"samples without labels given to {type(self).__name__}",
+                "trajectories with a class each",
+                "sample a conditional model",
             )
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise UserError(
-                f"labels {int(labels.min())} to {int(labels.max())} given, expected 0 to {classes - 1}; name all classes of the "
-                "model"
+                f"labels {int(labels.min())} to {int(labels.max())} given",
+                f"0 to {classes - 1}",
+                "name all classes of the model",
             )
         return labels
 
@@ -104,10 +106,10 @@ class ClipSemantics(Semantics):
         super().__init__("clip", **kwargs)
         if len(classes) < 2:
             raise UserError(
-                f"{len(classes)} classes given, expected at least 2 for a margin; name them in order of the labels"
+                f"{len(classes)} classes given", "at least 2 for a margin", "name them in order of the labels"
             )
         if "{}" not in prompt:
-            raise UserError(f'prompt={prompt!r} given, expected {{}} where the class goes; type "{PROMPT}"')
+            raise UserError(f"prompt={prompt!r} given", "{} where the class goes", f'type "{PROMPT}"')
         self.classes, self.model, self.read, self.prompt = list(classes), model, read, prompt
         self.batch_size = batch_size
         self._loaded: _Clip | None = None
@@ -130,8 +132,9 @@ class ClipSemantics(Semantics):
         images = x if self.read is None else self.read(x)
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
             raise UserError(
-                f"images {list(images.shape)} of {images.dtype} given to CLIP, expected uint8 [B, 1 or 3, H, W]; pass "
-                "read=data.to_uint8"
+                f"images {list(images.shape)} of {images.dtype} given to CLIP",
+                "uint8 [B, 1 or 3, H, W]",
+                "pass read=data.to_uint8",
             )
         if not len(images):
             return {name: torch.zeros(0, device=x.device) for name in self.columns}
@@ -155,8 +158,9 @@ class _Clip:
                 f"{model} holds no CLIP with its processor" if Path(model).exists() else f"cannot load CLIP {model!r}"
             )
             raise UserError(
-                f"{where} ({reason}), expected a folder or a name on the Hugging Face hub; where there is no network, "
-                f"save {CLIP} elsewhere with save_pretrained and pass that folder as model"
+                f"{where} ({reason})",
+                "a folder or a name on the Hugging Face hub",
+                f"where there is no network, save {CLIP} elsewhere with save_pretrained and pass that folder as model",
             ) from error
         tokens = self.processor(text=list(prompts), return_tensors="pt", padding=True)
         self.prompts = F.normalize(_embedding(self.net.get_text_features(**tokens)).float(), dim=1)  # [K, D]
@@ -220,8 +224,9 @@ class ClassifierSemantics(Semantics):
         logits = self.module(x if self.read is None else self.read(x))
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise UserError(
-                f"a classifier with outputs {list(logits.shape)} given, expected logits [B, K] of at least 2 classes; pass "
-                "another module"
+                f"a classifier with outputs {list(logits.shape)} given",
+                "logits [B, K] of at least 2 classes",
+                "pass another module",
             )
         labels = self.labels(samples, logits.shape[1]).to(logits.device)
         own = logits.float().log_softmax(1).gather(1, labels[:, None])[:, 0]

@@ -57,23 +57,22 @@ class LocalSupport(PerSeedMetric):
         self.space, self.k, self.bandwidths = space or FeatureSpace(), tuple(k), tuple(bandwidths)
         n = len(self.reference)
         if not k or not all(1 <= i <= n for i in k):
-            raise UserError(f"k={list(k)} given, expected numbers from 1 to {n}, the reference's samples; type k=[5]")
+            raise UserError(f"k={list(k)} given", f"numbers from 1 to {n}, the reference's samples", "type k=[5]")
         if not all(b > 0 and math.isfinite(b) for b in bandwidths):
-            raise UserError(f"bandwidths={list(bandwidths)} given, expected numbers above 0; type bandwidths=[1.0]")
+            raise UserError(f"bandwidths={list(bandwidths)} given", "numbers above 0", "type bandwidths=[1.0]")
         self.unit = self._find_unit() if bandwidths else 1.0
 
     def _find_unit(self) -> float:
         n = len(self.reference)
         if n < 2:
-            raise UserError(
-                "1 reference sample given, expected at least 2 to find a bandwidth; pass a larger reference"
-            )
+            raise UserError("1 reference sample given", "at least 2 to find a bandwidth", "pass a larger reference")
         few = self.reference.take(torch.arange(0, n, -(-n // ASKED)))
         unit = float(nearest(few, self.reference, 2)[0][:, 1].median())
         if unit == 0:
             raise UserError(
-                "a reference given of which half the samples stand there twice, expected a bandwidth above 0; leave the copies "
-                "out, or pass bandwidths=[]"
+                "a reference given of which half the samples stand there twice",
+                "a bandwidth above 0",
+                "leave the copies out, or pass bandwidths=[]",
             )
         return unit
 

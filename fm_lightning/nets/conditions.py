@@ -15,8 +15,9 @@ def check_labels(net: nn.Module, y: Tensor | None, num_classes: int) -> None:
     """
     if num_classes and y is None:
         raise UserError(
-            f"{type(net).__name__} with num_classes={num_classes} got no labels, expected one per sample; "
-            "pass labels=..., or build the network with num_classes=0"
+            f"{type(net).__name__} with num_classes={num_classes} got no labels",
+            "one per sample",
+            "pass labels=..., or build the network with num_classes=0",
         )
 
 

@@ -68,14 +68,15 @@ class Guided(Velocity):
             null_label = net.null_label if null_label is None else null_label
         if null_label is None:
             raise UserError(
-                f"a {type(net).__name__} without a null label given to Guided, expected a Velocity trained with "
-                "null_class=True; give null_label=... if some label means no class"
+                f"a {type(net).__name__} without a null label given to Guided",
+                "a Velocity trained with null_class=True",
+                "give null_label=... if some label means no class",
             )
         if channels is not None and channels < 1:
-            raise UserError(f"channels={channels} given to Guided, expected at least 1; leave it out to guide all")
+            raise UserError(f"channels={channels} given to Guided", "at least 1", "leave it out to guide all")
         if len(interval) != 2 or not 0 <= interval[0] < interval[1] <= 1:
             raise UserError(
-                f"interval={list(interval)} given to Guided, expected two ascending times in [0, 1]; type e.g. (0.1, 0.8)"
+                f"interval={list(interval)} given to Guided", "two ascending times in [0, 1]", "type e.g. (0.1, 0.8)"
             )
         self.net, self.scale, self.channels = net, scale, channels
         self.begin, self.end = map(float, interval)
@@ -115,8 +116,9 @@ class Guided(Velocity):
             self.net.check_shape(shape)
         if self.channels is not None and self.channels > shape[0]:
             raise UserError(
-                f"channels={self.channels} given to Guided for samples of shape {list(shape)}, expected at most {shape[0]}; "
-                "leave it out to guide all"
+                f"channels={self.channels} given to Guided for samples of shape {list(shape)}",
+                f"at most {shape[0]}",
+                "leave it out to guide all",
             )
 
     def _guided(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
@@ -142,7 +144,7 @@ class Guided(Velocity):
 
     def _labels(self, x: Tensor, y: Tensor | None) -> Tensor:
         if y is None:
-            raise UserError("no labels given to Guided, expected one per sample; pass labels=...")
+            raise UserError("no labels given to Guided", "one per sample", "pass labels=...")
         if self.channels is not None:
             self.check_shape(x.shape[1:])
         return y

@@ -91,6 +91,7 @@ class ResidualMLP(Velocity):
         """Raises UserError for samples of another shape."""
         if tuple(shape) != self.shape:
             raise UserError(
-                f"samples of shape {list(shape)} given to ResidualMLP, expected {list(self.shape)}; "
-                f"type shape={list(shape)}"
+                f"samples of shape {list(shape)} given to ResidualMLP",
+                f"{list(self.shape)}",
+                f"type shape={list(shape)}",
             )

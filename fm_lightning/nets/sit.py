@@ -68,22 +68,23 @@ class SiT(Velocity):
     ) -> None:
         super().__init__()
         if model not in MODELS:
-            raise UserError(f"SiT model={model!r} given, expected one of {', '.join(MODELS)}; choose among these")
+            raise UserError(f"SiT model={model!r} given", f"one of {', '.join(MODELS)}", "choose among these")
         given = (width, depth, heads, patch)
         width, depth, heads, patch = sizes = [b if a is None else a for a, b in zip(given, MODELS[model], strict=True)]
         if min(sizes) < 1:
-            raise UserError(f"SiT width, depth, heads, patch = {sizes} given, expected 1 or more; change the smallest")
+            raise UserError(f"SiT width, depth, heads, patch = {sizes} given", "1 or more", "change the smallest")
         self.shape, self.patch = tuple(shape), patch
         self.num_classes, self.null_label = num_classes, num_classes or None
         self.checkpoint = checkpoint
         if len(self.shape) != 3 or any(side < patch or side % patch for side in self.shape[1:]):
             raise UserError(
-                f"SiT shape={list(shape)} with patch={patch} given, expected [channels, height, width] in whole patches; "
-                "choose a patch that divides height and width"
+                f"SiT shape={list(shape)} with patch={patch} given",
+                "[channels, height, width] in whole patches",
+                "choose a patch that divides height and width",
             )
         if width % heads or width % 4:
             raise UserError(
-                f"SiT width={width} with heads={heads} given, expected a multiple of heads and of 4; change one of the two"
+                f"SiT width={width} with heads={heads} given", "a multiple of heads and of 4", "change one of the two"
             )
         channels, rows, columns = self.shape[0], self.shape[1] // patch, self.shape[2] // patch
         self.x_embedder = Patches(channels, width, patch)
@@ -117,7 +118,9 @@ class SiT(Velocity):
         """Raises UserError for samples of another shape: positions are learned for one."""
         if tuple(shape) != self.shape:
             raise UserError(
-                f"samples of shape {list(shape)} given to SiT, expected {list(self.shape)}; build it with shape={list(shape)}"
+                f"samples of shape {list(shape)} given to SiT",
+                f"{list(self.shape)}",
+                f"build it with shape={list(shape)}",
             )
 
     def _checked(self, y: Tensor | None) -> Tensor:
@@ -126,8 +129,9 @@ class SiT(Velocity):
         looks = y.device.type == "cpu" and not torch.compiler.is_compiling()
         if looks and ((y < 0) | (y > self.num_classes)).any():
             raise UserError(
-                f"labels {int(y.min())} ... {int(y.max())} given to SiT, expected 0 ... {self.num_classes} (the last means "
-                "no class); build it with the data's num_classes"
+                f"labels {int(y.min())} ... {int(y.max())} given to SiT",
+                f"0 ... {self.num_classes} (the last means no class)",
+                "build it with the data's num_classes",
             )
         return y
 

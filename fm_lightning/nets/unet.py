@@ -94,8 +94,12 @@ class UNet(Velocity):
         resolutions = [self.shape[2] // 2**level for level in range(len(widths))]
         if not widths or any(width % groups or width < groups for width in widths):
             raise UserError(
-                f"UNet got num_channels={num_channels} and channel_mult={list(channel_mult)}, that is "
-                f"{widths} channels, expected multiples of groups={groups}; change one of the three"
+                (
+                    f"UNet got num_channels={num_channels} and channel_mult={list(channel_mult)}, that is {widths} "
+                    "channels"
+                ),
+                f"multiples of groups={groups}",
+                "change one of the three",
             )
         if unknown := set(attention_resolutions) - set(resolutions):
             raise UserError(
@@ -115,8 +119,12 @@ class UNet(Velocity):
             heads = channels // num_head_channels if num_head_channels else num_heads
             if heads < 1 or channels % (num_head_channels or heads):
                 raise UserError(
-                    f"UNet got num_heads={num_heads} and num_head_channels={num_head_channels} to attend "
-                    f"on {channels} channels, expected a divisor of {channels}; change it or channel_mult"
+                    (
+                        f"UNet got num_heads={num_heads} and num_head_channels={num_head_channels} to attend on {channels} "
+                        "channels"
+                    ),
+                    f"a divisor of {channels}",
+                    "change it or channel_mult",
                 )
             return SelfAttention(channels, heads, groups)
 
@@ -180,13 +188,15 @@ class UNet(Velocity):
         if len(shape) != 3 or shape[0] != self.shape[0]:
             channels = self.shape[0] if len(self.shape) == 3 else "channels"
             raise UserError(
-                f"images of shape {list(shape)} given to UNet, expected [{channels}, height, width]; "
-                f"type shape={list(shape)}"
+                f"images of shape {list(shape)} given to UNet",
+                f"[{channels}, height, width]",
+                f"type shape={list(shape)}",
             )
         if any(side % self.multiple or side < self.multiple for side in shape[1:]):
             raise UserError(
-                f"images of {shape[1]} x {shape[2]} pixels given to UNet, expected multiples of {self.multiple} (it "
-                f"halves them {self.multiple.bit_length() - 1} times); resize them or shorten channel_mult"
+                f"images of {shape[1]} x {shape[2]} pixels given to UNet",
+                f"multiples of {self.multiple} (it halves them {self.multiple.bit_length() - 1} times)",
+                "resize them or shorten channel_mult",
             )
 
     def _checked(self, y: Tensor | None) -> Tensor:
@@ -195,7 +205,8 @@ class UNet(Velocity):
         last = self.num_classes - (self.null_label is None)
         if y.device.type == "cpu" and not torch.compiler.is_compiling() and ((y < 0) | (y > last)).any():
             raise UserError(
-                f"UNet got labels {int(y.min())} ... {int(y.max())}, expected 0 ... {last}; "
-                "set num_classes to the data's, null_class for guidance"
+                f"UNet got labels {int(y.min())} ... {int(y.max())}",
+                f"0 ... {last}",
+                "set num_classes to the data's, null_class for guidance",
             )
         return y

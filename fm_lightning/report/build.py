@@ -20,6 +20,8 @@ from fm_lightning.report.page import write_report
 from fm_lightning.report.results import SCHEMA, replace_file
 from fm_lightning.report.table import print_table, write_csv
 
+NO_CLAIM = "No claim: what a schedule does beside copying less cannot be told where the training data are not at hand."
+
 
 def build(evaluation: Evaluation, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """``results.json`` out of an evaluation and what ``Collector.rows`` found in it."""
@@ -36,7 +38,7 @@ def build(evaluation: Evaluation, rows: Sequence[dict[str, Any]]) -> dict[str, A
         "rows": list(rows),
         "judged": evaluation.manifest.judged,
         "verdicts": [_entry(evaluation, verdict) for verdict in verdicts],
-        "headline": headline(verdicts) if verdicts else None,
+        "headline": headline(verdicts) if verdicts else NO_CLAIM if about.get("left_out") else None,
     }
 
 

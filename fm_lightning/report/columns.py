@@ -1,4 +1,4 @@
-"""The columns of the schedule table, the same in the terminal and on the page."""
+"""The columns of the schedule table, the same in the terminal and on the page; and those of the families' table."""
 
 from __future__ import annotations
 
@@ -70,16 +70,43 @@ def columns(results: Results) -> list[Column]:
     return found + _energies(results) + [_nfe()]
 
 
+def family_columns(results: Results) -> list[Column]:
+    """The columns of the families' table: what the verdicts' curves are drawn through."""
+    found = [
+        Column(
+            "f_mem",
+            "F_mem %",
+            "95 %",
+            "share of samples that copy a training image",
+            lambda row: share(metric(row, "f_mem")),
+            lambda row: span(metric(row, "f_mem_lo"), metric(row, "f_mem_hi"), share, 1),
+        )
+    ]
+    for kind, head in (("frechet", "Fréchet"), ("kernel", "kernel")):
+        key = f"quality_{kind}"
+        if any(metric(row, key) is not None for row in results["rows"]):
+            places = decimals(metric(row, key) for row in results["rows"])
+            about = f"{head} distance to real data, unbiased; this is what is judged"
+            found.append(Column(key, head, "unbiased", about, partial(_number, key=key, places=places)))
+    samples = Column("samples", "N", "", "samples measured", lambda row: count(row.get("samples")))
+    return [*found, _energies(results)[0], _nfe(), samples]
+
+
+def _number(row: Row, key: str, places: int) -> str:
+    return number(metric(row, key), places)
+
+
 def _quality_places(results: Results, key: str) -> int:
     return decimals(metric(row, key) for row in results["rows"])
 
 
 def _quality(results: Results, key: str) -> Column:
-    quality = results.get("quality") or {}
-    samples = count(quality.get("samples"))
-    about = f"{quality.get('label', key)}, {samples} samples; lower is better"
+    label = (results.get("quality") or {}).get("label", key)
+    sizes = {count(row.get("samples")) for row in results["rows"] if row["kind"] not in ("floor", "family")}
+    under = f"N = {sizes.pop()}" if len(sizes) == 1 else ""
+    about = f"{label}, plug-in, biased by about D / N; lower is better"
     places = _quality_places(results, key)
-    return Column("quality", "Fréchet", f"N = {samples}", about, lambda row: number(metric(row, key), places))
+    return Column("quality", "Fréchet", under, about, lambda row: number(metric(row, key), places))
 
 
 def _change(name: str, key: str, head: str, about: str, places: int, scale: float = 1.0) -> Column:
@@ -110,10 +137,7 @@ def _energies(results: Results) -> list[Column]:
         ("excess_mean", "excess", "energy above that of the straight line between the same ends"),
     ]
 
-    def energy(row: Row, name: str) -> str:
-        return number(metric(row, name), places)
-
-    return [Column(name, head, "", about, partial(energy, name=name)) for name, head, about in wanted]
+    return [Column(name, head, "", about, partial(_number, key=name, places=places)) for name, head, about in wanted]
 
 
 def _nfe() -> Column:

@@ -16,7 +16,6 @@ from fm_lightning.report.results import (
     Results,
     Row,
     base_row,
-    control_type,
     finite,
     metric,
     of_kind,
@@ -213,10 +212,9 @@ def _lines(steps, series: Mapping, name: str, scale: float) -> dict[str, tuple[n
 
 @styled
 def thresholds(results: Results, arrays: Arrays) -> Figure | None:
-    """F_mem at every threshold that was measured: base's share, and the change of the others in points."""
+    """F_mem at every threshold that was measured: base's share, and the schedules' change from it in points."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
-    rows = of_kind(results, "base", "schedule", "control")
-    for row in rows:
+    for row in of_kind(results, "base", "schedule"):
         pairs = sorted(
             (float(found[1]), 100 * value)
             for name in row["metrics"]
@@ -236,16 +234,12 @@ def thresholds(results: Results, arrays: Arrays) -> Figure | None:
     right.set_title("change from it, points")
     right.axhline(0, color=tint[base["name"]], linewidth=1.2)
     labels = []
-    for row in rows:
-        if row["name"] not in curves or row is base or curves[row["name"]][0] != grid:
+    for row in of_kind(results, "schedule"):
+        if row["name"] not in curves or curves[row["name"]][0] != grid:
             continue
         change = np.asarray(curves[row["name"]][1]) - np.asarray(at_base)
-        if row["kind"] == "schedule":
-            right.plot(grid, change, color=tint[row["name"]], zorder=3)
-            labels.append(Label(grid[-1], float(change[-1]), title(row), tint[row["name"]]))
-        elif control_type(row) == "noise":
-            right.plot(grid, change, color=tint[row["name"]], linestyle=(0, (2, 1.6)), linewidth=1.3, zorder=2)
-            labels.append(Label(grid[-1], float(change[-1]), f"noise for {row.get('of')}", tint[row["name"]], "normal"))
+        right.plot(grid, change, color=tint[row["name"]], zorder=3)
+        labels.append(Label(grid[-1], float(change[-1]), title(row), tint[row["name"]]))
     used = results.get("threshold")
     for axes in (left, right):
         axes.set_xlabel("a copy is d1 / d2 below …")

@@ -20,17 +20,18 @@ from fm_lightning.report.curves import (
     training_curves,
 )
 from fm_lightning.report.forest import change_forest
+from fm_lightning.report.frontier import frontier
 from fm_lightning.report.results import Arrays, Results, of_kind
 from fm_lightning.report.samples import most_copied, sample_grid, sample_scatter
-from fm_lightning.report.scatter import against_controls, quality_memorization
+from fm_lightning.report.scatter import quality_memorization
 
 __all__ = [
     "FIGURES",
     "Plate",
-    "against_controls",
     "change_forest",
     "energy_histograms",
     "energy_profile",
+    "frontier",
     "gain_curves",
     "most_copied",
     "quality_memorization",
@@ -61,31 +62,26 @@ def _control_samples(results: Results, arrays: Mapping[str, np.ndarray]) -> Figu
 
 FIGURES = (
     Plate(
-        "change",
-        "What each schedule changes, and what its controls change",
-        "Change against plain sampling on the same seeds, with its 95 % interval. Below a schedule "
-        "stand its controls: sampling without the idea, matched in one side effect each. The band "
-        "carries the schedule's interval down to them: a control whose interval reaches it changes "
-        "about as much. The verdict rests on the paired difference between schedule and control, not on "
-        "the eye.",
-        change_forest,
+        "frontier",
+        "Judged schedules beside trivial manipulations",
+        "Fewer copies to the right, nearer to real data downwards. Each line is one trivial manipulation at growing dose: "
+        "the parabola through three doses is drawn solid, and thin back to plain sampling. The box is the margin, the "
+        "smallest effect that matters. A schedule is better than a manipulation only if the line passes above the whole "
+        "box, by more than chance; a line that meets the box or passes below it leaves no room for that claim.",
+        frontier,
     ),
     Plate(
-        "against",
-        "Each schedule minus each of its controls",
-        "Paired differences on the same seeds, with their 95 % intervals. Only in the shaded corner is "
-        "the schedule better at both; a cross that touches an axis cannot be told from its control in "
-        "that measure. On the other diagonal one measure is bought with the other.",
-        against_controls,
+        "change",
+        "What each schedule changes",
+        "Change against plain sampling on the same seeds, with its 95 % interval. Triangles are the schedule's step sizes "
+        "with the true clock: what its discretisation alone does.",
+        change_forest,
     ),
     Plate(
         "quality",
         "Quality against memorization",
-        "Towards the lower left samples are nearer to real data and fewer of them are copies. Thin "
-        "lines join a schedule to its controls. Bars are 95 % intervals of the share of copies of each "
-        "row on its own: they are much wider than those of the paired changes above, so judge "
-        "differences there. A lower share at unchanged quality is worth little where added noise buys "
-        "it too.",
+        "Towards the lower left samples are nearer to real data and fewer of them are copies. Bars are the 95 % intervals of "
+        "each row's share of copies on its own, much wider than those of the paired changes above: judge differences there.",
         quality_memorization,
     ),
     Plate(
@@ -107,8 +103,8 @@ FIGURES = (
     ),
     Plate(
         "control_samples",
-        "The same seeds under the controls, and the floors",
-        "As above, for controls and floors.",
+        "The same seeds under the controls, and real data",
+        "As above, for the true clock of each schedule, held-out real data and training data.",
         _control_samples,
         pixels=True,
         folded=True,
@@ -123,9 +119,8 @@ FIGURES = (
     Plate(
         "thresholds",
         "Memorization at other thresholds",
-        "A copy is a sample whose nearest training image is closer than the second nearest by this "
-        "factor. A schedule that un-copies lowers the share at every threshold and more than noise of "
-        "the same size (dotted) does; one that only pushes samples across the line follows its noise.",
+        "A copy is a sample whose nearest training image is closer than the second nearest by this factor. A schedule that "
+        "un-copies lowers the share at every threshold; one that only pushes samples across the line, near that line alone.",
         thresholds,
     ),
     Plate(

@@ -1,34 +1,28 @@
-"""The key figure: what each schedule changes beside what its controls change, with paired intervals."""
+"""Forest: what each row changes against plain sampling, with paired intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from fm_lightning.report.formats import signed, true_minus
 from fm_lightning.report.results import Arrays, Results, Row, groups, interval, quality_key, subtitle, title
 from fm_lightning.report.style import (
-    INK,
     MUTED,
     WIDTH,
     colours,
-    lighter,
     new_figure,
     point_style,
     styled,
     within,
 )
-from fm_lightning.report.words import EXPLAINED, verdict_on
 
 
 @styled
 def change_forest(results: Results, arrays: Arrays) -> Figure | None:
-    """Paired change of F_mem, and of the Fréchet distance, against base: each schedule above its controls."""
+    """Paired change of F_mem, and of the Fréchet distance, against base: each schedule above its true clock, then fields."""
     measures = [("f_mem", 100.0, "change of F_mem, points", "left: fewer copies than base", 1)]
     key = quality_key(results)
     if key is not None and any(interval(row, "vs_base", key) for row in results["rows"]):
@@ -58,7 +52,6 @@ def change_forest(results: Results, arrays: Arrays) -> Figure | None:
     panels[0].set_yticks([])
     for row in rows:
         _name(panels[0], row, places[row["name"]], tint[row["name"]])
-    _verdicts(panels[-1], results, rows, places)
     return figure
 
 
@@ -88,24 +81,6 @@ def _name(axes: Axes, row: Row, y: float, colour) -> None:
     write(title(row), left, color=MUTED if control else colour, weight="normal" if control else "bold")
 
 
-def _verdicts(axes: Axes, results: Results, rows: Sequence[Row], places) -> None:
-    """What became of each control, to the right of the axes."""
-    said = {row["name"]: word for row in rows if row["kind"] == "control" and (word := verdict_on(results, row))}
-    if not said:
-        return
-    right: dict[str, Any] = {
-        "xycoords": ("axes fraction", "data"),
-        "va": "center",
-        "fontsize": 8.5,
-        "annotation_clip": False,
-    }
-    for name, word in said.items():
-        strong = word == EXPLAINED
-        colour, weight = (INK, "bold") if strong else (MUTED, "normal")
-        axes.annotate(word, (1.03, places[name]), color=colour, weight=weight, **right)
-    axes.set_title("verdict", loc="right", x=1.03, ha="left")
-
-
 def _panel(axes: Axes, shown: Sequence[Sequence[Row]], places, tint, name, scale, digits) -> None:
     ends: list[float] = []
     for group in shown:
@@ -120,12 +95,6 @@ def _panel(axes: Axes, shown: Sequence[Sequence[Row]], places, tint, name, scale
     axes.axvline(0, color=MUTED, linewidth=1.0, zorder=1)
     axes.margins(y=0)
     for group in shown:
-        change = interval(group[0], "vs_base", name, scale)
-        if len(group) > 1 and group[0]["kind"] == "schedule" and change is not None and np.isfinite(change).all():
-            top, bottom = places[group[0]["name"]] - 0.45, places[group[-1]["name"]] + 0.45
-            band = Rectangle((change[1], top), change[2] - change[1], bottom - top, linewidth=0, zorder=0.5)
-            band.set_facecolor(lighter(tint[group[0]["name"]], 0.85))
-            axes.add_patch(band)
         for row in group:
             change = interval(row, "vs_base", name, scale)
             if change is not None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fm_lightning.report.columns import columns
+from fm_lightning.report.columns import Column, columns, family_columns
 from fm_lightning.report.figures import FIGURES
 from fm_lightning.report.formats import count, number, share, signed, span, true_minus
 from fm_lightning.report.results import (
     Arrays,
     Results,
+    Row,
     base_row,
     finite,
     groups,
@@ -29,37 +30,39 @@ from fm_lightning.report.results import (
     subtitle,
     title,
 )
-from fm_lightning.report.style import colours, png, svg
-from fm_lightning.report.words import BEATS, EXPLAINED, TRADES, headline, scope, verdict_on, verdicts
+from fm_lightning.report.style import MUTED, OUTCOME_COLOURS, colours, png, svg
+from fm_lightning.report.words import OUTCOMES, headline, scope, verdicts
 
-OUTCOMES = {
-    "stands": "beats them all",
-    "mixed": "trade-off",
-    "explained": "explained",
-    "unchanged": "no effect",
-    "worse": "worse than base",
-    "untested": "no controls",
-}
 GLOSSARY = (
-    (
-        "F_mem",
-        "Share of samples whose nearest training image is closer than the second nearest by the threshold.",
-    ),
+    ("F_mem", "Share of samples whose nearest training image is closer than the second nearest by the threshold."),
     ("paired", "Both samplings start from the same noise with the same label, seed by seed."),
+    (
+        "Fréchet, kernel",
+        "Distances between the features of samples and of real data. The table has the plug-in Fréchet distance, whose bias "
+        "grows as samples become fewer; verdicts use the extrapolated Fréchet or the unbiased kernel distance.",
+    ),
     ("KPE", "Kinetic path energy: half the integral of the squared velocity, summed over dimensions."),
     ("early, late", "The part of KPE spent before the split time, and from it on."),
     ("excess", "KPE minus the energy of the straight line between the same two ends."),
     ("NFE", "Network evaluations per sample."),
     (
-        "controls",
-        "Plain sampling matched to a schedule in one side effect: its step sizes with the true clock, a "
-        "stop at the same displacement, a constant gain of the same displacement, added noise of the "
-        "same size, fewer steps.",
+        "family",
+        "A trivial manipulation of plain sampling, such as added noise, at any dose. Its doses are chosen on seeds of their "
+        "own so that they memorize about as much as the schedule; the schedule is compared with the curve through them.",
     ),
-    (BEATS, "The schedule is better than this control in one measure and not worse in the other."),
-    (EXPLAINED, "This control does as much as the schedule, without its idea."),
-    (TRADES, "Against this control the schedule wins one measure and loses the other."),
-    ("floors", "No model at all: held-out real data, and copies of training data."),
+    ("margin", "The smallest effect that matters, in points of F_mem and in percent of base's distance together."),
+    (
+        "better",
+        "At equal F_mem the schedule's distance lies below the curves of all families tested that reach it, by more than the "
+        "margin and significantly.",
+    ),
+    ("explained", "Of at least one family, an advantage of the schedule beyond the margin is excluded."),
+    ("undecided", "Neither holds yet; with more seeds one of them would."),
+    ("out of reach", "No dose of the families tested memorizes as little as the schedule does."),
+    ("does not lower memorization", "A fall of F_mem by the margin is excluded, so there is nothing to explain."),
+    ("no claim", "Too few copies or seeds, no distance to real data, or two distances that contradict each other."),
+    ("true clock", "The schedule's step sizes with the network told the true time: its discretisation alone."),
+    ("floors", "No model at all: held-out real data, and the training data themselves."),
 )
 
 
@@ -72,22 +75,21 @@ def render(results: Results, arrays: Arrays) -> str:
     """The page as HTML with everything inside: no script, no address of anything outside."""
     loader = PackageLoader("fm_lightning.report", "")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    table = _table(results)
-    found = [row for group in table for row in group]
+    chosen = columns(results)
     return environment.get_template("page.html").render(
         name=results.get("name") or "comparison",
         created=_date(results.get("created")),
         headline=headline(results),
         scope=scope(results),
         tiles=list(_tiles(results)),
-        verdicts=verdicts(results),
+        verdicts=[_verdict(results, verdict) for verdict in verdicts(results)],
         outcomes=OUTCOMES,
-        colours={row["name"]: row["colour"] for row in found},
+        outcome_colours=OUTCOME_COLOURS,
         base=(base_row(results) or {"name": "base"})["name"],
-        columns=columns(results),
-        groups=table,
-        has_verdicts=any(row["verdict"] for row in found),
-        explains=EXPLAINED,
+        columns=chosen,
+        groups=_cells(results, groups(results), chosen),
+        family_columns=family_columns(results),
+        families=_families(results),
         glossary=GLOSSARY,
         figures=list(_figures(results, arrays)),
         facts=list(_facts(results)),
@@ -103,36 +105,49 @@ def _date(created: object) -> str:
 
 
 def _tiles(results: Results) -> Iterator[dict[str, str]]:
-    """The few numbers at the head of the page."""
+    """The few numbers at the head of the page, each with the samples that it was measured on."""
     base, key = base_row(results), quality_key(results)
     if base is not None and metric(base, "f_mem") is not None:
         lo_hi = span(metric(base, "f_mem_lo"), metric(base, "f_mem_hi"), share, 1)
-        aside = f"{lo_hi}, N = {count(results.get('samples'))}"
+        aside = f"{lo_hi}, N = {count(base.get('samples'))}"
         yield _tile("copies under plain sampling", share(metric(base, "f_mem")), "%", aside)
     if base is not None and key is not None and metric(base, key) is not None:
-        quality = results.get("quality") or {}
-        label = str(quality.get("label", key))
-        aside = f"plain sampling, N = {count(quality.get('samples'))}"
+        label = str((results.get("quality") or {}).get("label", key))
+        aside = f"plain sampling, N = {count(base.get('samples'))}"
         yield _tile(label, number(metric(base, key)), "", aside)
     shaped = of_kind(results, "schedule")
     changes = [(found, row) for row in shaped if (found := interval(row, "vs_base", "f_mem", 100))]
     if changes:
         (change, lo, hi), row = min(changes, key=lambda pair: pair[0][0])
-        aside = f"{title(row)} {true_minus(span(lo, hi, signed, 1))}"
-        yield _tile("largest fall in copies", true_minus(signed(change, 1)), "points", aside)
-    tested = [verdict for verdict in verdicts(results) if verdict.outcome != "untested"]
-    if tested:
-        standing = sum(verdict.outcome == "stands" for verdict in tested)
-        yield _tile("beat all their controls", f"{standing} of {len(tested)}", "", "shaped schedules with controls")
+        aside = f"{title(row)} {true_minus(span(lo, hi, signed, 1))}, N = {count(row.get('samples'))}"
+        yield _tile("largest fall in copies" if change < 0 else "smallest rise in copies",
+                    true_minus(signed(change, 1)), "points", aside)  # fmt: skip
+    judged = verdicts(results)
+    if judged:
+        better = sum(verdict["outcome"] == "better" for verdict in judged)
+        yield _tile(OUTCOMES["better"], f"{better} of {len(judged)}", "", "schedules judged")
 
 
 def _tile(label: str, value: str, unit: str, aside: str) -> dict[str, str]:
     return {"label": label, "value": value, "unit": unit, "aside": aside}
 
 
-def _table(results: Results) -> list[list[dict[str, Any]]]:
-    """The schedule table, cell by cell, in groups."""
-    chosen, tint = columns(results), colours(results)
+def _verdict(results: Results, verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """A verdict with the numbers that it rests on."""
+    moved = f"{share(verdict['base_memorized'])} → {share(verdict['memorized'])} % copies"
+    numbers = [moved]
+    base, own = finite(verdict["base_quality"]), finite(verdict["quality"])
+    if verdict["measure"] and base is not None and own is not None:
+        word = {"frechet": "Fréchet", "kernel": "kernel"}[verdict["measure"]]
+        numbers.append(f"{word} distance {base:.3g} → {own:.3g}")
+    numbers.append(f"{count(verdict['n'])} paired seeds")
+    tint = colours(results).get(verdict["schedule"], MUTED)
+    return {**verdict, "numbers": true_minus(", ".join(numbers)), "colour": tint}
+
+
+def _cells(results: Results, rows: Iterable[Iterable[Row]], chosen: Iterable[Column]) -> list[list[dict[str, Any]]]:
+    """A table, cell by cell, in groups."""
+    chosen, tint = list(chosen), colours(results)
     return [
         [
             {
@@ -141,14 +156,25 @@ def _table(results: Results) -> list[list[dict[str, Any]]]:
                 "title": title(row),
                 "subtitle": subtitle(row),
                 "description": row.get("description") or "",
-                "colour": tint[row["name"]] if row["kind"] != "control" else "",
+                "colour": tint[row["name"]] if row["kind"] in ("base", "schedule") else "",
                 "cells": [(true_minus(column.cell(row)), true_minus(column.aside(row))) for column in chosen],
-                "verdict": verdict_on(results, row) if row["kind"] == "control" else None,
             }
             for row in group
         ]
-        for group in groups(results)
+        for group in rows
     ]
+
+
+def _families(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The families' rows under the schedule that they are compared with, itself and its base first."""
+    found = []
+    for verdict in verdicts(results):
+        name = verdict["schedule"]
+        rows = [row for row in results["rows"] if row["name"] in (name, verdict["against"])]
+        rows += [row for row in of_kind(results, "family") if row.get("of") == name]
+        if len(rows) > 2:
+            found.append((name, _cells(results, [rows], family_columns(results))[0]))
+    return found
 
 
 def _figures(results: Results, arrays: Arrays) -> Iterator[dict[str, Any]]:
@@ -169,17 +195,26 @@ def _figures(results: Results, arrays: Arrays) -> Iterator[dict[str, Any]]:
 def _facts(results: Results) -> Iterator[tuple[str, str]]:
     """What someone needs to judge the numbers, and to measure them again."""
     quality = results.get("quality") or {}
-    if results.get("samples") is not None:
-        yield "samples", f"{count(results['samples'])} per row, from the same noise and labels in every row"
+    sizes = {row["samples"] for row in results["rows"] if row["kind"] != "floor" and row.get("samples")}
+    if sizes:
+        many = count(min(sizes)) if len(sizes) == 1 else f"{count(min(sizes))} to {count(max(sizes))}"
+        yield "samples", f"{many} per row, from the same noise and labels in every row"
     if results.get("seed") is not None:
         yield "seed", str(results["seed"])
     if results.get("training_images") is not None:
         yield "training data", f"{count(results['training_images'])}, all of them searched for copies"
+    if results.get("weights"):
+        yield "weights", f"{results['weights']}: this model was not trained here"
+    if results.get("left_out"):
+        yield "left out", str(results["left_out"])
     if finite(results.get("threshold")) is not None:
         yield "a copy is", f"d1 / d2 below {number(results['threshold'], 4)}, in the model's space, unclipped"
     if quality.get("label"):
-        against = f" against {count(quality['reference'])} real ones" if quality.get("reference") else ""
-        yield "quality", f"{quality['label']}: {count(quality.get('samples'))} samples{against}"
+        against = f", against {count(quality['reference'])} real samples" if quality.get("reference") else ""
+        yield "quality", f"{quality['label']}{against}"
+    margins = results.get("margins") or {}
+    if verdicts(results) and margins:
+        yield "margins", _margins(margins)
     if results.get("space"):
         yield "space of energies", str(results["space"])
     if finite(results.get("tau_split")) is not None:
@@ -191,6 +226,13 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
             yield key, str(results[key])
     if isinstance(results.get("versions"), Mapping):
         yield "versions", ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+
+
+def _margins(margins: Mapping[str, float]) -> str:
+    return (
+        f"{100 * margins['memorized']:g} points of F_mem, at most {100 * margins['of_base']:g} % of base's, plus "
+        f"{100 * margins['quality']:g} % of base's distance, at least two standard errors of held-out real data"
+    )
 
 
 def _duration(seconds: float) -> str:

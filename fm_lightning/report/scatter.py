@@ -1,37 +1,28 @@
-"""Quality against memorization: every row as a point, and every schedule against each of its controls."""
+"""Quality against memorization: every row of the main table as a point."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from fm_lightning.report.labels import Label, place
 from fm_lightning.report.results import (
-    CONTROLS,
     Arrays,
     Results,
     Row,
-    control_type,
-    interval,
     metric,
-    of_kind,
     quality_key,
     title,
 )
 from fm_lightning.report.style import (
-    GRID,
-    MARKERS,
     MUTED,
     WIDTH,
     colours,
     lighter,
-    marker,
     new_figure,
     point_style,
     styled,
@@ -41,14 +32,14 @@ from fm_lightning.report.style import (
 
 @styled
 def quality_memorization(results: Results, arrays: Arrays) -> Figure | None:
-    """Fréchet distance against F_mem: schedules joined to their controls; an overview with all rows."""
+    """Fréchet distance against F_mem: schedules joined to their true clock; an overview with all rows."""
     key = quality_key(results)
     if key is None:
         return None
     at = {
         row["name"]: (100 * x, y)
         for row in results["rows"]
-        if (x := metric(row, "f_mem")) is not None and (y := metric(row, key)) is not None
+        if row["kind"] != "family" and (x := metric(row, "f_mem")) is not None and (y := metric(row, key)) is not None
     }
     rows = [row for row in results["rows"] if row["name"] in at]
     if not rows:
@@ -72,10 +63,9 @@ def quality_memorization(results: Results, arrays: Arrays) -> Figure | None:
     panels[0].set(xlim=x_limits, ylim=y_limits, ylabel=f"{label}, lower is better")
     _cloud(panels[0], inside, at, tint, whiskers=True)
     _towards_better(panels[0])
-    _control_legend(panels[0], near)
     if outside:
         overview = panels[1]
-        overview.set_title("everything; the frame is the close-up", fontsize=9)
+        overview.set_title("overview, close-up framed", fontsize=9)
         _cloud(overview, rows, at, tint, whiskers=False, size=4.5)
         overview.margins(0.16)
         box = Rectangle(
@@ -140,36 +130,6 @@ def _towards_better(axes: Axes) -> None:
     )
 
 
-def _control_legend(axes: Axes, rows: Sequence[Row]) -> None:
-    """What the hollow shapes are; the colours are named beside the points."""
-    kinds = {control_type(row): marker(row) for row in rows if row["kind"] == "control"}
-    if not kinds:
-        return
-    handles = [
-        Line2D(
-            [],
-            [],
-            linestyle="none",
-            marker=shape,
-            markerfacecolor="white",
-            markeredgecolor=MUTED,
-            markersize=6,
-            label=CONTROLS.get(kind or "", "other control"),
-        )
-        for kind, shape in sorted(kinds.items(), key=lambda item: [*MARKERS, None].index(item[0]))
-    ]
-    axes.figure.legend(
-        handles=handles,
-        title="controls, in their schedule's colour:",
-        loc="outside upper left",
-        ncols=len(handles),
-        columnspacing=1.4,
-        handletextpad=0.2,
-        title_fontsize=8.5,
-        alignment="left",
-    )
-
-
 def _wrapped(text: str, at: int = 14) -> str:
     lines = [""]
     for word in text.split():
@@ -177,73 +137,3 @@ def _wrapped(text: str, at: int = 14) -> str:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     return "\n".join(lines)
-
-
-@styled
-def against_controls(results: Results, arrays: Arrays) -> Figure | None:
-    """Each schedule minus each of its controls, in F_mem and in Fréchet distance, with paired intervals."""
-    key = quality_key(results)
-    if key is None:
-        return None
-    tint = colours(results)
-    points = []
-    for row in of_kind(results, "control"):
-        copies, quality = interval(row, "vs_parent", "f_mem", 100), interval(row, "vs_parent", key)
-        if copies is not None and quality is not None:
-            points.append((row, copies, quality))
-    if not points:
-        return None
-    figure = new_figure(WIDTH, 4.3, layout="constrained")
-    axes = figure.subplots()
-    axes.grid(False)
-    axes.axhline(0, color=MUTED, linewidth=1.0, zorder=1)
-    axes.axvline(0, color=MUTED, linewidth=1.0, zorder=1)
-    axes.set_xlim(*_around_zero(part for _, copies, _ in points for part in copies))
-    axes.set_ylim(*_around_zero(part for _, _, quality in points for part in quality))
-    axes.set_xlabel("F_mem, schedule minus control, points")
-    axes.set_ylabel("Fréchet distance, schedule minus control")
-    for row, (x, x_lo, x_hi), (y, y_lo, y_hi) in points:
-        thin: dict[str, Any] = {"color": lighter(tint[row["name"]], 0.3), "linewidth": 1.2, "zorder": 2}
-        axes.plot([x_lo, x_hi], [y, y], **thin)
-        axes.plot([x, x], [y_lo, y_hi], **thin)
-        axes.plot([x], [y], **point_style(row, tint[row["name"]], 7.5), zorder=3)
-    corners = {
-        (0, 0): "schedule better at both",
-        (1, 1): "control better at both",
-        (0, 1): "fewer copies, but further from real data",
-        (1, 0): "nearer to real data, but more copies",
-    }
-    for (right, up), words in corners.items():
-        axes.annotate(
-            words,
-            (0.99 if right else 0.01, 0.98 if up else 0.02),
-            xycoords="axes fraction",
-            color=MUTED,
-            fontsize=8.5,
-            ha="right" if right else "left",
-            va="top" if up else "bottom",
-            weight="bold" if right == up else "normal",
-        )
-    axes.axvspan(
-        axes.get_xlim()[0],
-        0,
-        0,
-        -axes.get_ylim()[0] / np.ptp(axes.get_ylim()),
-        color=GRID,
-        alpha=0.6,
-        lw=0,
-        zorder=0,
-    )
-    names = dict.fromkeys(str(row.get("of")) for row, _, _ in points)
-    handles = [Line2D([], [], color=tint.get(name, MUTED), linewidth=3, label=name) for name in names]
-    axes.figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
-    _control_legend(axes, [row for row, _, _ in points])
-    return figure
-
-
-def _around_zero(values) -> tuple[float, float]:
-    """Limits that hold all values and keep zero well inside, so that all four corners show."""
-    found = [value for value in values if np.isfinite(value)]
-    lo, hi = min(found), max(found)
-    reach = max(hi, -lo) or 1.0
-    return min(1.12 * lo, -0.28 * reach), max(1.12 * hi, 0.28 * reach)

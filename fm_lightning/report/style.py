@@ -1,4 +1,4 @@
-"""How every figure looks: one style, one colour per schedule in all of them, controls hollow and lighter.
+"""How every figure looks: one style, one colour for each schedule in all of them, its control hollow and lighter.
 
 Figures are made with matplotlib's object interface on Agg; pyplot and its global state are never touched.
 """
@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from fm_lightning.report.results import Results, Row, control_type
+from fm_lightning.report.results import Results, Row
 
 INK, MUTED, FAINT, GRID = "#1f2933", "#6b7480", "#b4bbc4", "#e8ebef"
 COPY = "#c8102e"  # the frame around a copy of a training image
@@ -24,8 +24,8 @@ WIDTH = 9.6  # inches; the page shows a figure at about 100 px an inch
 
 # Okabe and Ito's colours without yellow (too light on white), then two of Tol's that stay apart from them.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc6f9f", "#e09600", "#4fa8dc", "#882255", "#7a6f00")
-MARKERS = {"true_clock": "^", "early_stop": "s", "constant_gain": "D", "fewer_steps": "v", "noise": "o"}
-OTHER_CONTROL = "P"
+OUTCOME_COLOURS = {"better": "#0072b2", "explained": "#d55e00", "undecided": MUTED, "out of reach": "#959da8"}
+MARKERS = {"base": "o", "schedule": "o", "control": "^", "field": "*", "floor": "X"}
 
 STYLE: dict[str, Any] = {
     "font.size": 9,
@@ -110,7 +110,7 @@ def _saved(figure: Figure, **how: Any) -> bytes:
 
 
 def colours(results: Results) -> dict[str, Any]:
-    """A colour for every row: ink for base, one of the palette per schedule, lighter for its controls."""
+    """A colour for every row but families': ink for base, one of the palette for each schedule, lighter for its control."""
     found: dict[str, Any] = {}
     shaped = [row["name"] for row in results["rows"] if row["kind"] == "schedule"]
     for row in results["rows"]:
@@ -118,7 +118,7 @@ def colours(results: Results) -> dict[str, Any]:
             found[row["name"]] = INK
         elif row["kind"] == "schedule":
             found[row["name"]] = PALETTE[shaped.index(row["name"]) % len(PALETTE)]
-        elif row["kind"] != "control":
+        elif row["kind"] in ("field", "floor"):
             found[row["name"]] = MUTED
     for row in results["rows"]:
         if row["kind"] == "control":
@@ -142,19 +142,13 @@ def lighter(colour: str, by: float) -> tuple[float, float, float]:
     return red + (1 - red) * by, green + (1 - green) * by, blue + (1 - blue) * by
 
 
-def marker(row: Row) -> str:
-    if row["kind"] == "control":
-        return MARKERS.get(control_type(row) or "", OTHER_CONTROL)
-    return {"base": "o", "schedule": "o", "field": "*", "floor": "X"}[row["kind"]]
-
-
 def point_style(row: Row, colour: Any, size: float = 6.5) -> dict[str, Any]:
-    """Keywords for ``plot``: schedules filled, controls hollow in the shape of their type."""
+    """Keywords for ``plot``: schedules filled, controls hollow."""
     hollow = row["kind"] == "control"
-    small = {"^": 1.0, "v": 1.0, "s": 0.85, "D": 0.78, "P": 1.0, "*": 1.45}.get(marker(row), 0.9)
+    scale = 1.45 if row["kind"] == "field" else 1.0  # a star's body is small
     return {
-        "marker": marker(row),
-        "markersize": size * (small if hollow or marker(row) == "*" else 1.0),
+        "marker": MARKERS[row["kind"]],
+        "markersize": size * scale,
         "markerfacecolor": "white" if hollow else colour,
         "markeredgecolor": colour,
         "markeredgewidth": 1.3 if hollow else 0.8,

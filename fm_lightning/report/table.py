@@ -1,4 +1,4 @@
-"""The schedule table: in the terminal, in groups of a schedule and its controls, and as a flat CSV."""
+"""The schedule table: in the terminal, in groups of a schedule and its control, and as a flat CSV with the families too."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fm_lightning.report.columns import Column, columns
-from fm_lightning.report.formats import ascii_only
+from fm_lightning.report.formats import ascii_only, count
 from fm_lightning.report.results import Results, Row, finite, groups, interval, replace_file, subtitle, title
-from fm_lightning.report.words import headline, verdicts
+from fm_lightning.report.words import OUTCOMES, headline, verdicts
 
 UNWATCHED_WIDTH = 160  # for a pipe or a log file, where nothing wraps
 GIVEN_UP = (  # on a narrow terminal, first to last: columns by key, or the interval beside a column's number
@@ -34,7 +34,7 @@ GIVEN_UP = (  # on a narrow terminal, first to last: columns by key, or the inte
 
 
 def print_table(results: Results, console: Console | None = None) -> None:
-    """Print the schedule table and its verdicts, as wide as the console allows.
+    """Print the schedule table, the headline, and a sentence for each schedule and family, as wide as the console allows.
 
     A narrow console gives up columns in the order of ``GIVEN_UP``; below the table it says which.
     """
@@ -48,10 +48,11 @@ def print_table(results: Results, console: Console | None = None) -> None:
     console.print()
     console.print(Text(write(headline(results)), style="bold"))
     for verdict in verdicts(results):
-        said = verdict.sentence
-        if not said.startswith(verdict.schedule):
-            said = f"{verdict.schedule}: {said}"
-        console.print(Padding(Text(write(said)), (0, 0, 0, 2), expand=False))
+        about = f"against {verdict['against']}, {count(verdict['n'])} paired seeds"
+        line = Text(write(f"{verdict['schedule']}: {OUTCOMES[verdict['outcome']]}")).append(write(f"  {about}"), "dim")
+        console.print(Padding(line, (0, 0, 0, 2), expand=False))
+        for family in verdict["families"]:
+            console.print(Padding(Text(write(family["sentence"])), (0, 0, 0, 4), expand=False))
 
 
 def _console() -> Console:
@@ -80,10 +81,11 @@ def _fitting(results: Results, console: Console, write) -> tuple[Table, list[str
 def _table(results: Results, chosen: Sequence[Column], write, gone: Collection[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="bold")
     table.add_column(Text("schedule\n"), no_wrap=True)
+    rows = [row for group in groups(results) for row in group]
     widths = {}
     for column in chosen:
         whole = f"{column.key}|" not in gone
-        widths[column.key] = max(len(column.aside(row)) for row in results["rows"]) if whole else 0
+        widths[column.key] = max(len(column.aside(row)) for row in rows) if whole else 0
         under = column.under if whole or not column.under.startswith("95") else ""
         head = Text(write(column.head)).append(write(f"\n{under}"), style="not bold dim")
         table.add_column(head, justify="right", no_wrap=True)
@@ -121,11 +123,12 @@ def _cell(column: Column, row: Row, aside_width: int, write) -> Text:
 def write_csv(results: Results, path: str | os.PathLike[str]) -> Path:
     """Write one line per row with every metric, unrounded, and every paired change; missing values are empty.
 
-    Columns: name, kind, of, label, nfe, steps, description, every metric by its name, ``METRIC_vs_base`` and
-    ``METRIC_vs_parent`` (the schedule minus this control), each with ``_lo`` and ``_hi``. Shares are 0..1.
+    Columns: name, kind, of, label, samples, nfe, steps, description, every metric by its name, ``METRIC_vs_base`` and
+    ``METRIC_vs_parent`` (the schedule minus this control), each with ``_lo`` and ``_hi``. Shares are 0..1. A family's row
+    names its schedule under ``of``.
     """
     rows = results["rows"]
-    plain = ["name", "kind", "of", "label", "nfe", "steps", "description"]
+    plain = ["name", "kind", "of", "label", "samples", "nfe", "steps", "description"]
     metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     changes = list(
         dict.fromkeys(

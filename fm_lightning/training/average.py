@@ -18,6 +18,7 @@ def check_average(checkpoint: Mapping[str, Any], callbacks: Iterable[object]) ->
     """
     if "current_model_state" in checkpoint and not any(isinstance(c, WeightAveraging) for c in callbacks):
         raise UserError(
-            "the checkpoint holds averaged weights but no EMA callback is configured, expected one to go on training "
-            "from the raw weights; add fm_lightning.callbacks.EMA to trainer.callbacks"
+            "the checkpoint holds averaged weights but no EMA callback is configured",
+            "one to go on training from the raw weights",
+            "add fm_lightning.callbacks.EMA to trainer.callbacks",
         )

@@ -32,7 +32,8 @@ def run_facts(trainer: Trainer, data: FlowData) -> dict[str, Any]:
         "config": ours.run_config if ours else {},
         "step": (ours and ours.tested_step) or trainer.global_step,
         "space": data.space,
-        "training_images": len(data.train_split),
+        "shape": list(data.shape),
+        "training_images": len(data.train_split) if data.has_training_data else None,
         "skipped_images": data.skipped,
         "train": _history(trainer),
     }

@@ -27,12 +27,15 @@ class Warmup(LambdaLR):
         self, optimizer: Optimizer, warmup_steps: int = 0, decay: str = "constant", total_steps: int | None = None
     ) -> None:
         if decay not in ("constant", "linear", "cosine"):
-            raise UserError(f"decay={decay!r} given, expected constant, linear or cosine; type e.g. 'linear'")
+            raise UserError(f"decay={decay!r} given", "constant, linear or cosine", "type e.g. 'linear'")
         if decay != "constant" and not (total_steps or 0) > warmup_steps:
             raise UserError(
-                f"decay={decay!r} with total_steps={total_steps} given, expected more than warmup_steps={warmup_steps}; "
-                f"lower it (--model.scheduler.init_args.warmup_steps) or type "
-                f"--trainer.max_steps {max(10_000, 2 * warmup_steps)}"
+                f"decay={decay!r} with total_steps={total_steps} given",
+                f"more than warmup_steps={warmup_steps}",
+                (
+                    "lower it (--model.scheduler.init_args.warmup_steps) or type --trainer.max_steps "
+                    f"{max(10000, 2 * warmup_steps)}"
+                ),
             )
 
         def factor(step: int) -> float:

@@ -60,11 +60,11 @@ def test_eight_bit_extractors_read_what_the_datamodule_makes_of_samples():
     trainer, module, logged = prepared(monitor, data)
     base = 0.8 * torch.randn(N, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     other = base + 0.3
-    monitor.begin(trainer, module, "val")
+    monitor.begin(trainer, module)
     for i in range(0, N, 25):
         monitor.update(trainer, module, {BASE: still(base[i : i + 25], i), "kts": still(other[i : i + 25], i)})
     calls = len(pixels.seen)
-    monitor.finish(trainer, module, "val")
+    monitor.finish(trainer, module)
     assert len(pixels.seen) == calls  # whatever is computed, an image goes through the extractor once
     assert all(x.dtype == torch.uint8 for x in pixels.seen)
     assert torch.equal(pixels.seen[-1], data.to_uint8(other[50:]))
@@ -87,24 +87,17 @@ def test_eight_bit_extractors_read_what_the_datamodule_makes_of_samples():
 def test_a_floor_of_few_images_leaves_out_what_they_do_not_define():
     data = loaded(Digits())
     monitor = FIDMonitor("fd_digits", kid=True, precision_recall=True)
-    trainer, module, logged = prepared(monitor, data)
-    images = {"held_out": data.held_out()[:40], "few": data.held_out()[:3]}
-    module.rows |= {name: Row("floor", Schedule(), images=x) for name, x in images.items()}
-    monitor.begin(trainer, module, "test")
-    seeds = torch.arange(100)
-    monitor.update(
-        trainer,
-        module,
-        {name: still(images.get(name, data.real()[seeds])) for name in module.rows},
-    )
-    monitor.finish(trainer, module, "test")
+    prepared(monitor, data)
+    images = {"held_out": data.held_out()[:40], "few": data.held_out()[:3], "one": data.held_out()[:1]}
+    found = {name: monitor.summarize(monitor.measure(still(x))) for name, x in images.items()}
     with torch.no_grad():
         want = precision_recall(monitor.extractor(images["held_out"]), monitor.extractor(data.real()))
     assert want["recall"] > 0.1
     for name, value in want.items():
-        assert logged[f"test/held_out/{name}"] == pytest.approx(value)
-    assert "test/few/fd_digits" in logged
-    assert "test/few/recall" not in logged  # not defined
+        assert found["held_out"][name] == pytest.approx(value)
+    assert "fd_digits" in found["few"]
+    assert "recall" not in found["few"]  # not defined
+    assert found["one"] == {}
 
 
 @pytest.mark.parametrize(
@@ -163,14 +156,14 @@ def test_precision_and_recall_from_an_archive_s_images(tmp_path, monkeypatch):
     extractor = ModuleFeatures(Pixels(), "fd_pixels", space="uint8")
     monitor = FIDMonitor(extractor, precision_recall=True, statistics=str(tmp_path / "adm.npz"))
     trainer, module, logged = prepared(monitor, data)
-    monitor.begin(trainer, module, "test")
+    monitor.begin(trainer, module)
     x = torch.rand(40, 1, 8, 8, generator=generator) * 1.2 - 0.9
     monitor.update(trainer, module, {BASE: still(x), "kts": still(x + 0.2)})
-    monitor.finish(trainer, module, "test")
+    monitor.finish(trainer, module)
     mine = data.to_uint8(x)[:, :, ::2, ::2].float().flatten(1)
     want = precision_recall(mine, features) | {"fd_pixels": GaussianReference(mean, cov).distance(*moments(mine))}
     assert want["recall"] > 0
-    assert {name: logged[f"test/{BASE}/{name}"] for name in want} == pytest.approx(want)
+    assert {name: logged[f"val/{BASE}/{name}"] for name in want} == pytest.approx(want)
     np.savez(tmp_path / "no_images.npz", mu=mean, sigma=cov)
     np.savez(tmp_path / "no_statistics.npz", images.numpy())
     for name, message in (("no_images", "images of"), ("no_statistics", "mu is not a file")):

@@ -169,7 +169,8 @@ def test_while_comparing(command, tmp_path, number, status):
     ended = command("run", "-c", config(tmp_path / "cut.yaml", ("on_test_batch_start", 2, number), steps=2))
     assert ended.status == status
     says(
-        ended.err.splitlines()[-1], "interrupted while comparing schedules; type the same command to compare them again"
+        ended.err.splitlines()[-1],
+        "interrupted while comparing schedules; what was sampled is kept: type the same command to go on",
     )
     assert not (tmp_path / "runs/tiny/results.json").exists()
     assert command("run", "-c", config(tmp_path / "cut.yaml", steps=2)).status == 0

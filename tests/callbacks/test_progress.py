@@ -41,8 +41,8 @@ class Moving(Progress):
         super().__init__(per_second=1e9)
         Moving.seen, Moving.counted = [], []
 
-    def _evaluated(self):
-        super()._evaluated()
+    def on_evaluation(self):
+        super().on_evaluation()
         Moving.seen.append(self.test_progress_bar.completed)
 
     def on_test_batch_end(self, *args):

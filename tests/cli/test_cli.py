@@ -137,8 +137,8 @@ def test_verbs_and_files(refused, tmp_path):
         (gain(tau_split=1.2), ["tau_split=1.2 given", "between 0 and 1", "type e.g. 0.6"]),
         also(gain(tau_split=0.0), ["tau_split=0 given"]),
         (gain("SSC", scale=-2.0, power=1.0), ["is -1 at t = 0", "expected above 0", "type a weaker gain"]),
-        (in_model("controls_for", ["ktz"]), ["controls_for", "'ktz'", "expected", "kts", "type controls_for: [kts]"]),
-        also(in_model("controls_for", ["base"]), ["controls_for", "'base'", "no gain", "kts"]),
+        (in_model("judge", ["ktz"]), ["judge", "'ktz'", "no schedule", "expected", "kts", "type judge: [kts]"]),
+        also(in_model("judge", ["base"]), ["judge", "'base'", "the base", "kts"]),
         (in_model("test_schedules", {"a.b": {}}), ["'a.b' given", "expected one without '.'"]),
         (
             lambda c: c["data"]["init_args"].update(n=1),

@@ -14,6 +14,7 @@ import yaml
 from tiny_runs import TINY, says, tiny_config
 
 from fm_lightning import Schedule, load_network
+from fm_lightning.comparison.evaluation import Evaluation
 from fm_lightning.training.tracking import read_series
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -44,11 +45,12 @@ def here(finished, tmp_path):
 
 
 def test_a_finished_run_is_left_alone(refused, here):
-    says(refused("run", "-c", "tiny.yaml"), "runs/tiny holds a finished comparison", "type --again")
+    done = ("runs/tiny holds a finished comparison", "fm-lightning report runs/tiny", "--again", "another --name")
+    says(refused("run", "-c", "tiny.yaml"), *done)
     says(
         refused("fit", "-c", "tiny.yaml"), "runs/tiny holds a finished training (4 steps)", "--again", "another --name"
     )
-    says(refused("test", "-c", "tiny.yaml"), "runs/tiny holds a finished comparison", "type --again")
+    says(refused("test", "-c", "tiny.yaml"), *done)
 
 
 def test_again_moves_what_was_there(command, here):
@@ -193,7 +195,7 @@ def test_the_run_directory(finished):
         "metrics.csv",
         "results.json",
         "results.csv",
-        "arrays.npz",
+        "evaluation",
     } <= names
     assert {path.name for path in (finished / "checkpoints").iterdir()} == {"last.ckpt", "step-2.ckpt", "step-4.ckpt"}
     assert not list(finished.rglob("*.tmp"))
@@ -219,7 +221,7 @@ def test_the_command_line_beats_configuration_and_checkpoint(command, here, tmp_
     rows = {row["name"]: row for row in results["rows"]}
     assert rows["base"]["steps"] == rows["base"]["nfe"] == 7, "steps really used"
     assert rows["kts"]["nfe"] == 4
-    assert len(np.load(tmp_path / "runs/new/arrays.npz")["power/base"]) == 7
+    assert Evaluation.open(tmp_path / "runs/new").energy("base").shape == (13, 7)
     assert results["step"] == 2
 
     assert command(*base, "all", "--model.test_schedules", '{"base": {"steps": 3, "solver": "heun"}}').status == 0

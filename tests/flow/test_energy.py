@@ -358,3 +358,13 @@ def test_rotation_has_excess_and_a_straight_line_has_none():
     turned = integrate(velocity, x0, Schedule(steps=200, solver="rk4"))
     # half a turn: arc energy (pi r)^2 / 2 against the diameter's (2 r)^2 / 2
     torch.testing.assert_close(turned.excess, (math.pi**2 - 4) * half_square(x0), rtol=1e-6, atol=0)
+
+
+def test_energies_stay_float32_where_networks_run_in_bfloat16():
+    x0 = torch.randn(5, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = integrate(lambda x, t, y: -x, x0, Schedule(steps=7))
+    expected = integrate(lambda x, t, y: -x, x0, Schedule(steps=7))
+    for name in ("energy", "field_energy", "displacement", "x1"):
+        assert getattr(found, name).dtype == torch.float32, name
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), msg=name)

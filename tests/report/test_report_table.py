@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from fm_lightning.report.formats import ascii_only, decimals, number, share, signed, true_minus
-from fm_lightning.report.results import control_type, groups, title
+from fm_lightning.report.results import groups, title
 from fm_lightning.report.table import print_table, write_csv
-from fm_lightning.report.words import headline, scope
+from fm_lightning.report.words import OUTCOMES, headline, scope
 
 
 def printed(results, width, **how):
@@ -27,20 +27,33 @@ def test_no_line_is_too_long_and_no_number_is_cut(make_results, width):
     text = printed(results, width)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     assert "…" not in text
+    table = text[: text.index(results["headline"][:20])]
     for row in results["rows"]:
-        (line,) = [line for line in text.splitlines() if line.strip().startswith(title(row) + "  ")][:1] or [""]
-        assert share(row["metrics"]["f_mem"]) in line or row["kind"] == "control"
-        assert number(row["metrics"]["fd_digits"]) in line or row["kind"] == "control"
-    assert "[-6.2, -4.2]" in text  # the paired interval survives every width
-    for verdict in results["verdicts"]:
-        assert " ".join(verdict["sentence"].split()) in " ".join(text.split())
+        lines = [line for line in table.splitlines() if line.strip().startswith(title(row) + "  ")]
+        assert bool(lines) == (row["kind"] != "family"), "families have a table of their own"
+        if lines:
+            assert share(row["metrics"]["f_mem"]) in lines[0]
+            assert number(row["metrics"]["fd_raw"], 5) in lines[0]
+    lo, hi = (signed(100 * end, 1) for end in results["rows"][1]["vs_base"]["f_mem"][1:])
+    assert f"[{lo}, {hi}]" in text, "the paired interval survives every width"
+
+
+def test_the_headline_then_a_sentence_for_each_family_indented(make_results):
+    results, _ = make_results()
+    lines = printed(results, 400).splitlines()
+    at = lines.index(results["headline"])
+    (verdict,) = results["verdicts"]
+    assert lines[at + 1].startswith(f"  stronger: {OUTCOMES[verdict['outcome']]}  against base, 400 paired seeds")
+    assert [line.rstrip() for line in lines[at + 2 :]] == [
+        f"    {family['sentence']}" for family in verdict["families"]
+    ]
 
 
 def test_says_what_a_narrow_terminal_leaves_out(make_results):
     results, _ = make_results()
     assert "Left out at 80 columns" in printed(results, 80)
     assert "Left out" not in printed(results, 240)
-    for word in ("KPE", "early", "late", "excess", "NFE", "N = 2"):
+    for word in ("KPE", "early", "late", "excess", "NFE", "N = 400"):
         assert word in printed(results, 240)
 
 
@@ -50,7 +63,7 @@ def test_plain_without_a_terminal(make_results, capsys, monkeypatch):
     print_table(results)
     out = capsys.readouterr().out
     assert "\x1b" not in out
-    assert "[62.9, 67.1]" in out
+    assert results["headline"] in " ".join(out.split())
 
 
 def test_a_terminal_without_unicode_gets_ascii(make_results):
@@ -60,7 +73,7 @@ def test_a_terminal_without_unicode_gets_ascii(make_results):
     results, _ = make_results()
     into = Latin()
     print_table(results, Console(file=into, width=200))
-    assert "alpha=0.01" in into.getvalue()
+    assert "alpha=0.02" in into.getvalue()
     assert into.getvalue().replace("─", "").isascii()
 
 
@@ -68,7 +81,7 @@ def test_missing_values_are_dashes(make_results):
     results, _ = make_results()
     for row in results["rows"][1:]:
         row["metrics"] = dict.fromkeys(row["metrics"], math.nan) | {"f_mem": None}
-        row["vs_base"] = {"f_mem": [None, None, None], "fd_digits": None}
+        row["vs_base"] = {"f_mem": [None, None, None], "fd_raw": None}
     text = printed(results, 160)
     assert "–" in text
     assert "nan" not in text.lower()
@@ -78,7 +91,7 @@ def test_missing_values_are_dashes(make_results):
 @pytest.mark.parametrize("width", [80, 160])
 def test_one_row_and_nothing_else(make_results, width):
     results, _ = make_results()
-    bare = {"schema": 1, "rows": [{"name": "base", "kind": "base", "metrics": {}}]}
+    bare = {"schema": 2, "rows": [{"name": "base", "kind": "base", "metrics": {}}]}
     assert "base" in printed(bare, width)
     no_quality = results | {"quality": None}
     assert "Fréchet" not in printed(no_quality, width).split("Left out")[0]
@@ -105,26 +118,29 @@ def test_csv_holds_every_row_and_every_number(make_results, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
 
 
-def test_groups_keep_controls_with_their_schedule(make_results):
+def test_groups_keep_the_control_with_its_schedule(make_results):
     results, _ = make_results()
-    for group in groups(results):
-        assert {row["of"] for row in group[1:] if row["kind"] == "control"} <= {group[0]["name"]}
-    assert sum(map(len, groups(results))) == len(results["rows"])
-    assert control_type({"name": "noise/true_clock", "kind": "control"}) == "true_clock"
-    assert control_type({"name": "mine", "kind": "control"}) is None
+    found = groups(results)
+    assert ["stronger", "stronger.true_clock"] in [[row["name"] for row in group] for group in found]
+    shown = [row for row in results["rows"] if row["kind"] != "family"]
+    assert sum(map(len, found)) == len(shown) < len(results["rows"])
 
 
-def test_headline_claims_only_what_no_control_explains(make_results):
+def test_the_headline_is_the_results_own_or_says_why_there_is_none(make_results):
     results, _ = make_results()
-    assert "explained" in headline(results)
-    assert "landing" in scope(results)
-    first = results["verdicts"][0]
-    first.update(explained_by=[], trades=[])
-    assert headline(results).startswith("balanced does what none of the matched controls does")
-    first.update(trades=["balanced/noise"])
-    assert "No schedule beats all of its controls" in headline(results)
-    results["verdicts"] = []
-    assert "nothing here can be called an improvement" in headline(results)
+    assert headline(results) == results["headline"]
+    assert scope(results).endswith("Compared, but not judged: launch.")
+    results |= {"headline": None, "verdicts": []}
+    assert headline(results).startswith("No schedule was judged")
+    assert "not judged" not in scope(results)
+    for row in results["rows"]:
+        del row["metrics"]["f_mem"]
+    assert headline(results).startswith("Copies were not measured")
+    assert scope(results) == ""
+    results["quality"] = None
+    assert headline(results).startswith("Neither copies nor quality were measured")
+    results["rows"] = results["rows"][:1]
+    assert headline(results) == "No shaped schedule was compared."
 
 
 def test_numbers_for_people():

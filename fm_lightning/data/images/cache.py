@@ -78,8 +78,9 @@ def decoded(rows: Rows, column: str, part: Part, preprocessing: Preprocessing, c
                     _fill(place, files, preprocessing)
         except OSError as error:
             raise UserError(
-                f"image cache {cache} given, which cannot be written ({error.strerror or error}), expected a directory with "
-                "room and permission to write; type cache_dir: DIRECTORY, or set FM_LIGHTNING_CACHE"
+                f"image cache {cache} given, which cannot be written ({error.strerror or error})",
+                "a directory with room and permission to write",
+                "type cache_dir: DIRECTORY, or set FM_LIGHTNING_CACHE",
             ) from error
     record = json.loads((place / "record.json").read_text())
     # Copy on write: torch refuses arrays that it may not write to; nobody writes.
@@ -103,8 +104,9 @@ class _Files:
             self.encoded = rows.dataset.select_columns([column]).cast_column(column, Image(decode=False))
         except (TypeError, ValueError, NotImplementedError) as error:
             raise UserError(
-                f"column {column!r} given, which holds no encoded images ({str(error).splitlines()[0]}), expected image files; "
-                "type image_column: NAME"
+                f"column {column!r} given, which holds no encoded images ({str(error).splitlines()[0]})",
+                "image files",
+                "type image_column: NAME",
             ) from error
         self.reader = Image()
 
@@ -186,10 +188,11 @@ def _write(file: Path, files: _Files, preprocessing: Preprocessing) -> list[tupl
     pairs = ((start + i, value) for start, values in files.blocks() for i, value in enumerate(values))
     first = next(((place, image) for place, value in pairs if not isinstance(image := files.read(value), str)), None)
     if first is None:
+        reason = files.read(files.encoded[part.start][files.column])
         raise UserError(
-            f"{len(part):,} images of {part.split} given, none of which can be read "
-            f"({files.read(files.encoded[part.start][files.column])}), expected image files; type image_column: NAME, or another "
-            "source"
+            f"{len(part):,} images of {part.split} given, none of which can be read ({reason})",
+            "image files",
+            "type image_column: NAME, or another source",
         )
     mixed = preprocessing.grayscale is None and is_gray(first[1])
     if preprocessing.grayscale is None:
@@ -203,14 +206,19 @@ def _write(file: Path, files: _Files, preprocessing: Preprocessing) -> list[tupl
             return image
         if mixed and not is_gray(image):
             raise UserError(
-                f"image {files.name(place, value)} has colours and {files.name(first[0])} has none, expected images of one kind; "
-                "type grayscale: false, or true"
+                f"image {files.name(place, value)} has colours and {files.name(first[0])} has none",
+                "images of one kind",
+                "type grayscale: false, or true",
             )
         array = preprocessing(image)
         if array.shape != shape:
             raise UserError(
-                f"image {files.name(place, value)} is {array.shape[2]}x{array.shape[1]} and {files.name(first[0])} is "
-                f"{shape[2]}x{shape[1]}, expected one size; type e.g. resize: 32 and crop: 32"
+                (
+                    f"image {files.name(place, value)} is {array.shape[2]}x{array.shape[1]} and {files.name(first[0])} is "
+                    f"{shape[2]}x{shape[1]}"
+                ),
+                "one size",
+                "type e.g. resize: 32 and crop: 32",
             )
         return array
 

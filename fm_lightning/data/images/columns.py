@@ -41,13 +41,15 @@ def find_image_column(dataset: Dataset, given: str | None) -> str:
         if given in dataset.features:
             return given
         raise UserError(
-            f"image_column={given!r} given, expected one of the dataset's columns {_columns(dataset)}; type image_column: "
-            f"{first or 'NAME'}"
+            f"image_column={given!r} given",
+            f"one of the dataset's columns {_columns(dataset)}",
+            f"type image_column: {first or 'NAME'}",
         )
     if first is None:
         raise UserError(
-            f"the dataset has no image column, only {_columns(dataset)}, expected one; where one of them holds encoded images "
-            "type image_column: NAME"
+            f"the dataset has no image column, only {_columns(dataset)}",
+            "one",
+            "where one of them holds encoded images type image_column: NAME",
         )
     return first
 
@@ -73,13 +75,15 @@ def find_label_column(dataset: Dataset, given: str | None, split: str) -> str:
     if given is None or given not in dataset.features:
         what = f"{split} has no class labels" if given is None else f"label_column={given!r} given, which {split} lacks"
         raise UserError(
-            f"{what}, expected one of its columns {_columns(dataset)}; type label_column: {known or 'NAME'}, or "
-            "conditional: false"
+            f"{what}",
+            f"one of its columns {_columns(dataset)}",
+            f"type label_column: {known or 'NAME'}, or conditional: false",
         )
     if given not in countable_columns(dataset):
         raise UserError(
-            f"label_column={given!r} given, which holds {_kind(dataset.features[given])}, expected class labels, whole numbers, "
-            f"words or booleans (columns: {_columns(dataset)}); type label_column: {known or 'NAME'}"
+            f"label_column={given!r} given, which holds {_kind(dataset.features[given])}",
+            f"class labels, whole numbers, words or booleans (columns: {_columns(dataset)})",
+            f"type label_column: {known or 'NAME'}",
         )
     return given
 

@@ -59,8 +59,9 @@ def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
         descend(folder, frozenset())
     except OSError as error:
         raise UserError(
-            f"{error.filename} given, which cannot be read ({error.strerror}), expected a directory that can; mend its "
-            "permissions"
+            f"{error.filename} given, which cannot be read ({error.strerror})",
+            "a directory that can",
+            "mend its permissions",
         ) from error
     return sorted(found)
 
@@ -97,8 +98,9 @@ def parquet_splits(folder: Path, files: list[Path], config: str | None) -> dict[
     if config is not None:
         if config not in tops:
             raise UserError(
-                f"config={config!r} given, expected a directory of {folder} with parquet files ({_few(sorted(tops)) or 'none'}); "
-                "leave config out, or type another"
+                f"config={config!r} given",
+                f"a directory of {folder} with parquet files ({_few(sorted(tops)) or 'none'})",
+                "leave config out, or type another",
             )
         files = [file.relative_to(config) for file in files if file.parts[0] == config]
         folder = folder / config
@@ -108,8 +110,9 @@ def parquet_splits(folder: Path, files: list[Path], config: str | None) -> dict[
     places = sorted({str(file.parent) for file in files})
     if len(places) > 1:
         raise UserError(
-            f"{folder} given, whose parquet files lie in {_few(places)}, expected one place; type e.g. config: {places[-1]}, "
-            "or files per split, source: {train: ..., test: ...}"
+            f"{folder} given, whose parquet files lie in {_few(places)}",
+            "one place",
+            f"type e.g. config: {places[-1]}, or files per split, source: {{train: ..., test: ...}}",
         )
     marks = {file: _SHARD.match(file.name.lower()) for file in files}
     if not any(marks.values()):
@@ -118,8 +121,9 @@ def parquet_splits(folder: Path, files: list[Path], config: str | None) -> dict[
     for file, mark in marks.items():
         if mark is None:
             raise UserError(
-                f"{folder} given, where {file.name} is named for no split and others are, expected all or none; type files per "
-                "split, source: {train: ..., test: ...}"
+                f"{folder} given, where {file.name} is named for no split and others are",
+                "all or none",
+                "type files per split, source: {train: ..., test: ...}",
             )
         splits.setdefault(SPLITS[mark[1]], []).append(folder / file)
     return dict(sorted(splits.items(), key=_place))
@@ -139,8 +143,12 @@ def by_directory(folder: Path, files: list[Path]) -> dict[str, tuple[Path, list[
     if len(named) < len(tops) or len(splits) < len(named):
         others = [top or "files" for top in tops if top not in named] or named
         raise UserError(
-            f"{folder} given, which holds {_few(named)} beside {_few(others)}, expected directories that are all splits or all "
-            f"classes; type source: {{{next(iter(splits))}: {folder / named[0]}, ...}}, or source: {{train: {folder}}} for these"
+            f"{folder} given, which holds {_few(named)} beside {_few(others)}",
+            "directories that are all splits or all classes",
+            (
+                f"type source: {{{next(iter(splits))}: {folder / named[0]}, ...}}, or source: {{train: {folder}}} for "
+                "these"
+            ),
         )
     return {
         split: (folder / top, [file.relative_to(top) for file in files if file.parts[0] == top])

@@ -94,12 +94,12 @@ class ImageData(FlowData):
     ) -> None:
         super().__init__(**kwargs)
         if n is not None and n < 1:
-            raise UserError(f"n={n} given, expected at least 1 training image; type n: 1024")
+            raise UserError(f"n={n} given", "at least 1 training image", "type n: 1024")
         self.source, self.config, self.n = source, config, n
         self.image_column, self.label_column, self.conditional = image_column, label_column, conditional
         self.train_part, self.real_part, self.held_out_part = train_part, real_part, held_out_part
         if order not in ("auto", "source", "random"):
-            raise UserError(f"order={order!r} given, expected auto, source or random; leave it out")
+            raise UserError(f"order={order!r} given", "auto, source or random", "leave it out")
         self.order = order
         self.preprocessing = Preprocessing(resize, crop, grayscale, background, adm_crop)
         self.flip, self.skip_unreadable = flip, skip_unreadable
@@ -131,8 +131,9 @@ class ImageData(FlowData):
         shapes = {tuple(split.x.shape[1:]) for split in splits}
         if len(shapes) > 1:
             raise UserError(
-                f"images of shapes {' and '.join(map(str, sorted(shapes)))} given in {train}, {real} and {held_out}, expected "
-                "one; type e.g. resize: 32, crop: 32 and grayscale: false"
+                f"images of shapes {' and '.join(map(str, sorted(shapes)))} given in {train}, {real} and {held_out}",
+                "one",
+                "type e.g. resize: 32, crop: 32 and grayscale: false",
             )
         self.shape = shapes.pop()
 
@@ -141,7 +142,9 @@ class ImageData(FlowData):
         n = len(pool) if self.n is None else self.n
         if n > len(pool):
             raise UserError(
-                f"n={n:,} training images given, expected at most the {len(pool):,} of {self.train_part}; type n: {len(pool)}"
+                f"n={n:,} training images given",
+                f"at most the {len(pool):,} of {self.train_part}",
+                f"type n: {len(pool)}",
             )
         train = Part(pool.split, pool.start, pool.start + n)
         real = pool if self.real_part is None else read_part(self.real_part, sizes, "real_part")
@@ -174,7 +177,7 @@ class ImageData(FlowData):
         total = sum(len(found.images) for found in images.values())
         what = f"{self.skipped:,} of {total:,} images cannot be read (the first: {first.file}: {first.reason})"
         if not self.skip_unreadable:
-            raise UserError(f"{what}, expected none; mend them, or type skip_unreadable: true to leave them out")
+            raise UserError(f"{what}", "none", "mend them, or type skip_unreadable: true to leave them out")
         _say(f"{what}: left out, as skip_unreadable asks; all of them are listed in {self.cache}/*/record.json")
 
     def _labels(
@@ -192,8 +195,9 @@ class ImageData(FlowData):
             if len(missing):
                 row = rows[part.split].source_row(part.start + int(missing[0]))
                 raise UserError(
-                    f"no class given in row {row} of {part.split}, expected one in each; type conditional: false, or "
-                    "choose parts with labels"
+                    f"no class given in row {row} of {part.split}",
+                    "one in each",
+                    "type conditional: false, or choose parts with labels",
                 )
         train = parts[0]
         known = found[train.split]
@@ -201,10 +205,12 @@ class ImageData(FlowData):
         everywhere |= set(_occurring(known))
         trained = set(_occurring(replace(known, codes=codes[train])))
         if lacking := in_order(everywhere - trained):
+            some = f"{', '.join(lacking[:3])}{' ...' if len(lacking) > 3 else ''}"
             raise UserError(
-                f"{len(codes[train]):,} training images given without any of {', '.join(lacking[:3])}"
-                f"{' ...' if len(lacking) > 3 else ''} ({len(lacking):,} of {len(everywhere):,} classes), expected all; "
-                "type a larger n, another train_part, or conditional: false"
+                f"{len(codes[train]):,} training images given without any of {some} "
+                f"({len(lacking):,} of {len(everywhere):,} classes)",
+                "all",
+                "type a larger n, another train_part, or conditional: false",
             )
         self.class_names = _occurring(known)
         self.num_classes = len(self.class_names)
@@ -258,7 +264,7 @@ def _split(found: Decoded, whole: Part, part: Part, labels: Tensor | None) -> Sp
     good = torch.tensor([i - part.start for i in range(part.start, part.stop) if i not in bad], dtype=torch.int64)
     if not len(good):
         raise UserError(
-            f"{len(part):,} images of {part} given, none of which can be read, expected some; choose another part"
+            f"{len(part):,} images of {part} given, none of which can be read", "some", "choose another part"
         )
     return Split(images[good], None if labels is None else labels[good])
 

@@ -40,7 +40,7 @@ def divide(split: str, size: int) -> str:
     """
     if size < 4:
         raise UserError(
-            f"{size} images given in {split}, expected at least 4: two or more to train on, two to hold out; add images"
+            f"{size} images given in {split}", "at least 4: two or more to train on, two to hold out", "add images"
         )
     if size >= 20:
         return f"train_part: '{split}[:90%]', held_out_part: '{split}[90%:]'"
@@ -62,13 +62,16 @@ def read_part(written: str, sizes: Mapping[str, int], argument: str) -> Part:
     splits = ", ".join(f"{name} ({size:,})" for name, size in sizes.items())
     if match is None:
         raise UserError(
-            f"{argument}={written!r} given, expected a split of the dataset or a slice of one; type e.g. {argument}: "
-            "'train[:90%]'"
+            f"{argument}={written!r} given",
+            "a split of the dataset or a slice of one",
+            f"type e.g. {argument}: 'train[:90%]'",
         )
     split = match["split"]
     if split not in sizes:
         raise UserError(
-            f"{argument}={written!r} given, expected one of the dataset's splits {splits}; type {argument}: {next(iter(sizes))}"
+            f"{argument}={written!r} given",
+            f"one of the dataset's splits {splits}",
+            f"type {argument}: {next(iter(sizes))}",
         )
     size = sizes[split]
     start, stop, _ = slice(*(_row(match[end], size) for end in ("start", "stop"))).indices(size)

@@ -40,21 +40,22 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name, value in (("resize", self.resize), ("crop", self.crop), ("adm_crop", self.adm_crop)):
             if value is not None and value < 1:
-                raise UserError(f"{name}={value} given, expected at least 1 pixel; type {name}: 32")
+                raise UserError(f"{name}={value} given", "at least 1 pixel", f"type {name}: 32")
         if not _is_colour(self.background):
             raise UserError(
-                f"background={self.background!r} given, expected a colour; type e.g. background: white, black or '#808080'"
+                f"background={self.background!r} given", "a colour", "type e.g. background: white, black or '#808080'"
             )
         if self.adm_crop is not None and (self.resize is not None or self.crop is not None):
             raise UserError(
-                f"adm_crop={self.adm_crop} given with resize={self.resize} and crop={self.crop}, expected one or the other; "
-                "leave resize and crop out"
+                f"adm_crop={self.adm_crop} given with resize={self.resize} and crop={self.crop}",
+                "one or the other",
+                "leave resize and crop out",
             )
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         if image.mode.startswith(_DEEP):
             raise UserError(
-                f"images of PIL mode {image.mode} given, expected 8 bits a channel; convert them to 8-bit files first"
+                f"images of PIL mode {image.mode} given", "8 bits a channel", "convert them to 8-bit files first"
             )
         gray = is_gray(image)
         image = self._opaque(image)
@@ -67,8 +68,9 @@ class Preprocessing:
         if self.crop is not None:
             if min(image.size) < self.crop:
                 raise UserError(
-                    f"crop={self.crop} given for an image of {image.width}x{image.height}, expected at most its size; type "
-                    f"resize: {self.crop} as well"
+                    f"crop={self.crop} given for an image of {image.width}x{image.height}",
+                    "at most its size",
+                    f"type resize: {self.crop} as well",
                 )
             image = F.center_crop(image, [self.crop])
         if self.grayscale:

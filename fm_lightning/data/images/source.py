@@ -54,7 +54,7 @@ def open_source(source: str | Mapping[str, str], config: str | None = None) -> d
     if path.is_file() or set(source) & set("*?") or path.suffix == ".parquet":
         return {"train": _open_split("train", source)}
     if source.startswith(("/", "./", "../", "~")):
-        raise UserError(f"source={source!r} given, which does not exist, expected something that does; type {LOCAL}")
+        raise UserError(f"source={source!r} given, which does not exist", "something that does", f"type {LOCAL}")
     return {split: Opened(rows, rows._fingerprint) for split, rows in _load(source, config, hub=True).items()}
 
 
@@ -62,8 +62,9 @@ def _open_folder(folder: Path, config: str | None) -> dict[str, Opened]:
     images, parquet = find_files(folder, IMAGES), find_files(folder, PARQUET)
     if images and parquet:
         raise UserError(
-            f"source={str(folder)!r} given, which holds {len(images):,} images and {len(parquet):,} parquet files, expected one "
-            "kind; type a folder of one kind, or files per split, source: {train: ..., test: ...}"
+            f"source={str(folder)!r} given, which holds {len(images):,} images and {len(parquet):,} parquet files",
+            "one kind",
+            "type a folder of one kind, or files per split, source: {train: ..., test: ...}",
         )
     if images:
         return {split: Opened(rows, None, listed=True) for split, rows in image_folder(folder, images).items()}
@@ -72,7 +73,7 @@ def _open_folder(folder: Path, config: str | None) -> dict[str, Opened]:
     others = find_files(folder, [""])
     if not others:
         raise UserError(
-            f"source={str(folder)!r} given, which is no readable dataset (no files), expected images; type {LOCAL}"
+            f"source={str(folder)!r} given, which is no readable dataset (no files)", "images", f"type {LOCAL}"
         )
     content = _hash_files([folder / file for file in others])
     loaded = _load(str(folder), config, cache=content)
@@ -90,7 +91,9 @@ def _open_split(split: str, written: str) -> Opened:
         files = [path] if path.is_file() else [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
     if not files:
         raise UserError(
-            f"source={written!r} given for {split}, which is no readable dataset (no such file), expected images; type {LOCAL}"
+            f"source={written!r} given for {split}, which is no readable dataset (no such file)",
+            "images",
+            f"type {LOCAL}",
         )
     return _read_parquet({split: files})[split]
 
@@ -113,7 +116,7 @@ def _hash_files(files: Sequence[Path]) -> str:
                 found.update(hashlib.file_digest(stream, "sha256").digest())
         except OSError as error:
             raise UserError(
-                f"{file} given, which cannot be read ({error.strerror}), expected a file that can; mend it"
+                f"{file} given, which cannot be read ({error.strerror})", "a file that can", "mend it"
             ) from error
     return found.hexdigest()[:24]
 
@@ -146,19 +149,21 @@ def _explained(source: str, error: Exception, hub: bool) -> UserError:
     for link in chain:
         if isinstance(link, OSError) and link.errno in _CANNOT_WRITE:
             return UserError(
-                f"cannot write {link.filename or 'the cache of `datasets`'} ({link.strerror}), expected a cache with room and "
-                "permission to write; set HF_HOME to another directory"
+                f"cannot write {link.filename or 'the cache of `datasets`'} ({link.strerror})",
+                "a cache with room and permission to write",
+                "set HF_HOME to another directory",
             )
     # `datasets` wraps what went wrong in a message that does not say it.
     told = chain[1] if type(error).__name__ == "DatasetGenerationError" and len(chain) > 1 else error
     reason = f"{type(told).__name__}: {' '.join(str(told).split())[:200] or 'no reason given'}"
     if isinstance(error, ValueError) and "onfig name" in str(error):
         return UserError(
-            f"dataset {source!r} given, which has several configurations ({reason}), expected one of them; type config: NAME"
+            f"dataset {source!r} given, which has several configurations ({reason})", "one of them", "type config: NAME"
         )
     if hub:
         return UserError(
-            f"source={source!r} given, which cannot be had from the Hugging Face hub ({reason}), expected a name that exists and "
-            f"a network that reaches it; for local files type {LOCAL}"
+            f"source={source!r} given, which cannot be had from the Hugging Face hub ({reason})",
+            "a name that exists and a network that reaches it",
+            f"for local files type {LOCAL}",
         )
-    return UserError(f"source={source!r} given, which is no readable dataset ({reason}), expected images; type {LOCAL}")
+    return UserError(f"source={source!r} given, which is no readable dataset ({reason})", "images", f"type {LOCAL}")

@@ -53,8 +53,9 @@ class Autoencoder(nn.Module):
         for method in ("encode", "decode"):
             if not callable(getattr(network, method, None)):
                 raise UserError(
-                    f"autoencoder {type(network).__name__} without {method} given, expected a module with encode and decode; "
-                    f"give its class such a method, or {LOCAL}"
+                    f"autoencoder {type(network).__name__} without {method} given",
+                    "a module with encode and decode",
+                    f"give its class such a method, or {LOCAL}",
                 )
         # Deterministic twice: no dropout, and no gradients to keep.
         self.network: Any = network.eval().requires_grad_(False).float()
@@ -120,8 +121,9 @@ def open_autoencoder(
         from diffusers import AutoencoderKL  # takes seconds
     except ImportError as error:
         raise UserError(
-            f"autoencoder={given!r} given, which diffusers reads, expected it installed ({error}); type "
-            "pip install 'fm-lightning[imagenet]'"
+            f"autoencoder={given!r} given, which diffusers reads",
+            f"it installed ({error})",
+            "type pip install 'fm-lightning[imagenet]'",
         ) from error
     path = Path(given).expanduser()
     try:
@@ -129,12 +131,14 @@ def open_autoencoder(
     except Exception as error:  # diffusers, the hub and safetensors raise whatever they like
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         raise UserError(
-            f"autoencoder={given!r} given, which cannot be loaded ({reason}), expected the name of an AutoencoderKL on the "
-            f"Hugging Face hub and a network that reaches it, or a local folder; type {LOCAL}"
+            f"autoencoder={given!r} given, which cannot be loaded ({reason})",
+            ("the name of an AutoencoderKL on the Hugging Face hub and a network that reaches it, or a local folder"),
+            f"type {LOCAL}",
         ) from error
     if missing := info["missing_keys"]:
         raise UserError(
-            f"autoencoder={given!r} given, whose file lacks {len(missing)} weights (the first: {sorted(missing)[0]}), "
-            f"expected all of an AutoencoderKL; type {LOCAL}"
+            (f"autoencoder={given!r} given, whose file lacks {len(missing)} weights (the first: {sorted(missing)[0]})"),
+            "all of an AutoencoderKL",
+            f"type {LOCAL}",
         )
     return Autoencoder(network, str(given), factor, shift)

@@ -71,15 +71,13 @@ def encode_images(
     share, folder = share or Share(), Path(folder).expanduser()
     for name, value in (("batch_size", batch_size), ("shard_size", shard_size)):
         if value < 1:
-            raise UserError(f"{name}={value} given, expected at least 1; type {name}=32")
+            raise UserError(f"{name}={value} given", "at least 1", f"type {name}=32")
     if dtype not in DTYPES:
-        raise UserError(f"dtype={dtype!r} given, expected one of {', '.join(DTYPES)}; type dtype=float16")
+        raise UserError(f"dtype={dtype!r} given", f"one of {', '.join(DTYPES)}", "type dtype=float16")
     try:
         autoencoder = autoencoder.to(device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"device={device} given, expected one that this machine has ({error}); type device=cpu"
-        ) from error
+        raise UserError(f"device={device} given", f"one that this machine has ({error})", "type device=cpu") from error
     data.setup()
     shape = latent_shape(data, autoencoder, device)
     splits = distinct_splits(data)
@@ -115,8 +113,12 @@ def encode_images(
         manifest.verify_sizes(folder)
         if (manifest.shift, manifest.factor) != (autoencoder.shift, autoencoder.factor):
             raise UserError(
-                f"shift={autoencoder.shift}, factor={autoencoder.factor} given for finished latents of {manifest.shift} and "
-                f"{manifest.factor}, expected the same; delete {folder / FILE} and type the command again, which keeps the shards"
+                (
+                    f"shift={autoencoder.shift}, factor={autoencoder.factor} given for finished latents of "
+                    f"{manifest.shift} and {manifest.factor}"
+                ),
+                "the same",
+                f"delete {folder / FILE} and type the command again, which keeps the shards",
             )
         return manifest
     if not all(_is_finished(folder, shard) for shard in shards):
@@ -170,8 +172,9 @@ class _Encoder:
         if not stored.isfinite().all():
             largest = float(values.abs().max())
             raise UserError(
-                f"latents up to {largest:.3g} near image {start} given, expected finite ones that {self.dtype} holds; type "
-                "dtype=float32, or give another autoencoder"
+                f"latents up to {largest:.3g} near image {start} given",
+                f"finite ones that {self.dtype} holds",
+                "type dtype=float32, or give another autoencoder",
             )
         return stored
 
@@ -199,8 +202,9 @@ def _refuse_others(folder: Path, identity: Identity, shards: list[Shard]) -> Non
     for other in found:
         if differences := other.differences(identity):
             raise UserError(
-                f"folder={folder} given, which holds latents of another source or form, expected an empty folder or one that the "
-                f"same command began (asked for now: {', '.join(differences)}); give another folder"
+                f"folder={folder} given, which holds latents of another source or form",
+                f"an empty folder or one that the same command began (asked for now: {', '.join(differences)})",
+                "give another folder",
             )
 
 
@@ -230,8 +234,9 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"folder={folder} given, which cannot be written ({error}), expected room and permission; what was written stays: "
-            "make room and type the same command again"
+            f"folder={folder} given, which cannot be written ({error})",
+            "room and permission",
+            "what was written stays: make room and type the same command again",
         ) from error
 
 

@@ -9,10 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fm_lightning.data.base import FlowData, pixels
+from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import TrainBatch
 from fm_lightning.data.images.parts import Part, read_part
-from fm_lightning.data.latents.autoencoder import Autoencoder, open_autoencoder
+from fm_lightning.data.latents.autoencoder import open_autoencoder
+from fm_lightning.data.latents.decoder import Decoder, per_channel
 from fm_lightning.data.latents.manifest import FILE, Manifest, open_shard
 from fm_lightning.data.latents.rows import Rows
 from fm_lightning.data.latents.splits import LatentSplit, PosteriorSplit
@@ -82,19 +83,19 @@ class Latents(FlowData):
         super().__init__(**kwargs)
         for name, value in (("n", n), ("decode_batch", decode_batch)):
             if value is not None and value < 1:
-                raise UserError(f"{name}={value} given, expected at least 1; type {name}=16")
+                raise UserError(f"{name}={value} given", "at least 1", f"type {name}=16")
         for name, word, words in (
             ("scaling", scaling, ("autoencoder", "channels")),
             ("verify", verify, ("sizes", "checksums")),
         ):
             if word not in words:
-                raise UserError(f"{name}={word!r} given, expected {' or '.join(words)}; type {name}={words[0]}")
+                raise UserError(f"{name}={word!r} given", f"{' or '.join(words)}", f"type {name}={words[0]}")
         self.folder, self.conditional, self.n = Path(folder).expanduser(), conditional, n
         self.train_part, self.real_part, self.held_out_part = train_part, real_part, held_out_part
         self.draws_mirrored, self.scaling, self.decode_batch, self.verify = flip, scaling, decode_batch, verify
         self.class_names: list[str] = []
         self._given = autoencoder
-        self._autoencoder: Autoencoder | None = None
+        self._decoder: Decoder | None = None
 
     def load(self) -> None:
         self.manifest = manifest = Manifest.read(self.folder)
@@ -117,9 +118,9 @@ class Latents(FlowData):
         self.memorized = moments[0] + moments[2] if self.draws_mirrored else moments[0]
         mean, std = manifest.channel_mean, manifest.channel_std
         by_channel = self.scaling == "channels"
-        self._shift = _per_channel(mean if by_channel else manifest.shift, self.shape[0])
+        self._shift = per_channel(mean if by_channel else manifest.shift, self.shape[0])
         self._factor = (
-            1 / _per_channel(std, self.shape[0]) if by_channel else _per_channel(manifest.factor, self.shape[0])
+            1 / per_channel(std, self.shape[0]) if by_channel else per_channel(manifest.factor, self.shape[0])
         )
         self._open_autoencoder()
 
@@ -137,8 +138,9 @@ class Latents(FlowData):
         for option, (asked, what, remedy) in lacking.items():
             if asked:
                 raise UserError(
-                    f"{option}=True given for {self.folder}, whose {FILE} has no {what}, expected {option}=False; leave it "
-                    f"out, or encode the images again, into another folder, with {remedy}"
+                    f"{option}=True given for {self.folder}, whose {FILE} has no {what}",
+                    f"{option}=False",
+                    f"leave it out, or encode the images again, into another folder, with {remedy}",
                 )
 
     def _parts(self) -> tuple[Part, Part, Part]:
@@ -147,7 +149,9 @@ class Latents(FlowData):
         n = len(pool) if self.n is None else self.n
         if n > len(pool):
             raise UserError(
-                f"n={n:,} training latents asked for, expected at most the {len(pool):,} of {self.train_part}; type n={len(pool)}"
+                f"n={n:,} training latents asked for",
+                f"at most the {len(pool):,} of {self.train_part}",
+                f"type n={len(pool)}",
             )
         train = Part(pool.split, pool.start, pool.start + n)
         written = self.real_part or ("real" if "real" in sizes and pool.split == "train" else None)
@@ -156,8 +160,9 @@ class Latents(FlowData):
         for name, part in (("train_part", train), ("real_part", real)):
             if held_out.overlaps(part):
                 raise UserError(
-                    f"held_out_part={self.held_out_part!r} given, which shares rows with {name}, expected latents neither "
-                    f"trained on nor compared with; type e.g. {name}='{part.split}[:90%]' held_out_part='{part.split}[90%:]'"
+                    f"held_out_part={self.held_out_part!r} given, which shares rows with {name}",
+                    "latents neither trained on nor compared with",
+                    f"type e.g. {name}='{part.split}[:90%]' held_out_part='{part.split}[90%:]'",
                 )
         return train, real, held_out
 
@@ -171,8 +176,9 @@ class Latents(FlowData):
             wanted = (len(shard), *self.manifest.shape)
             if identity != self.manifest.identity or any(tuple(tensor.shape) != wanted for tensor in latents):
                 raise UserError(
-                    f"shard {file} holds other latents than {FILE} says, expected {list(wanted)} of the same source; copy the "
-                    "folder again as a whole"
+                    f"shard {file} holds other latents than {FILE} says",
+                    f"{list(wanted)} of the same source",
+                    "copy the folder again as a whole",
                 )
             for name, tensor in tensors.items():
                 found.setdefault(name, []).append(tensor)
@@ -187,8 +193,12 @@ class Latents(FlowData):
             row = int(bad[0]) + part.start
             shard = next(s for s in self.manifest.of(part.split) if s.start <= row < s.stop)
             raise UserError(
-                f"shard {self.folder / shard.file} has the label {int(labels[row - part.start])} in row {row - shard.start}, "
-                f"expected 0 to {self.num_classes - 1} as {FILE} says; encode the images again, or type conditional=False"
+                (
+                    f"shard {self.folder / shard.file} has the label {int(labels[row - part.start])} in row "
+                    f"{row - shard.start}"
+                ),
+                f"0 to {self.num_classes - 1} as {FILE} says",
+                "encode the images again, or type conditional=False",
             )
         return labels
 
@@ -240,6 +250,10 @@ class Latents(FlowData):
     def reference(self, index: Tensor | None = None) -> Tensor:
         return self.encode(self.memorized[slice(None) if index is None else index])
 
+    def memorization_reference(self) -> tuple[Rows, Tensor | None]:
+        n = len(self.train_split)
+        return self.memorized, torch.arange(2 * n) % n if self.draws_mirrored else None
+
     def real(self) -> Tensor:
         return self.encode(self.real_split.x[:])
 
@@ -256,38 +270,26 @@ class Latents(FlowData):
     def _open_autoencoder(self) -> None:
         if self._given is None:
             return
-        self._autoencoder = found = open_autoencoder(self._given)
+        found = open_autoencoder(self._given)
         image = list(self.manifest.identity.image_shape)
         wanted = f"expected one that makes {image} of {list(self.shape)}, as {self.manifest.autoencoder} does, which encoded them"
         remedy = f"type autoencoder={self.manifest.autoencoder}"
         try:
-            back = list(found.decode(torch.zeros(1, *self.shape)).shape[1:])
-        except (RuntimeError, ValueError) as error:
-            said = " ".join(str(error).split())[:120]
+            decoder = Decoder(found, self.shape, self._shift, self._factor, self.decode_batch)
+        except UserError as error:
+            said = " ".join(str(error.__cause__).split())[:120]
             raise UserError(f"autoencoder={found.name} given for {self.folder} ({said}), {wanted}; {remedy}") from error
-        if back != image:
+        if decoder.image_shape != image:
             raise UserError(
-                f"autoencoder={found.name} given for {self.folder}, which makes {back} of them, {wanted}; {remedy}"
+                f"autoencoder={found.name} given for {self.folder}, which makes {decoder.image_shape} of them, {wanted}; {remedy}"
             )
+        self._decoder, self.decoder = decoder, found.fingerprint
 
     def decode(self, x: Tensor) -> Tensor:
         """The model's space -> images ``[B, C, H, W]``, about [-1, 1]; without an autoencoder as it is."""
-        if self._autoencoder is None or not len(x):
-            return x if self._autoencoder is None else x.new_zeros(0, *self.manifest.identity.image_shape)
-        return torch.cat([self._decode(part) for part in x.split(self.decode_batch)])
+        return x if self._decoder is None else self._decoder(x)
 
     def to_uint8(self, x: Tensor) -> Tensor:
-        if self._autoencoder is None:
+        if self._decoder is None:
             raise TypeError("Latents without an autoencoder holds no images")
-        if not len(x):
-            return pixels(self.decode(x))
-        return torch.cat([pixels(self._decode(part)) for part in x.split(self.decode_batch)])
-
-    def _decode(self, x: Tensor) -> Tensor:
-        assert self._autoencoder is not None
-        shift, factor = self._shift.to(x.device), self._factor.to(x.device)
-        return self._autoencoder.to(x.device).decode(x.float() / factor + shift)
-
-
-def _per_channel(values: float | list[float], channels: int) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float32).expand(channels).clone()[:, None, None]
+        return self._decoder.to_uint8(x)

@@ -101,13 +101,12 @@ class Manifest:
             some = any(folder.glob("*.safetensors"))
             found = "unfinished latents" if some else "no latents" if folder.is_dir() else "no folder"
             remedy = "the same command that began them" if some else ENCODE
-            raise UserError(
-                f"folder={folder} given, which holds {found}, expected its {FILE}; type {remedy}"
-            ) from error
+            raise UserError(f"folder={folder} given, which holds {found}", f"its {FILE}", f"type {remedy}") from error
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(
-                f"{folder / FILE} cannot be read ({type(error).__name__}: {error}), expected a manifest of version {VERSION}; "
-                f"encode the images again: type {ENCODE}"
+                f"{folder / FILE} cannot be read ({type(error).__name__}: {error})",
+                f"a manifest of version {VERSION}",
+                f"encode the images again: type {ENCODE}",
             ) from error
 
     def verify_sizes(self, folder: Path) -> None:
@@ -121,8 +120,9 @@ class Manifest:
             if size != shard.bytes:
                 is_ = "is missing" if size is None else f"has {size:,} bytes"
                 raise UserError(
-                    f"shard {file} {is_}, expected {shard.bytes:,} bytes; copy it again, or delete it with {FILE} and type "
-                    f"{ENCODE}, which makes only what is missing"
+                    f"shard {file} {is_}",
+                    f"{shard.bytes:,} bytes",
+                    f"copy it again, or delete it with {FILE} and type {ENCODE}, which makes only what is missing",
                 )
 
     def verify_checksums(self, folder: Path) -> None:
@@ -134,8 +134,9 @@ class Manifest:
         for shard in self.shards:
             if (found := sha256(folder / shard.file)) != shard.sha256:
                 raise UserError(
-                    f"shard {folder / shard.file} has the checksum {found[:16]}, expected {shard.sha256[:16]}; copy it again, "
-                    f"or delete it with {FILE} and type {ENCODE}, which makes only what is missing"
+                    f"shard {folder / shard.file} has the checksum {found[:16]}",
+                    f"{shard.sha256[:16]}",
+                    f"copy it again, or delete it with {FILE} and type {ENCODE}, which makes only what is missing",
                 )
 
 
@@ -158,6 +159,7 @@ def open_shard(file: Path) -> tuple[dict[str, Tensor], Identity]:
             return {name: shard.get_tensor(name) for name in shard.keys()}, identity  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"shard {file} cannot be read ({type(error).__name__}: {error}), expected a file that fm-lightning encode wrote; "
-            f"delete it and type {ENCODE}, which makes only what is missing"
+            f"shard {file} cannot be read ({type(error).__name__}: {error})",
+            "a file that fm-lightning encode wrote",
+            f"delete it and type {ENCODE}, which makes only what is missing",
         ) from error

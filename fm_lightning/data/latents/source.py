@@ -23,9 +23,7 @@ def visible(data: FlowData, x: Tensor) -> Tensor:
 def latent_shape(data: FlowData, autoencoder: Autoencoder, device: torch.device | str) -> list[int]:
     """``[c, h, w]`` found on one image; refuses what does not come back from the autoencoder in its own size."""
     if len(data.shape) != 3:
-        raise UserError(
-            f"data={type(data).__name__} given, which holds no images, expected some; type e.g. data.ImageData"
-        )
+        raise UserError(f"data={type(data).__name__} given, which holds no images", "some", "type e.g. data.ImageData")
     image = visible(data, data.train_split.fetch(torch.tensor([0]))[0].to(device))
     wanted = f"expected images that {autoencoder.name} takes"
     try:

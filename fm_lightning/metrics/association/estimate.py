@@ -55,22 +55,23 @@ def vectors(**given: Any) -> list[Vector]:
         array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
         if array.ndim != 1 or array.dtype.kind not in "fiub":
             raise UserError(
-                f"{name} of shape {list(array.shape)} and type {array.dtype} given, expected one number per sample; "
-                "pass a vector"
+                f"{name} of shape {list(array.shape)} and type {array.dtype} given",
+                "one number per sample",
+                "pass a vector",
             )
         array = array.astype(np.float64)
         bad = ~np.isfinite(array)
         if bad.any():
             raise UserError(
-                f"{name}[{int(bad.argmax())}] = {array[bad][0]:g} given, expected finite numbers; leave such samples out"
+                f"{name}[{int(bad.argmax())}] = {array[bad][0]:g} given", "finite numbers", "leave such samples out"
             )
         found.append(array)
     counts = {name: len(array) for name, array in zip(given, found)}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} of {n}" for name, n in counts.items())
-        raise UserError(f"{listed} samples given, expected the same samples in each; pass vectors of one length")
+        raise UserError(f"{listed} samples given", "the same samples in each", "pass vectors of one length")
     if not found[0].size:
-        raise UserError(f"no {' and no '.join(given)} given, expected at least one sample; sample first")
+        raise UserError(f"no {' and no '.join(given)} given", "at least one sample", "sample first")
     return found
 
 

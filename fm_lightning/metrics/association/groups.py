@@ -31,20 +31,18 @@ def quantile_groups(values: Any, count: int, strata: Any | None = None) -> NDArr
             alike have no thirds.
     """
     if count < 2:
-        raise UserError(f"count={count} groups given, expected at least 2; type 3")
+        raise UserError(f"count={count} groups given", "at least 2", "type 3")
     if strata is None:
         (values,) = vectors(values=values)
         labels = np.zeros(len(values))
     else:
         values, labels = vectors(values=values, strata=strata)
     if len(values) < count:
-        raise UserError(
-            f"{len(values)} samples given for {count} groups, expected at least one for each; sample more seeds"
-        )
+        raise UserError(f"{len(values)} samples given for {count} groups", "at least one for each", "sample more seeds")
     different = len(np.unique(values))
     if different < count:
         raise UserError(
-            f"{different} different values given for {count} groups, expected at least one for each; ask for fewer groups"
+            f"{different} different values given for {count} groups", "at least one for each", "ask for fewer groups"
         )
     groups = np.empty(len(values), dtype=np.int64)
     for label in np.unique(labels):
@@ -54,8 +52,9 @@ def quantile_groups(values: Any, count: int, strata: Any | None = None) -> NDArr
     empty = np.flatnonzero(np.bincount(groups, minlength=count) == 0)
     if len(empty):
         raise UserError(
-            f"strata too small for {count} groups given (group {empty[0]} stays empty), expected one of at least {count} "
-            "samples; sample more seeds or leave the strata out"
+            f"strata too small for {count} groups given (group {empty[0]} stays empty)",
+            f"one of at least {count} samples",
+            "sample more seeds or leave the strata out",
         )
     return groups
 
@@ -77,7 +76,7 @@ def group_means(groups: Any, values: Any) -> list[GroupMean]:
     for g in range(int(group.max()) + 1):
         part = values[group == g]
         if not len(part):
-            raise UserError(f"no samples in group {g} given, expected at least one; ask for fewer groups")
+            raise UserError(f"no samples in group {g} given", "at least one", "ask for fewer groups")
         if len(part) == 1:
             found.append(GroupMean(float(part[0]), None, None, 1))
             continue
@@ -98,7 +97,7 @@ def trend(groups: Any, values: Any) -> Estimate:
     group, values = vectors(groups=groups, values=values)
     method = "Jonckheere-Terpstra test (as Kendall's tau-b)"
     if len(np.unique(group)) < 2:
-        raise UserError(f"{len(np.unique(group))} group given, expected at least 2 to see a trend; ask for more groups")
+        raise UserError(f"{len(np.unique(group))} group given", "at least 2 to see a trend", "ask for more groups")
     if (values == values[0]).all():
         return undefined("constant values: no trend to test", len(values), method)
     found = kendalltau(group, values, method="asymptotic")

@@ -43,7 +43,7 @@ class AuthPct(CopyMeasure):
     ) -> None:
         super().__init__(reference, held_out, space, ("d1", "nearest", "radius"), **kwargs)
         if len(self.reference) < 2:
-            raise UserError("1 training image given, expected at least 2; pass a larger reference")
+            raise UserError("1 training image given", "at least 2", "pass a larger reference")
         self._radius = torch.full((len(self.reference),), torch.nan)
 
     def compare(self, x: Tensor) -> dict[str, Tensor]:

@@ -47,15 +47,17 @@ class CalibratedDistance(CopyMeasure):
         super().__init__(reference, held_out, space, ("calibrated",), **kwargs)
         if not 1 <= neighbours <= len(self.reference):
             raise UserError(
-                f"neighbours={neighbours} given for {len(self.reference)} training images, expected 1 to {len(self.reference)}; "
-                f"type neighbours={min(50, len(self.reference))}"
+                f"neighbours={neighbours} given for {len(self.reference)} training images",
+                f"1 to {len(self.reference)}",
+                f"type neighbours={min(50, len(self.reference))}",
             )
         if not alpha > 0:
-            raise UserError(f"alpha={alpha:g} given, expected above 0; type alpha=0.5")
+            raise UserError(f"alpha={alpha:g} given", "above 0", "type alpha=0.5")
         if held_out is not None and len(held_out) < 100:
             raise UserError(
-                f"{len(held_out)} held-out samples given, expected at least 100 for a 1 % quantile; leave held_out out, or "
-                "give more"
+                f"{len(held_out)} held-out samples given",
+                "at least 100 for a 1 % quantile",
+                "leave held_out out, or give more",
             )
         self.alpha, self.neighbours = alpha, neighbours
 
@@ -77,7 +79,7 @@ class CalibratedDistance(CopyMeasure):
             UserError: there are none.
         """
         if self.held_out_columns is None:
-            raise UserError("no held-out samples given, expected some whose 1 % quantile tells copies; pass held_out")
+            raise UserError("no held-out samples given", "some whose 1 % quantile tells copies", "pass held_out")
         return float(torch.quantile(self.held_out_columns["calibrated"].double(), 0.01))
 
     def copied(self, columns: Columns) -> Tensor:

@@ -63,9 +63,9 @@ class DataCopying(CopyMeasure):
     ) -> None:
         super().__init__(reference, held_out, space, ("d1_cell", "cell"), **kwargs)
         if held_out is None:
-            raise UserError("no held-out samples given, expected some: C_T compares with them; pass held_out")
+            raise UserError("no held-out samples given", "some: C_T compares with them", "pass held_out")
         if not 1 <= cells <= len(self.reference):
-            raise UserError(f"cells={cells} given, expected 1 to {len(self.reference)} training images; type cells=3")
+            raise UserError(f"cells={cells} given", f"1 to {len(self.reference)} training images", "type cells=3")
         self.cells, self.least, self.seed = cells, least, seed
         rows = self.reference.rows(0, len(self.reference)).float().cpu()
         self._kmeans = KMeans(cells, n_init=10, random_state=seed).fit(rows.numpy())
@@ -120,8 +120,9 @@ class DataCopying(CopyMeasure):
         empty = (columns["cell"].bincount(minlength=self.cells) == 0).nonzero()
         if len(empty):
             raise UserError(
-                f"no held-out samples in cell {int(empty[0])} of {self.cells} given, expected some in each; pass more of "
-                "them, or fewer cells"
+                f"no held-out samples in cell {int(empty[0])} of {self.cells} given",
+                "some in each",
+                "pass more of them, or fewer cells",
             )
         return columns
 
@@ -140,8 +141,9 @@ class DataCopying(CopyMeasure):
             )
         if not weight:
             raise UserError(
-                f"at most {self.least} samples in each of {self.cells} cells given, expected more; sample more seeds, or pass a "
-                "smaller `least`"
+                f"at most {self.least} samples in each of {self.cells} cells given",
+                "more",
+                "sample more seeds, or pass a smaller `least`",
             )
         value, half = total / weight, Z * math.sqrt(variance) / weight
         return Interval(value, value - half, value + half)

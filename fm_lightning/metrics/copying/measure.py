@@ -56,7 +56,7 @@ class CopyMeasure(PerSeedMetric):
     ) -> None:
         super().__init__(columns, **kwargs)
         if held_out is not None and not len(held_out):
-            raise UserError("no held-out samples given, expected at least one; leave held_out out to have no floor")
+            raise UserError("no held-out samples given", "at least one", "leave held_out out to have no floor")
         self.reference = reference if isinstance(reference, Reference) else Reference(reference)
         self.held_out, self.space = held_out, space or FeatureSpace()
 

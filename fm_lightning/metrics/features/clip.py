@@ -34,7 +34,7 @@ class ClipFeatures(ImageFeatures):
     def __init__(self, model: str = "clip-vit-b-32", weights: str | None = None, batch_size: int = 128) -> None:
         super().__init__(weights, batch_size)
         if model not in MODEL_URLS:
-            raise UserError(f"CLIP model {model!r} given, expected one of {', '.join(MODEL_URLS)}; type clip-vit-b-32")
+            raise UserError(f"CLIP model {model!r} given", f"one of {', '.join(MODEL_URLS)}", "type clip-vit-b-32")
         self.model = model
 
     @property

@@ -80,8 +80,9 @@ class DigitsClassifier(nn.Module):
         """
         if images.shape[1:] != (1, 8, 8) or not images.is_floating_point():
             raise UserError(
-                f"digits classifier: given images {list(images.shape)} of {images.dtype}, expected "
-                "[B, 1, 8, 8] floats in [-1, 1]; from uint8 type images.float() / 127.5 - 1"
+                f"digits classifier: given images {list(images.shape)} of {images.dtype}",
+                "[B, 1, 8, 8] floats in [-1, 1]",
+                "from uint8 type images.float() / 127.5 - 1",
             )
         edges = F.relu(self.conv1(images + 1))  # [B, 24, 8, 8]
         strokes = F.relu(self.conv3(F.relu(self.conv2(edges))))  # [B, 48, 4, 4]

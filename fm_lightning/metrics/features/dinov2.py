@@ -32,7 +32,7 @@ class DinoFeatures(ImageFeatures):
         super().__init__(None, batch_size)
         if model not in MODEL_METADATA:
             raise UserError(
-                f"DINOv2 model {model!r} given, expected one of {', '.join(MODEL_METADATA)}; type dinov2-vit-l-14"
+                f"DINOv2 model {model!r} given", f"one of {', '.join(MODEL_METADATA)}", "type dinov2-vit-l-14"
             )
         self.model = model
 

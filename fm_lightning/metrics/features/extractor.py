@@ -108,11 +108,9 @@ class ModuleFeatures(FeatureExtractor):
     def __init__(self, module: nn.Module, key: str, space: Space = "model", label: str | None = None) -> None:
         super().__init__()
         if not key or key.partition("_")[0] in ("fid", "sfid") or set(key) & set("/ "):
-            raise UserError(
-                f"key={key!r} given, expected the distance's own name (FID is Inception's); type e.g. fd_mine"
-            )
+            raise UserError(f"key={key!r} given", "the distance's own name (FID is Inception's)", "type e.g. fd_mine")
         if space not in ("model", "uint8"):
-            raise UserError(f"space={space!r} given, expected 'model' or 'uint8'; type --space model")
+            raise UserError(f"space={space!r} given", "'model' or 'uint8'", "type --space model")
         self.module = module.eval().requires_grad_(False)
         self.key, self.space, self.label = key, space, label or f"Fréchet distance ({key})"
 

@@ -27,7 +27,7 @@ class ImageFeatures(FeatureExtractor):
     def __init__(self, weights: str | None = None, batch_size: int = 128) -> None:
         super().__init__()
         if batch_size < 1:
-            raise UserError(f"batch_size={batch_size} given, expected at least 1 image; type e.g. 128")
+            raise UserError(f"batch_size={batch_size} given", "at least 1 image", "type e.g. 128")
         self.weights, self.batch_size = weights, batch_size
         self._fingerprint = ""
 
@@ -50,8 +50,9 @@ class ImageFeatures(FeatureExtractor):
         address, place = self.source
         if self.weights is not None and not Path(self.weights).is_file():
             raise UserError(
-                f"weights for {self.key}: no file {self.weights}, expected the one from {address}; fetch it, or leave "
-                "`weights` out to have it downloaded"
+                f"weights for {self.key}: no file {self.weights}",
+                f"the one from {address}",
+                "fetch it, or leave `weights` out to have it downloaded",
             )
         try:
             net = self.build()
@@ -62,7 +63,7 @@ class ImageFeatures(FeatureExtractor):
             file = Path(self.weights) if self.weights is not None else place
             if file.exists():
                 raise UserError(
-                    f"weights for {self.key}: cannot use {file} ({reason}), expected what {address} holds; fetch it again"
+                    f"weights for {self.key}: cannot use {file} ({reason})", f"what {address} holds", "fetch it again"
                 ) from error
             raise UserError(
                 f"weights for {self.key}: cannot download {address} ({reason}); fetch it on another machine and put it "
@@ -86,8 +87,9 @@ class ImageFeatures(FeatureExtractor):
         """
         if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] not in (1, 3):
             raise UserError(
-                f"{self.key}: given images {list(x.shape)} of {x.dtype}, expected uint8 [B, 1 or 3, H, W] (gray or RGB); "
-                "convert them, or choose an extractor for such data"
+                f"{self.key}: given images {list(x.shape)} of {x.dtype}",
+                "uint8 [B, 1 or 3, H, W] (gray or RGB)",
+                "convert them, or choose an extractor for such data",
             )
         if not hasattr(self, "net"):
             self.load()

@@ -112,11 +112,13 @@ def _check_weights(path: str) -> None:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"Inception weights: cannot use {path} ({reason}), expected the state dict of torch-fidelity's "
-            f"FeatureExtractorInceptionV3; fetch it from {URL_INCEPTION_V3}"
+            f"Inception weights: cannot use {path} ({reason})",
+            "the state dict of torch-fidelity's FeatureExtractorInceptionV3",
+            f"fetch it from {URL_INCEPTION_V3}",
         ) from error
     if shapes != {"Conv2d_1a_3x3.conv.weight": (32, 3, 3, 3), "fc.weight": (1008, 2048)}:
         raise UserError(
-            f"Inception weights: {path} holds {shapes}, expected the state dict of torch-fidelity's "
-            f"FeatureExtractorInceptionV3; fetch it from {URL_INCEPTION_V3}"
+            f"Inception weights: {path} holds {shapes}",
+            "the state dict of torch-fidelity's FeatureExtractorInceptionV3",
+            f"fetch it from {URL_INCEPTION_V3}",
         )

@@ -33,5 +33,5 @@ def named_extractor(name: str) -> FeatureExtractor:
         UserError: an unknown name.
     """
     if name not in EXTRACTORS:
-        raise UserError(f"extractor {name!r} given, expected a class or one of {', '.join(EXTRACTORS)}; type e.g. fid")
+        raise UserError(f"extractor {name!r} given", f"a class or one of {', '.join(EXTRACTORS)}", "type e.g. fid")
     return EXTRACTORS[name]()

@@ -46,6 +46,8 @@ class FeatureSpace:
         rows = (x if self.extractor is None else self.extractor(x)).flatten(1)
         if rows.shape[1] != width:
             raise UserError(
-                f"samples of {rows.shape[1]} numbers given, expected the reference's {width}; bring both into the same space"
+                f"samples of {rows.shape[1]} numbers given",
+                f"the reference's {width}",
+                "bring both into the same space",
             )
         return rows

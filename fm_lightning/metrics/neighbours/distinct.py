@@ -17,7 +17,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from fm_lightning.errors import UserError
@@ -56,6 +59,16 @@ class Groups:
         return self.leader.bincount().sort(descending=True).values
 
 
+def joined(*leaders: Tensor) -> Tensor:
+    """``[n]`` int64: the first of all images that any of the ``leaders``, ``[n]`` each, make one."""
+    n = len(leaders[0])
+    rows = np.tile(np.arange(n), len(leaders))
+    pairs = coo_array((np.ones(len(rows), bool), (rows, torch.cat(leaders).numpy())), (n, n))
+    _, group = connected_components(pairs, directed=False)
+    first = np.unique(group, return_index=True)[1]
+    return torch.from_numpy(first[group].astype(np.int64))
+
+
 def nearest_distinct(
     queries: Tensor,
     reference: Reference | AbstractReference,
@@ -85,8 +98,9 @@ def nearest_distinct(
         )
     if groups is not None and not 1 <= k <= groups.count:
         raise UserError(
-            f"k={k} different neighbours asked for, expected 1 to {groups.count}, the images that are no duplicates of each "
-            "other; give a smaller k or leave_out_duplicates"
+            f"k={k} different neighbours asked for",
+            f"1 to {groups.count}, the images that are no duplicates of each other",
+            "give a smaller k or leave_out_duplicates",
         )
     # So many neighbours hold k groups for certain, even if the k - 1 largest come first. A few usually do.
     enough = k if groups is None else int(groups.sizes[: k - 1].sum()) + 1
@@ -146,8 +160,9 @@ def find_groups(
     """
     if not 0 < relative < 1:
         raise UserError(
-            f"leave_out_duplicates={relative:g} given, expected between 0 and 1 (medians of the nearest-neighbour distance); "
-            "type e.g. 0.3333"
+            f"leave_out_duplicates={relative:g} given",
+            "between 0 and 1 (medians of the nearest-neighbour distance)",
+            "type e.g. 0.3333",
         )
     n = len(reference)
     if say is not None and (seconds := n / TIMED * _seconds(reference, mirrored)) > PATIENCE:

@@ -212,3 +212,31 @@ def test_a_run_on_latents(command, folder, monkeypatch):
     ended = command("fit", "-c", "latents.yaml", "--name", "other", "--data.init_args.n", "99")
     assert ended.status == 2
     assert "n=99 training latents asked for" in ended.err
+
+
+def test_the_verb_and_the_example(command, config, kl_folder, monkeypatch):
+    """configs/encode_imagenet256.yaml at the size of the images here, through the command; and what is refused there."""
+    example = yaml.safe_load((Path(__file__).parents[3] / "configs" / "encode_imagenet256.yaml").read_text())
+    here = yaml.safe_load(config.read_text())
+    example["data"]["init_args"] |= here["data"]["init_args"] | {"adm_crop": 16}
+    for option in ("resize", "crop"):
+        example["data"]["init_args"].pop(option, None)
+    example["autoencoder"] = str(kl_folder)
+    Path("example.yaml").write_text(yaml.safe_dump(example))
+    ended = command("encode", "-c", "example.yaml", "--shard_size", 11)
+    assert ended.status == 0, ended.err
+    assert "42 images as latents of [4, 8, 8]" in ended.out
+    assert "folder: latents/imagenet256" in ended.out
+
+    ended = command("encode", "-c", "example.yaml", "--shard_size", 11, "--data.init_args.train_part", "train[:20]")
+    assert ended.status == 2
+    assert "which holds latents of another source or form" in ended.err.splitlines()[-1]
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fm_lightning.data.latents.encode.save_file", full)
+    ended = command("encode", "-c", "example.yaml", "--folder", "other")
+    assert ended.status == 2
+    assert "No space left on device" in ended.err.splitlines()[-1]
+    assert "encode" in command("--help").out

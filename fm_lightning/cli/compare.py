@@ -1,0 +1,165 @@
+"""``fm-lightning compare RUN_DIR RUN_DIR ...``: effects and verdicts across runs; nothing is sampled.
+
+Writes ``compare.html``, ``compare.csv`` and ``compare.json``. Runs of one configuration and several training seeds are
+replicates and are combined; runs on other data stand beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from PIL import Image
+
+from fm_lightning.comparison.evaluation import Evaluation
+from fm_lightning.comparison.replicates import NAMED, Run, experiments
+from fm_lightning.comparison.rows import BASE
+from fm_lightning.errors import UserError
+from fm_lightning.report.across_runs import build, flat, to_csv
+from fm_lightning.report.results import SCHEMA, replace_file
+from fm_lightning.report.run_forest import run_forest
+from fm_lightning.report.run_page import render
+from fm_lightning.report.run_table import print_table
+from fm_lightning.report.style import png
+
+NAMES = 4  # runs that a directory's name spells out
+
+
+def main(args: Sequence[str]) -> None:
+    """Compares finished runs.
+
+    Raises:
+        UserError: fewer than two runs, one that is not finished or given twice, rows that mean different things under one
+            name, or a directory to write to that holds something.
+    """
+    given = _parser().parse_args(args)
+    if len(given.runs) < 2:
+        raise UserError(
+            f"{len(given.runs)} run{'' if len(given.runs) == 1 else 's'} given",
+            "at least two run directories",
+            "type fm-lightning compare runs/A runs/B runs/C",
+        )
+    paths = [Path(text) for text in given.runs]
+    for i, path in enumerate(paths):
+        if path.resolve() in [earlier.resolve() for earlier in paths[:i]]:
+            raise UserError(f"{path} given twice", "different runs", "leave one out")
+    names = [path.resolve().name for path in paths]
+    out = _free(given.out, names)
+    unique = len(set(names)) == len(names)
+    runs = [read(path, name if unique else str(path)) for path, name in zip(paths, names)]
+    comparison = build(experiments(runs))
+    out.mkdir(parents=True, exist_ok=True)
+    replace_file(out / "compare.json", json.dumps(comparison, indent=1, ensure_ascii=False).encode())
+    replace_file(out / "compare.csv", to_csv(comparison).encode())
+    print_table(comparison)
+    replace_file(out / "compare.html", render(comparison, out.name).encode())
+    print(f"\nReport: {out / 'compare.html'}")
+    if given.wandb:
+        log(comparison, out)
+
+
+def read(path: Path, name: str) -> Run:
+    """A finished comparison.
+
+    Raises:
+        UserError: it is none, or it is not finished.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path} given", "an existing run directory", "type fm-lightning compare runs/A runs/B")
+    evaluation = Evaluation.open(path)
+    finish = f"type fm-lightning test -c {path}/config.yaml"
+    for row, about in evaluation.rows.items():
+        if about["kind"] in NAMED and (there := evaluation.count(row)) < len(evaluation.seeds):
+            raise UserError(
+                f"{path} holds an unfinished comparison ({there:,} of {len(evaluation.seeds):,} seeds of {row})",
+                "a finished one",
+                f"{finish}",
+            )
+    try:
+        results = json.loads((path / "results.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} holds no results.json", "a finished comparison", f"{finish}") from None
+    except (OSError, ValueError):
+        raise UserError(f"{path}/results.json cannot be read", "a comparison's results", f"{finish}") from None
+    report = f"type fm-lightning report {path}"
+    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
+        raise UserError(f"{path}/results.json of another version given", f"schema {SCHEMA}", f"{report}")
+    samples = {row["name"]: row["samples"] for row in results["rows"]}
+    named = [row for row, about in evaluation.rows.items() if about["kind"] in NAMED]
+    if BASE not in named or any(samples.get(row) != len(evaluation.seeds) for row in named):
+        raise UserError(f"{path}/results.json is older than its evaluation", "the same rows and seeds", f"{report}")
+    return Run(name, results, evaluation)
+
+
+def log(comparison: Mapping[str, Any], out: Path) -> None:
+    """The comparison as a W&B run of its own; ``WANDB_MODE=offline`` needs no account."""
+    import wandb  # here, because it takes a second that comparisons without W&B need not wait
+
+    try:
+        run = wandb.init(project="fm_lightning", name=out.name, job_type="compare", dir=str(out), config={})
+    except wandb.errors.UsageError as error:
+        raise UserError(
+            f"--wandb given without a W&B account ({' '.join(str(error).split())})",
+            "one, or offline logging",
+            "type WANDB_MODE=offline before the command",
+        ) from error
+    found = list(flat(comparison))
+    media: dict[str, Any] = {
+        "compare/effects": wandb.Table(columns=list(found[0]), data=[list(line.values()) for line in found])
+        if found
+        else None,
+        "compare/verdicts": _verdicts(comparison, wandb),
+        "compare/report": wandb.Html(str(out / "compare.html")),
+    }
+    figure = run_forest(comparison)
+    if figure is not None:
+        media["compare/forest"] = wandb.Image(Image.open(io.BytesIO(png(figure))))
+    run.log({name: value for name, value in media.items() if value is not None})
+    run.summary["headline"] = comparison["headline"]
+    run.finish()
+
+
+def _verdicts(comparison: Mapping[str, Any], wandb: Any) -> Any:
+    """One line per experiment, schedule and run that judged it."""
+    data = [
+        [entry["number"], schedule["schedule"], run, outcome, schedule["verdict"]["sentence"]]
+        for entry in comparison["experiments"]
+        for schedule in entry["schedules"]
+        if schedule["verdict"]
+        for run, outcome in schedule["verdict"]["outcomes"].items()
+    ]
+    return wandb.Table(columns=["experiment", "schedule", "run", "outcome", "together"], data=data) if data else None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(
+            f"{message}", "run directories, --out DIR, --wandb", "type fm-lightning compare runs/A runs/B runs/C"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="fm-lightning compare", description="Compare the schedules of several runs.")
+    parser.add_argument("runs", nargs="*", metavar="RUN_DIR", help="a finished run, e.g. runs/digits-1")
+    parser.add_argument("--out", type=Path, help="a new directory to write to (default: runs/compare-NAME1-NAME2...)")
+    parser.add_argument("--wandb", action="store_true", help="log the comparison to W&B as a run of its own")
+    return parser
+
+
+def _free(out: Path | None, names: Sequence[str]) -> Path:
+    """Where to write: nothing that is there is overwritten."""
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"out={out} given, which holds files", "a new or empty directory", "name another")
+        return out
+    rest = [f"and-{len(names) - NAMES}-more"] if len(names) > NAMES else []
+    first = Path("runs") / "-".join(["compare", *names[:NAMES], *rest])
+    found, n = first, 1
+    while found.exists():
+        n += 1
+        found = first.with_name(f"{first.name}-{n}")
+    return found

@@ -1,0 +1,261 @@
+"""Across runs: what a schedule changes in each run, over replicates, and which verdicts replicate.
+
+Effects are changes against plain sampling on the same seeds, in units that compare across runs:
+
+    f_mem                   change of the memorized share, 0 to 1
+    quality_frechet/kernel  change of the distance that judges, as a share of plain sampling's, where a verdict has one
+    fid, fd_digits, ...     change of the plug-in Fréchet distance, likewise: biased, so it judges nothing
+    residual_FAMILY         the distance beyond the family's curve, as a share of plain sampling's
+    kpe_per_dimension       change of the mean KPE divided by the numbers in a sample
+    kpe_per_displacement    change of the mean KPE divided by the mean displacement; 1 is a straight line at constant speed
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from fm_lightning.comparison.outcomes import holm
+from fm_lightning.comparison.random_effects import LEAST, combine
+from fm_lightning.comparison.replicates import Experiment, Run
+from fm_lightning.comparison.residual import LEVEL, Z
+from fm_lightning.comparison.rows import BASE
+from fm_lightning.metrics import Change
+from fm_lightning.metrics.intervals import Influence, paired_mean_change
+from fm_lightning.report.results import finite, interval
+
+SCHEMA = 1
+DECIDED = ("better", "explained", "not lowered")  # outcomes that say something, and so can replicate
+KPE = ("kpe_per_dimension", "kpe_per_displacement")
+Effects = dict[str, Change]  # measure -> change against base
+
+
+def build(found: Sequence[Experiment]) -> dict[str, Any]:
+    """``compare.json``: the runs by experiment, the effects of each schedule, and what replicates."""
+    entries = [_experiment(number, experiment) for number, experiment in enumerate(found, 1)]
+    _correct([schedule["verdict"] for entry in entries for schedule in entry["schedules"] if schedule["verdict"]])
+    return {"schema": SCHEMA, "experiments": entries, "headline": headline(entries)}
+
+
+def headline(entries: Sequence[Mapping[str, Any]]) -> str:
+    """What the runs say together, in a sentence for each schedule that was judged."""
+    said = []
+    for entry in entries:
+        where = f" in experiment {entry['number']}" if len(entries) > 1 else ""
+        said += [f"{s['schedule']}{where}: {s['verdict']['sentence']}" for s in entry["schedules"] if s["verdict"]]
+    return "; ".join(said) + "." if said else "No schedule was judged in these runs, so nothing is claimed."
+
+
+# --- effects ---
+
+
+def _experiment(number: int, experiment: Experiment) -> dict[str, Any]:
+    runs = experiment.runs
+    effects = {run.name: {name: _effects(run, name) for name in run.rows("schedule")} for run in runs}
+    schedules = list(dict.fromkeys(name for each in effects.values() for name in each))
+    return {
+        "number": number,
+        "runs": [_run(run) for run in runs],
+        "apart": list(experiment.apart),
+        "note": _note(len(runs)),
+        "schedules": [
+            {
+                "schedule": name,
+                "label": next(run.manifest.rows[name]["label"] for run in runs if name in run.manifest.rows),
+                "effects": _over({run.name: effects[run.name].get(name, {}) for run in runs}),
+                "verdict": _replication(name, runs),
+            }
+            for name in schedules
+        ],
+    }
+
+
+def _note(replicates: int) -> str:
+    if replicates == 1:
+        return "One run, no replicate: its intervals know nothing of other training seeds."
+    if replicates < LEAST:
+        return f"{replicates} replicates, fewer than {LEAST}: no prediction interval, and no claim."
+    return f"{replicates} replicates."
+
+
+def _run(run: Run) -> dict[str, Any]:
+    identity = run.identity
+    return {
+        "name": run.name,
+        "samples": run.results.get("samples"),
+        **{key: identity.get(key) for key in ("weights", "base_seed", "training_data")},
+        "data": ((run.results.get("config") or {}).get("data") or {}).get("class_path"),
+        "levels": {row: _levels(run, row) for row in run.rows("base", "schedule")},
+    }
+
+
+def _over(runs: Mapping[str, Effects]) -> dict[str, Any]:
+    """measure -> the effect in each run that has it, and over them."""
+    found: dict[str, Any] = {}
+    for measure in dict.fromkeys(name for effects in runs.values() for name in effects):
+        changes = {run: effects[measure] for run, effects in runs.items() if measure in effects}
+        combined = None
+        if len(changes) > 1:
+            combined = asdict(combine([c.value for c in changes.values()], [_error(c) for c in changes.values()]))
+        found[measure] = {
+            "runs": {run: change._asdict() | {"error": _error(change)} for run, change in changes.items()},
+            "combined": combined,
+        }
+    return found
+
+
+def _error(change: Change) -> float:
+    return (change.high - change.low) / (2 * Z)
+
+
+def _effects(run: Run, schedule: str) -> Effects:
+    row = next(row for row in run.results["rows"] if row["name"] == schedule)
+    base = next(row for row in run.results["rows"] if row["name"] == BASE)["metrics"]
+    found: Effects = {}
+    if change := interval(row, "vs_base", "f_mem"):
+        found["f_mem"] = Change(*change)
+    found |= _qualities(run, schedule, row, base)
+    here, there = _energies(run, schedule), _energies(run, BASE)
+    return found | {measure: paired_mean_change(here[measure], there[measure]) for measure in KPE if measure in here}
+
+
+def _qualities(run: Run, schedule: str, row: Mapping[str, Any], base: Mapping[str, Any]) -> Effects:
+    verdict = _verdict(run, schedule)
+    found: Effects = {}
+    if verdict is not None and verdict["against"] == BASE and verdict["measure"] is not None:
+        judge = f"quality_{verdict['measure']}"
+        other = "quality_kernel" if judge == "quality_frechet" else "quality_frechet"
+        for measure, change in ((judge, verdict["quality_change"]), (other, verdict["other_change"])):
+            found |= _shares(measure, change, finite(base.get(measure)))
+        for family in verdict["families"]:
+            found |= _shares(f"residual_{family['family']}", family["residual"], finite(verdict["base_quality"]))
+    key = (run.results.get("quality") or {}).get("key")
+    if key is not None:
+        found |= _shares(key, interval(row, "vs_base", key), finite(base.get(key)))
+    return found
+
+
+def _shares(measure: str, change: Sequence[float] | None, base: float | None) -> Effects:
+    """The change as a share of base's distance, whose own error is left out, as in the run's report."""
+    if change is None or base is None or base <= 0 or not all(math.isfinite(part) for part in change):
+        return {}
+    return {measure: Change(*(part / base for part in change))}
+
+
+def _energies(run: Run, row: str) -> dict[str, Influence]:
+    """The mean KPE in units that compare, with each sample's contribution."""
+    lines = run.evaluation.lines(row)
+    kpe, displacement = (torch.tensor(lines[name].to_numpy(dtype="float64")) for name in ("kpe", "displacement"))
+    found: dict[str, Influence] = {}
+    if size := _numbers(run):
+        found["kpe_per_dimension"] = Influence(float(kpe.mean()) / size, (kpe - kpe.mean()) / size)
+    if displacement.mean() > 0:
+        ratio = float(kpe.mean() / displacement.mean())
+        found["kpe_per_displacement"] = Influence(ratio, (kpe - ratio * displacement) / displacement.mean())
+    return found
+
+
+def _numbers(run: Run) -> int | None:
+    """Numbers in a sample; None for results that do not say and have not kept any."""
+    shape = run.results.get("shape")
+    if shape is None and (kept := run.evaluation.samples(BASE)) is not None:
+        shape = kept.shape[1:]
+    return math.prod(shape) if shape is not None else None
+
+
+def _levels(run: Run, row: str) -> dict[str, float | None]:
+    metrics = next(each for each in run.results["rows"] if each["name"] == row)["metrics"]
+    plug_in = str((run.results.get("quality") or {}).get("key"))
+    names = ("f_mem", "quality_frechet", "quality_kernel", plug_in)
+    levels: dict[str, float | None] = {name: finite(metrics[name]) for name in names if name in metrics}
+    return levels | {measure: found.value for measure, found in _energies(run, row).items()}
+
+
+# --- verdicts ---
+
+
+def _verdict(run: Run, schedule: str) -> dict[str, Any] | None:
+    return next((entry for entry in run.results.get("verdicts") or () if entry["schedule"] == schedule), None)
+
+
+def _replication(schedule: str, runs: Sequence[Run]) -> dict[str, Any] | None:
+    """The outcomes in all runs that judged the schedule, and p of its being better in every one of them."""
+    entries = {run.name: entry for run in runs if (entry := _verdict(run, schedule)) is not None}
+    if not entries:
+        return None
+    families = dict.fromkeys(f["family"] for entry in entries.values() for f in entry["families"])
+    return {
+        "outcomes": {run: entry["outcome"] for run, entry in entries.items()},
+        "claims": {run: entry["claim"] for run, entry in entries.items()},
+        "families": {
+            name: {r: f["outcome"] for r, entry in entries.items() for f in entry["families"] if f["family"] == name}
+            for name in families
+        },
+        "p_better": max(_p_better(entry) for entry in entries.values()),
+    }
+
+
+def _p_better(entry: Mapping[str, Any]) -> float:
+    """p of being better than every family that reaches the schedule, in one run."""
+    return max((f["p_better"] for f in entry["families"] if f["outcome"] != "out of reach"), default=1.0)
+
+
+def _correct(verdicts: Sequence[dict[str, Any]]) -> None:
+    """Holm over every schedule and experiment that might claim to be better; adds p_holm, stands and the sentence."""
+    for verdict, p in zip(verdicts, holm([verdict["p_better"] for verdict in verdicts])):
+        verdict["p_holm"] = p
+        better = set(verdict["outcomes"].values()) == {"better"}
+        verdict["stands"] = better and len(verdict["outcomes"]) >= LEAST and p < LEVEL
+        verdict["sentence"] = _sentence(verdict, len(verdicts))
+
+
+def _sentence(verdict: Mapping[str, Any], judged: int) -> str:
+    outcomes = list(verdict["outcomes"].values())
+    n = len(outcomes)
+    counts = sorted({outcome: outcomes.count(outcome) for outcome in outcomes}.items(), key=lambda pair: -pair[1])
+    said = ", ".join(f"{outcome} in {many}" for outcome, many in counts) + f" of {n} run{'s' if n > 1 else ''}"
+    if len(counts) > 1:
+        return f"{said}: does not replicate"
+    if n < LEAST and counts[0][0] in DECIDED:
+        return f"{said}; whether it replicates takes at least {LEAST} training seeds"
+    if counts[0][0] != "better":
+        return f"{said}: replicates" if counts[0][0] in DECIDED else said
+    if verdict["stands"]:
+        return f"{said}: replicates, and stands Holm's correction over the {judged} schedules judged here"
+    return f"{said}, but not after Holm's correction over the {judged} schedules judged here, so nothing is claimed"
+
+
+# --- one line per number ---
+
+COLUMNS = ("experiment", "run", "schedule", "measure", "value", "low", "high", "error")
+COMBINED = ("replicates", "tau", "i_squared", "prediction_low", "prediction_high")
+
+
+def flat(comparison: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """One line per schedule, measure and run, unrounded; of replicates one more, whose run is ``combined``."""
+    empty = dict.fromkeys((*COLUMNS, *COMBINED))
+    for entry in comparison["experiments"]:
+        for schedule in entry["schedules"]:
+            for measure, effect in schedule["effects"].items():
+                head = empty | {"experiment": entry["number"], "schedule": schedule["schedule"], "measure": measure}
+                for run, change in effect["runs"].items():
+                    yield head | {"run": run} | change
+                if combined := effect["combined"]:
+                    low, high = combined["prediction"] or (None, None)
+                    known = {name: combined[name] for name in head if name in combined}
+                    yield head | {"run": "combined"} | known | {"prediction_low": low, "prediction_high": high}
+
+
+def to_csv(comparison: Mapping[str, Any]) -> str:
+    """The lines of ``flat``."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, (*COLUMNS, *COMBINED), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat(comparison))
+    return text.getvalue()
