@@ -27,6 +27,7 @@ _WARNINGS = (
     "does not have many workers",
     "GPU available but not used",
     "litlogger",
+    "args parameter is intended to run from within Python",  # diagnose hands its own on
     "isinstance.treespec",
     "exists and is not empty",  # a run's directory is meant to hold its run
     "your dataloader is not resumable",  # it is: it asks for the step that it begins with

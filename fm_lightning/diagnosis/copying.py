@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,9 +39,9 @@ def copying(subject: Subject, probed: Probed | None = None, groups: int = 5) -> 
 
 
 def _goldilocks(answer: Answer, subject: Subject, groups: int) -> None:
-    curves = {}
+    curves: dict[str, Any] = {}
     for name in ENERGIES:
-        curve = unless_refused(lambda n=name: share_curve(subject.energies[n], subject.copies, groups))
+        curve = unless_refused(partial(share_curve, subject.energies[name], subject.copies, groups))
         if isinstance(curve, Missing):
             curves[name] = {"reason": curve.reason}
             continue
@@ -68,35 +71,38 @@ def _predictors(answer: Answer, subject: Subject, probed: Probed | None) -> None
         scores["early commitment"] = -probed.commitment
         if probed.gap is not None:
             scores["guidance gap"] = probed.gap
+    areas: dict[str, Estimate] = {}
     found = {}
     for name, score in scores.items():
         event = subject.copies[: len(score)]
         late = scores[AGAINST][: len(score)]
+        areas[name] = auroc(score, event)
         found[name] = {
-            "auroc": auroc(score, event),
+            "auroc": areas[name],
             "minus_late": None if name == AGAINST else auroc_difference(score, late, event),
         }
     answer.numbers["predictors"] = found
-    energies = {name: found[name]["auroc"] for name in ENERGIES if found[name]["auroc"].value is not None}
+    energies = {name: value for name in ENERGIES if (value := areas[name].value) is not None}
     if not energies:
-        answer.sentences.append(f"No predictor of copying can be judged: {found['kpe']['auroc'].reason}.")
+        answer.sentences.append(f"No predictor of copying can be judged: {areas['kpe'].reason}.")
         return
-    best = max(energies, key=lambda name: abs(energies[name].value - 0.5))
+    best = max(energies, key=lambda name: abs(energies[name] - 0.5))
     # Below 1/2 a low energy goes with copying.
-    side = "high" if energies[best].value > 0.5 else "low"
+    side = "high" if energies[best] > 0.5 else "low"
     answer.sentences.append(
-        f"Of the energies {best} tells copies best (a {side} one goes with copying): {said(energies[best], 'AUROC', 3)}; "
-        f"late KPE: {said(found[AGAINST]['auroc'], 'AUROC', 3)}."
+        f"Of the energies {best} tells copies best (a {side} one goes with copying): {said(areas[best], 'AUROC', 3)}; "
+        f"late KPE: {said(areas[AGAINST], 'AUROC', 3)}."
     )
     for name in ("early commitment", "guidance gap"):
-        if name in found:
-            answer.sentences.append(f"As a predictor of copying, {name}: {said(found[name]['auroc'], 'AUROC', 3)}.")
+        if name in areas:
+            answer.sentences.append(f"As a predictor of copying, {name}: {said(areas[name], 'AUROC', 3)}.")
 
 
 def _originals(answer: Answer, subject: Subject) -> None:
     """The surest copies, one for each training image."""
     ratios = ratio(subject.neighbours)
-    rows, seen = [], set()
+    rows: list[int] = []
+    seen: set[int] = set()
     for row in ratios.argsort().tolist():
         image = int(subject.neighbours["nearest"][row])
         if not subject.copies[row] or len(rows) == SHOWN:
@@ -125,7 +131,7 @@ def _originals(answer: Answer, subject: Subject) -> None:
 def _commitment(answer: Answer, subject: Subject, probed: Probed) -> None:
     times, flags = probed.commitment, subject.copies[: len(probed)]
     answer.arrays |= {"commitment/time": numpy(times), "commitment/copied": numpy(flags)}
-    numbers = {"n": len(probed), "copies": int(flags.sum()), "median": float(times.median())}
+    numbers: dict[str, Any] = {"n": len(probed), "copies": int(flags.sum()), "median": float(times.median())}
     answer.numbers["commitment"] = numbers
     if not 0 < numbers["copies"] < len(probed):
         kind = "copies" if numbers["copies"] else "no copies"
@@ -155,17 +161,16 @@ def _profiles(answer: Answer, probed: Probed) -> None:
     for name, values in powers.items():
         times = probed.times[: len(values)]
         answer.arrays |= {f"power/{name}": numpy(values.double().mean(1)), f"times/{name}": numpy(times)}
-        law = unless_refused(lambda t=times, v=values: power_law(t, v))
+        law = unless_refused(partial(power_law, times, values))
         laws[name] = {"reason": law.reason} if isinstance(law, Missing) else law
-    answer.numbers["power_laws"] = laws
-    for name, law in laws.items():
-        if isinstance(law, dict):
-            answer.sentences.append(f"Power of the {name}: no law fitted ({law['reason']}).")
+        if isinstance(law, Missing):
+            answer.sentences.append(f"Power of the {name}: no law fitted ({law.reason}).")
             continue
-        exponent: Estimate = law.exponent  # type: ignore[attr-defined]
+        exponent = law.exponent
         value = f"(1 - t)^{exponent.value:.2f}" if exponent.value is not None else exponent.reason
         interval = f" [{exponent.low:.2f}, {exponent.high:.2f}]" if exponent.low is not None else ""
         answer.sentences.append(
-            f"Power of the {name} between t = 0.8 and 0.99 goes like {value}{interval}, mean {law.plateau:.3g} "  # type: ignore[attr-defined]
+            f"Power of the {name} between t = 0.8 and 0.99 goes like {value}{interval}, mean {law.plateau:.3g} "
             f"({exponent.n} times, mean over {len(probed)} samples)."
         )
+    answer.numbers["power_laws"] = laws

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,7 +60,7 @@ def measures(subject: Subject, features: Features | None = None) -> dict[str, Te
     found: dict[str, Tensor | Missing] = {}
     for space, (rows, training, held_out) in spaces.items():
         for name, reference in (("training", training), ("held-out", Reference(held_out.to(device)))):
-            columns = unless_refused(lambda r=reference, x=rows: _support(x, r, size))
+            columns = unless_refused(partial(_support, rows, reference, size))
             if isinstance(columns, Missing):
                 found[f"{MAIN}, {name}, {space}"] = columns
             else:
@@ -72,7 +75,7 @@ def _support(rows: Tensor, reference: Reference, size: int) -> dict[str, Tensor]
     return {name: torch.cat([part[name].cpu() for part in parts]).double() for name in metric.columns}
 
 
-def associations(subject: Subject, columns: Mapping[str, Tensor]) -> list[dict[str, object]]:
+def associations(subject: Subject, columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:
     """One entry for each energy and measure; a measure of the first samples alone is compared on these."""
     entries = []
     for energy in ENERGIES:
@@ -88,14 +91,14 @@ def associations(subject: Subject, columns: Mapping[str, Tensor]) -> list[dict[s
                     "energy": energy,
                     "measure": name,
                     "outside": int((~defined).sum()),  # of the true density's support
-                    "plain": _or_reason(lambda: spearman(x, y)),  # noqa: B023 (called at once)
-                    "partial": _or_reason(lambda: partial_spearman(x, y, given, strata)),  # noqa: B023
+                    "plain": _or_reason(partial(spearman, x, y)),
+                    "partial": _or_reason(partial(partial_spearman, x, y, given, strata)),
                 }
             )
     return entries
 
 
-def _or_reason(compute) -> Estimate:
+def _or_reason(compute: Callable[[], Estimate]) -> Estimate:
     found = unless_refused(compute)
     return Estimate(None, reason=found.reason) if isinstance(found, Missing) else found
 
@@ -132,25 +135,25 @@ def _likelihood(answer: Answer, subject: Subject, probed: Probed) -> None:
         answer.numbers["likelihood"] = {"reason": found.reason}
         answer.sentences.append(f"No log-likelihood: {found.reason}.")
         return
-    exact = found.standard_error is None
-    numbers = {
+    error = None if found.standard_error is None else float(found.standard_error.mean())
+    numbers: dict[str, Any] = {
         "n": len(found.log_p),
         "mean": float(found.log_p.mean()),
-        "bits_per_dim": float(-found.log_p.mean() / (0.6931471805599453 * subject.samples[0].numel())),
-        "standard_error": None if exact else float(found.standard_error.mean()),
+        "bits_per_dim": float(-found.log_p.mean() / (math.log(2) * subject.samples[0].numel())),
+        "standard_error": error,
         "forwards": found.forwards,
         "backwards": found.backwards,
     }
-    how = "exact divergence" if exact else f"Hutchinson's estimate, mean standard error {numbers['standard_error']:.2f}"
+    how = "exact divergence" if error is None else f"Hutchinson's estimate, mean standard error {error:.2f}"
     answer.sentences.append(
         f"Log-likelihood of {numbers['n']} samples: {numbers['mean']:.1f} nats on average ({how}; {found.forwards} evaluations "
         f"and {found.backwards} backward passes of a batch)."
     )
-    true = answer.arrays.get("measure/true log density")
-    if true is not None:
-        true = torch.from_numpy(true[: len(found.log_p)])
+    kept = answer.arrays.get("measure/true log density")
+    if kept is not None:
+        true = torch.from_numpy(kept[: len(found.log_p)])
         inside = true.isfinite()
-        numbers["true"] = _or_reason(lambda: spearman(found.log_p[inside], true[inside]))
+        numbers["true"] = _or_reason(partial(spearman, found.log_p[inside], true[inside]))
         answer.sentences.append(f"Log-likelihood and true log density: {said(numbers['true'], 'Spearman’s rho')}.")
     answer.numbers["likelihood"] = numbers
 
@@ -160,7 +163,7 @@ def _along(answer: Answer, probed: Probed) -> None:
     rhos = []
     for t, log_p in zip(probed.bridge_times.tolist(), probed.bridge_density):
         step = int((probed.times - t).abs().argmin())
-        rhos.append({"t": t, "rho": _or_reason(lambda s=step, d=log_p: spearman(probed.network[s], d))})
+        rhos.append({"t": t, "rho": _or_reason(partial(spearman, probed.network[step], log_p))})
     answer.numbers["power_and_bridge"] = rhos
     defined = [r for r in rhos if r["rho"].value is not None]
     if defined:

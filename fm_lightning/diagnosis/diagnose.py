@@ -135,7 +135,7 @@ def write(folder: Path, results: Mapping[str, Any], arrays: Mapping[str, np.ndar
     """Keeps results and arrays in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False))
-    np.savez_compressed(folder / "arrays.npz", **arrays)
+    np.savez_compressed(folder / "arrays.npz", allow_pickle=False, **arrays)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -62,7 +63,7 @@ def five_ways(subject: Subject, features: Features | None = None) -> Answer:
         found[name], flags[name] = entry, mine
     for name, make in makers.items():
         rows = features.samples if name == "cosine" and features is not None else subject.samples
-        measured = unless_refused(lambda m=make, x=rows: _measured(subject, m(), x))
+        measured = unless_refused(partial(_measured, subject, make, rows))
         if isinstance(measured, Missing):
             found[name] = {"label": LABELS[name], "reason": measured.reason}
             answer.sentences.append(f"{LABELS[name]}: not measured ({measured.reason}).")
@@ -130,7 +131,8 @@ def _cosine(subject: Subject, features: Features | None) -> DescriptorCosine:
     return DescriptorCosine(training, held_out, threshold=min(max(limit, -0.999), 0.999999))
 
 
-def _measured(subject: Subject, metric: CopyMeasure, rows: Tensor) -> tuple[dict, Tensor]:
+def _measured(subject: Subject, make: Callable[[], CopyMeasure], rows: Tensor) -> tuple[dict, Tensor]:
+    metric = make()
     device = metric.reference.device
     parts = [metric.measure(x.to(device)) for x in rows.split(subject.data.eval_batch_size)]
     columns = {name: torch.cat([part[name].cpu() for part in parts]) for name in metric.columns}

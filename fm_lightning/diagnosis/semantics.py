@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -113,7 +114,7 @@ def measured(subject: Subject, metric: Semantics, labels: Tensor) -> dict[str, T
     return {name: torch.cat([part[name].cpu() for part in parts]).double() for name in metric.columns}
 
 
-def compared(kpe: Tensor, groups, values: Tensor, labels: Tensor) -> dict[str, object]:
+def compared(kpe: Tensor, groups, values: Tensor, labels: Tensor) -> dict[str, Any]:
     """Thirds of a column: means with intervals, high minus low, its effect size, the trend; and the rank correlation by class."""
     low, high = values[torch.from_numpy(groups == 0)], values[torch.from_numpy(groups == 2)]
     return {

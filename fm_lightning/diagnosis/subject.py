@@ -99,8 +99,10 @@ class Subject:
         """What an energy depends on trivially, ``[n]`` each: the norm of the noise, and the distance from the training mean."""
         size = self.data.eval_batch_size
         norms = [start(s, self.data, self.base_seed).flatten(1).norm(dim=1) for s in self.seeds.split(size)]
-        total = sum(x.double().sum(0).cpu() for x in self.data.encoded(self.data.train_split).split(4096))
-        mean = (total / len(self.data.train_split)).flatten()
+        mean = torch.zeros(self.data.shape, dtype=torch.float64)
+        for x in self.data.encoded(self.data.train_split).split(4096):
+            mean += x.double().sum(0).cpu() / len(self.data.train_split)
+        mean = mean.flatten()
         far = [(x.flatten(1).double() - mean).norm(dim=1) for x in self.samples.split(size)]
         return {"||x0||": torch.cat(norms).double(), "||x1 - mean||": torch.cat(far)}
 
@@ -127,8 +129,7 @@ def read_subject(
     Raises:
         UserError: it has no lines.
     """
-    lines = evaluation.lines(BASE) if BASE in evaluation.rows else ()
-    if not len(lines):
+    if BASE not in evaluation.rows or not len(lines := evaluation.lines(BASE)):
         raise UserError(
             f"{evaluation.folder} without samples of base given",
             "some",

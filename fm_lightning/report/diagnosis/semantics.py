@@ -49,10 +49,9 @@ def thirds(results: Results, arrays: Arrays) -> Figure | None:
 @styled
 def extremes(results: Results, arrays: Arrays) -> Figure | None:
     """The samples of the lowest and of the highest KPE."""
-    strips = [
-        (f"{name} KPE", arrays.get(f"semantics/{key}")) for name, key in (("lowest", "lowest"), ("highest", "highest"))
-    ]
-    strips = [(name, images) for name, images in strips if images is not None and images.ndim == 4]
+    keys = [key for key in ("lowest", "highest") if f"semantics/{key}" in arrays]
+    strips = [(f"{key} KPE", arrays[f"semantics/{key}"]) for key in keys]
+    strips = [(name, images) for name, images in strips if images.ndim == 4]
     if not strips:
         return None
     across = max(len(images) for _, images in strips)
