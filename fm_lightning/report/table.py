@@ -18,7 +18,7 @@ from rich.text import Text
 from fm_lightning.report.columns import Column, columns
 from fm_lightning.report.formats import ascii_only, count
 from fm_lightning.report.results import Results, Row, finite, groups, interval, replace_file, subtitle, title
-from fm_lightning.report.words import OUTCOMES, headline, verdicts
+from fm_lightning.report.words import OUTCOMES, headline, trained_elsewhere, verdicts
 
 UNWATCHED_WIDTH = 160  # for a pipe or a log file, where nothing wraps
 GIVEN_UP = (  # on a narrow terminal, first to last: columns by key, or the interval beside a column's number
@@ -46,6 +46,8 @@ def print_table(results: Results, console: Console | None = None) -> None:
         note = f"Left out at {console.width} columns: {', '.join(left_out)}. results.csv has every number."
         console.print(Text(write(note), style="dim"))
     console.print()
+    if elsewhere := trained_elsewhere(results):
+        console.print(Text(write(elsewhere)))
     console.print(Text(write(headline(results)), style="bold"))
     for verdict in verdicts(results):
         about = f"against {verdict['against']}, {count(verdict['n'])} paired seeds"

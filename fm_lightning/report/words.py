@@ -42,7 +42,7 @@ def headline(results: Results) -> str:
 
 def scope(results: Results) -> str:
     """What the headline rests on: plain sampling's copies, and the schedules that were not judged."""
-    parts = []
+    parts = [elsewhere] if (elsewhere := trained_elsewhere(results)) else []
     base = base_row(results)
     if base is not None and metric(base, "f_mem") is not None:
         lo_hi = span(metric(base, "f_mem_lo"), metric(base, "f_mem_hi"), share, 1)
@@ -53,6 +53,12 @@ def scope(results: Results) -> str:
     if judged and others:
         parts.append(f"Compared, but not judged: {_listed(others)}.")
     return " ".join(parts)
+
+
+def trained_elsewhere(results: Results) -> str:
+    """Where the weights come from, of a model that was not trained here; else empty."""
+    weights = results.get("weights")
+    return f"The model was not trained here: its weights are those of {weights}." if weights else ""
 
 
 def _listed(names: list[str]) -> str:
