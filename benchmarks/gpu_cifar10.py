@@ -27,7 +27,8 @@ from torch import nn
 from benchmarks.networks import cifar_unet, small_unet
 from benchmarks.shared import evaluations
 from benchmarks.timing import arguments, clocked, machine
-from fm_lightning.flow import KTS, SSC, Schedule, matched_controls
+from fm_lightning.comparison.families import families
+from fm_lightning.flow import KTS, SSC, Schedule
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 TRAINING, COMPARING = 0.72, 0.17  # of all minutes; the rest is drawing and a reserve
@@ -61,7 +62,7 @@ def configuration(smoke: bool, source: str | None, training_s: float, inception:
         # A run of thousands of steps, not of hundred thousands.
         config["model"]["optimizer"]["init_args"]["lr"] = 4e-4
         config["model"]["scheduler"]["init_args"] = {"warmup_steps": 300}
-        config["model"]["controls_for"] = list(SHAPED)
+        config["model"]["judge"] = list(SHAPED)
         for callback in trainer["callbacks"]:
             if callback["class_path"].endswith("EMA"):
                 callback["init_args"] = {"decay": 0.995}
@@ -86,7 +87,8 @@ def evaluations_per_seed(steps: int) -> float:
     rows["ssc"] = Schedule(SSC(0.05, 1.0), steps=steps)
     for name, (alpha, beta) in SHAPED.items():
         rows[name] = Schedule(KTS(alpha, beta), steps=steps)
-        rows |= {f"{name}.{k}": s for k, s in matched_controls(rows[name], distance=0.1).items()}
+        cheap = [family for family in families(rows["base"]) if family.cheap]
+        rows |= {f"{name} {f.name} {dose}": f.at(rows["base"], dose) for f in cheap for dose in f.doses[:3]}
     return evaluations(lambda x, t, y: x, torch.zeros(1, 1), rows)
 
 
@@ -103,10 +105,15 @@ def random_images(folder: Path) -> str:
 
 def draw(run: Path, out: Path) -> None:
     """The report's figures, each as a PNG."""
+    from fm_lightning.cli.report import recalled
+    from fm_lightning.comparison.evaluation import Evaluation
+    from fm_lightning.report.collect import Collector
     from fm_lightning.report.figures import FIGURES
-    from fm_lightning.report.results import load
+    from fm_lightning.report.pictures import read_pictures
 
-    results, arrays = load(run)
+    evaluation = Evaluation.open(run)
+    results = json.loads((run / "results.json").read_text())
+    arrays = Collector(evaluation, recalled(evaluation, run)).arrays() | read_pictures(evaluation)
     for plate in FIGURES:
         if (figure := plate.draw(results, arrays)) is not None:
             figure.savefig(out / f"{plate.key}.png", dpi=130, bbox_inches="tight")

@@ -43,7 +43,7 @@ class RunRecord(SaveConfigCallback):
     directory: RunDirectory
     plain_config: dict[str, Any]
     wandb_id: str | None = None
-    _saved_step = -1
+    saved_step = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.is_global_zero and not self.already_saved:
@@ -69,12 +69,12 @@ class RunRecord(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG] = self.plain_config
-        self._saved_step = trainer.global_step
+        self.saved_step = trainer.global_step
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # What is compared next is what the last checkpoint holds, whatever the interval of checkpoints.
         dry = trainer.fast_dev_run  # type: ignore[attr-defined]
-        if trainer.checkpoint_callbacks and not dry and self._saved_step != trainer.global_step:
+        if trainer.checkpoint_callbacks and not dry and self.saved_step != trainer.global_step:
             trainer.save_checkpoint(self.directory.last, weights_only=False)
         if trainer.is_global_zero and not trainer.interrupted:
             self.directory.write(step=trainer.global_step, trained=length(self.plain_config))
@@ -250,6 +250,8 @@ class CLI(LightningCLI):
             if isinstance(callback, RunRecord):
                 callback.directory, callback.plain_config = self.directory, self.plain_config
                 callback.wandb_id = self.wandb_id
+                if self.checkpoint is not None:
+                    callback.saved_step = self.checkpoint["global_step"]
         if self.checkpoint is not None:
             check_fits(self.checkpoint["state_dict"], self.model, self.config[self.subcommand].ckpt_path)
             if self.subcommand in ("fit", "run"):

@@ -66,7 +66,8 @@ class KineticPathEnergy(PerSeedMetric):
     def update(self, samples: Tensor | Trajectory, seeds: Tensor | None = None) -> None:
         """Adds a batch of trajectories of one schedule."""
         if isinstance(samples, Trajectory):
-            if self.times is not None and not torch.equal(self.times, samples.times):
+            known = self.times is None or self.times is samples.times
+            if not known and not torch.equal(self.times, samples.times):
                 raise UserError(
                     f"a trajectory of {len(samples.times) - 1} steps given",
                     f"the {len(self.times) - 1} steps at the times of those before",

@@ -24,6 +24,8 @@ from torch import Tensor
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.feature_metric import FeatureMetric
 from fm_lightning.metrics.features.extractor import FeatureExtractor
+from fm_lightning.metrics.intervals import Change, Influence, paired_mean_change
+from fm_lightning.metrics.per_seed import Columns, check_same_seeds
 from fm_lightning.trajectory import Trajectory
 
 BLOCK = 1000  # rows on each side of the table of kernels in memory: 4 MB, which the processor keeps near
@@ -136,6 +138,16 @@ class KernelDistance(FeatureMetric):
     def summarize(self, columns: Mapping[str, Tensor]) -> dict[str, float]:
         """The distance from the features of all samples."""
         return {self.key: self.reference.distance(columns["features"])}
+
+    def influence(self, columns: Columns) -> Influence:
+        """The distance, and what each sample contributes to it."""
+        found = self.reference.influence(columns["features"])
+        return Influence(found.value, found.samples)
+
+    def change(self, here: Columns, there: Columns) -> Change:
+        """Distance here minus distance there, over the same seeds line by line, with the paired 95 % interval."""
+        check_same_seeds(here, there)
+        return paired_mean_change(self.influence(here), self.influence(there))
 
 
 def kernel_key(frechet_key: str) -> str:

@@ -110,7 +110,7 @@ ASKED = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(asked=st.lists(ASKED, max_size=4), size=st.integers(1, 6))
 def test_rows_seeds_and_measures_in_any_order_give_one_table(tmp_path_factory, asked, size):
     run, fresh = tmp_path_factory.mktemp("grown"), tmp_path_factory.mktemp("fresh")
@@ -275,7 +275,9 @@ def test_rows_that_nobody_knows(tmp_path):
 
 
 def test_a_manifest_comes_back(tmp_path):
-    manifest = Manifest(identity=IDENTITY, rows={"base": {"key": "k"}}, seeds=(5, 6), measured={"k": {"rms": 0.1}})
+    manifest = Manifest(
+        identity=IDENTITY, rows={"base": {"key": "k"}}, seeds=(5, 6), chosen={"k": {"noise": [[0.0, 0.1]]}}
+    )
     manifest.write(tmp_path / "manifest.json")
     assert Manifest.read(tmp_path / "manifest.json") == manifest
     assert Part(tmp_path / "000000005-000000010-abc").last == 10

@@ -114,7 +114,7 @@ def test_steps_are_whole():
 def test_doses_add_to_what_the_base_does():
     base = BASES["gain"]
     got = by_name(base)
-    assert got["noise"].at(base, 0.1).end_noise == pytest.approx(0.1 * 2**0.5)
+    assert got["noise"].at(base, 0.1).end_noise == (0.1, 0.1), "a draw of its own"
     assert got["blend"].at(base, 0.1).blend == pytest.approx(1 - 0.95 * 0.9)
     assert got["noise temperature"].at(base, 0.1).x0_scale == pytest.approx(0.99)
     assert float(got["constant gain"].at(base, 0.1).eta(torch.tensor(0.5))) == pytest.approx(1.02 * 0.9)

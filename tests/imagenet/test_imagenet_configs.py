@@ -132,7 +132,14 @@ def closed_form(config):
 def no_null_label(config):
     config["model"]["net"] = {
         "class_path": "fm_lightning.nets.UNet",
-        "init_args": {"shape": [4, 4, 6], "num_channels": 8, "channel_mult": [1], "num_classes": 3, "groups": 4},
+        "init_args": {
+            "shape": [4, 4, 6],
+            "num_channels": 8,
+            "channel_mult": [1],
+            "attention_resolutions": [],
+            "num_classes": 3,
+            "groups": 4,
+        },
     }
 
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from image_files import png, write_parquet
 
-from fm_lightning.report.results import load
+from fm_lightning.comparison.evaluation import Evaluation
+from fm_lightning.report.pictures import read_pictures
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "latents_small.yaml"
@@ -76,7 +77,9 @@ def test_from_images_to_the_report(tmp_path):
     here = ("--data.init_args.folder", "latents", "--data.init_args.autoencoder", where)
     said = command("run", "-c", CONFIG, *here, "--trainer.max_steps", 60, "--trainer.val_check_interval", 60)
     assert said.count("Report:") == 1
-    results, arrays = load(tmp_path / "runs" / "latents_small")
+    run = tmp_path / "runs" / "latents_small"
+    results = json.loads((run / "results.json").read_text())
+    arrays = read_pictures(Evaluation.open(run))
     rows = {row["name"]: row for row in results["rows"]}
     assert {"base", "balanced", "balanced.true_clock", "held_out", "copies"} <= set(rows)
     assert (rows["base"]["samples"], rows["base"]["nfe"]) == (500, 40), "guidance costs two evaluations a step"

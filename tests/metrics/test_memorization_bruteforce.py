@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import MemorizationRate
+from fm_lightning.metrics.memorization import escaped_same_nearest, most_copied
 from fm_lightning.trajectory import Trajectory
 
 
@@ -248,7 +249,7 @@ def test_escaped_copies_and_their_images_by_brute_force():
     same = np.mean([nearest[0][i] == nearest[1][i] for i in escaped])
     order = torch.from_numpy(np.random.default_rng(3).permutation(80))
     metric = updated(reference, after, order)
-    got = metric.escaped_same_nearest(metric.per_seed(), updated(reference, before).per_seed())
+    got = escaped_same_nearest(metric.per_seed(), updated(reference, before).per_seed())
     assert got == pytest.approx(same)
 
 
@@ -258,7 +259,7 @@ def test_the_most_copied_images_by_brute_force():
     nearest = [int(((x - reference).double() ** 2).sum(1).argmin()) for x in before]
     counts = np.bincount([n for n, copied in zip(nearest, was) if copied], minlength=30)
     metric = updated(reference, before)
-    index, count = metric.most_copied(metric.per_seed(), 4)
+    index, count = most_copied(metric.per_seed(), count=4)
     assert count.tolist() == sorted(counts, reverse=True)[:4]
     assert [counts[i] for i in index.tolist()] == count.tolist()
 
@@ -270,4 +271,4 @@ def test_unlike_seeds_cannot_be_paired(shift):
     with pytest.raises(UserError):
         other.change(other.per_seed(), updated(reference, before).per_seed())
     with pytest.raises(UserError):
-        other.escaped_same_nearest(other.per_seed(), updated(reference, before).per_seed())
+        escaped_same_nearest(other.per_seed(), updated(reference, before).per_seed())

@@ -57,6 +57,12 @@ def folder(tmp_path_factory):
     return str(path)
 
 
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """A hub that cannot be reached is asked for a minute; one that is switched off answers at once."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 def test_scores_are_cosines_of_the_networks_embeddings(folder):
     """Against CLIP's own forward pass, whose logits are cosines times its scale."""
     metric = ClipSemantics(CLASSES, folder, batch_size=3)

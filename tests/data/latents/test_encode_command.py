@@ -58,7 +58,7 @@ def refused(capsys, *args):
     assert ended.value.code == 2
     *before, last = capsys.readouterr().err.splitlines()  # libraries show how far they are
     assert last.startswith("fm-lightning: ")
-    assert len(last) < 480, last
+    assert len(last) < 600, last
     assert not any("Traceback" in line for line in before)
     return last
 
