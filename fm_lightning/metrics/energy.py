@@ -66,11 +66,11 @@ class KineticPathEnergy(PerSeedMetric):
     def update(self, samples: Tensor | Trajectory, seeds: Tensor | None = None) -> None:
         """Adds a batch of trajectories of one schedule."""
         if isinstance(samples, Trajectory):
-            known = self.times is None or self.times is samples.times
-            if not known and not torch.equal(self.times, samples.times):
+            before = samples.times if self.times is None else self.times
+            if before is not samples.times and not torch.equal(before, samples.times):
                 raise UserError(
                     f"a trajectory of {len(samples.times) - 1} steps given",
-                    f"the {len(self.times) - 1} steps at the times of those before",
+                    f"the {len(before) - 1} steps at the times of those before",
                     "use one metric for each schedule",
                 )
             self.times = samples.times
