@@ -42,6 +42,9 @@ class EMA(EMAWeightAveraging):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._average_model is not None
+        # The copy was taken before Lightning gave the weights their precision.
+        for mine, theirs in zip(self._average_model.module.parameters(), pl_module.parameters()):
+            mine.data = mine.data.to(theirs.dtype)
         self._started = int(self._average_model.n_averaged) > 0
         # Listed once: walking the module tree takes longer than averaging a small network.
         self._pairs = [

@@ -182,7 +182,7 @@ class ScheduleTable(ValidationCallback):
         self.rounds += max(1, -(-len(blocks) // world))
         for begin in range(0, len(blocks), world):
             block = blocks[begin + rank] if begin + rank < len(blocks) else None
-            yield seed_batch(block.first if block else 0, block.count if block else 0, size, block)
+            yield seed_batch(block.first if block else 0, block.size if block else 0, size, block)
         if not blocks:
             yield seed_batch(0, 0, size)
 
@@ -217,7 +217,7 @@ class ScheduleTable(ValidationCallback):
         wanted = [f"{name}-{manifest.measures[name]}" for name in measures]
         blocks = missing(self._evaluation.parts, asked, seeds, size, wanted)
         total = len(set(asked.values())) * len(seeds)
-        there = total - sum(block.count * len(block.rows) for block in blocks if block.part is None)
+        there = total - sum(block.size * len(block.rows) for block in blocks if block.part is None)
         again = sum(block.part is not None for block in blocks)
         elsewhere = f" of {module.weights}, which was not trained here," if module.weights else ""
         said = f"; {there:,} of {total:,} samples are there already" if there else ""

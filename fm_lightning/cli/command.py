@@ -30,6 +30,7 @@ from fm_lightning.data import FlowData
 from fm_lightning.errors import UserError
 from fm_lightning.module import FlowMatching
 from fm_lightning.training.average import check_average
+from fm_lightning.training.precision import check_precision
 from fm_lightning.training.trainer import FlowTrainer
 
 WANDB = "lightning.pytorch.loggers.WandbLogger"
@@ -46,10 +47,18 @@ class RunRecord(SaveConfigCallback):
     saved_step = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        sees = {"data": data.fingerprint} if stage in ("fit", "test") and data.has_training_data else {}
+        if sees and self.directory.last.exists() and self.directory.record.get("data", sees["data"]) != sees["data"]:
+            raise UserError(
+                f"{self.directory.path} holds a run on other training data (their content has changed since)",
+                "the same images, labels and preprocessing",
+                "type --again to start over, or another --name",
+            )
         if trainer.is_global_zero and not self.already_saved:
             if stage == "fit" or not (self.directory.path / "config.yaml").exists():
                 self._keep_config()
-            self.directory.write(identity=identity(self.plain_config))
+            self.directory.write(identity=identity(self.plain_config), **sees)
             if self.wandb_id:
                 self.directory.write(wandb_id=self.wandb_id)
             for logger in trainer.loggers:
@@ -184,6 +193,7 @@ class CLI(LightningCLI):
             if config.threads < 1:
                 raise UserError(f"threads={config.threads} given", "at least 1", "type --threads 1")
             torch.set_num_threads(config.threads)
+        check_precision(config.trainer.precision)
         self.directory = RunDirectory(config.root, config.name)
         resolved = self._plain(self.parser, self.config)[self.subcommand]
         # A saved configuration serves every verb.

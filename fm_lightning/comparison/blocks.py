@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from fm_lightning.comparison.parts import Part
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Seeds ``first`` to ``last`` of some rows: to sample, or, where a ``part`` keeps the samples, to measure alone."""
 
     first: int
@@ -21,7 +20,7 @@ class Block:
     measures: tuple[str, ...] = ()  # NAME-FINGERPRINT of what its lines are to have
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         return self.last - self.first + 1
 
 
@@ -57,7 +56,7 @@ def missing(
             again.append(Block(part.first, part.last, tuple(names[key] for key in wanted), part, measures))
         for key in wanted:
             lacks[key][here] = False
-    return again + [replace(block, measures=measures) for block in _cut(lacks, names, seeds, size)]
+    return again + [block._replace(measures=measures) for block in _cut(lacks, names, seeds, size)]
 
 
 def _cut(lacks: Mapping[str, np.ndarray], names: Mapping[str, str], seeds: range, size: int) -> list[Block]:

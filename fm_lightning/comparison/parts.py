@@ -18,7 +18,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,11 +49,17 @@ class TornPart(Exception):
     """A part that cannot be read whole."""
 
 
-@dataclass(frozen=True)
 class Part:
-    """A part on disk."""
+    """A part on disk: equal to another one of the same path."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Part) and self.path == other.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
 
     @property
     def first(self) -> int:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_runs import says, tiny_config
 
 from fm_lightning.comparison.evaluation import Evaluation
+from fm_lightning.data import Split, Toy2D
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 RAW = {"class_path": "fm_lightning.callbacks.FIDMonitor", "init_args": {"extractor": "fd_raw"}}
@@ -145,7 +147,6 @@ def test_n_is_what_was_measured(command, tmp_path):
 
 
 def test_the_weights_that_were_compared_are_in_the_last_checkpoint(command, tmp_path):
-    import torch
 
     from fm_lightning import load_network
     from fm_lightning.comparison.keys import weights_hash
@@ -239,3 +240,33 @@ def test_killed_at_random_moments(command, tmp_path, processes):
         break
     assert kills
     same(undisturbed, whole(tmp_path / "runs/cut"), rtol=0.0 if processes == 1 else 1e-6)
+
+
+def test_training_data_that_have_changed_are_refused(command, refused, tmp_path):
+    """The configuration is the same; the points behind it are not."""
+    file = tiny_config(tmp_path / "tiny.yaml", lambda c: c["data"].update(class_path="test_growing.Points"))
+    np.save(tmp_path / "points.npy", np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32))
+    assert command("fit", "-c", file).status == 0
+    assert command("fit", "-c", file, "--trainer.max_steps", 6).status == 0
+    np.save(tmp_path / "points.npy", np.random.default_rng(1).normal(size=(60, 2)).astype(np.float32))
+    says(refused("fit", "-c", file, "--trainer.max_steps", 8), "other training data", "--again", "another --name")
+    says(refused("test", "-c", file), "other training data")
+
+
+class Points(Toy2D):
+    """Points of a file."""
+
+    def load(self):
+        x = torch.from_numpy(np.load("points.npy"))
+        self.train_split, self.held_out_split, self.real_split = Split(x[:24]), Split(x[24:40]), Split(x[40:])
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_precisions_that_work_with_an_average(command, tmp_path, precision):
+    ended = command("run", "-c", "tiny.yaml", "--trainer.precision", precision)
+    assert ended.status == 0, ended.err
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_precisions_that_lose_digits_are_refused(refused, precision):
+    says(refused("fit", "-c", "tiny.yaml", "--trainer.precision", precision), f"precision={precision}", "bf16-mixed")

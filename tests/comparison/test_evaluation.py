@@ -72,7 +72,7 @@ def command(
         base = dict(zip(seeds, trajectory("k0", seeds).x1.numpy()))
         found = {m: {name: measured(m, t) for name, t in made.items()} for m in measures}
         writer.write(block, keys, made, base, list(block.rows) if keep else [], found)
-        sampled += block.count * len(block.rows)
+        sampled += block.size * len(block.rows)
     writer.release()
     return sampled
 
