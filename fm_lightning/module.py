@@ -243,7 +243,9 @@ class FlowMatching(LightningModule):
             return self._sample(batch, self.rows)
         # Time and noise belong to the sample's place in the held-out set: the loss is comparable from step to step,
         # run to run, and for any number of devices.
-        x0 = noise(batch.positions.tolist(), batch.x.shape[1:], self.base_seed, HELD_OUT).to(self.device, self.dtype)
+        x0 = noise(batch.positions.tolist(), batch.x.shape[1:], self.base_seed, HELD_OUT).to(
+            device=self.device, dtype=cast(torch.dtype, self.dtype)
+        )
         t = ((batch.positions + 0.5) * _GOLDEN % 1).to(x0)
         loss = self.loss(x0, batch.x, t, batch.y)[: batch.valid]
         self.val_loss.update(loss, torch.ones_like(loss))
@@ -298,7 +300,7 @@ class FlowMatching(LightningModule):
         x0 = noise(seeds.tolist(), self.data.shape, self.base_seed)
         # A copy to a GPU need not wait for the batch before this one.
         ahead = self.device.type == "cuda"
-        x0 = x0.to(self.device, self.dtype, non_blocking=ahead)
+        x0 = x0.to(device=self.device, dtype=cast(torch.dtype, self.dtype), non_blocking=ahead)
         return x0, None if labels is None else labels.to(self.device, non_blocking=ahead)
 
     def _sample(self, batch: SeedBatch, rows: Mapping[str, Row]) -> dict[str, Trajectory]:
