@@ -105,15 +105,25 @@ def calibration_rows(asked: Sequence[Judged], chosen: Mapping[str, Mapping[str, 
     return out
 
 
-def choose(evaluation: Evaluation, asked: Sequence[Judged], seeds: range, threshold: float, test_seeds: int) -> Chosen:
-    """Doses for each schedule and family, from the calibration seeds' copies.
+def choose(
+    evaluation: Evaluation,
+    asked: Sequence[Judged],
+    seeds: range,
+    threshold: float,
+    test_seeds: int,
+    known: Mapping[str, Mapping[str, object]],
+) -> Chosen:
+    """Doses for each schedule and family that has none yet, from the calibration seeds' copies.
 
     A schedule that does not lower memorization on them needs no families: there is nothing to explain.
     """
     found: Chosen = {}
     for each in asked:
+        missing = [f for f in each.families if each.remember(f) not in known.get(each.row.key, {})]
+        if not missing:
+            continue
         mine, base = (_hits(evaluation, name, threshold, seeds) for name in (each.name, each.base))
-        for family in each.families:
+        for family in missing:
             places: list[list[float]] = []
             if mine.mean() < base.mean():
                 calibrated = {0.0: base}
