@@ -13,7 +13,7 @@ import torch
 import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -151,6 +151,8 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         configured = self.config_init[self.subcommand].trainer
         given = _listed(configured.callbacks)
+        if configured.enable_progress_bar is False:
+            given = [callback for callback in given if not isinstance(callback, ProgressBar)]
         try:
             return super().instantiate_trainer(**kwargs, callbacks=[*given, *self._missing(given, configured)])
         except (ValueError, TypeError, MisconfigurationException) as error:
@@ -311,7 +313,7 @@ def _listed(value: Any) -> list[Any]:
 
 def _whole_number(seed: Any) -> int:
     # Lightning also takes true and false, for a seed that nobody knows.
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise UserError(f"seed_everything={seed} given", "a whole number", "type --seed_everything 0")
     return seed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from fm_lightning.adapters.checkpoints import load_network
 from fm_lightning.comparison.keys import weights_hash
 from fm_lightning.comparison.rows import Row
+from fm_lightning.errors import UserError
 from fm_lightning.flow import EmpiricalVelocity
 from fm_lightning.flow.integrate import Velocity
 
@@ -64,6 +66,10 @@ class Checkpoint(Field):
     """
 
     def __init__(self, path: str) -> None:
+        if not Path(path).is_file():  # found now, not after training
+            raise UserError(
+                f"path={path} given to Checkpoint", "an existing file", "type e.g. runs/NAME/checkpoints/last.ckpt"
+            )
         self.path = path
 
     def velocity(self, data: FlowData, device: torch.device) -> Velocity:
