@@ -225,7 +225,7 @@ def write_part(
         measures: ``NAME-FINGERPRINT`` -> columns.
 
     Returns:
-        the part: this one, or the one that another process had finished before.
+        the part: this one, or the one that was there before, to which the measures that it lacked are added.
     """
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / f"{first:09d}-{last:09d}-{hashed(list(keys))}"
@@ -255,6 +255,10 @@ def write_part(
         except OSError:
             if not place.exists():
                 raise
+            there = Part(place)  # sampled before without a measure that is wanted now
+            for name, columns in measures.items():
+                if not there.has(name):
+                    there.add(name, columns)
         _sync(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

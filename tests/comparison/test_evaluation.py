@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fm_lightning.comparison.blocks import Block, missing
@@ -110,8 +110,14 @@ ASKED = st.fixed_dictionaries(
 )
 
 
+ONE: dict = {"rows": ["base"], "count": 1, "size": 1, "measures": [], "keep": False, "stop": None}
+
+
 @settings(max_examples=20, deadline=None)
 @given(asked=st.lists(ASKED, max_size=4), size=st.integers(1, 6))
+@example(
+    asked=[ONE, ONE | {"count": 4, "keep": True}], size=4
+)  # seed 0 is sampled again into the place of its first part
 def test_rows_seeds_and_measures_in_any_order_give_one_table(tmp_path_factory, asked, size):
     run, fresh = tmp_path_factory.mktemp("grown"), tmp_path_factory.mktemp("fresh")
     for each in asked:
