@@ -146,6 +146,7 @@ class ScheduleTable(ValidationCallback):
             seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + CALIBRATION_SEEDS)
             yield from self._round(trainer, rows | calibration, list(calibration), seeds, data, (NEIGHBOURS,))
             # The loader is asked one batch ahead: when it is asked for the next one, all before this one are written.
+            self.rounds += 1
             yield seed_batch(0, 0, 1)
             self._evaluation = self._finished(trainer)
             threshold = self._monitor(MemorizationMonitor).threshold

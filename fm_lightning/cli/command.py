@@ -155,6 +155,8 @@ class CLI(LightningCLI):
             given = [callback for callback in given if not isinstance(callback, ProgressBar)]
         try:
             return super().instantiate_trainer(**kwargs, callbacks=[*given, *self._missing(given, configured)])
+        except UserError:
+            raise
         except (ValueError, TypeError, MisconfigurationException) as error:
             said = " ".join(str(error).replace("`", "").split())
             raise UserError(

@@ -148,7 +148,8 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def length(config: Mapping[str, Any]) -> dict[str, Any]:
     """When the training that a configuration asks for is finished."""
-    return {key: config["trainer"].get(key) for key in ("max_steps", "max_epochs", "max_time", "limit_train_batches")}
+    keys = ("max_steps", "max_epochs", "max_time", "limit_train_batches")
+    return {key: _written(config["trainer"].get(key)) for key in keys}
 
 
 def comparison(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,9 +158,14 @@ def comparison(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": {key: config["model"].get(key) for key in _COMPARED_MODEL},
         "test_seeds": data.get("test_seeds"),
-        "limit": config["trainer"].get("limit_test_batches"),
+        "limit": _written(config["trainer"].get("limit_test_batches")),
         "callbacks": config["trainer"].get("callbacks"),
     }
+
+
+def _written(value: Any) -> Any:
+    """A share of batches as text: 1.0, which is all of them, equals 1, which is one."""
+    return str(value) if isinstance(value, float) else value
 
 
 def _free(path: Path) -> Path:

@@ -10,8 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from fm_lightning.report.columns import Column, columns, family_columns
 from fm_lightning.report.figures import FIGURES
 from fm_lightning.report.formats import count, number, share, signed, span, true_minus
@@ -31,6 +29,7 @@ from fm_lightning.report.results import (
     title,
 )
 from fm_lightning.report.style import MUTED, OUTCOME_COLOURS, colours, png, svg
+from fm_lightning.report.templates import template
 from fm_lightning.report.words import OUTCOMES, headline, scope, verdicts
 
 GLOSSARY = (
@@ -73,10 +72,8 @@ def write_report(run_dir: str | os.PathLike[str], results: Results, arrays: Arra
 
 def render(results: Results, arrays: Arrays) -> str:
     """The page as HTML with everything inside: no script, no address of anything outside."""
-    loader = PackageLoader("fm_lightning.report", "")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     chosen = columns(results)
-    return environment.get_template("page.html").render(
+    return template("page.html").render(
         name=results.get("name") or "comparison",
         created=_date(results.get("created")),
         headline=headline(results),

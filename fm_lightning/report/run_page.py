@@ -6,12 +6,11 @@ import base64
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from fm_lightning.report.formats import MISSING, count, decimals, number, share, true_minus
+from fm_lightning.report.formats import MISSING, count, decimals, number, share
 from fm_lightning.report.run_forest import run_forest
 from fm_lightning.report.run_table import OVER, lines
 from fm_lightning.report.style import svg
+from fm_lightning.report.templates import template
 
 LEVELS = (
     ("f_mem", "F_mem %"),
@@ -22,11 +21,8 @@ LEVELS = (
 
 def render(comparison: Mapping[str, Any], name: str) -> str:
     """The page as HTML with everything inside: no script, no address of anything outside."""
-    loader = PackageLoader("fm_lightning.report", "")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["minus"] = true_minus
     figure = run_forest(comparison)
-    return environment.get_template("compare.html").render(
+    return template("compare.html").render(
         name=name,
         comparison=comparison,
         figure=figure and f"data:image/svg+xml;base64,{base64.b64encode(svg(figure)).decode()}",

@@ -6,9 +6,22 @@ from typing import Any
 
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 
+from fm_lightning.errors import UserError
+
 
 class FlowTrainer(Trainer):
     """Lightning's Trainer; every verb of the command line that needs a trainer is a method.
+
+    Args:
+        limit_train_batches: how many batches of an epoch (a whole number) or what share of them (0.0 to 1.0).
+        limit_val_batches: the same in validation.
+        limit_test_batches: the same in a comparison; its batches of seeds are not counted beforehand, so no share below 1.0.
+        limit_predict_batches: the same in ``predict``.
+        overfit_batches: train and validate on so many batches alone.
+        **kwargs: as Lightning's Trainer.
+
+    Raises:
+        UserError: a comparison of no batch, or of a share of them.
 
     Attributes:
         run_config: the resolved configuration, for results and reports.
@@ -18,6 +31,33 @@ class FlowTrainer(Trainer):
     run_config: dict[str, Any] = {}  # noqa: RUF012 (replaced, never changed)
     tested_step: int | None = None
     callbacks: list[Callback]
+
+    # In Lightning's own ``Union[int, float]`` either type may come first, for typing caches unions by what they hold; where
+    # float does, a parser reads ``limit_test_batches: 1`` as 1.0, which means all batches.
+    def __init__(
+        self,
+        *,
+        limit_train_batches: int | float = 1.0,
+        limit_val_batches: int | float = 1.0,
+        limit_test_batches: int | float = 1.0,
+        limit_predict_batches: int | float = 1.0,
+        overfit_batches: int | float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        if limit_test_batches < 1:
+            raise UserError(
+                f"limit_test_batches={limit_test_batches} given",
+                "a whole number of batches, or 1.0 for all",
+                "type limit_test_batches: 1",
+            )
+        super().__init__(
+            limit_train_batches=_unless_all(limit_train_batches),
+            limit_val_batches=_unless_all(limit_val_batches),
+            limit_test_batches=_unless_all(limit_test_batches),
+            limit_predict_batches=_unless_all(limit_predict_batches),
+            overfit_batches=overfit_batches,
+            **kwargs,
+        )
 
     def run(
         self,
@@ -36,3 +76,8 @@ class FlowTrainer(Trainer):
         if self.interrupted:
             return
         self.test(model, datamodule=datamodule, verbose=False)
+
+
+def _unless_all(limit: int | float) -> int | float | None:
+    """Lightning announces a limit of 1.0 that was given, but not its own default, which means the same."""
+    return None if isinstance(limit, float) and limit == 1.0 else limit

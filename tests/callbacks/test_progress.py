@@ -66,3 +66,30 @@ def test_the_bar_moves_within_a_batch_of_seeds(command, undrawn, tmp_path, merge
     assert Moving.seen == sorted(Moving.seen)
     assert len(set(Moving.seen)) == len(Moving.seen)
     assert (min(Moving.seen), max(Moving.seen)) == (pytest.approx(1 / Moving.counted[0][1]), 2)
+
+
+class Counting(Progress):
+    """Remembers the comparison's bar as it ended, and the batches that really came."""
+
+    def __init__(self):
+        super().__init__(per_second=1e9)
+        Counting.batches = 0
+
+    def on_test_batch_end(self, *args):
+        super().on_test_batch_end(*args)
+        Counting.batches += 1
+        Counting.shown = (self.test_progress_bar.completed, self.test_progress_bar.total)
+
+
+def test_a_comparison_with_calibration_ends_at_its_total(command, undrawn, tmp_path):
+    def change(c):
+        c["data"]["init_args"] |= {"eval_batch_size": 300, "test_seeds": 600}
+        c["trainer"]["callbacks"][4]["init_args"]["families"] = "cheap"
+
+    file = tiny_config(tmp_path / "bar.yaml", change)
+    assert command("fit", "-c", file).status == 0
+    change_bar = ("--trainer.enable_progress_bar", "true", "--trainer.callbacks+=test_progress.Counting")
+    ended = command("test", "-c", file, *change_bar)
+    assert ended.status == 0, ended.err
+    assert Counting.batches > 4, "calibration and comparison, of two batches at least each"
+    assert Counting.shown == (Counting.batches, Counting.batches)

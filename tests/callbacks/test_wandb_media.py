@@ -108,3 +108,4 @@ if __name__ == "__main__":
     logger = WandbLogger(offline=True, save_dir=sys.argv[1], project="fm_lightning-tests")
     trainer = Trainer(accelerator="cpu", logger=logger, enable_progress_bar=False, enable_model_summary=False)
     log_comparison(trainer, judged(), saved())
+    logger.experiment.finish()  # waits until W&B's own process has written everything

@@ -146,6 +146,11 @@ def test_n_is_what_was_measured(command, tmp_path):
     assert json.loads((tmp_path / "runs/tiny/results.json").read_text())["samples"] == 13
 
 
+@pytest.mark.parametrize("limit", [0, 0.5, 0.999])
+def test_a_share_of_the_batches_of_a_comparison_is_refused(refused, limit):
+    says(refused("run", "-c", "tiny.yaml", "--trainer.limit_test_batches", limit), "limit_test_batches: 1")
+
+
 def test_the_weights_that_were_compared_are_in_the_last_checkpoint(command, tmp_path):
 
     from fm_lightning import load_network

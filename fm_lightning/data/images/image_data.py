@@ -16,7 +16,7 @@ from fm_lightning.data.batches import TrainBatch
 from fm_lightning.data.checks import NEEDED
 from fm_lightning.data.images.cache import Decoded, Unreadable, cache_directory, decoded
 from fm_lightning.data.images.columns import Labels, find_image_column, find_label_column, in_order, read_labels
-from fm_lightning.data.images.parts import Part, divide, read_part
+from fm_lightning.data.images.parts import Part, divide, first_rows, read_part
 from fm_lightning.data.images.preprocessing import Preprocessing
 from fm_lightning.data.images.rows import Order, Rows, arrange
 from fm_lightning.data.images.source import Opened, open_source
@@ -138,15 +138,7 @@ class ImageData(FlowData):
         self.shape = shapes.pop()
 
     def _parts(self, sizes: dict[str, int]) -> tuple[Part, Part, Part]:
-        pool = read_part(self.train_part, sizes, "train_part")
-        n = len(pool) if self.n is None else self.n
-        if n > len(pool):
-            raise UserError(
-                f"n={n:,} training images given",
-                f"at most the {len(pool):,} of {self.train_part}",
-                f"type n: {len(pool)}",
-            )
-        train = Part(pool.split, pool.start, pool.start + n)
+        pool, train = first_rows(self.train_part, sizes, self.n)
         real = pool if self.real_part is None else read_part(self.real_part, sizes, "real_part")
         written = self.held_out_part or next((name for name in self.held_out_names if name in sizes), None)
         if written is None:

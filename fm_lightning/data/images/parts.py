@@ -83,6 +83,22 @@ def read_part(written: str, sizes: Mapping[str, int], argument: str) -> Part:
     return Part(split, start, stop)
 
 
+def first_rows(written: str, sizes: Mapping[str, int], n: int | None) -> tuple[Part, Part]:
+    """``train_part`` as written, and its first ``n`` rows (all by default), which are trained on.
+
+    Raises:
+        UserError: as ``read_part``; more rows wanted than there are.
+    """
+    pool = read_part(written, sizes, "train_part")
+    if n is None:
+        return pool, pool
+    if n > len(pool):
+        raise UserError(
+            f"n={n:,} training samples asked for", f"at most the {len(pool):,} of {written}", f"type n: {len(pool)}"
+        )
+    return pool, Part(pool.split, pool.start, pool.start + n)
+
+
 def _row(written: str | None, size: int) -> int | None:
     if written is None:
         return None

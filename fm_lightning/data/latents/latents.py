@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import TrainBatch
-from fm_lightning.data.images.parts import Part, read_part
+from fm_lightning.data.images.parts import Part, first_rows, read_part
 from fm_lightning.data.latents.autoencoder import open_autoencoder
 from fm_lightning.data.latents.decoder import Decoder, per_channel
 from fm_lightning.data.latents.manifest import FILE, Manifest, open_shard
@@ -145,15 +145,7 @@ class Latents(FlowData):
 
     def _parts(self) -> tuple[Part, Part, Part]:
         sizes = self.manifest.identity.rows
-        pool = read_part(self.train_part, sizes, "train_part")
-        n = len(pool) if self.n is None else self.n
-        if n > len(pool):
-            raise UserError(
-                f"n={n:,} training latents asked for",
-                f"at most the {len(pool):,} of {self.train_part}",
-                f"type n={len(pool)}",
-            )
-        train = Part(pool.split, pool.start, pool.start + n)
+        pool, train = first_rows(self.train_part, sizes, self.n)
         written = self.real_part or ("real" if "real" in sizes and pool.split == "train" else None)
         real = pool if written is None else read_part(written, sizes, "real_part")
         held_out = read_part(self.held_out_part, sizes, "held_out_part")

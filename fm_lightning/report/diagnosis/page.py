@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from fm_lightning.report.diagnosis import copying, density, semantics
 from fm_lightning.report.formats import count, true_minus
 from fm_lightning.report.results import Arrays, Results, replace_file
 from fm_lightning.report.style import png
+from fm_lightning.report.templates import template
 
 PAGE = "diagnosis.html"
 
@@ -171,8 +171,6 @@ def caption(plate: Plate, results: Results) -> str:
 
 
 def _render(results: Results, shown: Mapping[str, list[dict[str, Any]]]) -> str:
-    loader = PackageLoader("fm_lightning.report.diagnosis", "")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     questions = [
         {
             "title": question["title"],
@@ -184,7 +182,7 @@ def _render(results: Results, shown: Mapping[str, list[dict[str, Any]]]) -> str:
     facts = {key: results[key] for key in ("command", "created", "hardware", "step") if results.get(key) is not None}
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in (results.get("versions") or {}).items())
     facts["seconds"] = ", ".join(f"{name} {seconds}" for name, seconds in results["seconds"].items())
-    return environment.get_template("page.html").render(
+    return template("diagnosis/page.html").render(
         name=results.get("name") or "run",
         n=count(results["n"]),
         probed=count(results["probed"]),

@@ -59,7 +59,7 @@ def test_cifar10_from_files_to_the_report(command, tmp_path, monkeypatch, source
         "base": {"steps": 2},
         "kts": {"steps": 2, "gain": {"class_path": "fm_lightning.flow.KTS"}},
     }
-    config["model"]["controls_for"] = ["kts"]
+    config["model"]["judge"] = ["kts"]
     config["trainer"] |= {"accelerator": "cpu", "precision": "32-true", "max_steps": 2, "val_check_interval": 1}
     for callback in config["trainer"]["callbacks"]:
         if callback["class_path"].endswith("FIDMonitor"):
@@ -70,7 +70,7 @@ def test_cifar10_from_files_to_the_report(command, tmp_path, monkeypatch, source
     assert ended.status == 0, ended.err
     results = json.loads((tmp_path / "runs" / "cifar10" / "results.json").read_text())
     rows = {row["name"]: row["metrics"] for row in results["rows"]}
-    assert {"base", "kts", "kts.true_clock", "kts.noise", "held_out", "copies"} <= set(rows)
+    assert {"base", "kts", "kts.true_clock", "held_out", "copies"} <= set(rows)
     assert rows["copies"]["f_mem"] == 1
     for name in ("fid", "kid_mean", "precision", "recall", "isc_mean", "f_mem"):
         assert rows["base"][name] is not None, name

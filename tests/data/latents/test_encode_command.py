@@ -211,7 +211,7 @@ def test_a_run_on_latents(command, folder, monkeypatch):
     assert np.load(written)["images"].shape == (5, 3, 8, 12)
     ended = command("fit", "-c", "latents.yaml", "--name", "other", "--data.init_args.n", "99")
     assert ended.status == 2
-    assert "n=99 training latents asked for" in ended.err
+    assert "n=99 training samples asked for" in ended.err
 
 
 def test_the_verb_and_the_example(command, config, kl_folder, monkeypatch):
