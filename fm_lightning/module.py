@@ -38,7 +38,7 @@ from fm_lightning.errors import UserError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
 from fm_lightning.flow import Velocity as VelocityField
 from fm_lightning.nets.guidance import Guidance, drop_labels
-from fm_lightning.nets.velocity import Velocity
+from fm_lightning.nets.velocity import check_network, check_null_label, check_returned
 from fm_lightning.noise import HELD_OUT, noise
 from fm_lightning.training.average import check_average
 from fm_lightning.training.draws import Draws
@@ -113,17 +113,8 @@ class FlowMatching(LightningModule):
         self.val_loss = MeanMetric()
         self.label_dropout = label_dropout
         self.guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
-        if (label_dropout or self.guidance.scale != 1) and not (
-            isinstance(net, Velocity) and net.null_label is not None
-        ):
-            raise UserError(
-                (
-                    f"label_dropout={label_dropout:g} and guidance={self.guidance.scale:g} given for a network without a "
-                    "null label"
-                ),
-                "one",
-                "type null_class: true (with num_classes) for the network, or leave both options out",
-            )
+        if label_dropout or self.guidance.scale != 1:
+            check_null_label(net, f"label_dropout={label_dropout:g} and guidance={self.guidance.scale:g}")
         self.weights = load_weights(net, weights) if weights else None  # where they were found
         if channels_last:
             self.net.to(memory_format=torch.channels_last)
@@ -152,22 +143,8 @@ class FlowMatching(LightningModule):
             UserError: another number of classes, another shape, or a field of training data where there are none.
         """
         for name, field in self.fields.items():
-            if field.of_training_data and not data.has_training_data:
-                raise UserError(
-                    f"fields.{name} of {type(field).__name__} given with {type(data).__name__}, which has seeds alone",
-                    "training data",
-                    "name them, or leave the field out",
-                )
-        if not isinstance(self.net, Velocity):  # then nothing is known of it
-            return
-        wants = self.net.num_classes
-        if wants and wants != data.num_classes:
-            raise UserError(
-                f"a network for {wants} classes given with data of {data.num_classes}",
-                "the same number",
-                f"type --model.net.init_args.num_classes {data.num_classes}",
-            )
-        self.net.check_shape(data.shape)
+            field.check_data(data, name)
+        check_network(self.net, data.shape, data.num_classes)
 
     def setup(self, stage: str) -> None:
         check_precision(self.trainer.precision)
@@ -187,7 +164,8 @@ class FlowMatching(LightningModule):
         labels = batch.y
         if labels is not None and self.label_dropout:
             labels = drop_labels(labels, draws.labels(), self.label_dropout, cast(int, self.net.null_label))
-        loss = self.loss(self._couple(noise, batch, draws.mine), batch.x, t, labels).mean()
+        x0 = draws.couple(self.coupling, noise, self.trainer.world_size, self.global_rank, self.all_gather)
+        loss = self.loss(x0, batch.x, t, labels).mean()
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0: never
         if every and (batch.step + 1) % every == 0:  # logging each step costs a millisecond
             self.log("train/loss", loss, batch_size=len(batch.x), sync_dist=True)
@@ -201,27 +179,8 @@ class FlowMatching(LightningModule):
         """
         x_t, target = self.path(x0, x1, t)
         v = self.net(x_t, t, y)
-        if v.shape != x_t.shape:  # it would be broadcast
-            raise UserError(
-                (
-                    f"a velocity of shape {list(v.shape)} given by {type(self.net).__name__} for samples of shape "
-                    f"{list(x_t.shape)}"
-                ),
-                "the same shape",
-                "return one number per number of x",
-            )
+        check_returned(self.net, v, x_t)
         return (v.float() - target).square().flatten(1).mean(1)
-
-    def _couple(self, x0: Tensor, batch: TrainBatch, mine: slice) -> Tensor:
-        world = self.trainer.world_size
-        if world == 1 or not self.coupling.looks_at_batch:
-            return self.coupling(x0[mine], batch.x, batch.y)
-        # Every rank solves the same assignment for the micro-batch of all ranks and keeps its own part.
-        x1 = cast(Tensor, self.all_gather(batch.x)).flatten(0, 1)
-        y = None if batch.y is None else cast(Tensor, self.all_gather(batch.y)).flatten(0, 1)
-        begin = mine.start - self.global_rank * len(batch.x)
-        coupled = self.coupling(x0[begin : begin + len(x1)], x1, y)
-        return coupled[mine.start - begin : mine.stop - begin]
 
     def on_validation_start(self) -> None:
         self.rows = self.val_rows

@@ -53,15 +53,29 @@ def _generator(seed: int, base_seed: int, purpose: int) -> np.random.Generator:
 _WORD = (1 << 64) - 1
 
 
-def step_generator(base_seed: int, step: int, device: torch.device | str, purpose: str) -> torch.Generator:
-    """A generator for what one training step draws, the same on every rank: each draws the global batch, takes its part.
+def step_seed(base_seed: int, step: int, purpose: str, *position: int) -> int:
+    """The 64-bit seed of what one training step draws for one purpose, and at one position of its batch where it matters.
 
     Args:
         base_seed: the run's seed.
         step: the optimizer step.
-        device: where to draw; CPU and CUDA give different numbers.
         purpose: what is drawn, e.g. "bridge" or "flips"; different purposes are independent.
+        position: e.g. the first sample of a device's share.
     """
-    entropy = (base_seed & _WORD, step, *purpose.encode())
-    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
-    return torch.Generator(device).manual_seed(seed)
+    entropy = (base_seed & _WORD, step, *purpose.encode(), *position)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+
+
+def step_generator(base_seed: int, step: int, device: torch.device | str, purpose: str) -> torch.Generator:
+    """A generator from ``step_seed``, the same on every rank: each draws the global batch, takes its part.
+
+    Args:
+        base_seed, step, purpose: as in ``step_seed``.
+        device: where to draw; CPU and CUDA give different numbers.
+    """
+    return torch.Generator(device).manual_seed(step_seed(base_seed, step, purpose))
+
+
+def epoch_order(base_seed: int, epoch: int, n: int) -> np.ndarray:
+    """``[n]`` int64: the order in which an epoch visits n training samples."""
+    return np.random.default_rng((base_seed & _WORD, epoch)).permutation(n)

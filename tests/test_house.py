@@ -19,7 +19,7 @@ KNOWS: dict[str, set[str]] = {
     "adapters": {"nets"},
     "comparison": {"flow", "nets", "metrics", "data", "adapters"},
     "diagnosis": {"flow", "metrics", "data", "comparison"},
-    "training": {"metrics", "data"},
+    "training": {"flow", "metrics", "data"},
     "module": {"flow", "nets", "metrics", "data", "adapters", "comparison", "training"},
     "report": {"comparison", "metrics"},
     "callbacks": {"flow", "nets", "metrics", "data", "adapters", "comparison", "module", "training", "report"},

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fm_lightning.noise import END, INITIAL, noise
+from fm_lightning.noise import END, INITIAL, epoch_order, noise, step_seed
 
 any_seed = st.integers(-(2**63), 2**63 - 1)
 
@@ -92,3 +92,17 @@ def test_the_batch_may_be_empty():
 def test_data_exports_the_same_function():
     data = pytest.importorskip("fm_lightning.data")
     assert torch.equal(data.noise([3, -1], (4,), 9), noise([3, -1], (4,), 9))
+
+
+def test_every_base_seed_purpose_and_position_has_its_own_stream():
+    seeds = [
+        step_seed(b, s, p, *at)
+        for b in (-1, 0, 1)
+        for s in (0, 7)
+        for p in ("bridge", "network")
+        for at in ((), (0,), (16,))
+    ]
+    assert len(set(seeds)) == len(seeds)
+    orders = [tuple(epoch_order(b, e, 50)) for b in (-1, 1, 2) for e in (0, 1)]
+    assert len(set(orders)) == len(orders), "a seed below 0 is not its absolute value"
+    assert all(sorted(order) == list(range(50)) for order in orders)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,29 @@ def records(path: Path) -> Iterator[Any]:
             whole = b""
 
 
+def written(folder: Path, seconds: float = 60, still: float = 3) -> list[Path]:
+    """The runs' files, once each ends with its run's exit or has stopped growing.
+
+    A process of W&B's own writes them, and on a busy machine it is not done when ``finish`` returns.
+    """
+    until, sizes, since = time.monotonic() + seconds, {}, time.monotonic()
+    while True:
+        paths = sorted(folder.rglob("*.wandb"))
+        now = {path: path.stat().st_size for path in paths}
+        if now != sizes:
+            sizes, since = now, time.monotonic()
+        kinds = [{record.WhichOneof("record_type") for record in records(path)} for path in paths]
+        if paths and all("exit" in found for found in kinds):
+            return paths
+        if paths and any(kinds) and time.monotonic() - since > still:
+            return paths
+        assert time.monotonic() < until, f"no .wandb file below {folder}"
+        time.sleep(0.1)
+
+
 def read_wandb(folder: Path) -> dict[str, Any]:
     """``history``: name -> values in order; ``config``; ``summary``; ``files``; ``ids`` of the W&B runs."""
-    paths = sorted(folder.rglob("*.wandb"))
-    assert paths, f"no .wandb file below {folder}"
+    paths = written(folder)
     history, config, summary, files, ids = {}, {}, {}, set(), set()
     for path in paths:
         for record in records(path):

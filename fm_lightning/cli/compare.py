@@ -100,7 +100,7 @@ def log(comparison: Mapping[str, Any], out: Path) -> None:
     import wandb  # here, because it takes a second that comparisons without W&B need not wait
 
     try:
-        run = wandb.init(project="fm_lightning", name=out.name, job_type="compare", dir=str(out), config={})
+        run = wandb.init(project="fm_lightning", name=out.name, job_type="compare", dir=str(out.resolve()), config={})
     except wandb.errors.UsageError as error:
         raise UserError(
             f"--wandb given without a W&B account ({' '.join(str(error).split())})",

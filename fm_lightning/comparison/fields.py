@@ -35,6 +35,15 @@ class Field(ABC):
     def velocity(self, data: FlowData, device: torch.device) -> Velocity:
         """The field, ready on the device."""
 
+    def check_data(self, data: FlowData, name: str) -> None:
+        """Raises UserError where the field ``name`` needs training data and there are none."""
+        if self.of_training_data and not data.has_training_data:
+            raise UserError(
+                f"fields.{name} of {type(self).__name__} given with {type(data).__name__}, which has seeds alone",
+                "training data",
+                "name them, or leave the field out",
+            )
+
     def row(self, data: FlowData, device: torch.device, base: Row) -> Row:
         """The field sampled as ``base`` is."""
         velocity = self.velocity(data, device)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
+from fm_lightning.noise import epoch_order
 
 PADDING = -1  # the seed of a row that only fills a batch
 
@@ -151,7 +152,7 @@ class _LastPermutation:
         if key not in self.kept:
             if len(self.kept) >= 4:
                 self.kept.pop(next(iter(self.kept)))
-            self.kept[key] = np.random.default_rng((abs(base_seed), e)).permutation(n)
+            self.kept[key] = epoch_order(base_seed, e, n)
         return self.kept[key]
 
 

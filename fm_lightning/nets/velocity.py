@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from fm_lightning.errors import UserError
+
 
 class Velocity(nn.Module):
     """A velocity network: ``forward(x, t, y=None)`` takes ``x [B, ...]``, ``t [B]`` in [0, 1] and ``y [B]`` int64 or None,
@@ -35,3 +37,39 @@ class Velocity(nn.Module):
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Raises UserError for samples of a shape that the network cannot take."""
+
+
+def check_network(net: nn.Module, shape: Sequence[int], num_classes: int) -> None:
+    """Raises UserError where data have another number of classes or another shape than the network was built for.
+
+    Of a network that is no ``Velocity`` nothing is known, and nothing refused.
+    """
+    if not isinstance(net, Velocity):
+        return
+    if net.num_classes and net.num_classes != num_classes:
+        raise UserError(
+            f"a network for {net.num_classes} classes given with data of {num_classes}",
+            "the same number",
+            f"type --model.net.init_args.num_classes {num_classes}",
+        )
+    net.check_shape(shape)
+
+
+def check_null_label(net: nn.Module, given: str) -> None:
+    """Raises UserError where a network has no label that means "no class"; ``given`` says what needs one."""
+    if not isinstance(net, Velocity) or net.null_label is None:
+        raise UserError(
+            f"{given} given for a network without a null label",
+            "one",
+            "type null_class: true (with num_classes) for the network, or leave both options out",
+        )
+
+
+def check_returned(net: nn.Module, v: Tensor, x: Tensor) -> None:
+    """Raises UserError where a velocity has another shape than the samples: it would be broadcast."""
+    if v.shape != x.shape:
+        raise UserError(
+            f"a velocity of shape {list(v.shape)} given by {type(net).__name__} for samples of shape {list(x.shape)}",
+            "the same shape",
+            "return one number per number of x",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fm_lightning.data.batches import TrainBatch
-from fm_lightning.noise import step_generator
+from fm_lightning.flow import Coupling, TimeSampling
+from fm_lightning.noise import step_generator, step_seed
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,26 @@ class Draws:
         """The share's place in the step's batch."""
         return slice(self.batch.offset, self.batch.offset + len(self.batch.x))
 
-    def bridge(self, times: Any) -> tuple[Tensor, Tensor]:
+    def bridge(self, times: TimeSampling) -> tuple[Tensor, Tensor]:
         """Times ``[b]`` from the distribution ``times``, and the whole step's noise ``[total, ...]``."""
         generator = self._generator("bridge")
         t = times(self.batch.total, generator)[self.mine]
         return t, torch.randn(self.batch.total, *self.batch.x.shape[1:], generator=generator, device=self.device)
+
+    def couple(
+        self, coupling: Coupling, x0: Tensor, world: int, rank: int, all_gather: Callable[[Tensor], Any]
+    ) -> Tensor:
+        """``[b, ...]``: which of the step's noise goes with which sample of this share.
+
+        A coupling that looks at the whole batch is solved by every rank for the micro-batch of all, and each keeps its part.
+        """
+        x1, y, mine = self.batch.x, self.batch.y, self.mine
+        if world == 1 or not coupling.looks_at_batch:
+            return coupling(x0[mine], x1, y)
+        begin = mine.start - rank * len(x1)
+        x1 = all_gather(x1).flatten(0, 1)
+        y = None if y is None else all_gather(y).flatten(0, 1)
+        return coupling(x0[begin : begin + len(x1)], x1, y)[mine.start - begin : mine.stop - begin]
 
     def labels(self) -> Tensor:
         """``[b]`` uniform in [0, 1): which labels are dropped."""
@@ -48,7 +65,7 @@ class Draws:
         """
         cuda = self.device.type == "cuda"
         default = torch.cuda.default_generators[self.device.index or 0] if cuda else torch.default_generator
-        default.manual_seed(hash((self.base_seed, self.batch.step, self.batch.offset)) & 0x7FFF_FFFF)
+        default.manual_seed(step_seed(self.base_seed, self.batch.step, "network", self.batch.offset))
 
     def _generator(self, purpose: str) -> torch.Generator:
         return step_generator(self.base_seed, self.batch.step, self.device, purpose)

@@ -83,13 +83,15 @@ def whole(request, tmp_path_factory):
     [
         ("on_before_backward", 5, 5),  # within a step: it is finished
         ("on_before_backward", 6, 6),  # within a step that a validation follows: the signal ends the validation
-        ("on_before_backward", 1, 1),
-        ("on_train_batch_end", 7, 7),
+        pytest.param("on_before_backward", 1, 1, marks=pytest.mark.slow),
+        pytest.param("on_train_batch_end", 7, 7, marks=pytest.mark.slow),
         ("on_train_batch_start", 7, 6),  # before the place where training stops
         ("on_validation_batch_start", 1, 3),  # the first batch, and one of seeds
-        ("on_validation_batch_start", 5, 3),
-        ("on_validation_batch_end", 6, 6),  # the last batch: the validation is finished
-        ("on_validation_epoch_end", 2, 6),
+        pytest.param("on_validation_batch_start", 5, 3, marks=pytest.mark.slow),
+        pytest.param(
+            "on_validation_batch_end", 6, 6, marks=pytest.mark.slow
+        ),  # the last batch: the validation is finished
+        pytest.param("on_validation_epoch_end", 2, 6, marks=pytest.mark.slow),
         ("on_validation_epoch_start", 2, 6),
     ],
 )

@@ -20,7 +20,7 @@ def results(workplace, name):
     return found, {row["name"]: row for row in found["rows"]}
 
 
-@pytest.mark.parametrize("size", ["s", "b", "xl"])
+@pytest.mark.parametrize("size", ["s", pytest.param("b", marks=pytest.mark.slow), "xl"])
 def test_training(workplace, command, undrawn, size):
     name = f"imagenet256_sit_{size}"
     ended = command("run", "-c", small(name))
@@ -81,6 +81,7 @@ def unknown(config):
             callback["init_args"]["families"] = "cheap"  # which no row can be judged by
 
 
+@pytest.mark.slow
 def test_a_public_checkpoint_whose_data_are_unknown(workplace, command, undrawn):
     path = small("imagenet256_kts", unknown)
     ended = command("test", "-c", path)
