@@ -135,8 +135,9 @@ def _verdict(results: Results, verdict: Mapping[str, Any]) -> dict[str, Any]:
     numbers = [moved]
     base, own = finite(verdict["base_quality"]), finite(verdict["quality"])
     if verdict["measure"] and base is not None and own is not None:
-        word = {"frechet": "Fréchet", "kernel": "kernel"}[verdict["measure"]]
-        numbers.append(f"{word} distance {base:.3g} → {own:.3g}")
+        word = {"frechet": "extrapolated Fréchet", "kernel": "kernel"}[verdict["measure"]]
+        before, after = (f"{value:#.3g}".rstrip(".") for value in (base, own))  # 6.00, not 6
+        numbers.append(f"{word} distance {before} → {after}")
     numbers.append(f"{count(verdict['n'])} paired seeds")
     tint = colours(results).get(verdict["schedule"], MUTED)
     return {**verdict, "numbers": true_minus(", ".join(numbers)), "colour": tint}
