@@ -77,6 +77,13 @@ def _run(verb, args: list[str]) -> None:
     except UserError as error:
         print(f"fm-lightning: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:
+        from fm_lightning.cli.endings import unwritable
+
+        if (said := unwritable(error)) is None:
+            raise
+        print(f"fm-lightning: {said}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

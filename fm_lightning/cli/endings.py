@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import sysconfig
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LIBRARIES = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
 _PARENT = os.getppid()  # of a process that was launched for a further device: the one of the first device
@@ -45,9 +48,9 @@ def crash(error: Exception, beside: Path) -> NoReturn:
         error: the exception.
         beside: where the whole traceback goes, with the ending ``.error.txt``.
     """
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
+    if said := unwritable(error):
+        fail(said)
+    chain = list(_chain(error))
     # The parser that builds objects wraps what their code raised.
     told = next((e for e in chain if _own(e)), error)
     own, frames = _own(told), traceback.extract_tb(told.__traceback__)
@@ -63,6 +66,28 @@ def crash(error: Exception, beside: Path) -> NoReturn:
     said = said if len(said) <= 300 else f"{said[:297]}..."
     at = f" in {_short(shown[-1].filename)}, line {shown[-1].lineno}" if shown else ""
     fail(f"{type(told).__name__}{at}: {said or 'no message'}; the whole traceback is in {whole}", status=1)
+
+
+def unwritable(error: BaseException) -> str | None:
+    """What to say where a disk took no more, or cannot be written to at all; None for any other exception."""
+    for link in _chain(error):
+        if isinstance(link, OSError) and link.errno in _UNWRITABLE:
+            where = link.filename or "the run's folder"
+            return (
+                f"{where} cannot be written ({os.strerror(link.errno)}), expected a folder with room that you may write to; "
+                "what was finished is kept: free some room (or type --root FOLDER), then type the same command again"
+            )
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and what it came from."""
+    seen: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in seen:
+        yield link
+        seen.append(link)
+        link = link.__cause__ or link.__context__
 
 
 def _own(error: BaseException) -> list[traceback.FrameSummary]:

@@ -276,7 +276,10 @@ def compact(values: np.ndarray) -> np.ndarray:
 def _write_array(path: Path, array: np.ndarray) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
+        array = np.asarray(array, order="C")
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        # np.save would write through the C library, whose error does not say that the disk is full.
+        file.write(array.reshape(-1).view(np.uint8).data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

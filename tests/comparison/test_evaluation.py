@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fm_lightning.cli.endings import unwritable
 from fm_lightning.comparison.blocks import Block, missing
 from fm_lightning.comparison.evaluation import FOLDER, Evaluation, find_parts
 from fm_lightning.comparison.manifest import Manifest
-from fm_lightning.comparison.parts import LINES, Part
+from fm_lightning.comparison.parts import LINES, Part, _write_array
 from fm_lightning.comparison.writer import Writer
 from fm_lightning.errors import UserError
 from fm_lightning.trajectory import Trajectory
@@ -253,23 +255,30 @@ def test_of_two_processes_with_one_block_the_first_counts(tmp_path):
     assert len(list((tmp_path / FOLDER / "parts").iterdir())) == 1
 
 
-def test_a_disk_that_takes_no_more_loses_nothing(tmp_path, monkeypatch):
+def test_a_disk_that_takes_no_more_loses_nothing(tmp_path):
+    """A limit on the size of files, as a real full disk, lets part of a file be written and then no more."""
     command(tmp_path, ["base"], 10, 4, ["far-2"], keep=True, stop=2)
-    save, calls = np.save, []
-
-    def full(file, *args, **kwargs):
-        calls.append(1)
-        if len(calls) > 1:
-            raise OSError(28, "No space left on device")
-        return save(file, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(np, "save", full)
-        with pytest.raises(OSError, match="No space"):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
             command(tmp_path, ["base"], 10, 4, ["far-2"], keep=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "cannot be written" in unwritable(raised.value)
     assert [p.name for p in (tmp_path / FOLDER / "parts").iterdir() if p.name.startswith(".")] == []
     assert len(Evaluation.open(tmp_path).lines("base")) == 8
     assert command(tmp_path, ["base"], 10, 4, ["far-2"], keep=True) == 2
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 4), (3, 5), (2, 0, 3)])
+def test_arrays_come_back(tmp_path, shape):
+    for dtype in (np.float16, np.float32, np.int64):
+        array = np.asfortranarray(np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype))
+        _write_array(tmp_path / "a.npy", array)
+        found = np.load(tmp_path / "a.npy")
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, array)
 
 
 def test_rows_that_nobody_knows(tmp_path):
