@@ -1,4 +1,4 @@
-# make quickstart   from data to a schedule comparison, in two to three minutes on two CPU cores
+# make quickstart   from data to a schedule comparison, in a few minutes on two CPU cores
 # make test         the tests (make test-all: the slow ones too)
 # make lint         formatting, lint, types
 # make bench        everything that is fast, beside its peers: docs/results/benchmarks.md (10 minutes; bench-gpu: 9, on a GPU)

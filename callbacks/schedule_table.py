@@ -181,6 +181,13 @@ class ScheduleTable(ValidationCallback):
         rank, world = trainer.global_rank, trainer.world_size
         size = min(data.eval_batch_size, len(seeds))
         self.rounds += max(1, -(-len(blocks) // world))
+        limit, needed = trainer.limit_test_batches, self.rounds + 2  # an empty batch parts the rounds
+        if seeds.start >= CALIBRATION_SEED and isinstance(limit, int) and limit < needed:
+            raise UserError(
+                f"limit_test_batches={limit} given, which ends while doses are being chosen",
+                f"at least {needed}",
+                f"type limit_test_batches: {needed}",
+            )
         for begin in range(0, len(blocks), world):
             block = blocks[begin + rank] if begin + rank < len(blocks) else None
             yield seed_batch(block.first if block else 0, block.size if block else 0, size, block)

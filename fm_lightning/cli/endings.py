@@ -72,10 +72,10 @@ def unwritable(error: BaseException) -> str | None:
     """What to say where a disk took no more, or cannot be written to at all; None for any other exception."""
     for link in _chain(error):
         if isinstance(link, OSError) and link.errno in _UNWRITABLE:
-            where = link.filename or "the run's folder"
+            where = link.filename2 or link.filename or "the run's folder"  # of a copy the second is where to
             return (
                 f"{where} cannot be written ({os.strerror(link.errno)}), expected a folder with room that you may write to; "
-                "what was finished is kept: free some room (or type --root FOLDER), then type the same command again"
+                "what was finished is kept: make room, then type the same command again"
             )
     return None
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from fm_lightning.callbacks.sample_writer import SAMPLES
 from fm_lightning.errors import UserError
+from fm_lightning.training.trainer import unless_all
 
 RESULTS = ("results.json", "results.csv", "report.html", "evaluation")
 # What makes two runs the same: everything that training depends on. Rows to compare, devices and loggers may change.
@@ -148,8 +149,9 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def length(config: Mapping[str, Any]) -> dict[str, Any]:
     """When the training that a configuration asks for is finished."""
-    keys = ("max_steps", "max_epochs", "max_time", "limit_train_batches")
-    return {key: _written(config["trainer"].get(key)) for key in keys}
+    trainer = config["trainer"]
+    ends = {key: trainer.get(key) for key in ("max_steps", "max_epochs", "max_time")}
+    return ends | {"limit_train_batches": unless_all(trainer.get("limit_train_batches"))}
 
 
 def comparison(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,14 +160,9 @@ def comparison(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": {key: config["model"].get(key) for key in _COMPARED_MODEL},
         "test_seeds": data.get("test_seeds"),
-        "limit": _written(config["trainer"].get("limit_test_batches")),
+        "limit": unless_all(config["trainer"].get("limit_test_batches")),
         "callbacks": config["trainer"].get("callbacks"),
     }
-
-
-def _written(value: Any) -> Any:
-    """A share of batches as text: 1.0, which is all of them, equals 1, which is one."""
-    return str(value) if isinstance(value, float) else value
 
 
 def _free(path: Path) -> Path:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
 
 from fm_lightning.errors import UserError
+from fm_lightning.training.checkpoint_io import WholeCheckpointIO
 
 
 class FlowTrainer(Trainer):
     """Lightning's Trainer; every verb of the command line that needs a trainer is a method.
 
     Args:
-        limit_train_batches: how many batches of an epoch (a whole number) or what share of them (0.0 to 1.0).
+        limit_train_batches: how many batches of an epoch (a whole number) or what share of them (0.0 to 1.0); null means all.
         limit_val_batches: the same in validation.
         limit_test_batches: the same in a comparison; its batches of seeds are not counted beforehand, so no share below 1.0.
         limit_predict_batches: the same in ``predict``.
@@ -37,27 +39,29 @@ class FlowTrainer(Trainer):
     def __init__(
         self,
         *,
-        limit_train_batches: int | float = 1.0,
-        limit_val_batches: int | float = 1.0,
-        limit_test_batches: int | float = 1.0,
-        limit_predict_batches: int | float = 1.0,
+        limit_train_batches: int | float | None = 1.0,
+        limit_val_batches: int | float | None = 1.0,
+        limit_test_batches: int | float | None = 1.0,
+        limit_predict_batches: int | float | None = 1.0,
         overfit_batches: int | float = 0.0,
         **kwargs: Any,
     ) -> None:
-        if limit_test_batches < 1:
+        if limit_test_batches is not None and limit_test_batches < 1:
             raise UserError(
                 f"limit_test_batches={limit_test_batches} given",
                 "a whole number of batches, or 1.0 for all",
                 "type limit_test_batches: 1",
             )
         super().__init__(
-            limit_train_batches=_unless_all(limit_train_batches),
-            limit_val_batches=_unless_all(limit_val_batches),
-            limit_test_batches=_unless_all(limit_test_batches),
-            limit_predict_batches=_unless_all(limit_predict_batches),
+            limit_train_batches=unless_all(limit_train_batches),
+            limit_val_batches=unless_all(limit_val_batches),
+            limit_test_batches=unless_all(limit_test_batches),
+            limit_predict_batches=unless_all(limit_predict_batches),
             overfit_batches=overfit_batches,
             **kwargs,
         )
+        if type(self.strategy.checkpoint_io) is TorchCheckpointIO:  # not where a strategy or the user has another
+            self.strategy.checkpoint_io = WholeCheckpointIO()
 
     def run(
         self,
@@ -78,6 +82,6 @@ class FlowTrainer(Trainer):
         self.test(model, datamodule=datamodule, verbose=False)
 
 
-def _unless_all(limit: int | float) -> int | float | None:
-    """Lightning announces a limit of 1.0 that was given, but not its own default, which means the same."""
+def unless_all(limit: int | float | None) -> int | float | None:
+    """A limit, where 1.0, all batches, is None: it equals 1, one batch, and Lightning announces it where it was given."""
     return None if isinstance(limit, float) and limit == 1.0 else limit

@@ -151,6 +151,12 @@ def test_a_share_of_the_batches_of_a_comparison_is_refused(refused, limit):
     says(refused("run", "-c", "tiny.yaml", "--trainer.limit_test_batches", limit), "limit_test_batches: 1")
 
 
+def test_no_limit_is_written_in_two_ways(command, refused):
+    assert command("run", "-c", "tiny.yaml", "--trainer.limit_test_batches", "null").status == 0
+    assert command("fit", "-c", "tiny.yaml", "--trainer.limit_val_batches", "null").status == 2, "finished"
+    says(refused("test", "-c", "tiny.yaml", "--trainer.limit_test_batches", "1.0"), "finished comparison")
+
+
 def test_the_weights_that_were_compared_are_in_the_last_checkpoint(command, tmp_path):
 
     from fm_lightning import load_network
