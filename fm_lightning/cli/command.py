@@ -316,7 +316,9 @@ def _listed(value: Any) -> list[Any]:
 def _whole_number(seed: Any) -> int:
     # Lightning also takes true and false, for a seed that nobody knows.
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise UserError(f"seed_everything={seed} given", "a whole number", "type --seed_everything 0")
+        raise UserError(
+            f"seed_everything={seed} given", "a whole number from 0 to 4294967295", "type --seed_everything 0"
+        )
     return seed
 
 

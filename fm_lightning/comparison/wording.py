@@ -93,8 +93,9 @@ def paragraph(verdict: Verdict, names: Mapping[Measure, str] = NAMES) -> str:
         f"sampling has {100 * v.base_memorized:.1f} % (change {_interval(fall, 100)} points)"
     ]
     if v.measure is not None and v.quality_change is not None:
+        to_infinity = "extrapolated to infinitely many samples, " if v.measure == "frechet" else ""
         sentences[0] += (
-            f", and {names[v.measure]} {v.quality:.4g} where plain sampling has {v.base_quality:.4g} (change "
+            f", and {names[v.measure]} {v.quality:.4g} where plain sampling has {v.base_quality:.4g} ({to_infinity}change "
             f"{_interval(v.quality_change, _per_cent(v))} %)"
         )
     if v.families:
