@@ -58,9 +58,6 @@ def test_the_bar_moves_within_a_batch_of_seeds(command, undrawn, tmp_path, merge
 
     file = tiny_config(tmp_path / "bar.yaml", change)
     assert command("fit", "-c", file).status == 0
-    ended = command("test", "-c", file, "--trainer.limit_test_batches", 2)
-    assert ended.status == 2, "nothing would be compared"
-    assert "while doses are being chosen, expected at least 4" in ended.err
     change_bar = ("--trainer.enable_progress_bar", "true", "--trainer.callbacks+=test_progress.Moving")
     ended = command("test", "-c", file, *change_bar)
     assert ended.status == 0, ended.err
