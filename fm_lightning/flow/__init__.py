@@ -1,6 +1,6 @@
 """Flow matching and its sampling in pure PyTorch: paths, couplings, grids, gains, solvers, controls."""
 
-from fm_lightning.flow.controls import true_clock
+from fm_lightning.flow.true_clock import true_clock
 from fm_lightning.flow.couplings import Coupling, Independent, OptimalTransport
 from fm_lightning.flow.empirical import EmpiricalVelocity
 from fm_lightning.flow.gains import KTS, SSC, Brake, Constant, Gain, Product
