@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
-import torch
 import torch.distributed as dist
-from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from torchmetrics import MeanMetric
 
 from fm_lightning.callbacks.kpe_distribution import KPEDistribution
 from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
-from fm_lightning.callbacks.monitor import Monitor, ValidationCallback
-from fm_lightning.callbacks.wandb_media import log_comparison, log_table
+from fm_lightning.callbacks.monitor import Monitor
+from fm_lightning.callbacks.validation_table import ValidationTable, monitors
+from fm_lightning.callbacks.wandb_media import log_comparison
 from fm_lightning.comparison.blocks import Block, missing
 from fm_lightning.comparison.doses import CALIBRATION_SEEDS
 from fm_lightning.comparison.evaluation import Evaluation
@@ -25,6 +23,7 @@ from fm_lightning.comparison.judging import NEIGHBOURS, calibration_rows, choose
 from fm_lightning.comparison.manifest import Manifest
 from fm_lightning.comparison.margins import Margins
 from fm_lightning.comparison.measures import read_columns
+from fm_lightning.comparison.measuring import joined, kept_samples, measured
 from fm_lightning.comparison.parts import Part
 from fm_lightning.comparison.rows import BASE, Row
 from fm_lightning.comparison.writer import Writer
@@ -35,7 +34,6 @@ from fm_lightning.report.build import build, save
 from fm_lightning.report.collect import Collector
 from fm_lightning.report.pictures import read_pictures, write_pictures
 from fm_lightning.training.facts import run_facts
-from fm_lightning.training.tracking import wandb_loggers
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -45,15 +43,14 @@ KEEP = ("all", "base", "none")
 M = TypeVar("M", bound=Monitor)
 
 
-class ScheduleTable(ValidationCallback):
+class ScheduleTable(ValidationTable):
     """Keeps what a comparison samples and measures in ``evaluation/`` (see ``Evaluation``), block by block.
 
     The same command goes on after a kill, on any number of processes; with more schedules, more seeds or another monitor it
     samples only what is missing. In the end it writes ``results.json``, ``results.csv`` and ``report.html`` into the run's
     directory, logs ``test/{row}/{number}`` and, to W&B, what ``log_comparison`` says.
 
-    In validation it logs ``rms_to_base`` per row: the root mean square distance per dimension to the base samples of the same
-    seeds, in the unit of the sample space.
+    In validation it does what a ``ValidationTable`` does.
 
     Args:
         samples: which samples to keep, so that another monitor can be added without sampling again: of all rows, of base
@@ -83,42 +80,6 @@ class ScheduleTable(ValidationCallback):
         self.writer: Writer | None = None
         self.rounds = 0
 
-    # Validation
-
-    def begin(self, trainer: Trainer, pl_module: FlowMatching) -> None:
-        # Trajectories are finite; to ask again would wait for the device at every row.
-        self._squares = {
-            name: MeanMetric(nan_strategy="disable").to(pl_module.device) for name in pl_module.rows if name != BASE
-        }
-        self._nfe: dict[str, int] = {}
-
-    def update(self, trainer: Trainer, pl_module: FlowMatching, batch: dict[str, Trajectory]) -> None:
-        self._nfe = {name: trajectory.nfe for name, trajectory in batch.items()}
-        for name, metric in self._squares.items():
-            square = (batch[name].x1 - batch[BASE].x1).square().flatten(1).mean(1)
-            metric.update(square, torch.ones_like(square))
-
-    def finish(self, trainer: Trainer, pl_module: FlowMatching) -> None:
-        self._rms = {name: float(metric.compute().sqrt()) for name, metric in self._squares.items()}
-        pl_module.log_dict({f"val/{n}/rms_to_base": v for n, v in self._rms.items()}, add_dataloader_idx=False)
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.sanity_checking or not any(wandb_loggers(trainer)):
-            return
-        rows = []
-        for name, row in pl_module.rows.items():
-            numbers = {k: v for m in monitors(trainer) for k, v in m.values.get(name, {}).items()}
-            numbers |= {"rms_to_base": self._rms[name]} if name in self._rms else {}
-            about = {
-                "name": name,
-                "kind": row.kind,
-                "of": row.of,
-                "label": row.label(name),
-                "nfe": self._nfe.get(name, 0),
-            }
-            rows.append(about | {"metrics": numbers})
-        log_table(trainer, rows, "val")
-
     # A comparison: what to sample
 
     def seed_batches(self, trainer: Any, data: FlowData) -> Iterator[SeedBatch]:
@@ -134,9 +95,9 @@ class ScheduleTable(ValidationCallback):
         kpe = next((m for m in self._monitors if isinstance(m, KPEDistribution)), KPEDistribution())
         self.writer = Writer(trainer.default_root_dir, kpe.tau_split)
         self._evaluation = _first_says(trainer, lambda: self._open(module))
-        rows = module.comparison_rows()
+        rows = module.plan.comparison(data, module.device)
         asked = (
-            judged(rows, module.judge, self.families)
+            judged(rows, module.plan.judge, self.families)
             if NEIGHBOURS in self._measures and self.families != "none"
             else []
         )
@@ -260,12 +221,14 @@ class ScheduleTable(ValidationCallback):
             wanted = block is not None and full in block.measures and not (part is not None and part.has(full))
             if wanted:
                 assert block is not None
-                given = _kept_samples(part, pl_module.device) if part else ((row, outputs[row]) for row in block.rows)
-                measures[full] = _measured(monitor, given, pl_module)
+                given = kept_samples(part, pl_module.device) if part else ((row, outputs[row]) for row in block.rows)
+                measures[full] = measured(monitor, given, pl_module.data.shape, pl_module.device)
             elif monitor.collective:
-                _measured(monitor, (), pl_module)  # the others have samples, and search with this process's help
+                measured(
+                    monitor, (), pl_module.data.shape, pl_module.device
+                )  # the others have samples, and search with this process's help
         if part is not None:
-            self.writer.add(part, {full: _joined(list(found.values())) for full, found in measures.items()})
+            self.writer.add(part, {full: joined(list(found.values())) for full, found in measures.items()})
         elif block is not None:
             kept = self._kept(block, outputs)
             self.writer.write(block, self._keys, outputs, self._base(block, outputs), kept, measures)
@@ -346,53 +309,12 @@ class ScheduleTable(ValidationCallback):
         self.writer = None
 
 
-def monitors(trainer: Any) -> list[Monitor]:
-    """The trainer's monitors."""
-    return [callback for callback in trainer.callbacks if isinstance(callback, Monitor)]
-
-
 def _gathered(mine: Any, world: int) -> list[Any]:
     """What every process has."""
     found = [mine] * world
     if world > 1:
         dist.all_gather_object(found, mine)
     return found
-
-
-def _measured(
-    monitor: Monitor, given: Iterable[tuple[str, Trajectory]], module: FlowMatching
-) -> dict[str, dict[str, np.ndarray]]:
-    """The columns of each row; where processes measure together, of all rows in one call."""
-    if not monitor.collective:
-        return {row: _numpy(monitor.measure(trajectory)) for row, trajectory in given}
-    rows = {row: trajectory.x1 for row, trajectory in given}
-    none = torch.zeros(0, *module.data.shape, device=module.device)
-    columns = _numpy(monitor.measure(_still(torch.cat([none, *rows.values()]))))
-    ends = np.cumsum([len(x) for x in rows.values()])
-    return {row: {n: v[end - len(rows[row]) : end] for n, v in columns.items()} for row, end in zip(rows, ends)}
-
-
-def _kept_samples(part: Part, device: torch.device) -> Iterator[tuple[str, Trajectory]]:
-    labels = part.lines().column("label").to_numpy()
-    for key in part.keys:
-        kept, mine = part.samples(key), labels[part.place(key)]
-        assert kept is not None
-        y = None if np.isnan(mine).any() else torch.tensor(mine, dtype=torch.int64, device=device)
-        yield key, _still(torch.tensor(kept, device=device), y)
-
-
-def _joined(pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {column: np.concatenate([piece[column] for piece in pieces]) for column in pieces[0]}
-
-
-def _still(x: torch.Tensor, labels: torch.Tensor | None = None) -> Trajectory:
-    nothing = x.new_zeros(len(x))
-    edges = torch.zeros(1, dtype=torch.float64)
-    return Trajectory(x, x.new_zeros(0, len(x)), nothing, nothing, edges, edges[:0], 0, labels)
-
-
-def _numpy(columns: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    return {name: values.detach().cpu().numpy() for name, values in columns.items()}
 
 
 def _first_says(trainer: Any, call: Any) -> Any:

@@ -23,15 +23,9 @@ from torchmetrics import MeanMetric
 from fm_lightning.adapters import load_weights
 from fm_lightning.comparison.fields import Field
 from fm_lightning.comparison.keys import definition, key, weights_hash
-from fm_lightning.comparison.rows import (
-    BASE,
-    Row,
-    check_judged,
-    floor_rows,
-    judged_rows,
-    schedule_rows,
-)
-from fm_lightning.comparison.sampling import EvaluationListener, sample
+from fm_lightning.comparison.plan import SamplingPlan
+from fm_lightning.comparison.rows import Row
+from fm_lightning.comparison.sampling import listened, sample, start
 from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import HeldOutBatch, Planner, SeedBatch, TrainBatch
 from fm_lightning.errors import UserError
@@ -39,15 +33,12 @@ from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeS
 from fm_lightning.flow import Velocity as VelocityField
 from fm_lightning.nets.guidance import Guidance, drop_labels
 from fm_lightning.nets.velocity import check_network, check_null_label, check_returned
-from fm_lightning.noise import HELD_OUT, noise
 from fm_lightning.training.average import check_average
-from fm_lightning.training.draws import Draws
+from fm_lightning.training.draws import Draws, held_out_bridge
 from fm_lightning.training.loop_state import end_at_a_whole_step
 from fm_lightning.training.precision import check_precision
 from fm_lightning.training.recipe import Recipe
 from fm_lightning.trajectory import Trajectory
-
-_GOLDEN = 0.6180339887498949
 
 
 class FlowMatching(LightningModule):
@@ -102,12 +93,7 @@ class FlowMatching(LightningModule):
         self.coupling = coupling or Independent()
         self.times = times or Uniform()
         self.optimizer, self.scheduler = Recipe(optimizer), Recipe(scheduler) if scheduler else None
-        self.val_rows = schedule_rows(val_schedules or {})
-        self.test_rows = schedule_rows(test_schedules or val_schedules or {})
-        shaped = [name for name, row in self.test_rows.items() if row.schedule.gain is not None]
-        self.judge = shaped if judge is None else judge
-        check_judged(self.test_rows, self.judge)
-        self.fields, self.floors = fields or {}, floors
+        self.plan = SamplingPlan(val_schedules, test_schedules, judge, fields, floors)
         self.base_seed, self.merge_rows = base_seed, merge_rows
         self.rows: dict[str, Row] = {}  # what is being sampled now
         self.val_loss = MeanMetric()
@@ -142,8 +128,7 @@ class FlowMatching(LightningModule):
         Raises:
             UserError: another number of classes, another shape, or a field of training data where there are none.
         """
-        for name, field in self.fields.items():
-            field.check_data(data, name)
+        self.plan.check_data(data)
         check_network(self.net, data.shape, data.num_classes)
 
     def setup(self, stage: str) -> None:
@@ -183,7 +168,7 @@ class FlowMatching(LightningModule):
         return (v.float() - target).square().flatten(1).mean(1)
 
     def on_validation_start(self) -> None:
-        self.rows = self.val_rows
+        self.rows = self.plan.validation
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.trainer.state.fn == "fit" and "loops" in checkpoint:  # not where weights alone are saved
@@ -200,12 +185,7 @@ class FlowMatching(LightningModule):
     ) -> dict[str, Trajectory] | None:
         if isinstance(batch, SeedBatch):
             return self._sample(batch, self.rows)
-        # Time and noise belong to the sample's place in the held-out set: the loss is comparable from step to step,
-        # run to run, and for any number of devices.
-        x0 = noise(batch.positions.tolist(), batch.x.shape[1:], self.base_seed, HELD_OUT).to(
-            device=self.device, dtype=cast(torch.dtype, self.dtype)
-        )
-        t = ((batch.positions + 0.5) * _GOLDEN % 1).to(x0)
+        t, x0 = held_out_bridge(batch, self.base_seed, self.device, cast(torch.dtype, self.dtype))
         loss = self.loss(x0, batch.x, t, batch.y)[: batch.valid]
         self.val_loss.update(loss, torch.ones_like(loss))
         return None
@@ -215,14 +195,6 @@ class FlowMatching(LightningModule):
             return
         self.log("val/loss", self.val_loss.compute(), prog_bar=True)
         self.val_loss.reset()
-
-    def comparison_rows(self) -> dict[str, Row]:
-        """The rows of a comparison but for those that verdicts choose; every process asks, once the weights are in place."""
-        fields = {name: field.row(self.data, self.device, self.test_rows[BASE]) for name, field in self.fields.items()}
-        floored = self.floors and self.data.has_training_data
-        floors = floor_rows(self.data, self.test_rows[BASE].schedule) if floored else {}
-        self.rows = {**judged_rows(self.test_rows, self.judge), **fields, **floors}
-        return self.rows
 
     def identity(self) -> dict[str, Any]:
         """What every sample of a comparison depends on beside its row and seed."""
@@ -239,7 +211,7 @@ class FlowMatching(LightningModule):
 
     def on_test_start(self) -> None:
         if not any(isinstance(callback, Planner) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
-            self.comparison_rows()  # a ScheduleTable has asked for them
+            self.rows = self.plan.comparison(self.data, self.device)  # a ScheduleTable has asked for them
 
     def test_step(self, batch: SeedBatch, batch_idx: int) -> dict[str, Trajectory]:
         if not batch.valid or (batch.work is not None and batch.work.part is not None):
@@ -248,28 +220,13 @@ class FlowMatching(LightningModule):
         return self._sample(batch, {name: self.rows[name] for name in names})
 
     def on_predict_start(self) -> None:
-        self.rows = {BASE: self.test_rows[BASE]}
+        self.rows = self.plan.prediction
 
     def predict_step(self, batch: SeedBatch, batch_idx: int) -> dict[str, Trajectory]:
         return self._sample(batch, self.rows)
 
-    def _start(self, seeds: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Noise and labels of the seeds, on the device."""
-        labels = self.data.labels_of(seeds)
-        x0 = noise(seeds.tolist(), self.data.shape, self.base_seed)
-        # A copy to a GPU need not wait for the batch before this one.
-        ahead = self.device.type == "cuda"
-        x0 = x0.to(device=self.device, dtype=cast(torch.dtype, self.dtype), non_blocking=ahead)
-        return x0, None if labels is None else labels.to(self.device, non_blocking=ahead)
-
     def _sample(self, batch: SeedBatch, rows: Mapping[str, Row]) -> dict[str, Trajectory]:
-        x0, labels = self._start(batch.seeds)
-        listeners = [c.on_evaluation for c in self.trainer.callbacks if isinstance(c, EvaluationListener)]  # type: ignore[attr-defined]
-
-        def evaluated() -> None:
-            for listener in listeners:
-                listener()
-
+        x0, labels = start(self.data, batch.seeds, self.base_seed, self.device, cast(torch.dtype, self.dtype))
         return sample(
             rows,
             self.velocity,
@@ -279,5 +236,5 @@ class FlowMatching(LightningModule):
             self.base_seed,
             batch.valid,
             self.merge_rows,
-            evaluated,
+            evaluated=listened(self.trainer.callbacks),  # type: ignore[attr-defined]
         )

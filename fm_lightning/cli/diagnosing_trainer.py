@@ -74,7 +74,7 @@ class DiagnosingTrainer(FlowTrainer):
             )
         with self.precision_plugin.forward_context():
             guided = replace(model.guidance, record=True).of(model.net)
-            schedule = model.test_rows[BASE].schedule
+            schedule = model.plan.prediction[BASE].schedule
             device = self.strategy.root_device
             subject = read_subject(evaluation, datamodule, guided, schedule, device, model.base_seed)
             results, arrays = diagnose(

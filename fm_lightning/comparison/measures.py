@@ -24,6 +24,7 @@ class Measure(Protocol):
     """See ``callbacks.monitor.Monitor``, which is one."""
 
     floors: bool
+    collective: bool
 
     @property
     def name(self) -> str: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -12,9 +12,11 @@ from torch import Tensor
 from fm_lightning.comparison.rows import Row
 from fm_lightning.flow import Schedule, integrate_many
 from fm_lightning.flow.velocity import Plain, Velocity, declared
+from fm_lightning.noise import noise
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
+    from fm_lightning.data.base import FlowData
     from fm_lightning.data.split import Encoded
 
 
@@ -24,6 +26,27 @@ class EvaluationListener(Protocol):
 
     def on_evaluation(self) -> None:
         """A velocity is about to be evaluated."""
+
+
+def listened(callbacks: Iterable[object]) -> Callable[[], None]:
+    """Tells those of the callbacks that listen."""
+    listeners = [callback.on_evaluation for callback in callbacks if isinstance(callback, EvaluationListener)]
+
+    def evaluated() -> None:
+        for listener in listeners:
+            listener()
+
+    return evaluated
+
+
+def start(
+    data: FlowData, seeds: Tensor, base_seed: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
+    """Noise and labels of the seeds, on the device."""
+    labels = data.labels_of(seeds)
+    ahead = device.type == "cuda"  # a copy to a GPU need not wait for the batch before this one
+    x0 = noise(seeds.tolist(), data.shape, base_seed).to(device=device, dtype=dtype, non_blocking=ahead)
+    return x0, None if labels is None else labels.to(device, non_blocking=ahead)
 
 
 def sample(

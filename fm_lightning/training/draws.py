@@ -1,4 +1,4 @@
-"""What one training step draws, the same on every device: each draws the step's whole batch and takes its part."""
+"""What the loss draws: in training from the step, the same on every device; on held-out data from the sample's place."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.data.batches import TrainBatch
+from fm_lightning.data.batches import HeldOutBatch, TrainBatch
 from fm_lightning.flow import Coupling, TimeSampling
-from fm_lightning.noise import step_generator, step_seed
+from fm_lightning.noise import HELD_OUT, noise, step_generator, step_seed
+
+_GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The draws of a device's share of a step.
+    """The draws of a device's share of a step: each device draws the whole batch and takes its part.
 
     Args:
         base_seed: the run's seed.
@@ -69,3 +71,14 @@ class Draws:
 
     def _generator(self, purpose: str) -> torch.Generator:
         return step_generator(self.base_seed, self.batch.step, self.device, purpose)
+
+
+def held_out_bridge(
+    batch: HeldOutBatch, base_seed: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Times ``[B]`` and noise ``[B, ...]`` that belong to a sample's place in the held-out set.
+
+    The loss is comparable from step to step, run to run, and for any number of devices.
+    """
+    x0 = noise(batch.positions.tolist(), batch.x.shape[1:], base_seed, HELD_OUT).to(device=device, dtype=dtype)
+    return ((batch.positions + 0.5) * _GOLDEN % 1).to(x0), x0

@@ -1,0 +1,63 @@
+"""SamplingPlan: the rows that a model samples in validation, in its comparison and in prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from fm_lightning.comparison.fields import Field
+from fm_lightning.comparison.rows import BASE, Row, check_judged, floor_rows, judged_rows, schedule_rows
+from fm_lightning.flow import Schedule
+
+if TYPE_CHECKING:
+    from fm_lightning.data.base import FlowData
+
+
+class SamplingPlan:
+    """Which rows to sample, and when.
+
+    Args:
+        validation: sampled at each validation; plain sampling by default.
+        test: the schedules to compare; those of validation by default.
+        judge: names among ``test`` that get a verdict; None means every schedule with a gain.
+        fields: other velocity fields, sampled like base.
+        floors: whether held-out and training images are rows too.
+
+    Attributes:
+        validation, test: the rows of the schedules, base first.
+        prediction: base alone.
+        judge: the names to judge.
+
+    Raises:
+        UserError: a name that cannot stand in a table, or a judged one that is no schedule to compare.
+    """
+
+    def __init__(
+        self,
+        validation: Mapping[str, Schedule] | None,
+        test: Mapping[str, Schedule] | None,
+        judge: Sequence[str] | None,
+        fields: Mapping[str, Field] | None,
+        floors: bool,
+    ) -> None:
+        self.validation = schedule_rows(validation or {})
+        self.test = schedule_rows(test or validation or {})
+        self.prediction = {BASE: self.test[BASE]}
+        shaped = [name for name, row in self.test.items() if row.schedule.gain is not None]
+        self.judge = shaped if judge is None else list(judge)
+        check_judged(self.test, self.judge)
+        self._fields, self._floors = dict(fields or {}), floors
+
+    def check_data(self, data: FlowData) -> None:
+        """Raises UserError where a field needs training data and there are none."""
+        for name, field in self._fields.items():
+            field.check_data(data, name)
+
+    def comparison(self, data: FlowData, device: torch.device) -> dict[str, Row]:
+        """The rows of a comparison but for those that verdicts choose; every process asks, once the weights are in place."""
+        base = self.test[BASE]
+        fields = {name: field.row(data, device, base) for name, field in self._fields.items()}
+        floors = floor_rows(data, base.schedule) if self._floors and data.has_training_data else {}
+        return {**judged_rows(self.test, self.judge), **fields, **floors}
