@@ -62,7 +62,7 @@ class Reference:
         self.data = data.detach() if isinstance(data, Tensor) else data if indexed else np.asanyarray(data)
         check_shape("reference", self.data)
         if not len(self.data):
-            raise UserError("an empty reference given", "at least one row to compare with", "give more")
+            raise UserError("an empty reference given", "at least one row to compare with", "give some")
         self.shape = tuple(self.data.shape)
         self.size = math.prod(self.shape[1:])
         self.device = torch.device(device or (self.data.device if isinstance(data, Tensor) else "cpu"))

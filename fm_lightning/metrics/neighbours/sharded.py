@@ -85,7 +85,7 @@ class ShardedReference(AbstractReference):
                 "give the rows of one data set",
             )
         if not whole:
-            raise UserError("an empty reference given", "at least one row to compare with", "give it in any process")
+            raise UserError("an empty reference given", "at least one row to compare with", "give some in any process")
         if strided and counts != [len(range(r, whole, self.ranks)) for r in range(self.ranks)]:
             raise UserError(
                 f"strided parts of {counts} rows given",
