@@ -108,7 +108,9 @@ class FIDMonitor(Monitor[FrechetDistance]):
             with torch.no_grad():
                 width = self._features(torch.zeros(1, *data.shape, device=device)).shape[1]
         except TypeError as error:  # the datamodule's, which has no images
-            raise UserError(f"{self.key} reads images, but {error}; type another extractor, e.g. fd_raw") from error
+            raise UserError(
+                f"{self.key} given, but {error}", "data with images", "type another extractor, e.g. fd_raw"
+            ) from error
         if self.statistics:
             self._real = read_statistics(self.statistics, self.extractor.statistics)
             if len(self._real.mean) != width:

@@ -31,11 +31,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError) as error:
         what = "holds more than plain data" if isinstance(error, pickle.UnpicklingError) else "cannot be read"
-        raise UserError(
-            f"checkpoint {path} {what} (truncated or foreign)", "a whole checkpoint", f"{remedy}"
-        ) from error
+        raise UserError(f"checkpoint {path} {what} (truncated or foreign)", "a whole checkpoint", remedy) from error
     if not isinstance(checkpoint, dict) or CONFIG not in checkpoint or "state_dict" not in checkpoint:
-        raise UserError(f"checkpoint {path} was not written by fm-lightning", "one that was", f"{remedy}")
+        raise UserError(f"checkpoint {path} was not written by fm-lightning", "one that was", remedy)
     return checkpoint
 
 
@@ -48,11 +46,12 @@ def check_fits(state: Mapping[str, Tensor], module: nn.Module, path: str | Path)
     expected = module.state_dict()
     for key in [*expected, *(k for k in state if k not in expected)]:
         there = list(state[key].shape) if key in state else "missing"
-        here = list(expected[key].shape) if key in expected else "missing"
+        here = list(expected[key].shape) if key in expected else "no such key"
         if there != here:
             raise UserError(
-                f"checkpoint {path} does not fit the configured network: {key} is {there} in the checkpoint and {here} in "
-                "the network; type the configuration that the run was trained with (-c runs/NAME/config.yaml)"
+                f"checkpoint {path} does not fit the configured network: {key} is {there} in the checkpoint",
+                f"{here}",
+                "type the configuration that the run was trained with (-c runs/NAME/config.yaml)",
             )
 
 

@@ -64,15 +64,15 @@ def copy_weights(net: nn.Module, weights: Weights, remedy: str) -> None:
     for key, value in wanted.items():
         shape = list(value.shape)
         if key not in weights.tensors:
-            raise UserError(f"{weights.source} without {key} given", f"its shape {shape}", f"{remedy}")
+            raise UserError(f"{weights.source} without {key} given", f"its shape {shape}", remedy)
         given = weights.tensors[key]
         if list(given.shape) != shape:
-            raise UserError(f"{key} of shape {list(given.shape)} given by {weights.source}", f"{shape}", f"{remedy}")
+            raise UserError(f"{key} of shape {list(given.shape)} given by {weights.source}", f"{shape}", remedy)
         if given.is_floating_point() != value.is_floating_point():  # quantized weights would be copied as they are
-            raise UserError(f"{key} of {given.dtype} given by {weights.source}", f"{value.dtype}", f"{remedy}")
+            raise UserError(f"{key} of {given.dtype} given by {weights.source}", f"{value.dtype}", remedy)
     for key, given in weights.tensors.items():
         if key not in wanted:
-            raise UserError(f"{key} of shape {list(given.shape)} given by {weights.source}", "no such key", f"{remedy}")
+            raise UserError(f"{key} of shape {list(given.shape)} given by {weights.source}", "no such key", remedy)
     net.load_state_dict(weights.tensors)
 
 
@@ -93,15 +93,16 @@ def _read(path: Path) -> Mapping[str, Any]:
                 "tensors",
                 "load the file yourself where you trust it, and give the state dict",
             ) from error
-        raise UserError(_damaged(path)) from error
+        raise _damaged(path) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(_damaged(path)) from error
+        raise _damaged(path) from error
 
 
-def _damaged(path: Path) -> str:
-    return (
-        f"weights {path} that cannot be read (truncated or foreign) given, expected safetensors or a file of torch.save; "
-        "fetch the file again"
+def _damaged(path: Path) -> UserError:
+    return UserError(
+        f"weights {path} that cannot be read (truncated or foreign) given",
+        "safetensors or a file of torch.save",
+        "fetch the file again",
     )
 
 

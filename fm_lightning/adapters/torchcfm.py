@@ -89,7 +89,11 @@ def options(
 ) -> dict[str, Any]:
     """The arguments with which ``UNet`` is the network of ``UNetModelWrapper`` with these."""
     if learn_sigma:
-        raise UserError("load_torchcfm got learn_sigma=True, expected False: a velocity has no sigma")
+        raise UserError(
+            "load_torchcfm got learn_sigma=True",
+            "False: a velocity has no sigma",
+            "leave it out, or load a network that was trained without it",
+        )
     if use_fp16:
         raise UserError("load_torchcfm got use_fp16=True", "False", "use autocast or .half() instead")
     if num_head_channels == -1 and num_heads_upsample not in (-1, num_heads):

@@ -141,7 +141,7 @@ class CLI(LightningCLI):
             verb = next((arg for arg in given if arg in self._subcommand_parsers), "fit")
             options = [action.dest for action in self._subcommand_parsers[verb]._actions if action.option_strings]
             configs = [b for a, b in itertools.pairwise(given) if a in ("-c", "--config")]
-            raise UserError(shorten(str(error), verb, options, configs)) from error
+            raise shorten(str(error), verb, options, configs) from error
 
     def instantiate_classes(self) -> None:
         try:

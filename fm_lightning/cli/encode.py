@@ -130,7 +130,7 @@ def main(args: list[str]) -> None:
             fail(str(mendable))
         options = [action.dest for action in parser._actions if action.option_strings]
         configs = [b for a, b in itertools.pairwise(args) if a in ("-c", "--config")]
-        fail(shorten(str(error), "encode", options, configs))
+        fail(str(shorten(str(error), "encode", options, configs)))
     except Exception as error:
         if mendable := user_error(error):  # wrapped by the parser that builds the objects
             fail(str(mendable))

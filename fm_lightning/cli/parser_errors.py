@@ -58,8 +58,8 @@ def user_error(error: BaseException | None) -> UserError | None:
     return None
 
 
-def shorten(message: str, verb: str, options: Iterable[str], configs: Sequence[str]) -> str:
-    """One line out of the parser's message.
+def shorten(message: str, verb: str, options: Iterable[str], configs: Sequence[str]) -> UserError:
+    """What the parser's message says, in one line.
 
     Args:
         message: the parser's.
@@ -74,9 +74,11 @@ def shorten(message: str, verb: str, options: Iterable[str], configs: Sequence[s
         verbs = found[2].replace("'", "").split(", ")
         return unknown_verb(found[1], verbs)
     if "is not accepted before subcommand" in flat:
-        return f"options given before the verb {verb}, expected the verb first; type fm-lightning {verb} -c CONFIG.yaml"
+        return UserError(
+            f"options given before the verb {verb}", "the verb first", f"type fm-lightning {verb} -c CONFIG.yaml"
+        )
     if found := re.search(r'Linked "([^"]+)" must be given via "([^"]+)"', flat):
-        return f"--{found[1]} given, expected {found[2]}, from which it follows; type --{found[2]} VALUE"
+        return UserError(f"--{found[1]} given", f"{found[2]}, from which it follows", f"type --{found[2]} VALUE")
     if found := re.search(r"unrecognized arguments: (\S+)", flat):
         return _unknown_key(found[1], verb, options, on_command_line=True)
     if found := re.search(r"does not accept option '([^']+)'", flat):
@@ -85,42 +87,49 @@ def shorten(message: str, verb: str, options: Iterable[str], configs: Sequence[s
         missing = " and ".join(name.strip().removeprefix(f"{verb}.") for name in found[1].split(","))
         if inside := re.findall(r"class_path '([^']+)'", flat[: found.start()]):
             name = inside[-1].rpartition(".")[2]
-            return f"{where}{name} without {missing} given, expected a value; type it under init_args: of {name}"
-        return f"nothing given for {missing}, expected a configuration that says it; type -c configs/digits.yaml"
+            return UserError(f"{where}{name} without {missing} given", "a value", f"type it under init_args: of {name}")
+        return UserError(f"nothing given for {missing}", "a configuration that says it", "type -c configs/digits.yaml")
     if found := re.search(r"Path is not a file: '([^']+)'", flat):
         kept = Path(found[1]) / "config.yaml"
         example = _relative(kept) if kept.exists() else "configs/digits.yaml"
-        return f"-c with the directory {_relative(Path(found[1]))} given, expected a file; type e.g. -c {example}"
+        return UserError(
+            f"-c with the directory {_relative(Path(found[1]))} given", "a file", f"type e.g. -c {example}"
+        )
     if found := re.search(r"(?:File|Path) does not exist: '([^']+)'", flat):
-        return f"{found[1]} given, expected an existing file; type -c with a configuration, e.g. -c configs/digits.yaml"
+        return UserError(
+            f"{found[1]} given", "an existing file", "type -c with a configuration, e.g. -c configs/digits.yaml"
+        )
     if "Problems parsing config" in flat or "Unexpected config" in flat:
         files = " or ".join(configs) or "the configuration"
         line = re.findall(r"line (\d+), column", flat)
         at = f" (line {line[-1]})" if line else ""
-        return f"{files}{at} cannot be read, expected YAML of the form 'key: value'; compare with configs/digits.yaml"
+        return UserError(
+            f"{files}{at} cannot be read", "YAML of the form 'key: value'", "compare with configs/digits.yaml"
+        )
     if found := re.search(r"Option '([^']+)' is not accepted", flat):
-        return f"{where}{_unknown_argument(_class_path(flat, found.start()), found[1])}"
+        return _unknown_argument(where, _class_path(flat, found.start()), found[1])
     if found := re.search(
         r"module '[\w.]+' has no attribute '\w+'|No module named '[\w.]+'|Expected a dot import path string: (\S+)",
         flat,
     ):
         given = found[1] or _class_path(flat, found.start())
-        return f"{where}{_unknown_class(given)}"
+        return _unknown_class(where, given)
     if found := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", flat):
-        return f"{where}class {found[1]} given, expected a kind of {found[2]}; type e.g. {_kinds(found[2])}"
+        return UserError(f"{where}class {found[1]} given", f"a kind of {found[2]}", f"type e.g. {_kinds(found[2])}")
     if found := re.search(r"Not a valid subclass of (\w+)\. Got value: (.+?) Subclass types expect", flat):
-        return (
-            f"{where}{_clip(found[2])} given, expected class_path: and init_args: of a {found[1]}; type e.g. "
-            f"class_path: {_kinds(found[1])}"
+        return UserError(
+            f"{where}{_clip(found[2])} given",
+            f"class_path: and init_args: of a {found[1]}",
+            f"type e.g. class_path: {_kinds(found[1])}",
         )
     return _wrong_type(flat, where)
 
 
-def unknown_verb(given: str, verbs: Sequence[str]) -> str:
+def unknown_verb(given: str, verbs: Sequence[str]) -> UserError:
     """For a first word that is no verb."""
     meant = difflib.get_close_matches(given, verbs, n=1, cutoff=0.5)
     remedy = f"type fm-lightning {meant[0]}" if meant else "type fm-lightning --help"
-    return f"{given!r} given, expected one of {', '.join(verbs)}; {remedy}"
+    return UserError(f"{given!r} given", f"one of {', '.join(verbs)}", remedy)
 
 
 def _where(message: str) -> str:
@@ -133,11 +142,13 @@ def _where(message: str) -> str:
     return f"{' > '.join(dict.fromkeys(keys))}: " if keys else ""
 
 
-def _unknown_key(given: str, verb: str, options: list[str], on_command_line: bool) -> str:
+def _unknown_key(given: str, verb: str, options: list[str], on_command_line: bool) -> UserError:
     dashes = "--" if on_command_line else ""
     key = given.removeprefix("--").partition("=")[0]
     if on_command_line and not given.startswith("-"):
-        return f"{given!r} given, expected options of the form --key value; type fm-lightning {verb} --help to see them"
+        return UserError(
+            f"{given!r} given", "options of the form --key value", f"type fm-lightning {verb} --help to see them"
+        )
     parts, branch = key.split("."), ""
     while parts:  # the longest beginning that exists
         deeper = f"{branch}{parts[0]}."
@@ -158,15 +169,16 @@ def _unknown_key(given: str, verb: str, options: list[str], on_command_line: boo
         remedy = f"type fm-lightning {verb} --help to see all"
     some = ", ".join(children) if len(children) <= 20 else "an option that exists"
     below = f" below {branch[:-1]}" if branch else ""
-    return f"unknown key {dashes}{key} given, expected {some}{below}; {remedy}"
+    return UserError(f"unknown key {dashes}{key} given", f"{some}{below}", remedy)
 
 
-def _unknown_argument(class_path: str, argument: str) -> str:
+def _unknown_argument(where: str, class_path: str, argument: str) -> UserError:
     known = _arguments(class_path)
     name = class_path.rpartition(".")[2]
     meant = difflib.get_close_matches(argument, known, n=1, cutoff=0.5)
     expected = ", ".join(known) or "none"
-    return f"{name} does not know {argument!r}, expected among {expected}; type {meant[0] if meant else 'one of these'}"
+    remedy = f"type {meant[0] if meant else 'one of these'}"
+    return UserError(f"{where}{name} does not know {argument!r}", f"among {expected}", remedy)
 
 
 def _arguments(class_path: str) -> list[str]:
@@ -188,11 +200,11 @@ def _arguments(class_path: str) -> list[str]:
     return [name for name in names if name not in ("self", "params", "optimizer", "base_seed")]
 
 
-def _unknown_class(given: str) -> str:
+def _unknown_class(where: str, given: str) -> UserError:
     module, _, name = given.rpartition(".")
     if module in _MOVED:
         now = f"{_MOVED[module]}.{name}"
-        return f"class {given} given, which has moved, expected {now}; type {now}"
+        return UserError(f"{where}class {given} given, which has moved", now, f"type {now}")
     known = _classes(module) if module else {}
     if known:
         expected = f"a class of {module}"
@@ -203,7 +215,7 @@ def _unknown_class(given: str) -> str:
         known = {n: path for home in reversed(_HOMES) for n, path in _classes(home).items()}
         expected = "the full path of a class"
         meant = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6) or ["Digits"]
-    return f"class {given} given, which does not exist, expected {expected}; type e.g. {known[meant[0]]}"
+    return UserError(f"{where}class {given} given, which does not exist", expected, f"type e.g. {known[meant[0]]}")
 
 
 def _classes(module: str) -> dict[str, str]:
@@ -230,7 +242,7 @@ def _kinds(base: str) -> str:
     return f"a class derived from {base}"
 
 
-def _wrong_type(flat: str, where: str) -> str:
+def _wrong_type(flat: str, where: str) -> UserError:
     key = where.removesuffix(": ").rpartition(" > ")[2]
     types = [t for t in dict.fromkeys(re.findall(r"Expected an? <class '([\w.]+)'>", flat)) if t != "NoneType"]
     # The innermost value stands first: what follows are the values around it.
@@ -238,8 +250,8 @@ def _wrong_type(flat: str, where: str) -> str:
     if types and value and where:
         example = next((text for t, text in _EXAMPLES.items() if t in types), "another value")
         words = " or ".join(t.rpartition(".")[2] for t in types)
-        return f"{where}{_clip(value[1])} given, expected {words}; type e.g. {key}: {example}"
-    return _clip(re.sub(r'Parser key "([^"]+)":', r"\1:", flat), 300)
+        return UserError(f"{where}{_clip(value[1])} given", words, f"type e.g. {key}: {example}")
+    return UserError(_clip(re.sub(r'Parser key "([^"]+)":', r"\1:", flat), 300))
 
 
 def _class_path(flat: str, position: int) -> str:

@@ -81,7 +81,7 @@ def _configured(config: Path, changes: Sequence[Any]) -> list[Monitor]:
         some = [c for c in listed if _is_monitor(str(c["class_path"]))]
         built = parser.instantiate_classes(parser.parse_object({"callbacks": some})).callbacks
     except (ArgumentError, ValueError) as error:
-        raise user_error(error) or UserError(shorten(str(error), "report", (), (str(config),))) from error
+        raise user_error(error) or shorten(str(error), "report", (), (str(config),)) from error
     return built
 
 

@@ -63,8 +63,9 @@ def integrate_adaptively(evaluate: Evaluator, x0: Tensor, schedule: Schedule, na
     except AssertionError as error:  # torchdiffeq's way to say that the state exploded
         step = int((edges[:-1] <= time).sum()) - 1
         raise NotFiniteError(
-            f"the trajectory of schedule {name!r} is not finite from step {step} (t = {time:.4g}) on; expected "
-            "finite velocities; train longer, lower the learning rate or weaken the gain"
+            f"the trajectory of schedule {name!r} is not finite from step {step} (t = {time:.4g}) on",
+            "finite velocities",
+            "train longer, lower the learning rate or weaken the gain",
         ) from error
     x1 = xs[-1]
     return Trajectory(

@@ -291,8 +291,9 @@ def _require_finite(trajectories: Mapping[str, Trajectory]) -> None:
         if hit:
             raise NotFiniteError(
                 f"the trajectory of schedule {name or 'base'!r} is not finite from step {step} (t = {float(t.times[step]):.4g}) "
-                f"on, in {hit} of {len(t)} samples; expected finite velocities; train longer, lower the learning rate or "
-                "weaken the gain, or leave it out"
+                f"on, in {hit} of {len(t)} samples",
+                "finite velocities",
+                "train longer, lower the learning rate or weaken the gain, or leave it out",
             )
 
 

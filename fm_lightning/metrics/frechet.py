@@ -53,7 +53,9 @@ class GaussianReference:
         _check_gaussian(mean, cov)
         if mean.shape != self.mean.shape:
             raise UserError(
-                f"mean and covariance of {len(mean)} features given, expected the reference's {len(self.mean)}"
+                f"mean and covariance of {len(mean)} features given",
+                f"the reference's {len(self.mean)}",
+                "take the features of both from one extractor",
             )
         return self._distance(mean, cov, torch.linalg.eigvalsh(self._inner(cov)))
 
@@ -66,7 +68,7 @@ class GaussianReference:
         shift, spread = (mean.double() - self.mean).square().sum(), cov.double().trace() + self.cov.trace()
         value = float(shift + spread - 2 * inner_values.clamp_min(0).sqrt().sum())
         if value < -ROUNDING * float(shift + spread):  # of matrices with no negative eigenvalue none is negative
-            raise UserError(f"covariances with the Fréchet distance {value:.4g} given, {NO_COVARIANCE}")
+            raise _no_covariance(f"covariances with the Fréchet distance {value:.4g}")
         return max(0.0, value)
 
     def influence(self, features: Tensor) -> Influence:
@@ -99,7 +101,10 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     return second.distance(first.mean, first.cov)
 
 
-NO_COVARIANCE = "expected a symmetric matrix without negative eigenvalues; estimate it anew from the features"
+def _no_covariance(what: str) -> UserError:
+    return UserError(
+        f"{what} given", "a symmetric matrix without negative eigenvalues", "estimate it anew from the features"
+    )
 
 
 def _check_gaussian(mean: Tensor, cov: Tensor) -> None:
@@ -110,30 +115,29 @@ def _check_gaussian(mean: Tensor, cov: Tensor) -> None:
             "estimate both from the same features",
         )
     if mean.is_complex() or cov.is_complex():
-        raise UserError(f"a complex mean or covariance given, {NO_COVARIANCE}")
+        raise UserError("a complex mean or covariance given", "real numbers", "estimate both from real features")
     for name, values in {"mean": mean, "covariance": cov}.items():
         if not values.isfinite().all():
-            raise UserError(f"a {name} with NaN or infinity given, {NO_COVARIANCE}")
+            raise UserError(
+                f"a {name} with NaN or infinity given", "finite numbers", "estimate it anew from finite features"
+            )
     variance = cov.diagonal().double()
     if variance.min() < -ROUNDING * variance.abs().max():
-        raise UserError(f"a covariance with the variance {float(variance.min()):.4g} given, {NO_COVARIANCE}")
+        raise _no_covariance(f"a covariance with the variance {float(variance.min()):.4g}")
     spread = variance.clamp_min(0).sqrt()
     allowed = ASYMMETRY * spread[:, None] * spread + 1e-7 * variance.max()
     beyond = (cov.double() - cov.double().T).abs() > allowed
     if beyond.any():
         i, j = beyond.nonzero()[0].tolist()
-        raise UserError(
-            f"a covariance with {float(cov[i, j]):.4g} at [{i}, {j}] and {float(cov[j, i]):.4g} at [{j}, {i}] given, "
-            f"{NO_COVARIANCE}"
+        raise _no_covariance(
+            f"a covariance with {float(cov[i, j]):.4g} at [{i}, {j}] and {float(cov[j, i]):.4g} at [{j}, {i}]"
         )
 
 
 def _check_eigenvalues(values: Tensor) -> None:
     """Ascending eigenvalues ``[D]``; those of rounding errors may be negative."""
     if float(values[0]) < -ROUNDING * float(values[-1].abs()):
-        raise UserError(
-            f"a covariance with eigenvalues from {float(values[0]):.4g} to {float(values[-1]):.4g} given, {NO_COVARIANCE}"
-        )
+        raise _no_covariance(f"a covariance with eigenvalues from {float(values[0]):.4g} to {float(values[-1]):.4g}")
 
 
 class FrechetDistance(FeatureMetric):

@@ -73,5 +73,7 @@ def paired_mean_change(here: Influence, there: Influence) -> Change:
 def _same_length(a: Tensor, b: Tensor) -> None:
     if len(a) != len(b) or len(a) == 0:
         raise UserError(
-            f"a paired change of {len(a)} and {len(b)} samples asked for, expected the same seeds on both sides"
+            f"a paired change of {len(a)} and {len(b)} samples asked for",
+            "the same seeds on both sides, at least one",
+            "sample the same seeds under both conditions",
         )

@@ -58,16 +58,17 @@ def read_statistics(path: str | Path, names: tuple[str, str] = ("mu", "sigma")) 
     Raises:
         UserError: no such file, no such archive, or not the mean and covariance of anything (says why).
     """
-    remedy = f"expected an .npz archive with {names[0]} [D] and {names[1]} [D, D]; type another file, or leave `statistics` out"
+    wanted = f"an .npz archive with {names[0]} [D] and {names[1]} [D, D]"
+    remedy = "type another file, or leave `statistics` out"
     try:
         with np.load(path) as archive:
             mu, sigma = (np.asarray(archive[name]) for name in names)
     except Exception as error:  # files that are no archive, half an archive, or no numbers raise a dozen types
-        raise UserError(f"statistics {path} cannot be read ({' '.join(str(error).split())}), {remedy}") from error
+        raise UserError(f"statistics {path} cannot be read ({' '.join(str(error).split())})", wanted, remedy) from error
     for name, values in zip(names, (mu, sigma)):
         if values.dtype.kind not in "fiu":
-            raise UserError(f"statistics {path} hold {name} of type {values.dtype}, {remedy}")
+            raise UserError(f"statistics {path} hold {name} of type {values.dtype}", wanted, remedy)
     try:
         return GaussianReference(torch.from_numpy(mu.astype(np.float64)), torch.from_numpy(sigma.astype(np.float64)))
     except UserError as error:
-        raise UserError(f"statistics {path}: {error}") from error
+        raise UserError(f"statistics {path}: {error.given}", error.expected, error.remedy) from error

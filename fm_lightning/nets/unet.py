@@ -103,11 +103,16 @@ class UNet(Velocity):
             )
         if unknown := set(attention_resolutions) - set(resolutions):
             raise UserError(
-                f"UNet got attention_resolutions={list(attention_resolutions)}, but {min(unknown)} is not "
-                f"among the resolutions {resolutions}; choose among these"
+                f"UNet got attention_resolutions={list(attention_resolutions)}",
+                f"some of its resolutions {resolutions}, of which {min(unknown)} is none",
+                "choose among these",
             )
         if null_class and not num_classes:
-            raise UserError("UNet got null_class=True and num_classes=0; give num_classes, or drop null_class")
+            raise UserError(
+                "UNet got null_class=True and num_classes=0",
+                "classes beside the null class",
+                "give num_classes, or drop null_class",
+            )
 
         emb = 4 * num_channels
 

@@ -161,11 +161,11 @@ def test_a_checkpoint_of_another_network(refused, here):
     says(
         line,
         "does not fit",
-        "net.time.layers.0.weight is [16, 64] in the checkpoint and [32, 64] in the network",
+        "net.time.layers.0.weight is [16, 64] in the checkpoint, expected [32, 64]",
         "type",
     )
     line = refused("test", "-c", "tiny.yaml", *base, "--model.net.init_args.depth", 2)
-    says(line, "net.blocks.1.modulation.weight is missing in the checkpoint and [32, 16] in the network")
+    says(line, "net.blocks.1.modulation.weight is missing in the checkpoint, expected [32, 16]")
 
 
 def test_checkpoints_hold_plain_data_and_no_metric(finished):

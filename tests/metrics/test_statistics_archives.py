@@ -29,7 +29,7 @@ WRONG = {
     "Cholesky factor": (MEAN, np.linalg.cholesky(COV), r"at \[0, 1\]"),
     "asymmetric": (MEAN, COV + 0.01 * np.eye(D, k=2), r"at \[2, 0\]"),
     "indefinite": (MEAN, with_eigenvalue(-0.01 * VALUES[-1]), "eigenvalues from -"),
-    "negated": (MEAN, -COV, "variance -"),
+    "negated": (MEAN, -COV, "variance -.* given, expected a symmetric matrix"),
     "negative": (MEAN, -np.eye(D), "variance -1"),
     "complex": (MEAN, COV.astype(complex), "sigma of type complex128"),
     "complex mean": (MEAN + 1j, COV, "mu of type complex128"),
@@ -37,7 +37,7 @@ WRONG = {
     "another size": (MEAN[:-1], COV, r"\[5\]"),
     "vector": (MEAN, COV[0], r"covariance \[6\]"),
     "matrix as mean": (MEAN[None], COV, r"mean \[1, 6\]"),
-    "NaN": (MEAN, np.where(np.eye(D), np.nan, COV), "NaN"),
+    "NaN": (MEAN, np.where(np.eye(D), np.nan, COV), "covariance with NaN or infinity given, expected finite"),
     "NaN mean": (MEAN * np.nan, COV, "NaN"),
     "infinite": (MEAN, COV + np.inf, "infinity"),
     "words": (MEAN, COV.astype(str), "sigma of type <U"),
@@ -56,7 +56,9 @@ def test_what_is_no_covariance_is_refused(name, tmp_path):
     with pytest.raises(UserError, match=message) as error:
         read_statistics(tmp_path / "wrong.npz")
     assert "\n" not in str(error.value)
-    assert "wrong.npz" in str(error.value)
+    assert "wrong.npz" in error.value.given
+    assert error.value.expected
+    assert error.value.remedy
 
 
 @pytest.mark.parametrize(

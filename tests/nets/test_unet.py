@@ -217,7 +217,7 @@ def test_the_cifar_network() -> None:
         ({"num_channels": 10}, r"num_channels=10 .*\[10, 20\] channels, expected multiples of groups=4"),
         ({"channel_mult": (1, 0.1)}, "channel_mult"),
         ({"channel_mult": ()}, "channel_mult"),
-        ({"attention_resolutions": (16,)}, r"16 is not among the resolutions \[8, 4\]"),
+        ({"attention_resolutions": (16,)}, r"expected some of its resolutions \[8, 4\], of which 16 is none; choose"),
         ({"num_heads": 3}, "num_heads=3 .*16 channels, expected a divisor of 16"),
         ({"num_head_channels": 32}, "num_head_channels=32 .*expected a divisor of 16"),
         ({"null_class": True}, "num_classes"),

@@ -143,20 +143,23 @@ class ImageData(FlowData):
         written = self.held_out_part or next((name for name in self.held_out_names if name in sizes), None)
         if written is None:
             raise UserError(
-                f"a dataset with the splits {', '.join(sizes)} given, expected one that can be held out; type e.g. "
-                + divide(pool.split, sizes[pool.split])
+                f"a dataset with the splits {', '.join(sizes)} given",
+                "one that can be held out",
+                f"type e.g. {divide(pool.split, sizes[pool.split])}",
             )
         held_out = read_part(written, sizes, "held_out_part")
         if len(held_out) < NEEDED["held_out_split"]:
             raise UserError(
-                f"held_out_part={written!r} given, which holds one image, expected at least 2; type e.g. "
-                + divide(pool.split, sizes[pool.split])
+                f"held_out_part={written!r} given, which holds one image",
+                "at least 2",
+                f"type e.g. {divide(pool.split, sizes[pool.split])}",
             )
         for name, part in (("train_part", train), ("real_part", real)):
             if held_out.overlaps(part):
                 raise UserError(
-                    f"held_out_part={written!r} given, which shares rows with {name}, expected images neither trained on nor "
-                    "compared with; type e.g. " + divide(part.split, sizes[part.split]).replace("train_part", name)
+                    f"held_out_part={written!r} given, which shares rows with {name}",
+                    "images neither trained on nor compared with",
+                    f"type e.g. {divide(part.split, sizes[part.split]).replace('train_part', name)}",
                 )
         return train, real, held_out
 

@@ -76,9 +76,9 @@ def read_part(written: str, sizes: Mapping[str, int], argument: str) -> Part:
     size = sizes[split]
     start, stop, _ = slice(*(_row(match[end], size) for end in ("start", "stop"))).indices(size)
     if start >= stop:
+        example = f"{argument}: {split}" if argument == "real_part" else divide(split, size)
         raise UserError(
-            f"{argument}={written!r} given, which holds no rows, expected some of {splits}; type e.g. "
-            + (f"{argument}: {split}" if argument == "real_part" else divide(split, size))
+            f"{argument}={written!r} given, which holds no rows", f"some of {splits}", f"type e.g. {example}"
         )
     return Part(split, start, stop)
 

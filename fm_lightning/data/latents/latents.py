@@ -264,16 +264,20 @@ class Latents(FlowData):
             return
         found = open_autoencoder(self._given)
         image = list(self.manifest.identity.image_shape)
-        wanted = f"expected one that makes {image} of {list(self.shape)}, as {self.manifest.autoencoder} does, which encoded them"
+        wanted = (
+            f"one that makes {image} of {list(self.shape)}, as {self.manifest.autoencoder} does, which encoded them"
+        )
         remedy = f"type autoencoder={self.manifest.autoencoder}"
         try:
             decoder = Decoder(found, self.shape, self._shift, self._factor, self.decode_batch)
         except UserError as error:
             said = " ".join(str(error.__cause__).split())[:120]
-            raise UserError(f"autoencoder={found.name} given for {self.folder} ({said}), {wanted}; {remedy}") from error
+            raise UserError(f"autoencoder={found.name} given for {self.folder} ({said})", wanted, remedy) from error
         if decoder.image_shape != image:
             raise UserError(
-                f"autoencoder={found.name} given for {self.folder}, which makes {decoder.image_shape} of them, {wanted}; {remedy}"
+                f"autoencoder={found.name} given for {self.folder}, which makes {decoder.image_shape} of them",
+                wanted,
+                remedy,
             )
         self._decoder, self.decoder = decoder, found.fingerprint
 

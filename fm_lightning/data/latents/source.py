@@ -25,20 +25,22 @@ def latent_shape(data: FlowData, autoencoder: Autoencoder, device: torch.device 
     if len(data.shape) != 3:
         raise UserError(f"data={type(data).__name__} given, which holds no images", "some", "type e.g. data.ImageData")
     image = visible(data, data.train_split.fetch(torch.tensor([0]))[0].to(device))
-    wanted = f"expected images that {autoencoder.name} takes"
+    wanted = f"images that {autoencoder.name} takes"
     try:
         mean, _ = autoencoder.encode(image)
         back = tuple(autoencoder.decode(mean).shape[1:])
     except (RuntimeError, ValueError) as error:
         said = " ".join(str(error).split())[:160]
         raise UserError(
-            f"images of shape {list(data.shape)} given ({said}), {wanted}; give data of other size, or in "
-            "colour (grayscale: false)"
+            f"images of shape {list(data.shape)} given ({said})",
+            wanted,
+            "give data of other size, or in colour (grayscale: false)",
         ) from error
     if back != tuple(data.shape):
         raise UserError(
-            f"images of shape {list(data.shape)} given, which come back as {list(back)}, {wanted}; give data whose sides are "
-            "multiples of 8, or of whatever the autoencoder divides them by"
+            f"images of shape {list(data.shape)} given, which come back as {list(back)}",
+            wanted,
+            "give data whose sides are multiples of 8, or of whatever the autoencoder divides them by",
         )
     return list(mean.shape[1:])
 

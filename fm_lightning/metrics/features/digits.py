@@ -67,8 +67,9 @@ class DigitsClassifier(nn.Module):
         except Exception as error:  # torch raises half a dozen types for a truncated or foreign file
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
-                f"weights of the digits classifier: cannot read {path} ({reason}); expected the state dict "
-                f"of a DigitsClassifier; make one with: {TRAINING} --out FILE"
+                f"weights of the digits classifier: cannot read {path} ({reason})",
+                "the state dict of a DigitsClassifier",
+                f"make one with: {TRAINING} --out FILE",
             ) from error
         return net.eval().requires_grad_(False)
 

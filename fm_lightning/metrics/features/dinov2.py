@@ -49,8 +49,10 @@ class DinoFeatures(ImageFeatures):
         except OSError as error:
             address, place = self.source
             raise UserError(
-                f"{self.key}: cannot download facebookresearch/dinov2 ({error}); on another machine fetch the code "
-                f"from https://github.com/facebookresearch/dinov2 into {code} and {address} to {place}"
+                f"{self.key}: cannot download facebookresearch/dinov2 ({error})",
+                "a connection, or code and weights in torch's hub folder",
+                f"on another machine fetch the code from https://github.com/facebookresearch/dinov2 into {code} "
+                f"and {address} to {place}",
             ) from error
 
     def embed(self, images: Tensor) -> Tensor:

@@ -66,8 +66,9 @@ class ImageFeatures(FeatureExtractor):
                     f"weights for {self.key}: cannot use {file} ({reason})", f"what {address} holds", "fetch it again"
                 ) from error
             raise UserError(
-                f"weights for {self.key}: cannot download {address} ({reason}); fetch it on another machine and put it "
-                f"at {place}, or name its file as `weights`"
+                f"weights for {self.key}: cannot download {address} ({reason})",
+                "a connection, or the file in torch's hub folder",
+                f"fetch it on another machine and put it at {place}, or name its file as `weights`",
             ) from error
         self.net = net.eval().requires_grad_(False)
 

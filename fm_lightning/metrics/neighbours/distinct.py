@@ -94,7 +94,9 @@ def nearest_distinct(
     """
     if mirrored and len(reference.shape) != 4:
         raise UserError(
-            f"mirrored=True given for samples of shape {list(reference.shape[1:])}, expected images [C, H, W]"
+            f"mirrored=True given for samples of shape {list(reference.shape[1:])}",
+            "images [C, H, W]",
+            "leave mirrored out",
         )
     if groups is not None and not 1 <= k <= groups.count:
         raise UserError(

@@ -63,10 +63,18 @@ def _blocks(
     check_match(queries, reference)
     h = torch.as_tensor(bandwidth, dtype=torch.float64, device=reference.device)
     if h.ndim and h.shape != queries.shape[:1]:
-        raise UserError(f"bandwidths of shape {list(h.shape)} for {len(queries)} queries: give one, or one for each")
+        raise UserError(
+            f"bandwidths of shape {list(h.shape)} given for {len(queries)} queries",
+            f"a number or the shape [{len(queries)}]",
+            "give one for all, or one for each",
+        )
     h = h.expand(len(queries))
     if not (h > 0).all():
-        raise UserError(f"a bandwidth of {float(h[~(h > 0)][0])}: give a positive number")
+        raise UserError(
+            f"a bandwidth of {float(h[~(h > 0)][0])} given",
+            "a positive number",
+            "give e.g. the median distance of a row to its nearest",
+        )
     # Queries and rows as stored and in float64, a shifted copy; logits and their exponentials.
     query, row, pair = 48 * reference.size + 64, 32 * reference.size + 64, 24
     max_rows(budget, query + row + pair, "query and reference")

@@ -29,6 +29,7 @@ from fm_lightning.metrics.neighbours.reference import (
     BUDGET,
     AbstractReference,
     Reference,
+    check_k,
     check_match,
     check_shape,
     max_rows,
@@ -75,10 +76,7 @@ def nearest(
     check_shape("queries", queries)
     reference = reference if isinstance(reference, Reference) else Reference(reference, budget=budget)
     check_match(queries, reference)
-    if not 1 <= k <= len(reference):
-        raise UserError(
-            f"k = {k} neighbours of a reference of {len(reference)} rows: give k from 1 to {len(reference)}"
-        )
+    check_k(k, len(reference))
     search = _Search(reference, len(queries), k, budget)
     distances = torch.empty(len(queries), k, device=queries.device)
     indices = torch.empty(len(queries), k, device=queries.device, dtype=torch.int64)
@@ -105,8 +103,11 @@ def merge(distances: Sequence[Tensor], indices: Sequence[Tensor], k: int) -> tup
     Raises:
         UserError: fewer than k candidates.
     """
-    if sum(d.shape[1] for d in distances) < k:
-        raise UserError(f"k = {k} neighbours of {sum(d.shape[1] for d in distances)} candidates: give a smaller k")
+    candidates = sum(d.shape[1] for d in distances)
+    if candidates < k:
+        raise UserError(
+            f"k={k} neighbours of {candidates} candidates asked for", f"at most {candidates}", "give a smaller k"
+        )
     ids, order = torch.cat(list(indices), 1).sort(dim=1)
     near, best = torch.cat(list(distances), 1).gather(1, order).sort(dim=1, stable=True)
     return near[:, :k].contiguous(), ids.gather(1, best[:, :k])

@@ -21,6 +21,7 @@ from fm_lightning.metrics.neighbours.reference import (
     BUDGET,
     AbstractReference,
     Reference,
+    check_k,
     check_match,
     check_shape,
     content_fingerprint,
@@ -79,13 +80,17 @@ class ShardedReference(AbstractReference):
         whole = sum(counts)
         if len(shapes) > 1:
             raise UserError(
-                f"parts with rows of shapes {sorted(map(list, shapes))}: give the same shape in all processes"
+                f"parts with rows of shapes {sorted(map(list, shapes))} given",
+                "one shape in all processes",
+                "give the rows of one data set",
             )
         if not whole:
-            raise UserError("the reference is empty: give at least one row to compare with, in any process")
+            raise UserError("an empty reference given", "at least one row to compare with", "give some in any process")
         if strided and counts != [len(range(r, whole, self.ranks)) for r in range(self.ranks)]:
             raise UserError(
-                f"strided parts of {counts} rows: give rows[rank::{self.ranks}] of the whole in each process"
+                f"strided parts of {counts} rows given",
+                f"rows[rank::{self.ranks}] of the whole in each process",
+                "give these, or contiguous parts and strided=False",
             )
         self.shape = (whole, *part.shape[1:])
         self.size = int(np.prod(part.shape[1:], dtype=np.int64))
@@ -113,8 +118,7 @@ class ShardedReference(AbstractReference):
         try:
             check_shape("queries", queries)
             check_match(queries, self)
-            if not 1 <= k <= len(self):
-                raise UserError(f"k = {k} neighbours of a reference of {len(self)} rows: give k from 1 to {len(self)}")
+            check_k(k, len(self))
             # Queries of all, as they come and cut to those there are; answers on the way out, on the way in, merged.
             fit = max_rows(budget, self.ranks * (2 * self.size * 8 + 100 * k), "query of each process or")
             if self.part is not None:  # would the search fit?
@@ -126,7 +130,9 @@ class ShardedReference(AbstractReference):
             error = problem
         said = self._agree(error, (len(queries), str(queries.dtype), k, fit))
         if len({each[2] for each in said}) > 1:
-            raise UserError(f"k = {[each[2] for each in said]} given by the processes: give the same k in all")
+            raise UserError(
+                f"k={[each[2] for each in said]} given by the processes", "one number", "give the same k in all"
+            )
         counts, kinds = [each[0] for each in said], {each[1] for each in said}
         dtype = queries.dtype if len(kinds) == 1 else torch.float64
         fit = min(each[3] for each in said)
@@ -221,9 +227,11 @@ class ShardedReference(AbstractReference):
                 raise error
             return [value]
         said: list[Any] = [None] * self.ranks
-        message = None if error is None else str(error) if isinstance(error, UserError) else repr(error)
-        dist.all_gather_object(said, (message, value), group=self.group)
+        mine = error
+        if not (error is None or isinstance(error, UserError)):
+            mine = UserError(repr(error), "no failure in any process", "mend what failed in this one")
+        dist.all_gather_object(said, (mine, value), group=self.group)
         for rank, (problem, _) in enumerate(said):
             if problem is not None:
-                raise UserError(f"process {rank}: {problem}") from error
+                raise UserError(f"process {rank}: {problem.given}", problem.expected, problem.remedy) from error
         return [each for _, each in said]

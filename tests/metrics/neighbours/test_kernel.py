@@ -42,7 +42,7 @@ def test_no_queries() -> None:
 
 @pytest.mark.parametrize("bandwidth", [0.0, -1.0, float("nan"), torch.tensor([1.0, 0.0])])
 def test_a_bandwidth_must_be_positive(bandwidth: float | Tensor) -> None:
-    with pytest.raises(UserError, match="give a positive number"):
+    with pytest.raises(UserError, match="expected a positive number"):
         log_kernel_sum(torch.ones(2, 3), torch.ones(4, 3), bandwidth)
 
 

@@ -21,7 +21,7 @@ def test_one_process_needs_no_group():
     got = nearest(rows[:7], ShardedReference(rows, strided=True), 3)
     for a, b in zip(got, nearest(rows[:7], rows, 3)):
         assert torch.equal(a, b)
-    with pytest.raises(UserError, match="k = 51"):
+    with pytest.raises(UserError, match="k=51"):
         nearest(rows, ShardedReference(rows), 51)
 
 
