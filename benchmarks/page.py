@@ -224,6 +224,32 @@ def _gpu_speed(rows: Rows) -> Iterator[str]:
             )
 
 
+def _verdicts(rows: Rows) -> Iterator[str]:
+    counted, kernel = rows[0]["evaluations"], rows[1]["kernel"]
+    yield "Evaluations beside base's, in units of base's (100 Euler steps), beginnings shared:"
+    yield ""
+    yield from _table(["what", "evaluations / base's"], [[name, f"{value:.2f}"] for name, value in counted.items()])
+    yield ""
+    yield (
+        f"Kernel distance of {kernel['samples']:,} samples to as many real images, {kernel['features']:,} features, with every "
+        f"image's influence: {kernel['influence_s']:.1f} s, and {kernel['reference_s']:.1f} s once for the real ones; "
+        f"{kernel['extra_mb']:.0f} MB beside the features (one whole table of kernels: {kernel['table_mb']:.0f} MB)."
+    )
+
+
+def _sit(rows: Rows) -> Iterator[str]:
+    for r in rows:
+        yield f"- {r['what']}, batch {r['batch']}: {r['ratio']:.3f} of diffusers' time (median {r['median_ratio']:.3f})."
+
+
+def _support(rows: Rows) -> Iterator[str]:
+    for r in rows:
+        yield (
+            f"- {r['queries']:,} samples, {r['rows']:,} x {r['size']:,} references: support {r['support_seconds']:.2f} s, "
+            f"neighbours alone {r['neighbours_seconds']:.2f} s."
+        )
+
+
 def _nothing(rows: Rows) -> Iterator[str]:
     return iter(())
 
@@ -256,6 +282,9 @@ SECTIONS: dict[str, tuple[str, Callable[[Rows], Iterator[str]]]] = {
     "sampling": ("Sampling and training throughput", _sampling),
     "neighbours": ("Nearest neighbours", _neighbour_rows),
     "frechet": ("Fréchet distance", _frechet),
+    "verdicts": ("Verdicts", _verdicts),
+    "sit": ("SiT-S/2 beside diffusers' DiT", _sit),
+    "support": ("Local support", _support),
     "startup": ("Waiting to begin", _startup),
     "gpu_speed": ("Switches on a GPU", _gpu_speed),
 }

@@ -31,6 +31,9 @@ CPU: list[tuple[str, list[str], int]] = [
     ("sampling", [], 120),
     ("neighbours", ["--rounds", "2"], 180),
     ("frechet", [], 120),
+    ("verdicts", [], 60),
+    ("sit", [], 90),
+    ("support", ["--rounds", "2"], 90),
 ]
 GPU: list[tuple[str, list[str], int]] = [
     ("profile", [], 60),
