@@ -14,6 +14,7 @@ from torch import Tensor
 from fm_lightning.data.base import FlowData, pixels, unit_pixels
 from fm_lightning.data.batches import TrainBatch
 from fm_lightning.data.checks import NEEDED
+from fm_lightning.data.images.apart import refuse_shared_files
 from fm_lightning.data.images.cache import Decoded, Unreadable, cache_directory, decoded
 from fm_lightning.data.images.columns import Labels, find_image_column, find_label_column, in_order, read_labels
 from fm_lightning.data.images.parts import Part, divide, first_rows, read_part
@@ -119,6 +120,7 @@ class ImageData(FlowData):
         rows = {part.split: arrange(source[part.split], self.label_column, self.order) for part in parts}
         if self.label_column is not None and not self.conditional:
             find_label_column(source[train.split].dataset, self.label_column, train.split)
+        refuse_shared_files(rows, column, held_out, (train, real))
         labels = self._labels(source, rows, parts) if self.conditional else dict.fromkeys(parts)
         # A part within another is not decoded twice; both are then views of the same memory.
         whole = {part: next(other for other in (real, held_out, part) if part in other) for part in parts}
