@@ -198,8 +198,11 @@ class ImageData(FlowData):
             missing = np.flatnonzero(codes[part] < 0)
             if len(missing):
                 row = rows[part.split].source_row(part.start + int(missing[0]))
+                opened = source[part.split]
+                # Files are counted by their names, which is nobody's order: a metadata file may have another.
+                file = f", {opened.dataset.data.column('image')[row]['path']}" if opened.content is None else ""
                 raise UserError(
-                    f"no class given in row {row} of {part.split}",
+                    f"no class given in row {row} of {part.split}{file}",
                     "one in each",
                     "type conditional: false, or choose parts with labels",
                 )

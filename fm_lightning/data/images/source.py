@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # `datasets` takes over a second to import
     from datasets import Dataset
 
 _CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+UNPACK = "unpack it and type source: FOLDER"
 LOCAL = "source: PATH (a folder of images or of parquet files, or one parquet file)"
 
 
@@ -89,9 +91,13 @@ def _open_folder(folder: Path, config: str | None) -> dict[str, Opened]:
             f"source={str(folder)!r} given, which is no readable dataset (no files)", "images", f"type {LOCAL}"
         )
     content = _hash_files([folder / file for file in others])
-    loaded = _load(str(folder), config, cache=content)
-    packed = all(file.suffix.lower() == ".zip" for file in others)
-    return {split: Opened(rows, f"{content}:{split}", listed=packed) for split, rows in loaded.items()}
+    packed = all(file.suffix.lower() in ARCHIVES for file in others)
+    try:
+        loaded = _load(str(folder), config, cache=content)
+    except UserError as error:
+        raise UserError(error.given, error.expected, UNPACK if packed else error.remedy) from error
+    zipped = all(file.suffix.lower() == ".zip" for file in others)  # the order in a tar is its maker's
+    return {split: Opened(rows, f"{content}:{split}", listed=zipped) for split, rows in loaded.items()}
 
 
 def _open_split(split: str, written: str) -> Opened:
@@ -115,6 +121,8 @@ def _open_split(split: str, written: str) -> Opened:
         raise UserError(
             f"source={written!r} given for {split}", "a folder of images", f"type source: {files[0].parent}"
         )
+    if files[0].suffix.lower() in ARCHIVES:
+        raise UserError(f"source={written!r} given for {split}", "a folder of images", UNPACK)
     return _read_parquet({split: files})[split]
 
 

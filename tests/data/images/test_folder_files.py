@@ -91,7 +91,7 @@ def test_image_files_as_a_source(tmp_path):
         assert refused("expected a folder of images", source).endswith(f"type source: {folder}")
 
 
-def test_archives_are_served_in_random_order(tmp_path):
+def test_archives(tmp_path):
     (tmp_path / "set").mkdir()
     with zipfile.ZipFile(tmp_path / "set" / "all.zip", "w") as archive:
         for i in range(20):
@@ -99,6 +99,7 @@ def test_archives_are_served_in_random_order(tmp_path):
     data = loaded(tmp_path / "set", **SLICES)
     assert sorted(values(data.train_split) + values(data.held_out_split)) == list(range(20))
     assert values(data.train_split) != sorted(values(data.train_split))
+    assert "unpack it" in refused("all.zip' given", str(tmp_path / "set" / "all.zip"))
 
 
 def test_names_in_another_normal_form_and_relative_paths(tmp_path, monkeypatch):

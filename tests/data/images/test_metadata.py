@@ -113,7 +113,7 @@ def test_numbers_as_written(tmp_path):
 
 def test_an_image_without_a_class(tmp_path):
     source = write(tmp_path / "set", FLAT, table(FLAT, [*VALUES[:-1], ""]))
-    refused("no class given in row 7 of train", source, conditional=True, **SLICES)
+    refused("no class given in row 7 of train, .*/7.png, expected", source, conditional=True, **SLICES)
     assert len(loaded(source, **SLICES).train_split) == 6
 
 
