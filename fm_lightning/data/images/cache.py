@@ -97,9 +97,18 @@ class _Files:
     """
 
     def __init__(self, rows: Rows, column: str, part: Part) -> None:
-        from datasets import Image
+        from datasets import Image, Value
 
         self.rows, self.column, self.part = rows, column, part
+        feature = rows.dataset.features[column]
+        if not isinstance(
+            feature, Image | Value | dict
+        ):  # `datasets` would make 44 of 300, and guess the channels' axis
+            raise UserError(
+                f"column {column!r} given, which holds no encoded images but {type(feature).__name__}",
+                "image files",
+                "write arrays as PNG, or type image_column: NAME",
+            )
         try:
             self.encoded = rows.dataset.select_columns([column]).cast_column(column, Image(decode=False))
         except (TypeError, ValueError, NotImplementedError) as error:
@@ -192,12 +201,21 @@ def _write(file: Path, files: _Files, preprocessing: Preprocessing) -> list[tupl
         raise UserError(
             f"{len(part):,} images of {part.split} given, none of which can be read ({reason})",
             "image files",
-            "type image_column: NAME, or another source",
+            "type another source" if files.rows.content is None else "type image_column: NAME, or another source",
         )
     mixed = preprocessing.grayscale is None and is_gray(first[1])
     if preprocessing.grayscale is None:
         preprocessing = replace(preprocessing, grayscale=mixed)
-    shape = preprocessing(first[1]).shape
+
+    def prepared(image: Any, place: int, value: Any = None) -> np.ndarray:
+        try:
+            return preprocessing(image)
+        except UserError as error:
+            raise UserError(
+                f"{error.given} (image {files.name(place, value)})", error.expected, error.remedy
+            ) from error
+
+    shape = prepared(first[1], first[0]).shape
 
     def pixels(row: tuple[int, Any]) -> np.ndarray | str:
         place, value = row
@@ -210,7 +228,7 @@ def _write(file: Path, files: _Files, preprocessing: Preprocessing) -> list[tupl
                 "images of one kind",
                 "type grayscale: false, or true",
             )
-        array = preprocessing(image)
+        array = prepared(image, place, value)
         if array.shape != shape:
             raise UserError(
                 (

@@ -29,14 +29,15 @@ class Labels:
 
 
 def find_image_column(dataset: Dataset, given: str | None) -> str:
-    """The column with images: as given, or the first of them.
+    """The column with images: as given, or the only one.
 
     Raises:
-        UserError: no such column, or none with images; lists the columns.
+        UserError: no such column, none with images or several; lists the columns.
     """
     from datasets import Image
 
-    first = next((name for name, feature in dataset.features.items() if isinstance(feature, Image)), None)
+    found = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
+    first = found[0] if found else None
     if given is not None:
         if given in dataset.features:
             return given
@@ -51,6 +52,8 @@ def find_image_column(dataset: Dataset, given: str | None) -> str:
             "one",
             "where one of them holds encoded images type image_column: NAME",
         )
+    if len(found) > 1:
+        raise UserError(f"the columns {', '.join(found)} given, all of images", "one", f"type image_column: {first}")
     return first
 
 
@@ -64,26 +67,40 @@ def known_label_column(dataset: Dataset, given: str | None) -> str | None:
 
 
 def find_label_column(dataset: Dataset, given: str | None, split: str) -> str:
-    """The column with classes: as given (ClassLabel, whole numbers, words or booleans), or the first of type ClassLabel.
+    """The column with classes: as given (ClassLabel, whole numbers, words or booleans), or the only one of type ClassLabel.
 
     Raises:
-        UserError: no such column, or none with classes; lists the columns.
+        UserError: no such column, none with classes or several; lists the columns.
     """
-    known = known_label_column(dataset, None)
+    from datasets import ClassLabel
+
+    classes = [name for name, feature in dataset.features.items() if isinstance(feature, ClassLabel)]
+    known = classes[0] if classes else None
+    if given is None and len(classes) > 1:
+        raise UserError(
+            f"{split} given, with classes in the columns {', '.join(classes)}", "one", f"type label_column: {known}"
+        )
     if given is None and known is not None:
         return known
-    if given is None or given not in dataset.features:
-        what = f"{split} has no class labels" if given is None else f"label_column={given!r} given, which {split} lacks"
+    if given is None:
+        some = countable_columns(dataset)
         raise UserError(
-            f"{what}",
+            f"{split} has no class labels",
+            f"one of its columns {_columns(dataset)}"
+            + ("" if some else ", or a folder with each image in a class's directory"),
+            "type label_column: NAME, or conditional: false" if some else "type conditional: false",
+        )
+    if given not in dataset.features:
+        raise UserError(
+            f"label_column={given!r} given, which {split} lacks",
             f"one of its columns {_columns(dataset)}",
-            f"type label_column: {known or 'NAME'}, or conditional: false",
+            f"type label_column: {known or 'NAME'}, or leave it out",
         )
     if given not in countable_columns(dataset):
         raise UserError(
             f"label_column={given!r} given, which holds {_kind(dataset.features[given])}",
             f"class labels, whole numbers, words or booleans (columns: {_columns(dataset)})",
-            f"type label_column: {known or 'NAME'}",
+            f"type label_column: {known or 'NAME'}, or leave it out",
         )
     return given
 
@@ -101,17 +118,20 @@ def countable_columns(dataset: Dataset) -> list[str]:
 
 
 def read_labels(dataset: Dataset, column: str) -> Labels:
-    """A column in the dataset's own order."""
+    """A column in the dataset's own order. A number without a name, and an empty word, is no class."""
     from datasets import ClassLabel
 
     values = dataset.data.column(column)
     feature = dataset.features[column]
     if isinstance(feature, ClassLabel) and feature.names:
-        return Labels(values.fill_null(-1).to_numpy().clip(-1), list(feature.names), ordered=True)
+        numbers = values.fill_null(-1).to_numpy()
+        known = (numbers >= 0) & (numbers < len(feature.names))
+        return Labels(np.where(known, numbers, -1), list(feature.names), ordered=True)
     encoded = values.dictionary_encode().unify_dictionaries()
     codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
     words = [str(value) for value in encoded.chunk(0).dictionary.to_pylist()] if codes else []
-    return Labels(np.concatenate([np.zeros(0, np.int64), *codes]).astype(np.int64), words)
+    numbers = np.concatenate([np.zeros(0, np.int64), *codes]).astype(np.int64)
+    return Labels(np.where(np.isin(numbers, [i for i, word in enumerate(words) if not word]), -1, numbers), words)
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -4,18 +4,20 @@
     FOLDER/CLASS/**/*.png           one split with classes
     FOLDER/SPLIT/[CLASS/**/]*.png   several splits
 
-Links are followed. Hidden files and what macOS puts into archives are left alone, and so is whatever is no image.
+A metadata file takes the classes' place, see ``metadata``. Links are followed. Hidden files are left alone, and so are what
+macOS puts into archives, other systems' thumbnails and bins, and whatever is no image.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fm_lightning.data.images.columns import in_order
+from fm_lightning.data.images.metadata import Row, label_names, metadata_columns
 from fm_lightning.errors import UserError
 
 if TYPE_CHECKING:  # `datasets` takes over a second to import
@@ -25,7 +27,9 @@ IMAGES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga"),
 )
+FOREIGN = (".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".exr")  # images that Pillow does not read
 PARQUET = (".parquet",)
+_JUNK = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information")
 _NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -39,7 +43,7 @@ def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """All such files below a folder, relative to it, in the order of their names.
 
     Raises:
-        UserError: a directory that may not be read.
+        UserError: a directory that may not be read, or a link to nowhere.
     """
     found: list[Path] = []
 
@@ -48,44 +52,39 @@ def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
         if real in above:  # a link to where it lies
             return
         for entry in os.scandir(place):
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
+            if entry.name.startswith(".") or entry.name in _JUNK:
                 continue
             if entry.is_dir():
                 descend(Path(entry.path), above | {real})
             elif entry.name.lower().endswith(tuple(suffixes)):
                 found.append(Path(entry.path).relative_to(folder))
+            elif entry.is_symlink():
+                os.stat(entry.path)  # a link to nowhere may have been a class
 
     try:
         descend(folder, frozenset())
     except OSError as error:
         raise UserError(
             f"{error.filename} given, which cannot be read ({error.strerror})",
-            "a directory that can",
-            "mend its permissions",
+            "one that can",
+            "mend its permissions, or the link",
         ) from error
     return sorted(found)
 
 
-def image_folder(folder: Path, files: list[Path]) -> dict[str, Dataset]:
+def image_folder(folder: Path, files: list[Path], metadata: Mapping[str, Row]) -> dict[str, Dataset]:
     """Splits of image files, with the columns ``image`` and, where there are classes, ``label``.
 
     Raises:
         UserError: directories named for splits beside others.
     """
     folder, files = _inner(folder, files)
-    splits = by_directory(folder, files) or {"train": (folder, files)}
-    classes = {split: _classes(files) for split, (_, files) in splits.items()}
-    names = in_order({name for found in classes.values() for name in found or ()})
-    return {
-        split: _dataset([str(folder / file) for file in files], classes[split], names)
-        for split, (folder, files) in splits.items()
-    }
+    return _datasets(by_directory(folder, files) or {"train": (folder, files)}, metadata)
 
 
-def one_split(folder: Path, files: list[Path]) -> Dataset:
+def one_split(folder: Path, files: list[Path], metadata: Mapping[str, Row]) -> Dataset:
     """All image files of a folder as one split, whatever its directories are called."""
-    classes = _classes(files)
-    return _dataset([str(folder / file) for file in files], classes, in_order(set(classes or ())))
+    return _datasets({"train": (folder, files)}, metadata)["train"]
 
 
 def parquet_splits(folder: Path, files: list[Path], config: str | None) -> dict[str, list[Path]]:
@@ -141,7 +140,16 @@ def by_directory(folder: Path, files: list[Path]) -> dict[str, tuple[Path, list[
     if not named:
         return None
     if len(named) < len(tops) or len(splits) < len(named):
-        others = [top or "files" for top in tops if top not in named] or named
+        clash = [top for top in named if splits[SPLITS[top.lower()]] != top]
+        if clash:
+            one, other = clash[0], splits[split := SPLITS[clash[0].lower()]]
+            places = ", ".join(f"{name}: {folder / top}" for name, top in sorted(splits.items(), key=_place))
+            raise UserError(
+                f"{folder} given, which holds {one} and {other}, both of them {split}",
+                "one directory a split",
+                f"type e.g. source: {{{places}}}",
+            )
+        others = [top or "files" for top in tops if top not in named]
         raise UserError(
             f"{folder} given, which holds {_few(named)} beside {_few(others)}",
             "directories that are all splits or all classes",
@@ -171,12 +179,28 @@ def _classes(files: list[Path]) -> list[str] | None:
     return None if any(len(file.parts) < 2 for file in files) else [file.parts[0] for file in files]
 
 
-def _dataset(paths: list[str], classes: list[str] | None, names: list[str]) -> Dataset:
-    from datasets import ClassLabel, Dataset, Features, Image
+def _datasets(splits: Mapping[str, tuple[Path, list[Path]]], metadata: Mapping[str, Row]) -> dict[str, Dataset]:
+    from datasets import ClassLabel, Dataset, Features, Image, Value
 
-    columns = {"image": paths} | ({"label": classes} if classes else {})
-    features = Features({"image": Image()} | ({"label": ClassLabel(names=names)} if classes else {}))
-    return Dataset.from_dict(columns, features=features)
+    classes = {split: _classes(files) for split, (_, files) in splits.items()}
+    names = in_order(
+        label_names(list(metadata.values()))
+        if metadata
+        else {name for found in classes.values() for name in found or ()}
+    )
+    found = {}
+    for split, (folder, files) in splits.items():
+        paths = [str(folder / file) for file in files]
+        columns, features = {"image": paths}, {"image": Image()}
+        if metadata:
+            more, types = metadata_columns([metadata[os.path.normpath(path)] for path in paths], names)
+            columns, features = columns | more, features | types
+        name = "directory" if metadata else "label"
+        if (inside := classes[split]) and name not in columns:
+            columns[name] = inside
+            features[name] = Value("string") if metadata else ClassLabel(names=names)
+        found[split] = Dataset.from_dict(columns, features=Features(features))
+    return found
 
 
 def _place(item: tuple[str, object]) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 from fm_lightning.data.base import FlowData, pixels, unit_pixels
 from fm_lightning.data.batches import TrainBatch
 from fm_lightning.data.checks import NEEDED
+from fm_lightning.data.images.apart import refuse_shared_files
 from fm_lightning.data.images.cache import Decoded, Unreadable, cache_directory, decoded
 from fm_lightning.data.images.columns import Labels, find_image_column, find_label_column, in_order, read_labels
 from fm_lightning.data.images.parts import Part, divide, first_rows, read_part
@@ -40,8 +41,8 @@ class ImageData(FlowData):
         source: name on the hub; or a folder of images or of parquet files (see ``folder`` for what its directories mean); a
             parquet file or pattern; or folders or files per split (``{train: a.parquet, test: b.parquet}``).
         config: which of the dataset's configurations, where it has several.
-        image_column: the column with images; default: the first of that type.
-        label_column: the column with classes (class labels, whole numbers, words or booleans); default: the first of type
+        image_column: the column with images; default: the only one of that type.
+        label_column: the column with classes (class labels, whole numbers, words or booleans); default: the only one of type
             ClassLabel. Rows that are put into random order are classed by it also where ``conditional`` is not asked for.
         conditional: serve the class as label, 0 to K - 1 of the K classes that occur.
         n: training images, the first n; None takes all.
@@ -117,6 +118,9 @@ class ImageData(FlowData):
         for part in parts[1:]:
             find_image_column(source[part.split].dataset, column)
         rows = {part.split: arrange(source[part.split], self.label_column, self.order) for part in parts}
+        if self.label_column is not None and not self.conditional:
+            find_label_column(source[train.split].dataset, self.label_column, train.split)
+        refuse_shared_files(rows, column, held_out, (train, real))
         labels = self._labels(source, rows, parts) if self.conditional else dict.fromkeys(parts)
         # A part within another is not decoded twice; both are then views of the same memory.
         whole = {part: next(other for other in (real, held_out, part) if part in other) for part in parts}
@@ -180,8 +184,16 @@ class ImageData(FlowData):
     ) -> dict[Part, Tensor | None]:
         """The parts' labels: the K classes that occur are 0 to K - 1, by name, whatever numbers a split gives them."""
         found: dict[str, Labels] = {}
-        for split, served in rows.items():
-            column = find_label_column(source[split].dataset, self.label_column, split)
+        columns = {split: find_label_column(source[split].dataset, self.label_column, split) for split in rows}
+        for split, column in columns.items():
+            first = columns[parts[0].split]
+            if column != first:
+                raise UserError(
+                    f"classes given in {column} of {split} and in {first} of {parts[0].split}",
+                    "one column",
+                    f"type label_column: {first}, or choose other parts",
+                )
+            served = rows[split]
             labels = read_labels(source[split].dataset, column)
             found[split] = labels if served.source is None else replace(labels, codes=labels.codes[served.source])
         codes = {part: found[part.split].codes[part.start : part.stop] for part in parts}
@@ -189,8 +201,11 @@ class ImageData(FlowData):
             missing = np.flatnonzero(codes[part] < 0)
             if len(missing):
                 row = rows[part.split].source_row(part.start + int(missing[0]))
+                opened = source[part.split]
+                # Files are counted by their names, which is nobody's order: a metadata file may have another.
+                file = f", {opened.dataset.data.column('image')[row]['path']}" if opened.content is None else ""
                 raise UserError(
-                    f"no class given in row {row} of {part.split}",
+                    f"no class given in row {row} of {part.split}{file}",
                     "one in each",
                     "type conditional: false, or choose parts with labels",
                 )

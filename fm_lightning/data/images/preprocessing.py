@@ -55,7 +55,9 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> np.ndarray:
         if image.mode.startswith(_DEEP):
             raise UserError(
-                f"images of PIL mode {image.mode} given", "8 bits a channel", "convert them to 8-bit files first"
+                f"PIL mode {image.mode} given",
+                "8 bits a channel",
+                "convert such files to 8 bits first, from the range that their values have",
             )
         gray = is_gray(image)
         image = self._opaque(image)

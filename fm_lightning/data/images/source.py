@@ -10,13 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fm_lightning.data.images.folder import IMAGES, PARQUET, find_files, image_folder, one_split, parquet_splits
+from fm_lightning.data.images.folder import (
+    FOREIGN,
+    IMAGES,
+    PARQUET,
+    find_files,
+    image_folder,
+    one_split,
+    parquet_splits,
+)
+from fm_lightning.data.images.metadata import METADATA, read_metadata
+from fm_lightning.data.images.shards import check_shards
 from fm_lightning.errors import UserError
 
 if TYPE_CHECKING:  # `datasets` takes over a second to import
     from datasets import Dataset
 
 _CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+UNPACK = "unpack it and type source: FOLDER"
 LOCAL = "source: PATH (a folder of images or of parquet files, or one parquet file)"
 
 
@@ -28,11 +40,13 @@ class Opened:
         dataset: its rows.
         content: changes with what they hold; None for image files, which have to be read for that.
         listed: whether the order is that of file names, and no one's choice.
+        tables: its parquet files.
     """
 
     dataset: Dataset
     content: str | None
     listed: bool = False
+    tables: Sequence[Path] = ()
 
 
 def open_source(source: str | Mapping[str, str], config: str | None = None) -> dict[str, Opened]:
@@ -47,7 +61,7 @@ def open_source(source: str | Mapping[str, str], config: str | None = None) -> d
         UserError: nothing there, not reachable, not readable as a dataset, or not clearly divided into splits.
     """
     if not isinstance(source, str):
-        return {split: _open_split(split, written) for split, written in source.items()}
+        return _apart({split: _open_split(split, written) for split, written in source.items()})
     path = Path(source).expanduser()
     if path.is_dir():
         return _open_folder(path.absolute(), config)
@@ -59,7 +73,7 @@ def open_source(source: str | Mapping[str, str], config: str | None = None) -> d
 
 
 def _open_folder(folder: Path, config: str | None) -> dict[str, Opened]:
-    images, parquet = find_files(folder, IMAGES), find_files(folder, PARQUET)
+    images, metadata, parquet = _find(folder)
     if images and parquet:
         raise UserError(
             f"source={str(folder)!r} given, which holds {len(images):,} images and {len(parquet):,} parquet files",
@@ -67,26 +81,34 @@ def _open_folder(folder: Path, config: str | None) -> dict[str, Opened]:
             "type a folder of one kind, or files per split, source: {train: ..., test: ...}",
         )
     if images:
-        return {split: Opened(rows, None, listed=True) for split, rows in image_folder(folder, images).items()}
+        rows = read_metadata(folder, images, metadata)
+        return {split: Opened(found, None, listed=True) for split, found in image_folder(folder, images, rows).items()}
     if parquet:
-        return _read_parquet(parquet_splits(folder, parquet, config))
+        return _apart(_read_parquet(parquet_splits(folder, parquet, config)))
     others = find_files(folder, [""])
     if not others:
         raise UserError(
             f"source={str(folder)!r} given, which is no readable dataset (no files)", "images", f"type {LOCAL}"
         )
     content = _hash_files([folder / file for file in others])
-    loaded = _load(str(folder), config, cache=content)
-    return {split: Opened(rows, f"{content}:{split}") for split, rows in loaded.items()}
+    packed = all(file.suffix.lower() in ARCHIVES for file in others)
+    try:
+        loaded = _load(str(folder), config, cache=content)
+    except UserError as error:
+        raise UserError(error.given, error.expected, UNPACK if packed else error.remedy) from error
+    zipped = all(file.suffix.lower() == ".zip" for file in others)  # the order in a tar is its maker's
+    return {split: Opened(rows, f"{content}:{split}", listed=zipped) for split, rows in loaded.items()}
 
 
 def _open_split(split: str, written: str) -> Opened:
     """One split from a folder, a parquet file or a pattern of such files."""
     path = Path(written).expanduser()
     if path.is_dir():
-        if images := find_files(path.absolute(), IMAGES):
-            return Opened(one_split(path.absolute(), images), None, listed=True)
-        files = [path / file for file in find_files(path, PARQUET)]
+        folder = path.absolute()
+        images, metadata, parquet = _find(folder)
+        if images:
+            return Opened(one_split(folder, images, read_metadata(folder, images, metadata)), None, listed=True)
+        files = [folder / file for file in parquet]
     else:
         files = [path] if path.is_file() else [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
     if not files:
@@ -95,17 +117,59 @@ def _open_split(split: str, written: str) -> Opened:
             "images",
             f"type {LOCAL}",
         )
+    if files[0].name.lower().endswith(IMAGES):
+        raise UserError(
+            f"source={written!r} given for {split}", "a folder of images", f"type source: {files[0].parent}"
+        )
+    if files[0].suffix.lower() in ARCHIVES:
+        raise UserError(f"source={written!r} given for {split}", "a folder of images", UNPACK)
     return _read_parquet({split: files})[split]
+
+
+def _apart(splits: dict[str, Opened]) -> dict[str, Opened]:
+    """As given; raises UserError if two splits hold the same parquet file."""
+    known: dict[Path, str] = {}
+    for split, opened in splits.items():
+        tables = [table.resolve() for table in opened.tables]
+        for table in tables:
+            if table in known:
+                other = known[table]
+                raise UserError(
+                    f"{table} given in {other} and in {split}",
+                    "splits that share no file",
+                    f"leave one out; to divide a split type train_part: '{other}[:90%]', held_out_part: '{other}[90%:]'",
+                )
+        known |= dict.fromkeys(tables, split)
+    return splits
+
+
+def _find(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """Images, metadata files that name them, parquet files; beside no images a metadata.parquet is a file like any other.
+
+    Raises:
+        UserError: photographs beside the images that nobody would be able to read.
+    """
+    files = find_files(folder, (*IMAGES, *FOREIGN, *METADATA, *PARQUET))
+    images = [file for file in files if file.name.lower().endswith(IMAGES)]
+    metadata = [file for file in files if file.name.lower() in METADATA] if images else []
+    if images and (foreign := [file for file in files if file.name.lower().endswith(FOREIGN)]):
+        raise UserError(
+            f"{folder / foreign[0]} given ({len(foreign):,} such files beside {len(images):,} images), which cannot be read",
+            f"images of type {', '.join(IMAGES[:3])} ...",
+            "convert them, or take them away",
+        )
+    return images, metadata, [file for file in files if file.name.lower().endswith(PARQUET) and file not in metadata]
 
 
 def _read_parquet(files: Mapping[str, Sequence[Path]]) -> dict[str, Opened]:
     # One by one: read together, all splits get the first one's class names. And `datasets` takes names for patterns.
-    contents = {split: _hash_files(some) for split, some in files.items()}
-    names = {split: [glob.escape(str(file.absolute())) for file in some] for split, some in files.items()}
-    return {
-        split: Opened(_load("parquet", None, names[split], cache=content)["train"], content)
-        for split, content in contents.items()
-    }
+    opened = {}
+    for split, some in files.items():
+        content = _hash_files(some)
+        check_shards(some)
+        names = [glob.escape(str(file.absolute())) for file in some]
+        opened[split] = Opened(_load("parquet", None, names, cache=content)["train"], content, tables=some)
+    return opened
 
 
 def _hash_files(files: Sequence[Path]) -> str:
@@ -166,4 +230,11 @@ def _explained(source: str, error: Exception, hub: bool) -> UserError:
             "a name that exists and a network that reaches it",
             f"for local files type {LOCAL}",
         )
-    return UserError(f"source={source!r} given, which is no readable dataset ({reason})", "images", f"type {LOCAL}")
+    if "corresponds to no data" in reason:
+        return UserError(
+            f"source={source!r} given, which holds no rows",
+            "images",
+            "take it away, or type files per split, source: {train: ..., test: ...}",
+        )
+    remedy = "write it with to_parquet(FILE) and type source: FILE" if "save_to_disk" in reason else f"type {LOCAL}"
+    return UserError(f"source={source!r} given, which is no readable dataset ({reason})", "images", remedy)
