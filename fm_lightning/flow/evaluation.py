@@ -37,6 +37,7 @@ class Evaluator:
         self.velocity, self.labels = declared(velocity), labels
         self.merge_rows, self.evaluated = merge_rows, evaluated
         self.singular_end = self.velocity.singular_end
+        self._first = True
         self.records = isinstance(self.velocity, GuidedVelocity) and self.velocity.record
 
     def evaluations(self, told: float) -> int:
@@ -48,7 +49,7 @@ class Evaluator:
         (``[3, B]`` with guidance recorded; the third is NaN where there is no unconditional velocity).
 
         Raises:
-            UserError: the velocity returns another shape.
+            UserError: the velocity returns another shape or wider numbers, or changes the state that it was given.
         """
         groups: dict[Callable[..., Any], list[int]] = {}
         for i, (_, told) in enumerate(asked):
@@ -76,13 +77,27 @@ class Evaluator:
         if len(group) == 1:
             x, told = group[0]
             # One number in memory, expanded: a network that notices embeds the time once, not once per row.
-            v, norms = self._checked(function(x, x.new_full((1,), told).expand(rows), self.labels), x)
-            return [(v, norms)]
+            t = x.new_full((1,), told).expand(rows)
+            return [self._ask(function, x, t, self.labels)]
         x = torch.cat([x for x, _ in group])
         t = torch.cat([x.new_full((rows,), told) for _, told in group])
         labels = None if self.labels is None else self.labels.repeat(len(group))
-        v, norms = self._checked(function(x, t, labels), x)
+        v, norms = self._ask(function, x, t, labels)
         return list(zip(v.split(rows or 1), norms.split(rows or 1, dim=1)))
+
+    def _ask(self, function: Callable[..., Any], x: Tensor, t: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        # Tensors of inference mode count no changes: there the first state is compared with what it was.
+        counts, first = not x.is_inference(), self._first
+        before: Any = x._version if counts else x.clone() if first else None
+        self._first = False
+        answer = function(x, t, labels)
+        if x._version != before if counts else first and not torch.allclose(x, before, 0, 0, equal_nan=True):
+            raise UserError(
+                f"a velocity given by {self.name} that changed its input in place",
+                "one that leaves x as it is",
+                "write e.g. x * 2 for x.mul_(2)",
+            )
+        return self._checked(answer, x)
 
     def _checked(self, answer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         v, *parts = answer if self.records else (answer,)
@@ -92,6 +107,12 @@ class Evaluator:
                 f"a velocity of {got} given by {self.name} for states of shape {list(x.shape)}",
                 "a tensor of the same shape",
                 "return one number per number of x",
+            )
+        if not v.is_floating_point() or torch.promote_types(v.dtype, x.dtype) != x.dtype:
+            raise UserError(
+                f"a velocity of {v.dtype} given by {self.name} for states of {x.dtype}",
+                "floating numbers no wider than the state's",
+                f"convert it, or sample with x0.to({v.dtype})" if v.is_floating_point() else "convert it",
             )
         own = norm(v, x.dtype)
         if not parts:

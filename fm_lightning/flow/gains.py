@@ -34,11 +34,20 @@ class Gain:
         return None
 
 
+def _require(gain: Gain, right: bool, name: str, expected: str, remedy: str) -> None:
+    if not right:
+        value = getattr(gain, name)
+        raise UserError(f"{type(gain).__name__}: {name}={value:g} given", expected, f"type e.g. {remedy}")
+
+
 @dataclass(frozen=True)
 class Constant(Gain):
-    """``eta(t) = value``; 1 is plain sampling."""
+    """``eta(t) = value``; 1 is plain sampling. Raises UserError unless it is finite."""
 
     value: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self, math.isfinite(self.value), "value", "a finite number", "0.98")
 
     def __str__(self) -> str:
         return f"gain {self.value:.4g}"
@@ -76,10 +85,18 @@ class Product(Gain):
 
 @dataclass(frozen=True)
 class SSC(Gain):
-    """Scale schedule corrector of *The Velocity Deficit* (arXiv 2605.14819): ``eta(t) = 1 + scale (1 - t)^power``."""
+    """Scale schedule corrector of *The Velocity Deficit* (arXiv 2605.14819): ``eta(t) = 1 + scale (1 - t)^power``.
+
+    Raises:
+        UserError: a scale that is not finite, or a power below 0, with which eta has no end at ``t = 1``.
+    """
 
     scale: float
     power: float
+
+    def __post_init__(self) -> None:
+        _require(self, math.isfinite(self.scale), "scale", "a finite number", "0.05")
+        _require(self, 0 <= self.power < math.inf, "power", "a finite number of at least 0", "1")
 
     def __str__(self) -> str:
         return f"SSC {self.scale:g} (1 - t)^{self.power:g}"
@@ -98,11 +115,18 @@ class Brake(Gain):
 
     Args:
         value: the late gain.
-        after: the time from which on it holds.
+        after: the time from which on it holds, in [0, 1).
+
+    Raises:
+        UserError: one of them out of range.
     """
 
     value: float
     after: float = 0.9
+
+    def __post_init__(self) -> None:
+        _require(self, math.isfinite(self.value), "value", "a finite number", "0.5")
+        _require(self, 0 <= self.after < 1, "after", "at least 0 and below 1", "0.9")
 
     def __str__(self) -> str:
         return f"gain {self.value:.4g} from t={self.after:g}"
@@ -151,18 +175,13 @@ class KTS(Gain):
     rate: float = 3.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.tau_split < 1:
-            raise UserError(
-                f"KTS: tau_split={self.tau_split:g} given", "between 0 and 1, both excluded", "type e.g. 0.6"
-            )
+        _require(self, 0 < self.tau_split < 1, "tau_split", "between 0 and 1, both excluded", "0.6")
         for half, given, forms in (("launch", self.launch, _LAUNCH), ("landing", self.landing, _LANDING)):
             if given not in forms:
                 raise UserError(f"KTS: {half}={given!r} given", f"one of {', '.join(forms)}", "type e.g. 'linear'")
-        if not 0 < self.rate <= 100:  # exp(rate) must stay finite
-            raise UserError(f"KTS: rate={self.rate:g} given", "above 0 and at most 100", "type e.g. 3.0")
-        for name, value in (("alpha", self.alpha), ("beta", self.beta)):
-            if not math.isfinite(value):
-                raise UserError(f"KTS: {name}={value:g} given", "a finite number", "type e.g. 0.01")
+        _require(self, 0 < self.rate <= 100, "rate", "above 0 and at most 100", "3.0")  # exp(rate) must stay finite
+        _require(self, math.isfinite(self.alpha), "alpha", "a finite number", "0.01")
+        _require(self, math.isfinite(self.beta), "beta", "a finite number", "0.01")
 
     def __str__(self) -> str:
         text = f"KTS α={self.alpha:g} β={self.beta:g}"

@@ -166,10 +166,9 @@ def _integrate(
 
 
 def _check_start(x0: Tensor, labels: Tensor | None, seeds: Tensor | None) -> None:
-    if x0.ndim < 2 or not x0.is_floating_point():
-        raise UserError(
-            f"x0 of shape {list(x0.shape)} and {x0.dtype} given", "floating numbers [B, ...]", "draw it by noise(...)"
-        )
+    if not isinstance(x0, Tensor) or x0.ndim < 2 or not x0.is_floating_point():
+        what = f"shape {list(x0.shape)} and {x0.dtype}" if isinstance(x0, Tensor) else f"type {type(x0).__name__}"
+        raise UserError(f"x0 of {what} given", "a tensor of floating numbers [B, ...]", "draw it by noise(...)")
     for name, given in (("labels", labels), ("seeds", seeds)):
         if given is not None and given.shape != x0.shape[:1]:
             raise UserError(

@@ -102,7 +102,7 @@ class Schedule:
             object.__setattr__(self, "grid", edges)
             object.__setattr__(self, "steps", len(edges) - 1)
             object.__setattr__(self, "t_end", edges[-1])
-        if not isinstance(self.steps, int) or self.steps < 1:
+        if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
             raise UserError(f"steps={self.steps} given", "a whole number of at least 1", "type e.g. steps=100")
         if not 0 < self.t_end <= 1:
             raise UserError(f"t_end={self.t_end:g} given", "above 0 and at most 1", "type e.g. t_end=1.0")
@@ -252,7 +252,7 @@ class Schedule:
             remedy = self.gain.remedy(times) or "a weaker gain"
             raise UserError(
                 (
-                    f"gain {self.gain} is {float(eta[worst]):.3g} at t = {float(times[worst]):.4g}, where {self.solver} "
+                    f"eta of {self.gain} is {float(eta[worst]):.3g} at t = {float(times[worst]):.4g}, where {self.solver} "
                     f"with {self.steps} steps evaluates it"
                 ),
                 "above 0 everywhere",

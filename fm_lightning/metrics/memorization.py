@@ -12,7 +12,7 @@ from torch import Tensor
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.intervals import Change, Influence, paired_share_change, wilson
 from fm_lightning.metrics.neighbours.distinct import Groups, find_groups, joined, nearest_distinct
-from fm_lightning.metrics.neighbours.reference import AbstractReference, Reference
+from fm_lightning.metrics.neighbours.reference import AbstractReference, Reference, check_unit
 from fm_lightning.metrics.per_seed import Columns, PairedMetric, check_same_seeds, fingerprint, sample_tensor
 from fm_lightning.trajectory import Trajectory
 
@@ -135,7 +135,9 @@ class MemorizationRate(PairedMetric):
         return fingerprint(self.reference.fingerprint, self.k, self.mirrored, groups)
 
     def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
-        distances, index = self.neighbours(sample_tensor(samples))
+        x = sample_tensor(samples)
+        check_unit(x, self.reference)
+        distances, index = self.neighbours(x)
         found = self.groups.leader.to(index.device)[index[:, 0]]
         return {f"d{i + 1}": d for i, d in enumerate(distances.unbind(1))} | {"nearest": found}
 

@@ -107,6 +107,14 @@ class PerSeedMetric(Metric):
             raise UserError(f"{type(self).__name__} of no samples asked for", "at least one", "update it first")
         found = {name: dim_zero_cat(getattr(self, name)) for name in ("seeds", *self.columns)}
         order = found["seeds"].argsort(stable=True)
+        seeds = found["seeds"][order]
+        # Processes that number plain samples by themselves all begin at 0.
+        if not self._is_synced and (twice := seeds[1:][seeds[1:] == seeds[:-1]]).numel():
+            raise UserError(
+                f"seed {int(twice[0])} given to {type(self).__name__} more than once",
+                "each seed once, or every interval would be too narrow",
+                "reset the metric before it sees them again, or leave the seeds out",
+            )
         return {name: values[order].cpu() for name, values in found.items()}
 
 

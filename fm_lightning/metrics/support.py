@@ -12,7 +12,7 @@ from torch import Tensor
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.neighbours.density import nearest_with_kernel_sums
-from fm_lightning.metrics.neighbours.reference import Reference
+from fm_lightning.metrics.neighbours.reference import Reference, check_unit
 from fm_lightning.metrics.neighbours.search import nearest
 from fm_lightning.metrics.per_seed import Columns, PerSeedMetric, fingerprint
 from fm_lightning.trajectory import Trajectory
@@ -83,6 +83,7 @@ class LocalSupport(PerSeedMetric):
     def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
         """``knn_{k}`` and ``kde_{b}``, ``[B]`` each."""
         x = self.space(samples, self.reference.size)
+        check_unit(x, self.reference)
         h = [b * self.unit for b in self.bandwidths]
         distances, _, sums = nearest_with_kernel_sums(x, self.reference, max(self.k), h)
         columns = {f"knn_{k}": -distances[:, :k].mean(1) for k in self.k}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fm_lightning.errors import UserError
-from fm_lightning.flow import KTS, SSC, Constant, Schedule, integrate
+from fm_lightning.flow import KTS, SSC, Brake, Constant, Schedule, integrate
 
 LAUNCH = ["linear", "constant", "exponential"]
 LANDING = ["exponential", "linear", "constant"]
@@ -301,6 +301,23 @@ def test_gains_out_of_all_range_are_refused_in_one_line(kwargs, steps):
     with pytest.raises(UserError) as caught:
         run(KTS(**kwargs), steps=steps, solver="midpoint")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Constant(math.inf), "Constant: value=inf given, expected a finite number"),
+        (lambda: SSC(math.nan, 1), "SSC: scale=nan given, expected a finite number"),
+        (lambda: SSC(1, -0.5), "SSC: power=-0.5 given, expected a finite number of at least 0"),
+        (lambda: SSC(1, math.inf), "SSC: power=inf given"),
+        (lambda: Brake(math.nan), "Brake: value=nan given"),
+        (lambda: Brake(0.5, 1.0), "Brake: after=1 given, expected at least 0 and below 1"),
+        (lambda: Brake(0.5, -0.1), "Brake: after=-0.1 given"),
+    ],
+)
+def test_a_gain_that_cannot_be_meant_is_refused_where_it_is_made(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.nan])

@@ -209,7 +209,7 @@ def test_a_velocity_of_another_shape_is_refused_even_where_it_would_broadcast(x,
 
     def velocity(state, t, y=None):
         calls.append(1)
-        return torch.ones(v).double()
+        return torch.ones(v).to(state.dtype)
 
     x0 = start(x)
     if x == v:
@@ -237,11 +237,38 @@ def test_a_network_that_forgets_a_shape_is_named():
         integrate(Narrow(), start((5, 2)))
 
 
+@pytest.mark.parametrize("solver", ["euler", "dopri5"])
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_velocity_that_changes_its_input_is_refused(solver, inference):
+    with torch.inference_mode(inference), pytest.raises(UserError, match="changed its input in place"):
+        integrate(lambda x, t, y=None: x.mul_(0.5), start(), Schedule(steps=3, solver=solver))
+
+
+@pytest.mark.parametrize(
+    ("state", "velocity"),
+    [
+        (torch.float32, torch.float64),
+        (torch.float32, torch.complex64),
+        (torch.float32, torch.int64),
+        (torch.bfloat16, torch.float32),
+    ],
+)
+def test_a_velocity_of_wider_numbers_is_refused(state, velocity):
+    with pytest.raises(UserError, match=f"a velocity of {velocity} given by function for states of {state}"):
+        integrate(lambda x, t, y=None: x.to(velocity), start().to(state), Schedule(steps=3))
+
+
+def test_a_network_in_less_precision_keeps_the_state():
+    path = integrate(lambda x, t, y=None: -x.bfloat16(), start().float(), Schedule(steps=3))
+    assert path.x1.dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x0": torch.zeros(5, 3, dtype=torch.int64)}, "torch.int64 given, expected floating"),
-        ({"x0": torch.zeros(5, 3, dtype=torch.uint8)}, "torch.uint8 given, expected floating"),
+        ({"x0": torch.zeros(5, 3).numpy()}, "x0 of type ndarray given, expected a tensor"),
+        ({"x0": torch.zeros(5, 3, dtype=torch.int64)}, "torch.int64 given, expected a tensor of floating"),
+        ({"x0": torch.zeros(5, 3, dtype=torch.uint8)}, "torch.uint8 given, expected a tensor of floating"),
         ({"x0": torch.zeros(5)}, r"shape \[5\]"),
         ({"labels": torch.zeros(4, dtype=torch.int64)}, r"labels of shape \[4\] given for 5 samples"),
         ({"labels": torch.zeros(5, 1, dtype=torch.int64)}, r"labels of shape \[5, 1\]"),

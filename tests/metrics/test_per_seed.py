@@ -12,11 +12,13 @@ from fm_lightning.flow import KTS, Schedule, integrate
 from fm_lightning.metrics import (
     FrechetDistance,
     KineticPathEnergy,
+    LocalSupport,
     MemorizationRate,
     RawFeatures,
     Reference,
     ShardedReference,
 )
+from fm_lightning.metrics.copying import AuthPct
 from fm_lightning.metrics.energy import mean_power
 from fm_lightning.metrics.features.extractor import ModuleFeatures
 
@@ -104,6 +106,31 @@ def test_threshold_and_fewer_neighbours_may_change_after_measuring():
 def test_seeds_that_do_not_match_are_refused(seeds):
     with pytest.raises(UserError, match="one for each"):
         MemorizationRate(IMAGES).update(X0, seeds=seeds)
+
+
+def test_a_seed_counts_once():
+    metric = MemorizationRate(IMAGES)
+    metric.update(X0, seeds=torch.arange(len(X0)))
+    metric.update(X0[:3], seeds=torch.tensor([70, 4, 71]))
+    with pytest.raises(UserError, match="seed 4 given to MemorizationRate more than once"):
+        metric.compute()
+    plain = MemorizationRate(IMAGES)
+    plain.update(X0)
+    plain.update(X0)
+    assert len(plain.per_seed()["seeds"]) == 2 * len(X0), "without seeds they are numbered as they come"
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_bytes_are_not_compared_with_another_unit(swap):
+    pixels = torch.randint(0, 256, (30, 3, 4, 4), dtype=torch.uint8)
+    floats = pixels.float() / 127.5 - 1
+    reference, samples = (floats, pixels) if swap else (pixels, floats)
+    for metric in (MemorizationRate(reference), LocalSupport(reference), AuthPct(reference)):
+        with pytest.raises(UserError, match="both as bytes, or both in the model's space"):
+            metric.update(samples)
+    both = MemorizationRate(pixels)
+    both.update(pixels)
+    assert both.compute()["f_mem"] == 1
 
 
 def test_memorization_fingerprints():

@@ -13,7 +13,7 @@ from torch import Tensor
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.intervals import wilson
-from fm_lightning.metrics.neighbours.reference import Reference
+from fm_lightning.metrics.neighbours.reference import Reference, check_unit
 from fm_lightning.metrics.per_seed import Columns, PerSeedMetric, fingerprint
 from fm_lightning.trajectory import Trajectory
 
@@ -66,7 +66,9 @@ class CopyMeasure(PerSeedMetric):
 
     def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
         """The columns of samples, which the space brings to the reference."""
-        return self.compare(self.space(samples, self.reference.size))
+        x = self.space(samples, self.reference.size)
+        check_unit(x, self.reference)
+        return self.compare(x)
 
     @abstractmethod
     def value(self, columns: Columns) -> Interval:

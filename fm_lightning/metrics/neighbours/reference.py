@@ -195,6 +195,17 @@ def check_match(queries: Tensor, reference: Reference | AbstractReference) -> No
         )
 
 
+def check_unit(samples: Tensor, reference: Reference | AbstractReference) -> None:
+    """Raises UserError where bytes would be compared with numbers of another unit: nothing would be near anything."""
+    # (Of a reference divided among processes one alone must not refuse: the others would wait for it.)
+    if isinstance(reference, Reference) and (reference.dtype == torch.uint8) != (samples.dtype == torch.uint8):
+        raise UserError(
+            f"samples of {samples.dtype} given for a reference of {reference.dtype}",
+            "both as bytes, or both in the model's space",
+            "bring them there, e.g. images.float() / 127.5 - 1",
+        )
+
+
 def check_k(k: int, rows: int) -> None:
     """Raises UserError unless a reference of so many rows has k neighbours to give."""
     if not 1 <= k <= rows:
