@@ -257,6 +257,8 @@ class CLI(LightningCLI):
             config.weights_only = True
         if "verbose" in config:
             config.verbose = False
+        if "return_predictions" in config and config.return_predictions is None:
+            config.return_predictions = False  # they are written; a command has nobody to return them to
 
     def after_instantiate_classes(self) -> None:
         self.trainer.run_config = self.plain_config
