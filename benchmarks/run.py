@@ -31,6 +31,7 @@ CPU: list[tuple[str, list[str], int]] = [
     ("sampling", [], 120),
     ("neighbours", ["--rounds", "2"], 180),
     ("frechet", [], 120),
+    ("table", [], 240),
 ]
 GPU: list[tuple[str, list[str], int]] = [
     ("profile", [], 60),
