@@ -275,6 +275,26 @@ def _frechet(rows: Rows) -> Iterator[str]:
     )
 
 
+def _evaluation_table(rows: Rows) -> Iterator[str]:
+    for r in rows:
+        if r["what"] == "writing":
+            yield (
+                f"- `configs/digits.yaml`, {r['rows']} rows x {r['seeds']:,} seeds: {r['seconds']:.1f} s from the first batch "
+                f"to the last number, {r['writing_s']:.2f} s of it ({r['share']:.2%}) for the table."
+            )
+        elif r["what"] == "one more schedule":
+            yield (
+                f"- One more schedule on it: {r['added']['min_s']:.3f} s; the same seeds sampled and measured with no table "
+                f"{r['alone']['min_s']:.3f} s ({r['ratio']:.3f}; median {r['median_ratio']:.3f})."
+            )
+        else:
+            yield (
+                f"- `report` on {r['seeds']:,} seeds x {r['rows']} rows with {r['features']:,} features "
+                f"({r['disk_bytes'] / 1e9:.2g} GB on disk): {r['seconds']:.1f} s, start-up included, and "
+                f"{r['peak_bytes'] / 1e9:.2f} GB of memory at most."
+            )
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Rows], Iterator[str]]]] = {
     "profile": ("Where the time goes", _profile),
     "energy": ("Energy for nothing", _energy),
@@ -285,6 +305,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Rows], Iterator[str]]]] = {
     "verdicts": ("Verdicts", _verdicts),
     "sit": ("SiT-S/2 beside diffusers' DiT", _sit),
     "support": ("Local support", _support),
+    "table": ("The evaluation table", _evaluation_table),
     "startup": ("Waiting to begin", _startup),
     "gpu_speed": ("Switches on a GPU", _gpu_speed),
 }

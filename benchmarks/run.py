@@ -34,6 +34,7 @@ CPU: list[tuple[str, list[str], int]] = [
     ("verdicts", [], 60),
     ("sit", [], 90),
     ("support", ["--rounds", "2"], 90),
+    ("table", [], 240),
 ]
 GPU: list[tuple[str, list[str], int]] = [
     ("profile", [], 60),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +76,9 @@ class FIDMonitor(Monitor[FrechetDistance]):
         self._real: GaussianReference | None = None
         self._real_features: Tensor | None = None
         self._balls: Balls | None = None
-        self._latest: tuple[Columns, Influence] | None = None  # of one row: its distance and its change need it
-        self._base: tuple[Columns, Influence] | None = None
+        # Of one row (its distance and its change need it) and of base, with whose features they are: named, not kept.
+        self._latest: tuple[weakref.ref[Tensor], Influence] | None = None
+        self._base: tuple[weakref.ref[Tensor], Influence] | None = None
         self._kernel: KernelReference | None = None
         self._device = torch.device("cpu")
 
@@ -233,15 +235,17 @@ class FIDMonitor(Monitor[FrechetDistance]):
 
     def _influence(self, columns: Columns) -> Influence:
         assert self._real is not None
-        if self._latest is None or self._latest[0] is not columns:
-            self._latest = (columns, self._real.influence(columns["features"]))
+        features = columns["features"]
+        if self._latest is None or self._latest[0]() is not features:
+            self._latest = (weakref.ref(features), self._real.influence(features))
         return self._latest[1]
 
     def change(self, here: Columns, there: Columns) -> Change:
         check_same_seeds(here, there)
-        if self._base is None or self._base[0] is not there:  # compared with every row
+        features = there["features"]
+        if self._base is None or self._base[0]() is not features:  # compared with every row
             assert self._real is not None
-            self._base = (there, self._real.influence(there["features"]))
+            self._base = (weakref.ref(features), self._real.influence(features))
         return paired_mean_change(self._influence(here), self._base[1])
 
     def facts(self) -> dict[str, Any]:
@@ -259,8 +263,8 @@ class FIDMonitor(Monitor[FrechetDistance]):
             value = extrapolated_distance(self._real, features)
             found["frechet"] = Quality(value, influence.contributions.cpu().numpy())
         if self._real_features is not None and len(features) >= 2:
-            self._kernel = self._kernel or KernelReference(self._real_features.float().to(self._device))
-            kernel = self._kernel.influence(features.float().to(self._device))
+            self._kernel = self._kernel or KernelReference(self._real_features.to(self._device))
+            kernel = self._kernel.influence(features.to(self._device))
             found["kernel"] = Quality(kernel.value, kernel.samples.cpu().numpy())
         return found
 

@@ -141,10 +141,15 @@ class Interruption(Callback):
 
     # What is saved, and said
 
+    @property
+    def but(self) -> str:
+        """What the same command is to leave out."""
+        return f" (without {' and '.join(self.leave_out)})" if self.leave_out else ""
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not isinstance(exception, KeyboardInterrupt) or self.signal is None:
             return
-        but = f" (without {' and '.join(self.leave_out)})" if self.leave_out else ""
+        but = self.but
         if trainer.state.fn == "test":
             self.said = (
                 f"interrupted while comparing schedules; what was sampled is kept: type the same command{but} to go on"

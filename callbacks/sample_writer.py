@@ -73,9 +73,12 @@ class SampleWriter(BasePredictionWriter):
                 arrays["images"] = pl_module.data.to_uint8(trajectory.x1).cpu().numpy()
             path = folder / f"{name}-{int(trajectory.seeds[0]):09d}.npz"
             temporary = path.with_suffix(".tmp")
-            with temporary.open("wb") as file:
-                np.savez(file, **arrays)
-            os.replace(temporary, path)
+            try:
+                with temporary.open("wb") as file:
+                    np.savez(file, **arrays)
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         trainer.strategy.barrier()  # the archive holds what all processes have written

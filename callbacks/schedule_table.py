@@ -26,7 +26,7 @@ from fm_lightning.comparison.measures import read_columns
 from fm_lightning.comparison.measuring import joined, kept_samples, measured
 from fm_lightning.comparison.parts import Part
 from fm_lightning.comparison.rows import BASE, Row
-from fm_lightning.comparison.writer import Writer
+from fm_lightning.comparison.writer import BaseSamples, Writer
 from fm_lightning.data.base import CALIBRATION_SEED, TEST_SEED, FlowData
 from fm_lightning.data.batches import SeedBatch, seed_batch
 from fm_lightning.errors import UserError
@@ -233,18 +233,16 @@ class ScheduleTable(ValidationTable):
             kept = self._kept(block, outputs)
             self.writer.write(block, self._keys, outputs, self._base(block, outputs), kept, measures)
 
-    def _base(self, block: Block, outputs: dict[str, Trajectory]) -> dict[int, np.ndarray] | None:
+    def _base(self, block: Block, outputs: dict[str, Trajectory]) -> BaseSamples | None:
         if block.first >= CALIBRATION_SEED:
             return None
         if BASE in outputs:
             t = outputs[BASE]
             assert t.seeds is not None
-            return dict(zip(t.seeds.tolist(), t.x1.float().cpu().numpy()))
+            return BaseSamples(t.seeds.cpu().numpy(), t.x1.float().cpu().numpy())
         seeds = range(block.first, block.last + 1)
         kept = self._evaluation.samples(BASE, seeds)
-        if kept is None or not len(kept):
-            return None
-        return dict(zip(self._evaluation.lines(BASE, seeds).seed.tolist(), kept))
+        return None if kept is None else BaseSamples(self._evaluation.lines(BASE, seeds).seed.to_numpy(), kept)
 
     # A comparison: what follows
 

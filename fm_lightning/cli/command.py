@@ -29,6 +29,7 @@ from fm_lightning.cli.run_directory import RunDirectory, comparison, identity, l
 from fm_lightning.data import FlowData
 from fm_lightning.errors import UserError
 from fm_lightning.module import FlowMatching
+from fm_lightning.report.results import replace_file
 from fm_lightning.training.average import check_average
 from fm_lightning.training.precision import check_precision
 from fm_lightning.training.trainer import FlowTrainer
@@ -56,9 +57,10 @@ class RunRecord(SaveConfigCallback):
                 "type --again to start over, or another --name",
             )
         if trainer.is_global_zero and not self.already_saved:
+            # The record comes first: it makes the directory a run, whatever a full disk or a kill leaves out after it.
+            self.directory.write(identity=identity(self.plain_config), **sees)
             if stage == "fit" or not (self.directory.path / "config.yaml").exists():
                 self._keep_config()
-            self.directory.write(identity=identity(self.plain_config), **sees)
             if self.wandb_id:
                 self.directory.write(wandb_id=self.wandb_id)
             for logger in trainer.loggers:
@@ -66,10 +68,8 @@ class RunRecord(SaveConfigCallback):
         self.already_saved = True
 
     def _keep_config(self) -> None:
-        self.directory.path.mkdir(parents=True, exist_ok=True)
-        temporary = self.directory.path / "config.yaml.tmp"
-        temporary.write_text(yaml.safe_dump(self.plain_config, sort_keys=False, allow_unicode=True))
-        os.replace(temporary, self.directory.path / "config.yaml")
+        text = yaml.safe_dump(self.plain_config, sort_keys=False, allow_unicode=True)
+        replace_file(self.directory.path / "config.yaml", text.encode())
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Now that the comparison has been let in: the report reads its rows and callbacks from here.
@@ -111,7 +111,13 @@ class CLI(LightningCLI):
             fail(str(error))
         except Exception as error:
             directory = getattr(self, "directory", None)
-            crash(error, directory.path if directory else Path("fm-lightning"))
+            crash(error, directory.path if directory else Path("fm-lightning"), self._after_making_room())
+
+    def _after_making_room(self) -> str:
+        """How the verb goes on once a full disk has room."""
+        if getattr(self, "subcommand", None) == "predict":
+            return "type the same command with --again to sample anew"
+        return f"type the same command again{self.interruption.but}"
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning asks the object
         verbs = {**LightningCLI.subcommands(), "run": {"model", "datamodule"}, "diagnose": {"model", "datamodule"}}
@@ -237,8 +243,9 @@ class CLI(LightningCLI):
         fresh = self.subcommand in ("fit", "run")
         given = config.get("ckpt_path")
         self.interruption.last = self.directory.last
-        leave_out = {"--again": config.again, "--ckpt_path": given}
-        self.interruption.leave_out = tuple(option for option, value in leave_out.items() if value and fresh)
+        # A comparison goes on with the same weights.
+        leave_out = {"--again": config.again and self.subcommand != "predict", "--ckpt_path": given and fresh}
+        self.interruption.leave_out = tuple(option for option, value in leave_out.items() if value)
         if given is None and not self.afresh and self.directory.last.exists():
             given = str(self.directory.last)
         elsewhere = config.model.get("weights")
@@ -260,6 +267,8 @@ class CLI(LightningCLI):
             config.weights_only = True
         if "verbose" in config:
             config.verbose = False
+        if "return_predictions" in config and config.return_predictions is None:
+            config.return_predictions = False  # they are written; a command has nobody to return them to
 
     def after_instantiate_classes(self) -> None:
         self.trainer.run_config = self.plain_config

@@ -153,13 +153,19 @@ def _parser() -> argparse.ArgumentParser:
 def _free(out: Path | None, names: Sequence[str]) -> Path:
     """Where to write: nothing that is there is overwritten."""
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and not _unfinished(out):
             raise UserError(f"out={out} given, which holds files", "a new or empty directory", "name another")
         return out
     rest = [f"and-{len(names) - NAMES}-more"] if len(names) > NAMES else []
     first = Path("runs") / "-".join(["compare", *names[:NAMES], *rest])
     found, n = first, 1
-    while found.exists():
+    while found.exists() and not _unfinished(found):
         n += 1
         found = first.with_name(f"{first.name}-{n}")
     return found
+
+
+def _unfinished(out: Path) -> bool:
+    """Whether it is empty, or a comparison that a full disk or a kill cut off: the page, which comes last, is missing."""
+    names = [file.name.removeprefix(".") for file in out.iterdir()] if out.is_dir() else [""]
+    return all(name.startswith(("compare.json", "compare.csv", "compare.html.")) for name in names)

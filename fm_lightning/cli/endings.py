@@ -15,6 +15,7 @@ from typing import NoReturn
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+GO_ON = "type the same command again"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LIBRARIES = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
 _PARENT = os.getppid()  # of a process that was launched for a further device: the one of the first device
@@ -41,14 +42,15 @@ def fail(message: str, status: int = 2, wait: float = 5.0) -> NoReturn:
     raise SystemExit(status)
 
 
-def crash(error: Exception, beside: Path) -> NoReturn:
+def crash(error: Exception, beside: Path, go_on: str = GO_ON) -> NoReturn:
     """For an exception that nobody foresaw: the frames of the user's own files, and one line that names it.
 
     Args:
         error: the exception.
         beside: where the whole traceback goes, with the ending ``.error.txt``.
+        go_on: what to do once a full disk has room again.
     """
-    if said := unwritable(error):
+    if said := unwritable(error, go_on):
         fail(said)
     chain = list(_chain(error))
     # The parser that builds objects wraps what their code raised.
@@ -68,14 +70,14 @@ def crash(error: Exception, beside: Path) -> NoReturn:
     fail(f"{type(told).__name__}{at}: {said or 'no message'}; the whole traceback is in {whole}", status=1)
 
 
-def unwritable(error: BaseException) -> str | None:
+def unwritable(error: BaseException, go_on: str = GO_ON) -> str | None:
     """What to say where a disk took no more, or cannot be written to at all; None for any other exception."""
     for link in _chain(error):
         if isinstance(link, OSError) and link.errno in _UNWRITABLE:
             where = link.filename2 or link.filename or "the run's folder"  # of a copy the second is where to
             return (
                 f"{where} cannot be written ({os.strerror(link.errno)}), expected a folder with room that you may write to; "
-                "what was finished is kept: make room, then type the same command again"
+                f"what was finished is kept: make room, then {go_on}"
             )
     return None
 

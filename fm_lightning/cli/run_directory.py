@@ -9,15 +9,16 @@ measures, and refuses where nothing is new. ``--again`` moves what is there asid
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fm_lightning.callbacks.sample_writer import SAMPLES
 from fm_lightning.errors import UserError
+from fm_lightning.report.results import replace_file
 from fm_lightning.training.trainer import unless_all
 
+RECORD = "run.json"
 RESULTS = ("results.json", "results.csv", "report.html", "evaluation")
 # What makes two runs the same: everything that training depends on. Rows to compare, devices and loggers may change.
 _IDENTITY_MODEL = (
@@ -58,7 +59,7 @@ class RunDirectory:
     def record(self) -> dict[str, Any]:
         """What run.json says: the run's identity, steps done, W&B id; empty for a new run."""
         try:
-            found = json.loads((self.path / "run.json").read_text())
+            found = json.loads((self.path / RECORD).read_text())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError):
@@ -72,9 +73,7 @@ class RunDirectory:
         if (record := self.record) and record | entries == record:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        temporary = self.path / "run.json.tmp"
-        temporary.write_text(json.dumps(record | entries, indent=1))
-        os.replace(temporary, self.path / "run.json")
+        replace_file(self.path / RECORD, json.dumps(record | entries, indent=1).encode())
 
     def admit(self, command: str, config: Mapping[str, Any], again: bool = False) -> None:
         """Lets a command begin or go on in this directory, or says why not.
@@ -89,7 +88,7 @@ class RunDirectory:
         """
         record = self.record
         if not record:
-            if self.path.exists() and any(self.path.iterdir()):
+            if self.path.exists() and any(not _left_by_a_kill(file) for file in self.path.iterdir()):
                 raise UserError(
                     f"{self.path} holds files but no run", "a new or empty directory", "type another --name"
                 )
@@ -163,6 +162,11 @@ def comparison(config: Mapping[str, Any]) -> dict[str, Any]:
         "limit": unless_all(config["trainer"].get("limit_test_batches")),
         "callbacks": config["trainer"].get("callbacks"),
     }
+
+
+def _left_by_a_kill(file: Path) -> bool:
+    """Whether it is half a record, which was to be the first file of a run."""
+    return file.name.startswith(f".{RECORD}.") and file.suffix == ".tmp"
 
 
 def _free(path: Path) -> Path:

@@ -10,7 +10,7 @@ evaluation/parts/           the lines, in blocks of seeds times rows (``parts``)
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # takes half a second to import
     import pandas as pd
 
 FOLDER = "evaluation"
+Place = tuple[Part, slice, np.ndarray]  # where lines of a row stand, and which of them count
+Column = tuple[str, np.ndarray]
 
 
 class Evaluation:
@@ -110,57 +112,80 @@ class Evaluation:
             seeds: which; by default those of the comparison.
         """
         name = f"{measure}-{self.manifest.measures.get(measure, '')}"
-        found: dict[str, list[np.ndarray]] = {}
-        for part, place, chosen in self._places(row, seeds, need=name):
-            seed = part.seeds[place]
-            found.setdefault("seed", []).append(seed[chosen])
+
+        def read(part: Part, place: slice) -> Iterator[Column]:
             table = part.measured(name)
             for column in table.column_names:
                 if column != "line":
-                    found.setdefault(column, []).append(table.column(column).to_numpy()[place][chosen])
+                    yield column, table.column(column).to_numpy()[place]
             for column in part.vector_columns(name):
-                found.setdefault(column, []).append(part.vectors(name, column)[place][chosen])
-        return self._ordered(found)
+                yield column, part.vectors(name, column)[place]
+
+        return self._gathered(self._places(row, seeds, need=name), read)
 
     def energy(self, row: str, seeds: range | None = None) -> np.ndarray:
         """``[n, steps]`` kinetic energy in each step, ascending in the seed."""
-        return self._arrays(row, seeds, lambda part, key: part.energy(key)).get("value", np.zeros((0, 0), np.float32))
+        key = self._key(row)
+        found = self._gathered(self._places(row, seeds), lambda part, _: [("energy", part.energy(key))])
+        return found.get("energy", np.zeros((0, 0), np.float32))
 
     def samples(self, row: str, seeds: range | None = None) -> np.ndarray | None:
         """``[n, ...]`` samples in the model's space, ascending in the seed; None unless all of them were kept."""
-        if any(part.samples(self.manifest.rows[row]["key"]) is None for part, _, _ in self._places(row, seeds)):
+        key, places = self._key(row), list(self._places(row, seeds))
+        if not all(key in part.about["kept"] for part, _, _ in places):
             return None
-        found = self._arrays(row, seeds, lambda part, key: part.samples(key))
-        return found.get("value")
 
-    def _arrays(self, row: str, seeds: range | None, read: Any) -> dict[str, np.ndarray]:
-        found: dict[str, list[np.ndarray]] = {}
-        for part, place, chosen in self._places(row, seeds):
-            found.setdefault("seed", []).append(part.seeds[place][chosen])
-            found.setdefault("value", []).append(read(part, self.manifest.rows[row]["key"])[chosen])
-        return self._ordered(found)
+        def read(part: Part, _: slice) -> Iterator[Column]:
+            kept = part.samples(key)
+            assert kept is not None
+            yield "samples", kept
+
+        return self._gathered(places, read).get("samples")
 
     @staticmethod
-    def _ordered(found: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
-        if not found:
+    def _gathered(places: Iterable[Place], read: Callable[[Part, slice], Iterable[Column]]) -> dict[str, np.ndarray]:
+        """``seed`` and columns, ascending in the seed; each is allocated once and filled part by part.
+
+        Features may be as large as the host's memory allows once, and not three times.
+
+        Args:
+            places: see ``_places``.
+            read: a part and where the row stands in it -> column, its values there.
+        """
+        places = list(places)
+        if not places:
             return {}
-        whole = {name: np.concatenate(values) for name, values in found.items()}
-        order = whole["seed"].argsort(kind="stable")
-        return {name: values[order] for name, values in whole.items()}
+        seed = np.concatenate([part.seeds[place][chosen] for part, place, chosen in places])
+        order = seed.argsort(kind="stable")
+        to = np.empty_like(order)
+        to[order] = np.arange(len(order))
+        found, begin = {"seed": seed[order]}, 0
+        for part, place, chosen in places:
+            here = to[begin : begin + int(chosen.sum())]
+            begin += len(here)
+            for name, column in read(part, place):
+                values = column[chosen]
+                if name not in found:
+                    found[name] = np.empty((len(order), *values.shape[1:]), values.dtype)
+                elif (held := np.result_type(found[name], values)) != found[name].dtype:
+                    found[name] = found[name].astype(held)  # one part has numbers that float16 does not hold
+                found[name][here] = values
+        return found
 
     def _measures(self, part: Part) -> list[str]:
         named = [f"{name}-{fingerprint}" for name, fingerprint in self.manifest.measures.items()]
         return [name for name in named if part.has(name)]
 
-    def _places(
-        self, row: str, seeds: range | None, need: str | None = None
-    ) -> Iterable[tuple[Part, slice, np.ndarray]]:
-        """Parts with lines of the row, where they stand, and which of them count: each seed once."""
+    def _key(self, row: str) -> str:
         if row not in self.manifest.rows:
             raise UserError(
                 f"row {row!r} given", f"one of {', '.join(self.manifest.rows) or 'none'}", "type one of these"
             )
-        key, seeds = self.manifest.rows[row]["key"], self.seeds if seeds is None else seeds
+        return self.manifest.rows[row]["key"]
+
+    def _places(self, row: str, seeds: range | None, need: str | None = None) -> Iterator[Place]:
+        """Parts with lines of the row, where they stand, and which of them count: each seed once."""
+        key, seeds = self._key(row), self.seeds if seeds is None else seeds
         # Of two parts with the same seeds the one that has more measures is read.
         found = [part for part in self.parts if key in part.keys and (need is None or part.has(need))]
         found.sort(key=lambda part: (-len(self._measures(part)), part.path.name))

@@ -57,9 +57,8 @@ def read_columns(evaluation: Evaluation, row: str, measure: str, seeds: range | 
         columns = {name: torch.from_numpy(np.array(values)) for name, values in found.items()}
         columns["times"] = torch.tensor(evaluation.rows[row]["times"], dtype=torch.float64)
     else:
-        columns = {
-            name: torch.from_numpy(np.array(values)) for name, values in evaluation.columns(row, measure, seeds).items()
-        }
+        # Nobody else holds these arrays: a copy would be gigabytes of features once more.
+        columns = {name: torch.from_numpy(values) for name, values in evaluation.columns(row, measure, seeds).items()}
     if columns:
         columns["seeds"] = columns.pop("seed")
     return columns

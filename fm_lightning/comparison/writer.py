@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,14 @@ from fm_lightning.errors import UserError
 from fm_lightning.trajectory import Trajectory
 
 SILENT = 600.0  # seconds after which a claim from another machine counts as abandoned
+TOGETHER = 64  # samples that are compared with base's at a time, in float64
+
+
+class BaseSamples(NamedTuple):
+    """Samples of plain sampling."""
+
+    seeds: np.ndarray  # [n] int64, ascending
+    samples: np.ndarray  # [n, ...] float32
 
 
 class Writer:
@@ -114,7 +122,7 @@ class Writer:
         block: Block,
         keys: Mapping[str, str],
         trajectories: Mapping[str, Trajectory],
-        base: Mapping[int, np.ndarray] | None,
+        base: BaseSamples | None,
         kept: Sequence[str],
         measures: Mapping[str, Mapping[str, Columns]],
     ) -> None:
@@ -124,7 +132,7 @@ class Writer:
             block: what was sampled.
             keys: row name -> key.
             trajectories: row name -> its trajectory.
-            base: seed -> base's sample, for the distance to it; None where it is not at hand.
+            base: base's samples, for the distance to them; None where they are not at hand.
             kept: rows whose samples are kept.
             measures: ``NAME-FINGERPRINT`` -> row name -> columns.
         """
@@ -156,7 +164,7 @@ class Writer:
         if self._claimed and time.monotonic() - self._claimed > SILENT / 20:
             self._renew()
 
-    def _lines(self, name: str, key: str, t: Trajectory, base: Mapping[int, np.ndarray] | None) -> pa.Table:
+    def _lines(self, name: str, key: str, t: Trajectory, base: BaseSamples | None) -> pa.Table:
         assert t.seeds is not None
         seeds = t.seeds.cpu().numpy()
         early, kpe = t.early(self.tau_split), t.kpe
@@ -181,14 +189,20 @@ class Writer:
         return pa.table(columns)
 
 
-def _distances(t: Trajectory, seeds: np.ndarray, base: Mapping[int, np.ndarray] | None) -> list[float | None]:
-    if base is None:
-        return [None] * len(seeds)
-    x1 = t.x1.float().cpu().numpy()
-    return [
-        float(np.sqrt(np.mean(np.square(x - base[s], dtype=np.float64)))) if (s := int(seed)) in base else None
-        for x, seed in zip(x1, seeds)
-    ]
+def _distances(t: Trajectory, seeds: np.ndarray, base: BaseSamples | None) -> list[float | None]:
+    """Root mean square over dimensions of each sample's difference from base's; None where that is not at hand."""
+    found: list[float | None] = [None] * len(seeds)
+    if base is None or not len(base.seeds):
+        return found
+    x1, theirs = t.x1.float().flatten(1).cpu().numpy(), base.samples.reshape(len(base.seeds), -1)
+    place = np.searchsorted(base.seeds, seeds).clip(max=len(base.seeds) - 1)
+    there = np.flatnonzero(base.seeds[place] == seeds)
+    for start in range(0, len(there), TOGETHER):
+        some = there[start : start + TOGETHER]
+        squares = np.square(x1[some] - theirs[place[some]], dtype=np.float64)
+        for i, rms in zip(some, np.sqrt(squares.mean(1)).tolist()):
+            found[i] = rms
+    return found
 
 
 def _stacked(columns: Sequence[Columns]) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fm_lightning.errors import UserError
 
-BLOCK = 16384  # rows in float64 at a time: the features themselves may be gigabytes
+BLOCK = 2048  # rows in float64 at a time (32 MB of 2 048 features each): the features themselves may be gigabytes
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -161,10 +161,14 @@ def _checked(features: Tensor, whose: str) -> Tensor:
         raise UserError(
             f"{whose} features of shape {list(features.shape)} given", "at least two rows [n, D]", "draw more samples"
         )
-    features = features.detach().float()
-    if not features.isfinite().all():
-        row = int((~features.isfinite().all(1)).int().argmax())
-        raise UserError(f"{whose} features with NaN or infinity in row {row} given", "finite numbers", "leave it out")
+    features = features.detach()
+    for start in range(0, len(features), BLOCK):
+        bad = ~features[start : start + BLOCK].isfinite().all(1)
+        if bad.any():
+            row = start + int(bad.nonzero()[0])
+            raise UserError(
+                f"{whose} features with NaN or infinity in row {row} given", "finite numbers", "leave it out"
+            )
     return features
 
 
@@ -194,9 +198,11 @@ def _tables(x: Tensor, y: Tensor, block: int, symmetric: bool = False) -> Iterat
     one = torch.ones((), device=x.device)
     with _plain_float32(x.device.type):
         for i in range(0, len(x), block):
+            a = slice(i, min(i + block, len(x)))
+            rows = x[a].float()  # by blocks: all rows that are kept in half precision would be three times as large
             for j in range(i if symmetric else 0, len(y), block):
-                a, b = slice(i, min(i + block, len(x))), slice(j, min(j + block, len(y)))
-                base = torch.addmm(one, x[a], y[b].T, alpha=1 / x.shape[1])
+                b = slice(j, min(j + block, len(y)))
+                base = torch.addmm(one, rows, y[b].float().T, alpha=1 / x.shape[1])
                 yield a, b, base.pow_(3)
 
 

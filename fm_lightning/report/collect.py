@@ -42,34 +42,10 @@ class Collector:
         floor = about["kind"] == "floor"
         numbers: dict[str, float] = {}
         changes: dict[str, dict[str, Change]] = {"vs_base": {}, "vs_plain": {}, "vs_parent": {}}
-        plain = about["plain"]
-        against = {
-            "vs_base": None if name == BASE or floor or about["kind"] == "family" else BASE,
-            "vs_plain": plain,
-            "vs_parent": about["of"],
-        }
         lines = self.evaluation.lines(name)
         for measure in self.measures:
-            if floor and not measure.floors:
-                continue
-            columns: Columns = self._columns(name, measure.name)
-            if not columns:
-                continue
-            base: Columns | None = None
-            if against["vs_base"]:
-                columns, base = on_common_seeds(columns, self._base(measure.name))
-            numbers |= measure.summarize(columns, base)
-            if measure.key is None or about["kind"] == "family":
-                continue
-            for kind, other in against.items():
-                if other is None or other == name:
-                    continue
-                mine, theirs = on_common_seeds(columns, self._columns(other, measure.name))
-                # A parent is compared with its control: the schedule minus the control.
-                pair = (theirs, mine) if kind == "vs_parent" else (mine, theirs)
-                change = measure.change(*pair)
-                if change is not None:
-                    changes[kind][measure.key] = change
+            if not floor or measure.floors:
+                numbers |= self._numbers(name, measure, changes)
         if name in self._judged:
             numbers |= self._qualities(name)
         squares = lines["rms_to_base"].dropna() ** 2 if len(lines) else []
@@ -83,6 +59,38 @@ class Collector:
             "metrics": {key: value if math.isfinite(value) else None for key, value in numbers.items()},
             **{kind: found or None for kind, found in changes.items()},
         }
+
+    def _numbers(self, name: str, measure: Measure, changes: Mapping[str, dict[str, Change]]) -> dict[str, float]:
+        """What a measure says of a row; adds its changes from other rows to ``changes``.
+
+        A row's features may be gigabytes: no more than base's, the row's and one other's are in memory at a time.
+        """
+        about = self.evaluation.rows[name]
+        columns = self._columns(name, measure.name)
+        if not columns:
+            return {}
+        alone = about["kind"] in ("floor", "family")
+        against = {
+            "vs_base": None if name == BASE or alone else BASE,
+            "vs_plain": about["plain"],
+            "vs_parent": about["of"],
+        }
+        base: Columns | None = None
+        if against["vs_base"]:
+            columns, base = on_common_seeds(columns, self._base(measure.name))
+        numbers = measure.summarize(columns, base)
+        if measure.key is None or about["kind"] == "family":
+            return numbers
+        for kind, other in against.items():
+            if other is None or other == name:
+                continue
+            mine, theirs = on_common_seeds(columns, self._columns(other, measure.name))
+            # A parent is compared with its control: the schedule minus the control.
+            pair = (theirs, mine) if kind == "vs_parent" else (mine, theirs)
+            change = measure.change(*pair)
+            if change is not None:
+                changes[kind][measure.key] = change
+        return numbers
 
     def _qualities(self, name: str) -> dict[str, float]:
         """``quality_frechet`` and ``quality_kernel``: the distances that judge, unbiased at the samples used."""

@@ -18,7 +18,7 @@ from fm_lightning.comparison.blocks import Block, missing
 from fm_lightning.comparison.evaluation import FOLDER, Evaluation, find_parts
 from fm_lightning.comparison.manifest import Manifest
 from fm_lightning.comparison.parts import LINES, Part, _write_array
-from fm_lightning.comparison.writer import Writer
+from fm_lightning.comparison.writer import BaseSamples, Writer
 from fm_lightning.errors import UserError
 from fm_lightning.trajectory import Trajectory
 
@@ -71,7 +71,7 @@ def command(
             continue
         seeds = range(block.first, block.last + 1)
         made = {name: trajectory(keys[name], seeds) for name in block.rows}
-        base = dict(zip(seeds, trajectory("k0", seeds).x1.numpy()))
+        base = BaseSamples(np.array(seeds), trajectory("k0", seeds).x1.numpy())
         found = {m: {name: measured(m, t) for name, t in made.items()} for m in measures}
         writer.write(block, keys, made, base, list(block.rows) if keep else [], found)
         sampled += block.size * len(block.rows)
@@ -220,7 +220,7 @@ def test_two_commands_at_once(tmp_path):
         [
             sys.executable,
             "-c",
-            "import sys, time; from fm_lightning.comparison.writer import Writer; Writer(sys.argv[1], 0.6).claim(); "
+            "import sys, time; from fm_lightning.comparison.writer import BaseSamples, Writer; Writer(sys.argv[1], 0.6).claim(); "
             "print('claimed', flush=True); time.sleep(60)",
             str(tmp_path),
         ],

@@ -27,7 +27,7 @@ def trajectory(x1, seeds=None):
         times=torch.linspace(0, 1, 4, dtype=torch.float64),
         gain=torch.ones(3, dtype=torch.float64),
         nfe=3,
-        seeds=torch.arange(n) if seeds is None else seeds,
+        seeds=seeds,
     )
 
 
