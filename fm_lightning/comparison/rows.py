@@ -16,9 +16,9 @@ from fm_lightning.comparison.keys import definition, key
 from fm_lightning.data.base import TEST_SEED
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule
-from fm_lightning.flow.true_clock import true_clock
 from fm_lightning.flow.integrate import Velocity
 from fm_lightning.flow.schedule import plain
+from fm_lightning.flow.true_clock import true_clock
 
 if TYPE_CHECKING:
     from fm_lightning.data.base import FlowData
@@ -103,8 +103,11 @@ def describe(s: Schedule) -> str:
         words.append(f"told time: {s.told_time}")
     if s.x0_scale != 1:
         words.append(f"initial noise x {s.x0_scale:g}")
-    if s.end_noise:
-        words.append(f"end noise {s.end_noise:.6g}")
+    if s.inject_noise is not None:
+        words.append(f"noise {s.inject_noise[1]:.6g} put in at t = {s.inject_noise[0]:.6g}")
+    if s.blend:
+        words.append(f"{s.blend:.6g} of the start blended in")
+    words += [f"end noise {sigma:.6g}" for sigma in s.noises if sigma]
     return ", ".join(words)
 
 

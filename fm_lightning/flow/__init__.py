@@ -1,6 +1,5 @@
 """Flow matching and its sampling in pure PyTorch: paths, couplings, grids, gains, solvers, controls."""
 
-from fm_lightning.flow.true_clock import true_clock
 from fm_lightning.flow.couplings import Coupling, Independent, OptimalTransport
 from fm_lightning.flow.empirical import EmpiricalVelocity
 from fm_lightning.flow.gains import KTS, SSC, Brake, Constant, Gain, Product
@@ -10,6 +9,7 @@ from fm_lightning.flow.paths import LinearPath
 from fm_lightning.flow.schedule import Schedule
 from fm_lightning.flow.solvers import Solver
 from fm_lightning.flow.times import Discrete, LogitNormal, Stratified, TimeSampling, Uniform
+from fm_lightning.flow.true_clock import true_clock
 from fm_lightning.flow.velocity import DeclaredVelocity, GuidedVelocity, Velocity
 
 __all__ = [
