@@ -111,7 +111,7 @@ class ScheduleTable(ValidationTable):
             yield seed_batch(0, 0, 1)
             self._evaluation = self._finished(trainer)
             threshold = self._monitor(MemorizationMonitor).threshold
-            new = choose(self._evaluation, asked, seeds, threshold, data.test_seeds, chosen)
+            new = choose(self._evaluation, asked, seeds, threshold, data.test_seeds, chosen, self.margins)
             chosen |= {k: chosen.get(k, {}) | families for k, families in new.items()}
         family = family_rows(asked, chosen, own=self.families == "all")
         manifest = self._evaluation.manifest

@@ -109,8 +109,9 @@ def verdict(
         return replace(found, refused="no margin")
     if closed:
         return found
-    if row.memorized >= base.memorized:
-        gap = margin.memorized - lowered.value
+    reached = any(families.values()) or not families
+    if row.memorized >= base.memorized or (lowered.low <= 0 and not reached):
+        gap = max(margin.memorized - lowered.value, lowered.value)
         return replace(found, refused="lowering open", n_needed=math.ceil(_needed(n, lowered.error, gap)))
     if not families:
         return replace(found, refused="no family")

@@ -11,6 +11,7 @@ comparison, on seeds that did not choose them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -27,7 +28,7 @@ from fm_lightning.comparison.margins import Margins
 from fm_lightning.comparison.measures import read_columns
 from fm_lightning.comparison.outcomes import Verdict, confirm
 from fm_lightning.comparison.qualities import read_qualities
-from fm_lightning.comparison.residual import Measured, Quality
+from fm_lightning.comparison.residual import Measured, Quality, share_change
 from fm_lightning.comparison.rows import BASE, Row
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.memorization import copied
@@ -112,10 +113,12 @@ def choose(
     threshold: float,
     test_seeds: int,
     known: Mapping[str, Mapping[str, object]],
+    margins: Margins,
 ) -> Chosen:
     """Doses for each schedule and family that has none yet, from the calibration seeds' copies.
 
-    A schedule that does not lower memorization on them needs no families: there is nothing to explain.
+    A schedule of which they exclude that it lowers memorization needs no families: there is nothing to explain. Not to have
+    lowered it on so few seeds is not enough.
     """
     found: Chosen = {}
     for each in asked:
@@ -123,9 +126,10 @@ def choose(
         if not missing:
             continue
         mine, base = (_hits(evaluation, name, threshold, seeds) for name in (each.name, each.base))
+        lowers = share_change(base, mine).high >= margins.resolve(float(base.mean()), math.nan).memorized
         for family in missing:
             places: list[list[float]] = []
-            if mine.mean() < base.mean():
+            if lowers:
                 calibrated = {0.0: base}
                 for (name, _), dose in zip(each.coarse(family).items(), family.doses):
                     calibrated[dose] = _hits(evaluation, name, threshold, seeds)

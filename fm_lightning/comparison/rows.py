@@ -103,8 +103,11 @@ def describe(s: Schedule) -> str:
         words.append(f"told time: {s.told_time}")
     if s.x0_scale != 1:
         words.append(f"initial noise x {s.x0_scale:g}")
-    if s.end_noise:
-        words.append(f"end noise {s.end_noise:.6g}")
+    if s.inject_noise is not None:
+        words.append(f"noise {s.inject_noise[1]:.6g} put in at t = {s.inject_noise[0]:.6g}")
+    if s.blend:
+        words.append(f"{s.blend:.6g} of the start blended in")
+    words += [f"end noise {sigma:.6g}" for sigma in s.noises if sigma]
     return ", ".join(words)
 
 

@@ -89,7 +89,7 @@ def paragraph(verdict: Verdict, names: Mapping[Measure, str] = NAMES) -> str:
     v = verdict
     fall = Estimate(-v.lowered.value, v.lowered.error)
     sentences = [
-        f"Over {_thousands(v.n)} paired seeds, {v.schedule} has a memorized share of {100 * v.memorized:.1f} % where plain "
+        f"Over {thousands(v.n)} paired seeds, {v.schedule} has a memorized share of {100 * v.memorized:.1f} % where plain "
         f"sampling has {100 * v.base_memorized:.1f} % (change {_interval(fall, 100)} points)"
     ]
     if v.measure is not None and v.quality_change is not None:
@@ -148,12 +148,12 @@ def _why_not(verdict: Verdict) -> str:
         case "few copies" | "few others":
             what = "copies" if verdict.refused == "few copies" else "samples that are no copies"
             more = f" (about {_about(needed)} would have them)" if needed else ""
-            return f"fewer than {LEAST_COPIES} {what} among {_thousands(verdict.n)} seeds{more}"
+            return f"fewer than {LEAST_COPIES} {what} among {thousands(verdict.n)} seeds{more}"
         case "no distance":
             return "no distance to real data was measured"
         case "few for Fréchet":
             return (
-                f"the Fréchet distance judges from {_thousands(needed or 0)} seeds ({FRECHET_FROM} per feature) on, and no "
+                f"the Fréchet distance judges from {thousands(needed or 0)} seeds ({FRECHET_FROM} per feature) on, and no "
                 "kernel distance was measured"
             )
         case "no margin":
@@ -211,10 +211,11 @@ def _in_brackets(seeds: int | None) -> str:
 def _about(seeds: int) -> str:
     """Rounded up to two digits."""
     unit = 10 ** max(0, len(str(seeds)) - 2)
-    return _thousands(-(-seeds // unit) * unit)
+    return thousands(-(-seeds // unit) * unit)
 
 
-def _thousands(number: int) -> str:
+def thousands(number: int) -> str:
+    """``2 000``."""
     return f"{number:,}".replace(",", " ")
 
 

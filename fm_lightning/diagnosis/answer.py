@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fm_lightning.comparison.wording import thousands
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.association import Estimate
 
@@ -66,17 +67,17 @@ def plain(value: Any) -> Any:
 
 
 def said(estimate: Estimate | Missing, name: str, places: int = 2, unit: str = "") -> str:
-    """``name = 0.31 [0.20, 0.41], n = 2000``; or why not."""
+    """``name = 0.31 [0.20, 0.41], n = 2 000``; or why not."""
     if isinstance(estimate, Missing):
         return f"no {name}: {estimate.reason}"
     if estimate.value is None:
-        return f"no {name} ({estimate.reason}, n = {estimate.n})"
+        return f"no {name} ({estimate.reason}, n = {thousands(estimate.n)})"
     text = f"{name} = {estimate.value:.{places}f}{unit}"
     if estimate.low is not None and estimate.high is not None:
         text += f" [{estimate.low:.{places}f}, {estimate.high:.{places}f}]"
     elif estimate.reason:
         text += f" ({estimate.reason})"
-    return f"{text}, n = {estimate.n}"
+    return f"{text}, n = {thousands(estimate.n)}"
 
 
 def p_value(p: float | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fm_lightning.comparison.wording import thousands
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, p_value, said, unless_refused
 from fm_lightning.diagnosis.probed import Probed
 from fm_lightning.diagnosis.subject import ENERGIES, Subject
@@ -59,7 +60,7 @@ def _goldilocks(answer: Answer, subject: Subject, groups: int) -> None:
         shape = "neither rising nor falling" if test.p < 0.05 else "no departure from a monotone curve shows"
         verdict = f"{shape}, {p_value(test.p)}"
     answer.sentences.append(
-        f"F_mem over {len(curve.n)} quantile groups of KPE, low to high: {shares} (n = {test.n}); {verdict}."
+        f"F_mem over {len(curve.n)} quantile groups of KPE, low to high: {shares} (n = {thousands(test.n)}); {verdict}."
     )
 
 
@@ -136,8 +137,8 @@ def _commitment(answer: Answer, subject: Subject, probed: Probed) -> None:
     if not 0 < numbers["copies"] < len(probed):
         kind = "copies" if numbers["copies"] else "no copies"
         answer.sentences.append(
-            f"Trajectories commit to their final training image at t = {numbers['median']:.2f} (median of {len(probed)}, all of "
-            f"them {kind}: nothing to compare with)."
+            f"Trajectories commit to their final training image at t = {numbers['median']:.2f} (median of "
+            f"{thousands(len(probed))}, all of them {kind}: nothing to compare with)."
         )
         return
     numbers["medians"] = {"copies": float(times[flags].median()), "others": float(times[~flags].median())}
@@ -171,6 +172,6 @@ def _profiles(answer: Answer, probed: Probed) -> None:
         interval = f" [{exponent.low:.2f}, {exponent.high:.2f}]" if exponent.low is not None else ""
         answer.sentences.append(
             f"Power of the {name} between t = 0.8 and 0.99 goes like {value}{interval}, mean {law.plateau:.3g} "
-            f"({exponent.n} times, mean over {len(probed)} samples)."
+            f"({exponent.n} times, mean over {thousands(len(probed))} samples)."
         )
     answer.numbers["power_laws"] = laws

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fm_lightning.comparison.wording import thousands
 from fm_lightning.data.toy_density import log_density
 from fm_lightning.data.toys import Toy2D
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, said, unless_refused
@@ -110,7 +111,7 @@ def _sentences(entries) -> list[str]:
         if entry["energy"] != "kpe" or not shown:
             continue
         plain, partial = said(entry["plain"], "Spearman's rho"), said(entry["partial"], "rho")
-        outside = f"; {entry['outside']} samples where it is 0 are left out" if entry["outside"] else ""
+        outside = f"; {thousands(entry['outside'])} samples where it is 0 are left out" if entry["outside"] else ""
         lines.append(
             f"KPE and {words(entry['measure'])}: {plain}; given noise, distance from the mean and class: {partial}{outside}."
         )
@@ -146,8 +147,8 @@ def _likelihood(answer: Answer, subject: Subject, probed: Probed) -> None:
     }
     how = "exact divergence" if error is None else f"Hutchinson's estimate, mean standard error {error:.2f}"
     answer.sentences.append(
-        f"Log-likelihood of {numbers['n']} samples: {numbers['mean']:.1f} nats on average ({how}; {found.forwards} evaluations "
-        f"and {found.backwards} backward passes of a batch)."
+        f"Log-likelihood of {thousands(numbers['n'])} samples: {numbers['mean']:.1f} nats on average ({how}; "
+        f"{thousands(found.forwards)} evaluations and {thousands(found.backwards)} backward passes of a batch)."
     )
     kept = answer.arrays.get("measure/true log density")
     if kept is not None:

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fm_lightning.comparison.wording import thousands
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, unless_refused
 from fm_lightning.diagnosis.features import Features
 from fm_lightning.diagnosis.subject import Subject
@@ -179,4 +180,4 @@ def _verdict(numbers: dict, sayings: dict[str, str]) -> str:
             + ", ".join(f"{LABELS[name]} says “{said}”" for name, said in sayings.items())
         )
     )
-    return f"{alike}; some but not all of them take {disputed} of {n} samples for copies."
+    return f"{alike}; some but not all of them take {thousands(disputed)} of {thousands(n)} samples for copies."

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fm_lightning.comparison.wording import thousands
 from fm_lightning.diagnosis.answer import Answer
 from fm_lightning.metrics.association import first_passage
 
@@ -37,15 +38,18 @@ def over_training(series: Series, seeds: int) -> Answer:
     steps, values = zip(*found["f_mem"])
     passage = first_passage(steps, values, LEVEL)
     answer.numbers["first_passage"] = passage
-    where = f"{len(steps)} validation{'s' * (len(steps) > 1)} of {seeds} samples"
+    where = f"{len(steps)} validation{'s' * (len(steps) > 1)} of {thousands(seeds)} samples"
     if passage.step is None:
-        answer.sentences.append(f"F_mem never reached 1 % in training ({where}, the last at step {steps[-1]}).")
+        answer.sentences.append(
+            f"F_mem never reached 1 % in training ({where}, the last at step {thousands(steps[-1])})."
+        )
     elif passage.before is None:
         answer.sentences.append(
-            f"F_mem was at or above 1 % at the first validation already, step {passage.step:.0f} ({where})."
+            f"F_mem was at or above 1 % at the first validation already, step {thousands(round(passage.step))} ({where})."
         )
     else:
         answer.sentences.append(
-            f"F_mem first passed 1 % between the steps {passage.before:.0f} and {passage.step:.0f} ({where})."
+            f"F_mem first passed 1 % between the steps {thousands(round(passage.before))} and "
+            f"{thousands(round(passage.step))} ({where})."
         )
     return answer

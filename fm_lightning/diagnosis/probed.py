@@ -18,7 +18,7 @@ from fm_lightning.noise import noise
 
 PLACES = 20  # times at which the bridge's density is asked along the way
 CLOSED = 3e8  # numbers of a training set that the closed form holds in memory, 8 bytes each
-EXACT = 8  # dimensions up to which the divergence is exact: each costs a backward pass a step
+EXACT = 64  # dimensions up to which the divergence is exact: each costs a backward pass a step
 BRIDGE_SEED = 40_000_000  # of the noise of held-out bridges
 
 

@@ -93,7 +93,7 @@ def log_likelihood(
         raise UserError("solver='dopri5' given for a likelihood", "one with fixed steps", "type solver='rk4'")
     if schedule.end_noise or not schedule.x0_scale:
         raise UserError(
-            f"end_noise={schedule.end_noise:g} and x0_scale={schedule.x0_scale:g} given for a likelihood",
+            f"end_noise={schedule.end_noise} and x0_scale={schedule.x0_scale:g} given for a likelihood",
             "no end noise and a scale above 0",
             "leave them out",
         )

@@ -184,6 +184,19 @@ def test_not_lower_by_chance_alone_is_open():
     assert found.n_needed == pytest.approx(N * (2.8 * found.lowered.error / 0.01) ** 2, abs=1)
 
 
+def test_families_that_do_not_reach_it_are_blamed_only_where_it_lowers():
+    """Lower by two points, which chance does as well, and no doses were chosen: no family can be said to fall short."""
+    hits = np.roll(BASE.hits, 140)
+    hits[np.flatnonzero(hits)[:8]] = False
+    slightly = Measured(hits, kernel=BASE.kernel)
+    found = verdict("mine", slightly, BASE, {"flat": [], "steep": []}, width=1000)
+    assert found.lowered.value > 0 > found.lowered.low
+    assert (found.outcome, found.refused, found.families) == ("no claim", "lowering open", ())
+    assert N < found.n_needed < 1e6
+    assert verdict("mine", slightly, BASE, {"flat": [FLAT], "steep": []}, width=1000).families
+    assert verdict("mine", row(0.54, 1.0), BASE, {"flat": []}, width=1000).outcome == "out of reach"
+
+
 @pytest.mark.parametrize(
     ("schedule", "base", "refused", "needed"),
     [

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fm_lightning.comparison.rows import BASE, Row, judged_rows, plain_row, schedule_rows
+from fm_lightning.comparison.rows import BASE, Row, describe, judged_rows, plain_row, schedule_rows
 from fm_lightning.comparison.sampling import sample
 from fm_lightning.errors import UserError
 from fm_lightning.flow import KTS, SSC, EmpiricalVelocity, Schedule, integrate, true_clock
@@ -34,6 +34,15 @@ def test_base_comes_first_and_is_added_where_it_is_missing():
 def test_names_that_could_be_mistaken_are_refused(name):
     with pytest.raises(UserError, match="expected one without"):
         schedule_rows({name: Schedule()})
+
+
+def test_a_description_tells_every_manipulation():
+    assert describe(Schedule()) == "no gain, 100 euler steps, uniform grid to t = 1"
+    found = describe(Schedule(x0_scale=1.1, inject_noise=(0.9, 0.05), blend=0.02, end_noise=(0.0, 0.07)))
+    assert found.endswith(
+        "initial noise x 1.1, noise 0.05 put in at t = 0.9, 0.02 of the start blended in, end noise 0.07"
+    )
+    assert describe(Schedule(end_noise=0.1).with_noise(0.2)).endswith("end noise 0.1, end noise 0.2")
 
 
 def test_each_judged_schedule_is_followed_by_its_steps_with_the_true_clock():

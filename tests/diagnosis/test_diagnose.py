@@ -158,7 +158,9 @@ def test_digits_with_their_classifier_and_the_monitors(command, undrawn, tmp_pat
     assert arrays["semantics/lowest"].dtype == np.uint8
     measures = {e["measure"] for e in results["questions"]["density"]["numbers"]["associations"]}
     assert "kde_1, held-out, fd_digits" in measures
-    assert results["questions"]["density"]["numbers"]["likelihood"]["standard_error"] > 0
+    likelihood = results["questions"]["density"]["numbers"]["likelihood"]
+    assert likelihood["standard_error"] is None, "64 dimensions: exact"
+    assert likelihood["backwards"] == 64 * 4 * 2
     assert (run / "diagnosis" / "figures" / "thirds.png").stat().st_size > 5000
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from fm_lightning.errors import UserError
 from fm_lightning.flow import KTS, EmpiricalVelocity, Schedule, integrate
 from fm_lightning.flow.likelihood import log_likelihood
+from fm_lightning.nets import ResidualMLP
 
 FINE = Schedule(steps=40, solver="rk4")
 
@@ -132,6 +133,23 @@ def test_labels_and_images():
     found = log_likelihood(field, torch.randn(3, 1, 2, 2), Schedule(steps=4), labels=torch.tensor([0, 1, 2]))
     torch.testing.assert_close(found.divergence, torch.tensor([0.0, 4.0, 8.0], dtype=torch.float64))
     torch.testing.assert_close(found.bits_per_dim, -found.log_p / (4 * math.log(2)))
+
+
+def test_the_exact_divergence_is_the_trace_of_autograds_jacobian():
+    """Of the digits' network, 64 dimensions, along two steps: ``x_1 = x_0 + v(x_0, 0) / 2``."""
+    torch.manual_seed(0)
+    net = ResidualMLP([1, 8, 8], width=16, depth=2).double()
+    x0 = noise64(3, 64).reshape(3, 1, 8, 8)
+    found = log_likelihood(net, x0, Schedule(steps=2))
+    assert found.standard_error is None
+    second = x0 + net(x0, torch.zeros(3, dtype=torch.float64)).detach() / 2
+    for i in range(3):
+        traces = []
+        for x, t in ((x0, 0.0), (second, 0.5)):
+            at = torch.tensor([t], dtype=torch.float64)
+            jacobian = torch.autograd.functional.jacobian(lambda z, at=at: net(z, at), x[i : i + 1])
+            traces.append(jacobian.reshape(64, 64).trace())
+        torch.testing.assert_close(found.profile[:, i], torch.stack(traces) / 2, rtol=1e-10, atol=1e-10)
 
 
 def test_many_dimensions_take_probes():

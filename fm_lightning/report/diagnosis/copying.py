@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from fm_lightning.report.diagnosis.estimates import ENERGY_WORDS, dots, rows
 from fm_lightning.report.diagnosis.semantics import show
+from fm_lightning.report.formats import count
 from fm_lightning.report.results import Arrays, Results
 from fm_lightning.report.style import COPY, FAINT, INK, MUTED, PALETTE, WIDTH, new_figure, styled
 
@@ -55,7 +56,7 @@ def predictors(results: Results, arrays: Arrays) -> Figure | None:
     figure = new_figure(WIDTH * 0.62, 0.3 * len(found) + 0.8, layout="constrained")
     axes = figure.subplots()
     dots(axes, list(found.values()), PALETTE[0])
-    rows(axes, [f"{ENERGY_WORDS.get(name, name)} (n = {estimate['n']})" for name, estimate in found.items()])
+    rows(axes, [f"{ENERGY_WORDS.get(name, name)} (n = {count(estimate['n'])})" for name, estimate in found.items()])
     axes.axvline(0.5, color=MUTED, linewidth=0.9, zorder=0.5)
     axes.set(xlim=(0, 1), xlabel="AUROC for copies; below ½ a low value goes with copying")
     return figure
@@ -79,7 +80,7 @@ def commitment(results: Results, arrays: Arrays) -> Figure | None:
                 np.r_[0, share, 100],
                 where="post",
                 color=colour,
-                label=f"{name} (n = {len(part)})",
+                label=f"{name} (n = {count(len(part))})",
             )
     axes.set(xlabel="time t, noise to data", ylabel="% committed", xlim=(0, 1), ylim=(0, 101))
     axes.legend(loc="upper left")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from fm_lightning.report.formats import number, true_minus, with_span
+from fm_lightning.report.formats import count, number, true_minus, with_span
 from fm_lightning.report.results import Arrays, Results, finite
 from fm_lightning.report.style import INK, PALETTE, WIDTH, new_figure, styled
 
@@ -40,7 +40,9 @@ def thirds(results: Results, arrays: Arrays) -> Figure | None:
         said = with_span(g["value"], g["low"], g["high"], number) if g["value"] is not None else "undefined"
         axes.set_title(f"{key}: {WORDS[column]}")
         axes.set_xlabel(f"third of KPE within classes\nhigh minus low: g = {true_minus(said)}")
-        axes.set_xticks([0, 1, 2], [f"{w}\nn = {m['n']}" for w, m in zip(("low", "middle", "high"), found["means"])])
+        axes.set_xticks(
+            [0, 1, 2], [f"{w}\nn = {count(m['n'])}" for w, m in zip(("low", "middle", "high"), found["means"])]
+        )
         axes.set_xlim(-0.5, 2.5)
         axes.grid(axis="x", visible=False)
     return figure
