@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning import Trainer
 from torch import Tensor, nn
 
 from fm_lightning.callbacks.monitor import Monitor
+from fm_lightning.data.class_names import class_names
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.per_seed import Columns
 from fm_lightning.metrics.semantics import ClassifierSemantics, ClipSemantics, Semantics, strength
@@ -25,7 +25,8 @@ class SemanticsMonitor(Monitor[Semantics]):
     ``_hi``); of a classifier ``classifier_score_mean`` and so on.
 
     Args:
-        class_names: for CLIP's prompts, in the order of the labels.
+        class_names: for CLIP's prompts, in the order of the labels; by default those of the data's source, "imagenet" for
+            ImageNet's.
         clip: a CLIP: a folder, or a name on the Hugging Face hub.
         classifier: in place of CLIP: samples in the model's space -> logits.
 
@@ -39,7 +40,7 @@ class SemanticsMonitor(Monitor[Semantics]):
 
     def __init__(
         self,
-        class_names: Sequence[str] | None = None,
+        class_names: list[str] | str | None = None,
         clip: str | None = None,
         classifier: nn.Module | None = None,
     ) -> None:
@@ -48,7 +49,7 @@ class SemanticsMonitor(Monitor[Semantics]):
             raise UserError(
                 "neither or both of clip and classifier given",
                 "one",
-                "give clip=... with class_names, or classifier=...",
+                "give clip=..., or classifier=...",
             )
         self.class_names, self.clip, self.classifier = class_names, clip, classifier
         self._key = "clip" if clip else "classifier"
@@ -66,14 +67,7 @@ class SemanticsMonitor(Monitor[Semantics]):
             self._metric = ClassifierSemantics(self.classifier.to(trainer.strategy.root_device))
             return
         assert self.clip is not None
-        names = self.class_names or ()
-        if len(names) != data.num_classes:
-            raise UserError(
-                f"{len(names)} class_names given for {data.num_classes} classes",
-                "one for each",
-                "name them in order of the labels",
-            )
-        metric = ClipSemantics(names, self.clip, data.to_uint8)
+        metric = ClipSemantics(class_names(self.class_names, data), self.clip, data.to_uint8)
         _ = metric.clip  # loaded, or refused, before training
         self._metric = metric
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import yaml
 from latent_images import images, tiny
+from tiny_clip import tiny_clip
 from torch import nn
 
 from fm_lightning.data.latents import encode_images
@@ -46,6 +47,7 @@ def make_workplace(folder: Path) -> None:
     net = SiT(**NET, learn_sigma=True)
     for parameter in net.parameters():  # as initialised it does not move at all
         nn.init.normal_(parameter, std=0.05)
+    tiny_clip(folder / "clip")
     torch.save({"ema": net.state_dict(), "step": 7}, folder / "SiT-XL-2-256.pt")
 
 
@@ -73,6 +75,8 @@ def small(name: str, change=lambda config: None) -> Path:
         kind, options = callback["class_path"].rpartition(".")[2], callback.setdefault("init_args", {})
         if kind == "FIDMonitor":
             options["extractor"]["class_path"] = features[options["extractor"]["class_path"].rpartition(".")[2]]
+        elif kind == "SemanticsMonitor":
+            options |= {"clip": "clip", "class_names": ["a", "b", "c"]}
         elif kind == "ScheduleTable":
             options["families"] = "none"  # doses take 500 calibration seeds
     change(config)

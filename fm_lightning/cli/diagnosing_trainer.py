@@ -34,7 +34,7 @@ class DiagnosingTrainer(FlowTrainer):
         groups: int = 5,
         features: str | None = None,
         clip: str | None = None,
-        class_names: list[str] | None = None,
+        class_names: list[str] | str | None = None,
         classifier: nn.Module | None = None,
         pdf: bool = False,
     ) -> Path:
@@ -49,7 +49,8 @@ class DiagnosingTrainer(FlowTrainer):
             features: a feature space for support beside the model's own, by the name of its distance; by default the
                 comparison's.
             clip: a CLIP that judges semantics: a folder, or a name on the Hugging Face hub.
-            class_names: for CLIP's prompts, in the order of the labels.
+            class_names: for CLIP's prompts, in the order of the labels; by default those of the data's source, "imagenet"
+                for ImageNet's.
             classifier: judges semantics: samples in the model's space to logits.
             pdf: also write every figure as PDF.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -60,6 +61,7 @@ class FlowData(LightningDataModule, ABC):
     flip: bool = False  # whether training sees mirror images, too
     skipped: int = 0  # samples left out because they could not be read
     has_training_data: bool = True  # otherwise there are seeds alone: nothing to train on, no copies to be told
+    class_names: Sequence[str] = ()  # in the order of the labels, where the source names them
     decoder: str = ""  # names what `decode` depends on, where that may change while the samples stay
     train_split: Split
     held_out_split: Split

@@ -49,7 +49,7 @@ def diagnose(
     groups: int = 5,
     extractor: FeatureExtractor | None = None,
     clip: str | None = None,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | str | None = None,
     classifier: nn.Module | None = None,
     series: Series | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

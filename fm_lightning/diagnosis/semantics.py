@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fm_lightning.data.class_names import class_names as names_of
 from fm_lightning.data.digits import Digits
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, p_value, said, unless_refused
 from fm_lightning.diagnosis.subject import Subject
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.association import (
     Estimate,
     effect_size,
@@ -32,7 +34,7 @@ WORDS = {"score": "confidence in the own class", "margin": "margin of the own cl
 def semantics(
     subject: Subject,
     clip: str | None = None,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | str | None = None,
     classifier: nn.Module | None = None,
 ) -> Answer:
     """Score and margin of the own class over thirds of KPE within each class.
@@ -40,7 +42,8 @@ def semantics(
     Digits bring their classifier; without labels its own guess stands for the class.
 
     Args:
-        clip: a CLIP by name or folder, with ``class_names`` in the order of the labels.
+        clip: a CLIP by name or folder.
+        class_names: for its prompts, see ``data.class_names``.
         classifier: samples in the model's space -> logits.
 
     Raises:
@@ -84,7 +87,7 @@ def semantics(
     return answer
 
 
-def _judges(subject: Subject, clip: str | None, class_names: Sequence[str] | None, classifier: nn.Module | None):
+def _judges(subject: Subject, clip: str | None, class_names: Sequence[str] | str | None, classifier: nn.Module | None):
     """(metric, labels) of everybody who is asked."""
     if classifier is None and isinstance(subject.data, Digits):
         classifier = DigitsClassifier.load()
@@ -93,7 +96,10 @@ def _judges(subject: Subject, clip: str | None, class_names: Sequence[str] | Non
         yield ClassifierSemantics(classifier), _guesses(subject, classifier) if labels is None else labels
     if clip is not None:
         read = subject.data.to_uint8
-        metric = ClipSemantics(class_names or (), clip, read)
+        if subject.labels is None and isinstance(class_names, str):
+            raise UserError(f"class_names={class_names!r} given for a model without labels", "a list", "type the names")
+        names = class_names or () if subject.labels is None else names_of(class_names, subject.data)
+        metric = ClipSemantics(list(names), clip, read)
         labels = subject.labels
         yield metric, labels if labels is not None else metric.labels(subject.trajectory, len(metric.classes))
 

@@ -43,7 +43,9 @@ def test_a_public_checkpoint(workplace, command):
     found, rows = results(workplace, "imagenet256_kts")
     assert found["weights"] == "SiT-XL-2-256.pt (ema)"
     assert {"base", "base50", "heun", "heun_balanced", "ssc50", "launch.true_clock", "held_out"} <= set(rows)
-    assert {"fid", "sfid", "precision", "f_mem", "kpe_mean"} <= set(rows["base"]["metrics"])
+    assert {"fid", "sfid", "precision", "f_mem", "kpe_mean", "clip_score_mean", "clip_margin_mean"} <= set(
+        rows["base"]["metrics"]
+    )
     assert (rows["base"]["samples"], rows["heun"]["nfe"]) == (SEEDS, 8)
     assert "not trained here" in command("report", "runs/imagenet256_kts").out + ended.out
 

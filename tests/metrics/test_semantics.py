@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
 import torch
+from tiny_clip import tiny_clip
 from torch import nn
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+from transformers import CLIPModel, CLIPProcessor
 
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.digits import DigitsClassifier
@@ -36,25 +36,7 @@ def trajectory(x1, labels):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A CLIP of one layer; its tokens are letters."""
-    path = tmp_path_factory.mktemp("clip")
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    tokens = [*letters, *(c + "</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    (path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    (path / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = CLIPTokenizer(str(path / "vocab.json"), str(path / "merges.txt"))
-    small = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 1, "num_attention_heads": 4}
-    end = {"bos_token_id": 52, "eos_token_id": 53}
-    torch.manual_seed(0)
-    config = CLIPConfig(
-        text_config=small | end | {"vocab_size": 54, "max_position_embeddings": 40},
-        vision_config=small | {"image_size": 32, "patch_size": 8},
-        projection_dim=16,
-    )
-    CLIPModel(config).save_pretrained(path)
-    images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(path)
-    return str(path)
+    return str(tiny_clip(tmp_path_factory.mktemp("clip")))
 
 
 @pytest.fixture(autouse=True)

@@ -133,7 +133,7 @@ def encode_images(
         channel_mean=[],
         channel_std=[],
         num_classes=data.num_classes,
-        class_names=list(getattr(data, "class_names", [])),
+        class_names=list(data.class_names),
         shards=shards,
     )
     manifest = _measured(draft, folder)
