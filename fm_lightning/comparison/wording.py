@@ -13,6 +13,7 @@ from fm_lightning.comparison.judgement import FRECHET_FROM, LEAST_COPIES
 from fm_lightning.comparison.outcomes import FamilyVerdict, Verdict
 from fm_lightning.comparison.residual import Estimate, Measure
 
+MOST = 1_000_000  # seeds that anybody would sample
 NAMES: Mapping[Measure, str] = {"frechet": "Fréchet distance", "kernel": "kernel distance"}
 
 
@@ -35,7 +36,7 @@ def family_sentence(verdict: Verdict, family: FamilyVerdict, names: Mapping[Meas
         return f"undecided against {family.family}: better by {names[verdict.measure]}, worse by {names[other]}"
     if family.missed:
         return f"undecided against {family.family}: its doses, chosen on calibration seeds, missed this memorization"
-    more = f"; about {_about(family.n_needed)} seeds would decide" if family.n_needed else ""
+    more = f"; {_would_decide(family.n_needed)}" if family.n_needed else ""
     return f"undecided against {family.family}{more}"
 
 
@@ -87,10 +88,12 @@ def headline(verdicts: Sequence[Verdict], names: Mapping[Measure, str] = NAMES) 
 def paragraph(verdict: Verdict, names: Mapping[Measure, str] = NAMES) -> str:
     """A paragraph ready for a paper, with every number, margin, n and family."""
     v = verdict
-    fall = Estimate(-v.lowered.value, v.lowered.error)
+    # The interval's centre is drawn towards 0 (see ``share_change``); the change itself is the difference of the shares shown.
+    low, high = (f"{-100 * bound:+.1f}" for bound in (v.lowered.high, v.lowered.low))
+    change = f"{100 * (v.memorized - v.base_memorized):+.1f} [{low}, {high}]"
     sentences = [
         f"Over {thousands(v.n)} paired seeds, {v.schedule} has a memorized share of {100 * v.memorized:.1f} % where plain "
-        f"sampling has {100 * v.base_memorized:.1f} % (change {_interval(fall, 100)} points)"
+        f"sampling has {100 * v.base_memorized:.1f} % (change {change} points)"
     ]
     if v.measure is not None and v.quality_change is not None:
         to_infinity = "extrapolated to infinitely many samples, " if v.measure == "frechet" else ""
@@ -205,7 +208,13 @@ def _interval(estimate: Estimate, scale: float) -> str:
 
 
 def _in_brackets(seeds: int | None) -> str:
-    return "" if seeds is None else f" (about {_about(seeds)} seeds would decide)"
+    return "" if seeds is None else f" ({_would_decide(seeds)})"
+
+
+def _would_decide(seeds: int) -> str:
+    if seeds > MOST:  # an estimate that lies next to the margin: what follows from it is known to no digit
+        return f"more than {thousands(MOST)} seeds would be needed"
+    return f"about {_about(seeds)} seeds would decide"
 
 
 def _about(seeds: int) -> str:

@@ -21,6 +21,7 @@ STATES = {
     "explained": replace(BETTER, outcome="explained", residual=Estimate(0.01, 0.02), p_explained=1e-4),
     "explained by a dose": FamilyVerdict("x", "explained", by_dose=True, p_explained=1e-4),
     "undecided": replace(BETTER, outcome="undecided", residual=Estimate(-0.02, 0.05), n_needed=4567),
+    "undecided for ever": replace(BETTER, outcome="undecided", residual=Estimate(-0.06, 0.05), n_needed=21469924),
     "undecided, no number": replace(BETTER, outcome="undecided", residual=Estimate(-0.06, 0.05)),
     "missed": FamilyVerdict("x", "undecided", missed=True),
     "disagree": replace(BETTER, outcome="undecided", disagrees=True, other=Estimate(0.4, 0.05)),
@@ -165,11 +166,18 @@ def test_the_words():
             "explained by noise: one of its doses is as good to within 1 point and 2 %, or better, in both"
         ),
         "undecided": "undecided against noise; about 4 600 seeds would decide",
+        "undecided for ever": "undecided against noise; more than 1 000 000 seeds would be needed",
         "undecided, no number": "undecided against noise",
         "missed": "undecided against noise: its doses, chosen on calibration seeds, missed this memorization",
         "disagree": "undecided against noise: better by Fréchet distance, worse by kernel distance",
         "out of reach": "noise does not reach this memorization in its dose range",
     }
+
+
+def test_the_change_is_the_difference_of_the_shares_beside_it():
+    """35 of 256 seeds, whose interval's centre is 35 of 258."""
+    found = replace(PLAIN, memorized=87 / 256, base_memorized=122 / 256, lowered=Estimate(35 / 258, 0.0217))
+    assert "34.0 % where plain sampling has 47.7 % (change -13.7 [-17.8, -9.3] points)" in paragraph(found)
 
 
 def test_the_nearest_family_is_the_one_with_fewest_points_between():
