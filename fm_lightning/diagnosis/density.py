@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -43,7 +43,7 @@ def density(subject: Subject, probed: Probed | None = None, features: Features |
     answer.numbers["associations"] = associations(subject, columns)
     answer.arrays |= {f"measure/{name}": numpy(values) for name, values in columns.items()}
     answer.arrays |= {f"energy/{name}": numpy(values) for name, values in subject.energies.items()}
-    answer.sentences += _sentences(answer.numbers["associations"])
+    answer.sentences += _sentences(answer.numbers["associations"], subject.labels is not None)
     if probed is not None:
         _likelihood(answer, subject, probed)
         _along(answer, probed)
@@ -104,7 +104,8 @@ def _or_reason(compute: Callable[[], Estimate]) -> Estimate:
     return Estimate(None, reason=found.reason) if isinstance(found, Missing) else found
 
 
-def _sentences(entries) -> list[str]:
+def _sentences(entries: Sequence[Mapping[str, Any]], classes: bool) -> list[str]:
+    given = "noise, distance from the mean and class" if classes else "noise and distance from the mean"
     lines = []
     for entry in entries:
         shown = entry["measure"].startswith(MAIN) or "log" in entry["measure"]
@@ -112,9 +113,7 @@ def _sentences(entries) -> list[str]:
             continue
         plain, partial = said(entry["plain"], "Spearman's rho"), said(entry["partial"], "rho")
         outside = f"; {thousands(entry['outside'])} samples where it is 0 are left out" if entry["outside"] else ""
-        lines.append(
-            f"KPE and {words(entry['measure'])}: {plain}; given noise, distance from the mean and class: {partial}{outside}."
-        )
+        lines.append(f"KPE and {words(entry['measure'])}: {plain}; given {given}: {partial}{outside}.")
     return lines
 
 

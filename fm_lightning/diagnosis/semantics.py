@@ -63,7 +63,8 @@ def semantics(
     }
     judges = list(_judges(subject, clip, class_names, classifier))
     if not judges:
-        reason = f"no classifier of {type(subject.data).__name__} and no CLIP: pass classifier, or clip and class_names"
+        remedy = "pass classifier" if subject.labels is None else "pass classifier, or clip"
+        reason = f"no classifier of {type(subject.data).__name__} and no CLIP: {remedy}"
         answer.numbers["missing"] = reason
         answer.sentences.append(f"Semantic strength was not measured: {reason}.")
     for metric, labels in judges:

@@ -79,6 +79,9 @@ def test_a_toy_run_through_the_command(command, refused, undrawn, tmp_path):
     data.setup()
     lines, x = evaluation.lines("base"), torch.from_numpy(evaluation.samples("base"))
     entry = {(e["energy"], e["measure"]): e["plain"] for e in numbers["density"]["associations"]}
+    said = " ".join(results["questions"]["density"]["sentences"])
+    assert "given noise and distance from the mean: rho" in said, "there are no classes"
+    assert "pass classifier." in " ".join(results["questions"]["semantics"]["sentences"])
     support = LocalSupport(data.reference(), (5,), ()).measure(x)["knn_5"]
     assert entry["late", "knn_5, training, model space"]["value"] == pytest.approx(spearman(lines.late, support).value)
     assert entry["kpe", "true log density"]["value"] == pytest.approx(
@@ -137,6 +140,8 @@ def test_digits_with_their_classifier_and_the_monitors(command, undrawn, tmp_pat
     lines, x = evaluation.lines("base"), torch.from_numpy(evaluation.samples("base"))
     labels = torch.from_numpy(lines.label.to_numpy().astype(np.int64))
 
+    said = " ".join(results["questions"]["density"]["sentences"])
+    assert "given noise, distance from the mean and class: rho" in said
     # What the monitors left in the table, and in training's log.
     assert lines.knn_3.to_numpy() == pytest.approx(LocalSupport(data.reference(), (3,), ()).measure(x)["knn_3"].numpy())
     assert ((lines.classifier_score >= 0) & (lines.classifier_score <= 1)).all()
