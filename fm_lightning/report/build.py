@@ -55,7 +55,7 @@ def _entry(evaluation: Evaluation, verdict: Verdict) -> dict[str, Any]:
         "n_needed": verdict.n_needed,
         "memorized": verdict.memorized,
         "base_memorized": verdict.base_memorized,
-        "lowered": [verdict.base_memorized - verdict.memorized, *_interval(verdict.lowered)[1:]],
+        "lowered": [verdict.base_memorized - verdict.memorized, verdict.lowered.low, verdict.lowered.high],
         "measure": verdict.measure,
         "quality": _finite(verdict.quality),
         "base_quality": _finite(base),
