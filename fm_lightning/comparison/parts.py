@@ -193,7 +193,7 @@ class Part:
         # A measure of vectors alone still has a file that says how many lines it covers.
         table = pa.table(flat or {"line": np.arange(self.count)})
         temporary = self.path / f".{measure}.{os.getpid()}.tmp"
-        pq.write_table(table, temporary)
+        _write_table(table, temporary)
         _sync(temporary)
         os.replace(temporary, self.path / f"{measure}.parquet")
 
@@ -239,11 +239,11 @@ def write_part(
             "nfe": list(map(int, nfe)),
             "kept": [k for k in keys if k in samples],
         }
-        pq.write_table(lines.replace_schema_metadata({"fm_lightning": json.dumps(about)}), temporary / "lines.parquet")
+        _write_table(lines.replace_schema_metadata({"fm_lightning": json.dumps(about)}), temporary / "lines.parquet")
         flat = [np.ascontiguousarray(e, dtype=np.float32).reshape(-1) for e in energies]
-        _write_array(temporary / "energy.npy", np.concatenate(flat) if flat else np.zeros(0, np.float32))
+        _write_array(temporary / "energy.npy", *flat or [np.zeros(0, np.float32)])
         if samples:
-            _write_array(temporary / "samples.npy", np.concatenate([samples[k] for k in about["kept"]]))
+            _write_array(temporary / "samples.npy", *(samples[k] for k in about["kept"]))
         made = Part(temporary)
         for name, columns in measures.items():
             made.add(name, columns)
@@ -273,13 +273,22 @@ def compact(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float16)
 
 
-def _write_array(path: Path, array: np.ndarray) -> None:
+def _write_table(table: pa.Table, path: Path) -> None:
+    # A dictionary of a column of energies costs four times the rest, and saves nothing.
+    pq.write_table(table, path, use_dictionary=[name for name in ("row", "key") if name in table.column_names])
+
+
+def _write_array(path: Path, *pieces: np.ndarray) -> None:
+    """One array of the pieces' rows, one after the other, of one type and shape."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
-        array = np.asarray(array, order="C")
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        # np.save would write through the C library, whose error does not say that the disk is full.
-        file.write(array.reshape(-1).view(np.uint8).data)
+        header = np.lib.format.header_data_from_array_1_0(np.asarray(pieces[0], order="C"))
+        if len(pieces) > 1:
+            header["shape"] = (sum(map(len, pieces)), *pieces[0].shape[1:])
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in pieces:
+            # np.save would write through the C library, whose error does not say that the disk is full.
+            file.write(np.asarray(piece, order="C").reshape(-1).view(np.uint8).data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -279,6 +279,9 @@ def test_arrays_come_back(tmp_path, shape):
         found = np.load(tmp_path / "a.npy")
         assert found.dtype == dtype
         np.testing.assert_array_equal(found, array)
+        if shape:
+            _write_array(tmp_path / "b.npy", array, array[:1], array[:0])
+            np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), np.concatenate([array, array[:1]]))
 
 
 def test_rows_that_nobody_knows(tmp_path):
