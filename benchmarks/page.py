@@ -43,6 +43,8 @@ def _lines(about: Mapping[str, Any], found: Rows) -> Iterator[str]:
         ],
     )
     for entry in found:
+        if entry.get("date", about["date"])[:10] != about["date"][:10]:
+            yield f"- `{entry['benchmark']}` was measured on {entry['date']}."
         if entry.get("problem"):
             yield f"- `{entry['benchmark']}`: {entry['problem']}."
     for entry in found:

@@ -29,7 +29,7 @@ from fm_lightning.comparison.measures import read_columns
 from fm_lightning.comparison.outcomes import Verdict, confirm
 from fm_lightning.comparison.qualities import read_qualities
 from fm_lightning.comparison.residual import Measured, Quality, share_change
-from fm_lightning.comparison.rows import BASE, Row
+from fm_lightning.comparison.rows import BASE, HELD_OUT, Row
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.memorization import copied
 
@@ -185,6 +185,8 @@ def judge_all(evaluation: Evaluation) -> list[Verdict]:
     wanted |= {n for each in asked.values() for places in each["families"].values() for place in places for n in place}
     seeds = _common_seeds(evaluation, wanted)
     measured = {name: _measured(evaluation, name, threshold, seeds) for name in wanted}
+    real = read_qualities(evaluation, HELD_OUT) if HELD_OUT in evaluation.rows else {}
+    held_out = {name: quality for name, (_, quality) in real.items()}
     verdicts = [
         verdict(
             name,
@@ -193,6 +195,7 @@ def judge_all(evaluation: Evaluation) -> list[Verdict]:
             {family: [[measured[n] for n in place] for place in places] for family, places in each["families"].items()},
             width,
             margins,
+            held_out,
         )
         for name, each in asked.items()
     ]

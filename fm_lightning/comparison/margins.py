@@ -9,10 +9,17 @@ from fm_lightning.errors import UserError
 
 @dataclass(frozen=True)
 class Margin:
-    """The margin of one comparison: a share of samples, and a distance in its own unit."""
+    """The margin of one comparison.
+
+    Attributes:
+        memorized: dM, a share of samples.
+        quality: dQ, in the distance's own unit.
+        floored: dQ is two standard errors of the distance of held-out real data, not the share of base's that was asked for.
+    """
 
     memorized: float
     quality: float
+    floored: bool = False
 
     def at(self, slope: float) -> float:
         """``m = dQ + |P'(M)| dM``, both together in the distance's unit on a curve with that slope."""
@@ -54,4 +61,6 @@ class Margins:
             quality: base's Q.
             held_out_error: standard error of the distance of held-out real data; 0 where there are none.
         """
-        return Margin(min(self.memorized, self.of_base * memorized), max(self.quality * quality, 2 * held_out_error))
+        floor = 2 * held_out_error
+        asked = self.quality * quality
+        return Margin(min(self.memorized, self.of_base * memorized), max(asked, floor), floored=floor > asked)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fm_lightning.data.base import FlowData
     from fm_lightning.data.split import Encoded
 
-BASE = "base"
+BASE, HELD_OUT = "base", "held_out"
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def describe(s: Schedule) -> str:
     return ", ".join(words)
 
 
-FLOORS = {"held_out": "real data, held out", "copies": "training data"}
+FLOORS = {HELD_OUT: "real data, held out", "copies": "training data"}
 
 
 def schedule_rows(schedules: Mapping[str, Schedule]) -> dict[str, Row]:
@@ -180,7 +180,7 @@ def judged_rows(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, Row]
 def floor_rows(data: FlowData, base: Schedule) -> dict[str, Row]:
     """Real data that nobody sampled: held-out ones, and the training data themselves."""
     splits = {
-        "held_out": (data.held_out_split, data.comparison_fingerprint),
+        HELD_OUT: (data.held_out_split, data.comparison_fingerprint),
         "copies": (data.train_split, data.fingerprint),
     }
     return {

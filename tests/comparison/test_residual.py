@@ -152,7 +152,7 @@ def test_one_sided_p_values_belong_to_the_interval():
 def test_margins():
     assert Margins().resolve(0.65, 12.0) == Margin(0.01, 0.24)
     assert Margins().resolve(0.04, 12.0) == Margin(0.004, 0.24)
-    assert Margins().resolve(0.65, 12.0, held_out_error=0.5) == Margin(0.01, 1.0)
+    assert Margins().resolve(0.65, 12.0, held_out_error=0.5) == Margin(0.01, 1.0, floored=True)
     assert Margins(0.02, 0.5, 0.05).resolve(0.65, 10.0).at(-3.0) == pytest.approx(0.5 + 0.06)
     for name in ("memorized", "of_base", "quality"):
         for value in (0.0, -0.01, 1.0, float("nan")):
