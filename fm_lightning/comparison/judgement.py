@@ -67,7 +67,8 @@ def verdict(
             empty where it does not. Families that can only raise memorization do not belong here.
         width: D, the number of features that the distances stand on.
         margins: the smallest effects that matter.
-        held_out: the distances of held-out real data, below whose error no margin goes.
+        held_out: the distances of held-out real data. No dQ goes below two standard errors that as many of them as are compared
+            would have: by so much two sets of real data differ.
     """
     n, margins = len(row.hits), margins or Margins()
     lowered = share_change(base.hits, row.hits)
@@ -94,7 +95,9 @@ def verdict(
     other = beside if row.has(beside) and base.has(beside) else None
     own, plain = row.quality(measure), base.quality(measure)
     real = (held_out or {}).get(measure)
-    margin = margins.resolve(base.memorized, plain.value, real.estimate.error if real else 0.0)
+    # A standard error belongs to a number of samples: of as many real ones as are compared.
+    floor = real.estimate.error * math.sqrt(len(real.influence) / n) if real else 0.0
+    margin = margins.resolve(base.memorized, plain.value, floor)
     found = replace(
         found,
         measure=measure,

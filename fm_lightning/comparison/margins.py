@@ -14,7 +14,7 @@ class Margin:
     Attributes:
         memorized: dM, a share of samples.
         quality: dQ, in the distance's own unit.
-        floored: dQ is two standard errors of the distance of held-out real data, not the share of base's that was asked for.
+        floored: dQ is two standard errors of the distance of real data, not the share of base's that was asked for.
     """
 
     memorized: float
@@ -33,8 +33,8 @@ class Margins:
     Args:
         memorized: dM, a share of samples; 0.01 is one point.
         of_base: dM is at most this share of base's memorized share.
-        quality: dQ as a share of base's distance; but never below two standard errors of the distance of held-out real
-            data. Less than 0.02 can hardly be decided in practice.
+        quality: dQ as a share of base's distance; but never below two standard errors of the distance of as many held-out
+            real samples. Less than 0.02 can hardly be decided in practice.
 
     Raises:
         UserError: a margin outside (0, 1).
@@ -59,7 +59,7 @@ class Margins:
         Args:
             memorized: base's M.
             quality: base's Q.
-            held_out_error: standard error of the distance of held-out real data; 0 where there are none.
+            held_out_error: standard error of the distance of as many held-out real samples; 0 where there are none.
         """
         floor = 2 * held_out_error
         asked = self.quality * quality

@@ -43,7 +43,7 @@ def keep_qualities(
     os.replace(temporary, place)
 
 
-def read_qualities(evaluation: Evaluation, row: str) -> dict[str, tuple[NDArray[np.int64], Quality]]:
+def read_qualities(evaluation: Evaluation, row: str) -> dict[Measure, tuple[NDArray[np.int64], Quality]]:
     """name -> seeds ``[n]`` and the quality over them; empty where none were computed."""
     place = _place(evaluation, row)
     if place is None or not place.exists():

@@ -106,7 +106,7 @@ def paragraph(verdict: Verdict, names: Mapping[Measure, str] = NAMES) -> str:
             f"It was compared at equal memorized share with the curves of {_count(len(v.families), 'trivial manipulation')} "
             f"({_list(v.families)}), each through three doses chosen on separate calibration seeds; the smallest effect that "
             f"matters was set to {_margin(v)} of plain sampling's {names[v.measure or 'frechet']}"
-            + (", two standard errors of that of held-out real data" if v.margin.floored else "")
+            + (", two standard errors of that of as many real samples" if v.margin.floored else "")
         )
         reached = [f for f in v.families if f.residual is not None]
         if reached:

@@ -229,7 +229,7 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
 def _margins(margins: Mapping[str, float]) -> str:
     return (
         f"{100 * margins['memorized']:g} points of F_mem, at most {100 * margins['of_base']:g} % of base's, plus "
-        f"{100 * margins['quality']:g} % of base's distance, at least two standard errors of held-out real data"
+        f"{100 * margins['quality']:g} % of base's distance, at least two standard errors of as many real samples"
     )
 
 

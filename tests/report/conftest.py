@@ -37,11 +37,17 @@ def configured(config):
 
 
 @pytest.fixture(scope="session")
-def measured(tmp_path_factory):
+def folder(tmp_path_factory):
+    """Where the run lies."""
+    return tmp_path_factory.mktemp("measured")
+
+
+@pytest.fixture(scope="session")
+def measured(folder):
     """``(results, arrays)`` as the command hands them to the page."""
     from fm_lightning.cli import command as cli
 
-    folder, kept = tmp_path_factory.mktemp("measured"), {}
+    kept = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("sys.argv", ["fm-lightning"])

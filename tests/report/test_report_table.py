@@ -9,6 +9,8 @@ import math
 import pytest
 from rich.console import Console
 
+from fm_lightning.comparison.evaluation import Evaluation
+from fm_lightning.comparison.qualities import read_qualities
 from fm_lightning.report.formats import ascii_only, decimals, number, share, signed, true_minus
 from fm_lightning.report.results import groups, title
 from fm_lightning.report.table import print_table, write_csv
@@ -152,3 +154,13 @@ def test_numbers_for_people():
     assert signed(0.394, 2) == "+0.39"
     assert true_minus("-5.2 [-6.3, -4.4] true-clock 1-2") == "−5.2 [−6.3, −4.4] true-clock 1-2"
     assert ascii_only("Fréchet Δ α σ=0.1 – 2\u202f000") == "Frechet d alpha sigma=0.1 - 2 000"
+
+
+def test_no_margin_goes_below_what_real_data_show(measured, folder):
+    verdict, n = measured[0]["verdicts"][0], measured[0]["samples"]
+    held_out = read_qualities(Evaluation.open(folder / "runs" / "tiny"), "held_out")[verdict["measure"]][1]
+    floor = 2 * held_out.influence.std(ddof=1) / n**0.5
+    asked = 0.02 * verdict["base_quality"]
+    assert verdict["margin"]["quality"] == pytest.approx(max(floor, asked))
+    assert verdict["margin"]["floored"] == (floor > asked)
+    assert floor > 0
