@@ -101,7 +101,7 @@ def test_samples_are_drawn_anew(command, cut_off, tmp_path):
     assert len(list(samples.iterdir())) == 2
 
 
-@pytest.mark.parametrize("size", [3000, 30_000])
+@pytest.mark.parametrize("size", [3000, pytest.param(30_000, marks=pytest.mark.slow)])
 def test_a_report_is_drawn_anew(command, cut_off, tmp_path, size):
     assert command("run", "-c", "tiny.yaml").status == 0
     page = Path("runs/tiny/report.html").read_bytes()
@@ -121,7 +121,7 @@ def test_a_diagnosis_is_made_anew(command, cut_off, tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("out", [(), ("--out", "both")])
+@pytest.mark.parametrize("out", [pytest.param((), marks=pytest.mark.slow), ("--out", "both")])
 def test_a_comparison_of_runs_is_written_anew(command, cut_off, refused, tmp_path, out):
     for seed, name in enumerate(("a", "b")):
         assert command("run", "-c", "tiny.yaml", "--name", name, "--seed_everything", seed).status == 0

@@ -35,7 +35,7 @@ def test_a_full_disk_leaves_the_one_before(tmp_path):
     assert os.listdir(place.parent) == ["last.ckpt"]
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.01, 0.05, 0.2])
+@pytest.mark.parametrize("moment", [pytest.param(m, marks=pytest.mark.slow) for m in (0.0, 0.01, 0.2)] + [0.05])
 def test_a_kill_leaves_a_whole_one(tmp_path, moment):
     """The temporary folder is on another file system than the run, where there are two."""
     place = tmp_path / "last.ckpt"
