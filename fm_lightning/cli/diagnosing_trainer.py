@@ -13,7 +13,7 @@ from fm_lightning.comparison.keys import weights_hash
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.data import FlowData
 from fm_lightning.diagnosis.diagnose import FOLDER, diagnose, second_space, write
-from fm_lightning.diagnosis.subject import read_subject
+from fm_lightning.diagnosis.subject import read_others, read_subject
 from fm_lightning.errors import UserError
 from fm_lightning.module import FlowMatching
 from fm_lightning.report.diagnosis import draw
@@ -87,6 +87,7 @@ class DiagnosingTrainer(FlowTrainer):
                 class_names=class_names,
                 classifier=classifier,
                 series=self._series(),
+                others=read_others(evaluation, subject),
             )
         facts = run_facts(self, datamodule)
         kept = ("name", "created", "command", "versions", "hardware", "step", "space", "training_images")

@@ -26,11 +26,17 @@ BANDWIDTHS = (1.0,)
 MAIN = "knn_5"
 
 
-def density(subject: Subject, probed: Probed | None = None, features: Features | None = None) -> Answer:
+def density(
+    subject: Subject,
+    probed: Probed | None = None,
+    features: Features | None = None,
+    others: Mapping[str, Subject] | None = None,
+) -> Answer:
     """Rank correlations of each energy with each measure of density, plain and given what energies depend on trivially.
 
     Args:
         features: a second space, beside the model's own.
+        others: other fields under the same seeds, asked about support in the model's space.
     """
     answer = Answer()
     found = measures(subject, features)
@@ -44,17 +50,29 @@ def density(subject: Subject, probed: Probed | None = None, features: Features |
     answer.arrays |= {f"measure/{name}": numpy(values) for name, values in columns.items()}
     answer.arrays |= {f"energy/{name}": numpy(values) for name, values in subject.energies.items()}
     answer.sentences += _sentences(answer.numbers["associations"], subject.labels is not None)
+    for name, other in (others or {}).items():
+        support = measures(subject, samples=other.samples)
+        entries = associations(other, {name: v for name, v in support.items() if isinstance(v, Tensor)})
+        answer.numbers.setdefault("others", {})[name] = entries
+        lines = _sentences(entries, subject.labels is not None)
+        answer.sentences += [f"The field {name} under the same seeds: {line}" for line in lines]
     if probed is not None:
         _likelihood(answer, subject, probed)
         _along(answer, probed)
     return answer
 
 
-def measures(subject: Subject, features: Features | None = None) -> dict[str, Tensor | Missing]:
-    """``[n]`` support and kernel log density of each sample in both spaces, of training and of held-out images."""
+def measures(
+    subject: Subject, features: Features | None = None, samples: Tensor | None = None
+) -> dict[str, Tensor | Missing]:
+    """``[n]`` support and kernel log density of each sample in both spaces, of training and of held-out images.
+
+    ``samples`` in the model's space stand for the subject's own.
+    """
+    samples = subject.samples if samples is None else samples
     device, size = subject.device, subject.data.eval_batch_size
     spaces: dict[str, tuple[Tensor, Reference, Tensor]] = {
-        "model space": (subject.samples.flatten(1), subject.training, subject.held_out.flatten(1))
+        "model space": (samples.flatten(1), subject.training, subject.held_out.flatten(1))
     }
     if features is not None:
         spaces[features.key] = (features.samples, Reference(features.training.to(device)), features.held_out)

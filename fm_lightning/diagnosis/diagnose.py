@@ -52,6 +52,7 @@ def diagnose(
     class_names: Sequence[str] | str | None = None,
     classifier: nn.Module | None = None,
     series: Series | None = None,
+    others: Mapping[str, Subject] | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Asks every question.
 
@@ -62,6 +63,7 @@ def diagnose(
         extractor: a second space for support, and the descriptor whose cosine tells copies.
         clip, class_names, classifier: who judges semantics, see ``semantics``.
         series: what training logged, see ``over_training``.
+        others: other fields of the table, see ``read_others``.
 
     Returns:
         results, as plain as JSON, and arrays.
@@ -78,7 +80,7 @@ def diagnose(
         with _timed(seconds, "features"):
             features = extract(subject, extractor)
     asked: dict[str, Callable[[], Answer]] = {
-        "density": lambda: density(subject, probed, features),
+        "density": lambda: density(subject, probed, features, others),
         "semantics": lambda: semantics(subject, clip, class_names, classifier),
         "copying": lambda: copying(subject, probed, groups),
         "five_ways": lambda: five_ways(subject, features),

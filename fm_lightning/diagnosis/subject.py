@@ -137,39 +137,63 @@ def read_subject(
         )
     seeds = torch.from_numpy(lines.seed.to_numpy().copy())
     labels = None if lines.label.isna().any() else torch.from_numpy(lines.label.to_numpy().astype(np.int64))
-    about = evaluation.manifest.rows[BASE]
     kept, resampled = evaluation.samples(BASE), 0
     if kept is None:
         samples = _sampled_again(velocity, schedule, seeds, labels, data, base_seed, device)
         resampled = len(samples)
     else:
         samples = torch.from_numpy(kept)
-    trajectory = Trajectory(
-        samples,
-        torch.from_numpy(evaluation.energy(BASE)).T,
-        torch.from_numpy(lines.field_energy.to_numpy().copy()),
-        torch.from_numpy(lines.displacement.to_numpy().copy()),
-        torch.tensor(about["times"], dtype=torch.float64),
-        torch.tensor(about["gain"], dtype=torch.float64),
-        evaluation.nfe(BASE),
-        labels,
-        seeds,
-    )
+    trajectory, energies = _row(evaluation, BASE, samples, seeds, labels)
     found = evaluation.manifest.about
-    energies = {name: torch.from_numpy(lines[name].to_numpy(dtype=np.float64).copy()) for name in ENERGIES}
     return Subject(
         data,
         velocity,
         schedule,
         trajectory,
         energies,
-        _neighbours(evaluation, samples, seeds, data, device),
+        _neighbours(evaluation, BASE, samples, seeds, data, device),
         float(found.get("threshold", 1 / 3)),
         float(found.get("tau_split", 0.6)),
         base_seed,
         device,
         resampled,
     )
+
+
+def read_others(evaluation: Evaluation, subject: Subject) -> dict[str, Subject]:
+    """The other fields of the table, over the subject's seeds: row name -> its samples and energies.
+
+    Left out are those whose samples were not kept, or that miss some of the seeds.
+    """
+    others = {}
+    for row in evaluation.rows:
+        kept = evaluation.samples(row) if evaluation.manifest.rows[row]["kind"] == "field" else None
+        if kept is None or not np.array_equal(evaluation.lines(row).seed.to_numpy(), subject.seeds.numpy()):
+            continue
+        samples = torch.from_numpy(kept)
+        trajectory, energies = _row(evaluation, row, samples, subject.seeds, subject.labels)
+        neighbours = _neighbours(evaluation, row, samples, subject.seeds, subject.data, subject.device)
+        others[row] = replace(subject, trajectory=trajectory, energies=energies, neighbours=neighbours)
+    return others
+
+
+def _row(
+    evaluation: Evaluation, row: str, samples: Tensor, seeds: Tensor, labels: Tensor | None
+) -> tuple[Trajectory, dict[str, Tensor]]:
+    lines, about = evaluation.lines(row), evaluation.manifest.rows[row]
+    trajectory = Trajectory(
+        samples,
+        torch.from_numpy(evaluation.energy(row)).T,
+        torch.from_numpy(lines.field_energy.to_numpy().copy()),
+        torch.from_numpy(lines.displacement.to_numpy().copy()),
+        torch.tensor(about["times"], dtype=torch.float64),
+        torch.tensor(about["gain"], dtype=torch.float64),
+        evaluation.nfe(row),
+        labels,
+        seeds,
+    )
+    energies = {name: torch.from_numpy(lines[name].to_numpy(dtype=np.float64).copy()) for name in ENERGIES}
+    return trajectory, energies
 
 
 def training_reference(data: FlowData, device: torch.device) -> Reference:
@@ -179,10 +203,10 @@ def training_reference(data: FlowData, device: torch.device) -> Reference:
 
 
 def _neighbours(
-    evaluation: Evaluation, samples: Tensor, seeds: Tensor, data: FlowData, device: torch.device
+    evaluation: Evaluation, row: str, samples: Tensor, seeds: Tensor, data: FlowData, device: torch.device
 ) -> dict[str, Tensor]:
     if NEIGHBOURS in evaluation.manifest.measures:
-        found = {name: torch.from_numpy(v.copy()) for name, v in evaluation.columns(BASE, NEIGHBOURS).items()}
+        found = {name: torch.from_numpy(v.copy()) for name, v in evaluation.columns(row, NEIGHBOURS).items()}
         if found and torch.equal(found.pop("seed"), seeds):
             return found
     metric = MemorizationRate(training_reference(data, device), mirrored=data.flip)

@@ -46,6 +46,7 @@ def digits_config(config):
         },
     }
     config["model"]["net"]["init_args"] |= {"shape": [1, 8, 8], "num_classes": 10}
+    config["model"]["fields"] = {"empirical": {"class_path": "fm_lightning.comparison.ClosedForm"}}
     callbacks = config["trainer"]["callbacks"]
     callbacks.insert(0, {"class_path": "fm_lightning.callbacks.SupportMonitor", "init_args": {"k": [3]}})
 
@@ -142,6 +143,12 @@ def test_digits_with_their_classifier_and_the_monitors(command, undrawn, tmp_pat
 
     said = " ".join(results["questions"]["density"]["sentences"])
     assert "given noise, distance from the mean and class: rho" in said
+    assert "The field empirical under the same seeds: KPE and support by the 5 nearest training images" in said
+    other = results["questions"]["density"]["numbers"]["others"]["empirical"]
+    entry = next(e for e in other if (e["energy"], e["measure"]) == ("kpe", "knn_5, training, model space"))
+    theirs = torch.from_numpy(evaluation.samples("empirical"))
+    support = LocalSupport(data.reference(), (5,), ()).measure(theirs)["knn_5"]
+    assert entry["plain"]["value"] == pytest.approx(spearman(evaluation.lines("empirical").kpe, support).value)
     # What the monitors left in the table, and in training's log.
     assert lines.knn_3.to_numpy() == pytest.approx(LocalSupport(data.reference(), (3,), ()).measure(x)["knn_3"].numpy())
     assert ((lines.classifier_score >= 0) & (lines.classifier_score <= 1)).all()
