@@ -59,7 +59,8 @@ class ScheduleTable(ValidationTable):
         families: trivial manipulations to judge schedules against: those that cost little beside base, all (as ``fm-lightning
             falsify``), or none.
         margin_copies: the smallest change of F_mem that matters, as a share; 0.01 is one point. At most a tenth of base's.
-        margin_quality: the smallest change of the distance that matters, as a share of base's.
+        margin_quality: the smallest change of the distance that matters, as a share of base's; but no less than two standard
+            errors of the distance of as many held-out real samples.
 
     Raises:
         UserError: an unknown ``samples``; at test, a directory that holds another evaluation, or that another command writes.
