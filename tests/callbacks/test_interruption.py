@@ -199,8 +199,9 @@ def test_with_the_last_step_of_a_run_the_training_ends_and_nothing_is_compared(c
 @pytest.mark.slow
 def test_processes_stop_before_the_same_step(tmp_path):
     """One of two processes gets the signal; the checkpoint goes on as one process would have."""
-    root = Path(__file__).parents[2]
-    env = os.environ | {"PYTHONPATH": f"{root}:{Path(__file__).parent}", "OMP_NUM_THREADS": "1"}
+    here = Path(__file__).parent
+    path = ":".join(map(str, (here.parents[1], here.parent, here)))
+    env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
     def fit(name, file, *more):
         ended = subprocess.run(
