@@ -123,7 +123,7 @@ def test_each_signal_has_its_status_and_a_run_can_be_interrupted_again_and_again
     same(tmp_path / "runs/tiny", expected)
 
 
-@pytest.mark.parametrize("step", [3, 4, 5])
+@pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.slow), 4, pytest.param(5, marks=pytest.mark.slow)])
 def test_epochs_of_a_known_length(command, tmp_path, step):
     # Without max_steps an epoch is a pass over the data: 4 steps here.
     settings = {"steps": -1, "max_epochs": 3, "val_check_interval": 1.0, "check_val_every_n_epoch": 1}

@@ -274,6 +274,7 @@ def test_the_help_of_a_verb(command):
 # End to end, as a newcomer types it
 
 
+@pytest.mark.slow
 def test_end_to_end_in_a_process_of_its_own(tmp_path):
     tiny_config(tmp_path / "tiny.yaml")
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}

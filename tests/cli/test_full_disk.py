@@ -101,7 +101,8 @@ def test_samples_are_drawn_anew(command, cut_off, tmp_path):
     assert len(list(samples.iterdir())) == 2
 
 
-@pytest.mark.parametrize("size", [3000, pytest.param(30_000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [3000, 30_000])
 def test_a_report_is_drawn_anew(command, cut_off, tmp_path, size):
     assert command("run", "-c", "tiny.yaml").status == 0
     page = Path("runs/tiny/report.html").read_bytes()

@@ -115,7 +115,7 @@ ASKED = st.fixed_dictionaries(
 ONE: dict = {"rows": ["base"], "count": 1, "size": 1, "measures": [], "keep": False, "stop": None}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(asked=st.lists(ASKED, max_size=4), size=st.integers(1, 6))
 @example(
     asked=[ONE, ONE | {"count": 4, "keep": True}], size=4

@@ -87,7 +87,7 @@ def test_hard_cases_take_few_subtractions(case, monkeypatch):
     assert sum(pairs) < 5000, "of 200 000 pairs"
 
 
-@pytest.mark.parametrize("case", ["random", "outliers", "alike"])
+@pytest.mark.parametrize("case", ["random", "outliers", pytest.param("alike", marks=pytest.mark.slow)])
 def test_memory_stays_within_the_budget(case, peak_bytes):
     fake, real = hard(case, 900, 1000, 64)
     samples, balls = Balls(fake), Balls(real)

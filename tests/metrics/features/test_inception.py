@@ -97,6 +97,7 @@ def measured(pair, weights):
     return ours, torch_fidelity(pair, weights, isc=True, kid=True), (features, real_features)
 
 
+@pytest.mark.slow
 def test_fid_is_the_distance_of_torch_fidelitys_features(measured, pair, weights):
     """Their features, and the formula for few images: tr (S1 S2)^1/2 is the sum of singular values of C1 C2^T / (n - 1)."""
     net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=weights)
