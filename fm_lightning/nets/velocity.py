@@ -46,11 +46,12 @@ def check_network(net: nn.Module, shape: Sequence[int], num_classes: int) -> Non
     """
     if not isinstance(net, Velocity):
         return
-    if net.num_classes and net.num_classes != num_classes:
+    if net.num_classes != num_classes:  # labels that the network ignores would only look as if they meant something
         raise UserError(
-            f"a network for {net.num_classes} classes given with data of {num_classes}",
+            f"a network for {net.num_classes or 'no'} classes given with data of {num_classes or 'none'}",
             "the same number",
-            f"type --model.net.init_args.num_classes {num_classes}",
+            f"type --model.net.init_args.num_classes {num_classes}"
+            + (", or conditional: false" if num_classes else ""),
         )
     net.check_shape(shape)
 
