@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.timing import alternate, arguments, clocked, finish, target
 
-HELP_SECONDS, QUICKSTART_SECONDS = 0.5, 90.0
+HELP_SECONDS, QUICKSTART_SECONDS = 0.5, 75.0
 PATIENCE = 135  # then the quickstart is stopped
 ROOT = Path(__file__).parent.parent
 
