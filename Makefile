@@ -26,7 +26,7 @@ install: .venv/installed
 
 quickstart: install
 	@$(BIN)/fm-lightning run --config configs/digits.yaml $(ARGS)
-	@echo "Next, CIFAR-10: $(BIN)/fm-lightning run -c configs/cifar10_small.yaml (CPU, under an hour) or -c configs/cifar10.yaml (GPU)"
+	@echo "Next, CIFAR-10: $(BIN)/fm-lightning run -c configs/cifar10_small.yaml (CPU, about an hour) or -c configs/cifar10.yaml (GPU)"
 
 test: install
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow' $(ARGS)

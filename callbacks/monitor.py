@@ -187,3 +187,8 @@ def visible(pl_module: FlowMatching, x: torch.Tensor) -> np.ndarray:
     if pl_module.data.has_pixels:
         return pl_module.data.to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()
     return x.cpu().numpy()
+
+
+def monitors(trainer: Any) -> list[Monitor]:
+    """The trainer's monitors."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, Monitor)]

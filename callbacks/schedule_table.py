@@ -13,8 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from fm_lightning.callbacks.kpe_distribution import KPEDistribution
 from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
-from fm_lightning.callbacks.monitor import Monitor
-from fm_lightning.callbacks.validation_table import ValidationTable, monitors
+from fm_lightning.callbacks.monitor import Monitor, monitors
+from fm_lightning.callbacks.validation_table import ValidationTable
 from fm_lightning.callbacks.wandb_media import log_comparison
 from fm_lightning.comparison.blocks import Block, missing
 from fm_lightning.comparison.doses import CALIBRATION_SEEDS
@@ -225,9 +225,8 @@ class ScheduleTable(ValidationTable):
                 given = kept_samples(part, pl_module.device) if part else ((row, outputs[row]) for row in block.rows)
                 measures[full] = measured(monitor, given, pl_module.data.shape, pl_module.device)
             elif monitor.collective:
-                measured(
-                    monitor, (), pl_module.data.shape, pl_module.device
-                )  # the others have samples, and search with this process's help
+                # The others have samples, and search with this process's help.
+                measured(monitor, (), pl_module.data.shape, pl_module.device)
         if part is not None:
             self.writer.add(part, {full: joined(list(found.values())) for full, found in measures.items()})
         elif block is not None:

@@ -8,7 +8,7 @@ import torch
 from lightning import Trainer
 from torchmetrics import MeanMetric
 
-from fm_lightning.callbacks.monitor import Monitor, ValidationCallback
+from fm_lightning.callbacks.monitor import ValidationCallback, monitors
 from fm_lightning.callbacks.wandb_media import log_table
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.training.tracking import wandb_loggers
@@ -58,8 +58,3 @@ class ValidationTable(ValidationCallback):
             }
             rows.append(about | {"metrics": numbers})
         log_table(trainer, rows, "val")
-
-
-def monitors(trainer: Any) -> list[Monitor]:
-    """The trainer's monitors."""
-    return [callback for callback in trainer.callbacks if isinstance(callback, Monitor)]

@@ -16,7 +16,7 @@ from fm_lightning.data.toys import Toy2D
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, said, unless_refused
 from fm_lightning.diagnosis.features import Features
 from fm_lightning.diagnosis.probed import Probed
-from fm_lightning.diagnosis.subject import ENERGIES, Subject
+from fm_lightning.diagnosis.subject import ENERGIES, Sampled, Subject
 from fm_lightning.metrics.association import Estimate, partial_spearman, spearman
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.support import LocalSupport
@@ -30,7 +30,7 @@ def density(
     subject: Subject,
     probed: Probed | None = None,
     features: Features | None = None,
-    others: Mapping[str, Subject] | None = None,
+    others: Mapping[str, Sampled] | None = None,
 ) -> Answer:
     """Rank correlations of each energy with each measure of density, plain and given what energies depend on trivially.
 
@@ -94,7 +94,7 @@ def _support(rows: Tensor, reference: Reference, size: int) -> dict[str, Tensor]
     return {name: torch.cat([part[name].cpu() for part in parts]).double() for name in metric.columns}
 
 
-def associations(subject: Subject, columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+def associations(subject: Sampled, columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:
     """One entry for each energy and measure; a measure of the first samples alone is compared on these."""
     entries = []
     for energy in ENERGIES:

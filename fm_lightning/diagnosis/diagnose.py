@@ -25,7 +25,7 @@ from fm_lightning.diagnosis.five_ways import five_ways
 from fm_lightning.diagnosis.over_training import Series, over_training
 from fm_lightning.diagnosis.probed import probe
 from fm_lightning.diagnosis.semantics import semantics
-from fm_lightning.diagnosis.subject import Subject
+from fm_lightning.diagnosis.subject import Sampled, Subject
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.features.named import EXTRACTORS, named_extractor
@@ -52,7 +52,7 @@ def diagnose(
     class_names: Sequence[str] | str | None = None,
     classifier: nn.Module | None = None,
     series: Series | None = None,
-    others: Mapping[str, Subject] | None = None,
+    others: Mapping[str, Sampled] | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Asks every question.
 

@@ -26,35 +26,21 @@ HELD_OUT = 5000  # real images that stand for all held-out ones
 NEIGHBOURS = "neighbours"
 
 
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """n samples of one model, and the model itself.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sampled:
+    """n samples of one velocity field.
 
     Attributes:
         data: set up.
-        velocity: what was sampled, guidance included.
-        schedule: how.
         trajectory: the n samples on the CPU, with their energies, labels and seeds.
         energies: ``[n]`` float64 for each of ``ENERGIES``.
-        neighbours: ``d1``, ``d2`` and ``nearest``, ``[n]``: the training images next to each sample.
-        threshold: of ``d1 / d2``, below which a sample is a copy.
-        tau_split: what early and late energy part at.
         base_seed: of the noise.
-        device: where the network is.
-        resampled: samples that the table had not kept and that were sampled again.
     """
 
     data: FlowData
-    velocity: Velocity
-    schedule: Schedule
     trajectory: Trajectory
     energies: dict[str, Tensor]
-    neighbours: dict[str, Tensor]
-    threshold: float
-    tau_split: float
     base_seed: int
-    device: torch.device
-    resampled: int
 
     def __len__(self) -> int:
         return len(self.trajectory)
@@ -68,6 +54,47 @@ class Subject:
     def labels(self) -> Tensor | None:
         """``[n]`` int64, or None."""
         return self.trajectory.labels
+
+    @property
+    def seeds(self) -> Tensor:
+        """``[n]`` int64."""
+        assert self.trajectory.seeds is not None
+        return self.trajectory.seeds
+
+    @cached_property
+    def covariates(self) -> dict[str, Tensor]:
+        """What an energy depends on trivially, ``[n]`` each: the norm of the noise, and the distance from the training mean."""
+        size = self.data.eval_batch_size
+        norms = [start(s, self.data, self.base_seed).flatten(1).norm(dim=1) for s in self.seeds.split(size)]
+        mean = torch.zeros(self.data.shape, dtype=torch.float64)
+        for x in self.data.encoded(self.data.train_split).split(4096):
+            mean += x.double().sum(0).cpu() / len(self.data.train_split)
+        mean = mean.flatten()
+        far = [(x.flatten(1).double() - mean).norm(dim=1) for x in self.samples.split(size)]
+        return {"||x0||": torch.cat(norms).double(), "||x1 - mean||": torch.cat(far)}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Subject(Sampled):
+    """The model that is diagnosed, and its samples.
+
+    Attributes:
+        velocity: what was sampled, guidance included.
+        schedule: how.
+        neighbours: ``d1``, ``d2`` and ``nearest``, ``[n]``: the training images next to each sample.
+        threshold: of ``d1 / d2``, below which a sample is a copy.
+        tau_split: what early and late energy part at.
+        device: where the network is.
+        resampled: samples that the table had not kept and that were sampled again.
+    """
+
+    velocity: Velocity
+    schedule: Schedule
+    neighbours: dict[str, Tensor]
+    threshold: float
+    tau_split: float
+    device: torch.device
+    resampled: int
 
     @cached_property
     def copies(self) -> Tensor:
@@ -87,24 +114,6 @@ class Subject:
     def start(self, count: int) -> Tensor:
         """``[count, ...]`` the first samples' noise, on the device."""
         return start(self.seeds[:count], self.data, self.base_seed).to(self.device)
-
-    @property
-    def seeds(self) -> Tensor:
-        """``[n]`` int64."""
-        assert self.trajectory.seeds is not None
-        return self.trajectory.seeds
-
-    @cached_property
-    def covariates(self) -> dict[str, Tensor]:
-        """What an energy depends on trivially, ``[n]`` each: the norm of the noise, and the distance from the training mean."""
-        size = self.data.eval_batch_size
-        norms = [start(s, self.data, self.base_seed).flatten(1).norm(dim=1) for s in self.seeds.split(size)]
-        mean = torch.zeros(self.data.shape, dtype=torch.float64)
-        for x in self.data.encoded(self.data.train_split).split(4096):
-            mean += x.double().sum(0).cpu() / len(self.data.train_split)
-        mean = mean.flatten()
-        far = [(x.flatten(1).double() - mean).norm(dim=1) for x in self.samples.split(size)]
-        return {"||x0||": torch.cat(norms).double(), "||x1 - mean||": torch.cat(far)}
 
     def batches(self, count: int) -> Iterator[slice]:
         """Slices of the first samples, as many at once as the data say."""
@@ -146,21 +155,21 @@ def read_subject(
     trajectory, energies = _row(evaluation, BASE, samples, seeds, labels)
     found = evaluation.manifest.about
     return Subject(
-        data,
-        velocity,
-        schedule,
-        trajectory,
-        energies,
-        _neighbours(evaluation, BASE, samples, seeds, data, device),
-        float(found.get("threshold", 1 / 3)),
-        float(found.get("tau_split", 0.6)),
-        base_seed,
-        device,
-        resampled,
+        data=data,
+        trajectory=trajectory,
+        energies=energies,
+        base_seed=base_seed,
+        velocity=velocity,
+        schedule=schedule,
+        neighbours=_neighbours(evaluation, samples, seeds, data, device),
+        threshold=float(found.get("threshold", 1 / 3)),
+        tau_split=float(found.get("tau_split", 0.6)),
+        device=device,
+        resampled=resampled,
     )
 
 
-def read_others(evaluation: Evaluation, subject: Subject) -> dict[str, Subject]:
+def read_others(evaluation: Evaluation, subject: Subject) -> dict[str, Sampled]:
     """The other fields of the table, over the subject's seeds: row name -> its samples and energies.
 
     Left out are those whose samples were not kept, or that miss some of the seeds.
@@ -170,10 +179,8 @@ def read_others(evaluation: Evaluation, subject: Subject) -> dict[str, Subject]:
         kept = evaluation.samples(row) if evaluation.manifest.rows[row]["kind"] == "field" else None
         if kept is None or not np.array_equal(evaluation.lines(row).seed.to_numpy(), subject.seeds.numpy()):
             continue
-        samples = torch.from_numpy(kept)
-        trajectory, energies = _row(evaluation, row, samples, subject.seeds, subject.labels)
-        neighbours = _neighbours(evaluation, row, samples, subject.seeds, subject.data, subject.device)
-        others[row] = replace(subject, trajectory=trajectory, energies=energies, neighbours=neighbours)
+        trajectory, energies = _row(evaluation, row, torch.from_numpy(kept), subject.seeds, subject.labels)
+        others[row] = Sampled(data=subject.data, trajectory=trajectory, energies=energies, base_seed=subject.base_seed)
     return others
 
 
@@ -203,10 +210,10 @@ def training_reference(data: FlowData, device: torch.device) -> Reference:
 
 
 def _neighbours(
-    evaluation: Evaluation, row: str, samples: Tensor, seeds: Tensor, data: FlowData, device: torch.device
+    evaluation: Evaluation, samples: Tensor, seeds: Tensor, data: FlowData, device: torch.device
 ) -> dict[str, Tensor]:
     if NEIGHBOURS in evaluation.manifest.measures:
-        found = {name: torch.from_numpy(v.copy()) for name, v in evaluation.columns(row, NEIGHBOURS).items()}
+        found = {name: torch.from_numpy(v.copy()) for name, v in evaluation.columns(BASE, NEIGHBOURS).items()}
         if found and torch.equal(found.pop("seed"), seeds):
             return found
     metric = MemorizationRate(training_reference(data, device), mirrored=data.flip)

@@ -192,7 +192,19 @@ def made(data, velocity, n=37, **schedule):
     energies |= {"displacement": way.displacement, "excess": way.excess}
     neighbours = MemorizationRate(data.reference()).measure(way.x1)
     energies = {name: values.double() for name, values in energies.items()}
-    return Subject(data, velocity, schedule, way, energies, neighbours, 1 / 3, 0.6, 0, torch.device("cpu"), 0)
+    return Subject(
+        data=data,
+        trajectory=way,
+        energies=energies,
+        base_seed=0,
+        velocity=velocity,
+        schedule=schedule,
+        neighbours=neighbours,
+        threshold=1 / 3,
+        tau_split=0.6,
+        device=torch.device("cpu"),
+        resampled=0,
+    )
 
 
 def test_the_closed_form_is_known(subject):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -139,6 +140,19 @@ def in_order(names: Iterable[str]) -> list[str]:
     names = list(names)
     numbers = all(name.removeprefix("-").isdecimal() for name in names)
     return sorted(names, key=int) if numbers else sorted(names)
+
+
+def refuse_twins(names: Iterable[str]) -> None:
+    """Raises UserError for classes whose names look alike: one class, typed or encoded in two ways."""
+    seen: dict[str, str] = {}
+    for name in in_order(names):
+        other = seen.setdefault(" ".join(unicodedata.normalize("NFC", name).split()), name)
+        if other != name:
+            raise UserError(
+                f"the classes {other!a} and {name!a} given",
+                "names that differ in more than blanks or Unicode form",
+                "rename one of them in the source",
+            )
 
 
 def _columns(dataset: Dataset) -> str:

@@ -16,7 +16,14 @@ from fm_lightning.data.batches import TrainBatch
 from fm_lightning.data.checks import NEEDED
 from fm_lightning.data.images.apart import refuse_shared_files
 from fm_lightning.data.images.cache import Decoded, Unreadable, cache_directory, decoded
-from fm_lightning.data.images.columns import Labels, find_image_column, find_label_column, in_order, read_labels
+from fm_lightning.data.images.columns import (
+    Labels,
+    find_image_column,
+    find_label_column,
+    in_order,
+    read_labels,
+    refuse_twins,
+)
 from fm_lightning.data.images.parts import Part, divide, first_rows, read_part
 from fm_lightning.data.images.preprocessing import Preprocessing
 from fm_lightning.data.images.rows import Order, Rows, arrange
@@ -213,6 +220,7 @@ class ImageData(FlowData):
         known = found[train.split]
         everywhere = {name for part in parts[1:] for name in _occurring(replace(found[part.split], codes=codes[part]))}
         everywhere |= set(_occurring(known))
+        refuse_twins(everywhere)
         trained = set(_occurring(replace(known, codes=codes[train])))
         if lacking := in_order(everywhere - trained):
             some = f"{', '.join(lacking[:3])}{' ...' if len(lacking) > 3 else ''}"

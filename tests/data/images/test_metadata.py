@@ -159,3 +159,12 @@ def test_files_that_are_no_tables(tmp_path):
 def test_other_files_say_nothing(tmp_path):
     source = write(tmp_path / "set", TREE, "no table", "my_metadata.csv")
     assert loaded(source, conditional=True).class_names == ["ant", "bee"]
+
+
+@pytest.mark.parametrize(("one", "two"), [("ant", "ant "), ("caf\u00e9", "cafe\u0301"), ("sea lion", "sea  lion")])
+def test_two_spellings_of_one_class_are_refused(tmp_path, one, two):
+    values = [one, two] * 4
+    source = write(tmp_path / "set", FLAT, table(FLAT, values))
+    message = refused("names that differ in more than blanks or Unicode form", source, conditional=True, **SLICES)
+    assert ascii(two) in message
+    assert loaded(source, **SLICES).num_classes == 0, "nobody asked for classes"
