@@ -88,7 +88,8 @@ class Row:
         if self.kind == "control":
             return "same steps, true clock"
         words = {"floor": FLOORS.get(name, name), "field": name}.get(self.kind)
-        return words or (str(s.gain) if s.gain is not None else f"plain, {s.steps} {s.solver} steps")
+        sampling = str(s.gain) if s.gain is not None else f"plain, {s.steps} {s.solver} steps"
+        return words or ", ".join([sampling, *_manipulations(s)])
 
 
 def describe(s: Schedule) -> str:
@@ -99,6 +100,11 @@ def describe(s: Schedule) -> str:
         f"{s.steps} {s.solver} steps",
         f"{grid} grid to t = {s.t_end:.6g}",
     ]
+    return ", ".join([*words, *_manipulations(s)])
+
+
+def _manipulations(s: Schedule) -> list[str]:
+    words = []
     if s.told_time != "grid":
         words.append(f"told time: {s.told_time}")
     if s.x0_scale != 1:
@@ -107,8 +113,7 @@ def describe(s: Schedule) -> str:
         words.append(f"noise {s.inject_noise[1]:.6g} put in at t = {s.inject_noise[0]:.6g}")
     if s.blend:
         words.append(f"{s.blend:.6g} of the start blended in")
-    words += [f"end noise {sigma:.6g}" for sigma in s.noises if sigma]
-    return ", ".join(words)
+    return words + [f"end noise {sigma:.6g}" for sigma in s.noises if sigma]
 
 
 FLOORS = {HELD_OUT: "real data, held out", "copies": "training data"}

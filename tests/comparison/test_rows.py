@@ -133,3 +133,11 @@ def test_schedules_that_sample_alike_share_their_plain_sampling():
     controlled = judged_rows(rows, ["mid", "also"])
     assert plain_row(controlled, "mid") == plain_row(controlled, "also") == "mid_plain"
     assert "also_plain" not in controlled
+
+
+def test_a_label_tells_every_manipulation():
+    assert Row("base", Schedule(steps=20, solver="heun")).label("base") == "plain, 20 heun steps"
+    noisy = Schedule(steps=20, end_noise=0.05, blend=0.1)
+    assert Row("base", noisy).label("base") == "plain, 20 euler steps, 0.1 of the start blended in, end noise 0.05"
+    shaped = Row("schedule", Schedule(KTS(0.02, 0.02), x0_scale=1.1))
+    assert shaped.label("shaped") == "KTS α=0.02 β=0.02, initial noise x 1.1"

@@ -45,8 +45,8 @@ PLATES = (
         "density",
         "Every energy against every measure of density",
         "Spearman's rho, plain (filled) and given the norm of the noise, the distance from the training mean and, where a "
-        "model has labels, the class (hollow), with Fisher's 95 % intervals; {n} samples, {probed} for the likelihood. Many comparisons: single intervals "
-        "that just miss 0 mean little.",
+        "model has labels, the class (hollow), with Fisher's 95 % intervals; {n} samples, {probed} for the likelihood. Many "
+        "comparisons: single intervals that just miss 0 mean little.",
         density.forest,
     ),
     Plate(
