@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fm_lightning.comparison.blocks import Block
 from fm_lightning.comparison.rows import BASE, Row
-from fm_lightning.comparison.writer import BaseSamples, Writer
 from fm_lightning.data.base import TEST_SEED
 from fm_lightning.flow import KTS, Schedule
+from fm_lightning.table.blocks import Block
+from fm_lightning.table.writer import BaseSamples, Writer
 from fm_lightning.trajectory import Trajectory
 
 FINGERPRINT, THRESHOLD, REAL = "made-up", 1 / 3, 2000

@@ -27,10 +27,10 @@ from benchmarks.made_up import write_comparison
 from benchmarks.memory import ROOT, cost
 from benchmarks.timing import Times, arguments, clocked, finish, ratio, target
 from fm_lightning.callbacks.monitor import Monitor
-from fm_lightning.comparison.manifest import Manifest
-from fm_lightning.comparison.writer import Writer
 from fm_lightning.data.base import TEST_SEED
 from fm_lightning.data.batches import seed_batch
+from fm_lightning.table.manifest import Manifest
+from fm_lightning.table.writer import Writer
 
 WRITING, ONE_MORE = 0.02, 1.05
 SIZE, FULL, SMOKE = (5_000, 20, 512), (50_000, 20, 2048), (300, 4, 32)  # seeds, rows, features

@@ -18,14 +18,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fm_lightning.comparison.evaluation import Evaluation
 from fm_lightning.comparison.families import families
 from fm_lightning.comparison.judging import judge_all
-from fm_lightning.comparison.outcomes import FamilyVerdict, Verdict
 from fm_lightning.data.base import unit_pixels
 from fm_lightning.data.digits import load_digits, split
 from fm_lightning.flow import Schedule
 from fm_lightning.nets import ResidualMLP
+from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.verdicts.outcomes import FamilyVerdict, Verdict
 
 REDRAW = 2e-4  # a grid that has this time, then 0.01, goes on from other noise
 REPLACE = 0.9999  # a grid that has this time before 1 ends with real digits in a share of its samples

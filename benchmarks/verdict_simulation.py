@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fm_lightning.comparison.doses import choose_doses
-from fm_lightning.comparison.judgement import verdict
-from fm_lightning.comparison.outcomes import Verdict
-from fm_lightning.comparison.residual import Measured, Quality
 from fm_lightning.metrics.extrapolated import extrapolated_distance
 from fm_lightning.metrics.frechet import GaussianReference
+from fm_lightning.verdicts.doses import choose_doses
+from fm_lightning.verdicts.outcomes import Verdict
+from fm_lightning.verdicts.residual import Measured, Quality
+from fm_lightning.verdicts.verdict import verdict
 
 CALIBRATION, MARGIN_SHARE = 500, 0.02
 Floats = NDArray[np.float64]

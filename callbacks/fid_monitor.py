@@ -13,8 +13,6 @@ from lightning import Trainer
 from torch import Tensor
 
 from fm_lightning.callbacks.monitor import Monitor
-from fm_lightning.comparison.parts import compact
-from fm_lightning.comparison.residual import Measure, Quality
 from fm_lightning.data.images.cache import cache_directory
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import Change, FeatureExtractor, FrechetDistance, GaussianReference, moments
@@ -28,10 +26,12 @@ from fm_lightning.metrics.kernel_distance import KernelReference
 from fm_lightning.metrics.per_seed import Columns, check_same_seeds, fingerprint
 from fm_lightning.metrics.precision_recall import NEIGHBOURS, Balls, precision_recall
 from fm_lightning.metrics.reference_statistics import kept_features, read_statistics
+from fm_lightning.table.parts import compact
+from fm_lightning.verdicts.residual import Measure, Quality
 
 if TYPE_CHECKING:
     from fm_lightning.data import FlowData
-    from fm_lightning.module import FlowMatching
+    from fm_lightning.training.module import FlowMatching
 
 
 class FIDMonitor(Monitor[FrechetDistance]):

@@ -15,7 +15,7 @@ from fm_lightning.metrics.per_seed import Columns
 from fm_lightning.training.tracking import wandb_loggers
 
 if TYPE_CHECKING:
-    from fm_lightning.module import FlowMatching
+    from fm_lightning.training.module import FlowMatching
 
 
 class KPEDistribution(Monitor[KineticPathEnergy]):

@@ -21,7 +21,7 @@ from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from fm_lightning.data import FlowData
-    from fm_lightning.module import FlowMatching
+    from fm_lightning.training.module import FlowMatching
 
 
 class MemorizationMonitor(Monitor[MemorizationRate]):

@@ -16,14 +16,14 @@ import torch
 from lightning import Callback, Trainer
 from torch import Tensor
 
-from fm_lightning.comparison.residual import Measure, Quality
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.metrics import Change
 from fm_lightning.metrics.per_seed import Columns, PerSeedMetric
 from fm_lightning.trajectory import Trajectory
+from fm_lightning.verdicts.residual import Measure, Quality
 
 if TYPE_CHECKING:
-    from fm_lightning.module import FlowMatching
+    from fm_lightning.training.module import FlowMatching
 
 M = TypeVar("M", bound=PerSeedMetric)
 

@@ -12,15 +12,15 @@ from torchvision.utils import make_grid
 
 from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
 from fm_lightning.callbacks.monitor import ValidationCallback, visible
-from fm_lightning.comparison.evaluation import FOLDER
 from fm_lightning.data.base import TEST_SEED
 from fm_lightning.errors import UserError
 from fm_lightning.report.pictures import write_pictures
+from fm_lightning.table.evaluation import FOLDER
 from fm_lightning.training.tracking import log_media, wandb_loggers
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from fm_lightning.module import FlowMatching
+    from fm_lightning.training.module import FlowMatching
 
 
 class SampleGrid(ValidationCallback):

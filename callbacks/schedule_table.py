@@ -16,28 +16,28 @@ from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
 from fm_lightning.callbacks.monitor import Monitor, monitors
 from fm_lightning.callbacks.validation_table import ValidationTable
 from fm_lightning.callbacks.wandb_media import log_comparison
-from fm_lightning.comparison.blocks import Block, missing
-from fm_lightning.comparison.doses import CALIBRATION_SEEDS
-from fm_lightning.comparison.evaluation import Evaluation
 from fm_lightning.comparison.judging import NEIGHBOURS, calibration_rows, choose, family_rows, judged, judged_facts
-from fm_lightning.comparison.manifest import Manifest
-from fm_lightning.comparison.margins import Margins
-from fm_lightning.comparison.measures import read_columns
 from fm_lightning.comparison.measuring import joined, kept_samples, measured
-from fm_lightning.comparison.parts import Part
 from fm_lightning.comparison.rows import BASE, Row
-from fm_lightning.comparison.writer import BaseSamples, Writer
 from fm_lightning.data.base import CALIBRATION_SEED, TEST_SEED, FlowData
 from fm_lightning.data.batches import SeedBatch, seed_batch
 from fm_lightning.errors import UserError
 from fm_lightning.report.build import build, save
 from fm_lightning.report.collect import Collector
 from fm_lightning.report.pictures import read_pictures, write_pictures
+from fm_lightning.table.blocks import Block, missing
+from fm_lightning.table.columns import read_columns
+from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.table.manifest import Manifest
+from fm_lightning.table.parts import Part
+from fm_lightning.table.writer import BaseSamples, Writer
 from fm_lightning.training.facts import run_facts
 from fm_lightning.trajectory import Trajectory
+from fm_lightning.verdicts.doses import CALIBRATION_SEEDS
+from fm_lightning.verdicts.margins import Margins
 
 if TYPE_CHECKING:
-    from fm_lightning.module import FlowMatching
+    from fm_lightning.training.module import FlowMatching
 
 KEEP = ("all", "base", "none")
 M = TypeVar("M", bound=Monitor)

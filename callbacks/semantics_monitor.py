@@ -15,7 +15,7 @@ from fm_lightning.metrics.semantics import ClassifierSemantics, ClipSemantics, S
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from fm_lightning.module import FlowMatching
+    from fm_lightning.training.module import FlowMatching
 
 
 class SemanticsMonitor(Monitor[Semantics]):

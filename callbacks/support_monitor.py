@@ -19,7 +19,7 @@ from fm_lightning.metrics.support import LocalSupport
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from fm_lightning.module import FlowMatching
+    from fm_lightning.training.module import FlowMatching
 
 
 class SupportMonitor(Monitor[LocalSupport]):

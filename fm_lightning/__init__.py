@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 # Loaded when asked for: the command line answers `--help` before torch is imported.
 _HOMES = {
-    "FlowMatching": "fm_lightning.module",
+    "FlowMatching": "fm_lightning.training.module",
     "FlowTrainer": "fm_lightning.training.trainer",
     "Trajectory": "fm_lightning.trajectory",
     "UserError": "fm_lightning.errors",
     **dict.fromkeys(("load_network", "load_sit", "load_torchcfm", "load_weights"), "fm_lightning.adapters"),
-    "Evaluation": "fm_lightning.comparison.evaluation",
+    "Evaluation": "fm_lightning.table.evaluation",
     "families": "fm_lightning.comparison.families",
     "judge": "fm_lightning.comparison.judging",
     "Guided": "fm_lightning.nets",
@@ -40,7 +40,6 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from fm_lightning.adapters import load_network, load_sit, load_torchcfm, load_weights
-    from fm_lightning.comparison.evaluation import Evaluation
     from fm_lightning.comparison.families import families
     from fm_lightning.comparison.judging import judge
     from fm_lightning.errors import UserError
@@ -64,9 +63,10 @@ if TYPE_CHECKING:
         MemorizationRate,
         nearest,
     )
-    from fm_lightning.module import FlowMatching
     from fm_lightning.nets import Guided
     from fm_lightning.noise import noise
+    from fm_lightning.table.evaluation import Evaluation
+    from fm_lightning.training.module import FlowMatching
     from fm_lightning.training.trainer import FlowTrainer
     from fm_lightning.trajectory import Trajectory
 

@@ -28,9 +28,9 @@ from fm_lightning.cli.parser_errors import shorten, user_error
 from fm_lightning.cli.run_directory import RunDirectory, comparison, identity, length
 from fm_lightning.data import FlowData
 from fm_lightning.errors import UserError
-from fm_lightning.module import FlowMatching
 from fm_lightning.report.results import replace_file
 from fm_lightning.training.average import check_average
+from fm_lightning.training.module import FlowMatching
 from fm_lightning.training.precision import check_precision
 from fm_lightning.training.trainer import FlowTrainer
 

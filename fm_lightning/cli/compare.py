@@ -15,8 +15,6 @@ from typing import Any, NoReturn
 
 from PIL import Image
 
-from fm_lightning.comparison.evaluation import Evaluation
-from fm_lightning.comparison.replicates import NAMED, Run, experiments
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.errors import UserError
 from fm_lightning.report.across_runs import build, flat, to_csv
@@ -25,6 +23,8 @@ from fm_lightning.report.run_forest import run_forest
 from fm_lightning.report.run_page import render
 from fm_lightning.report.run_table import print_table
 from fm_lightning.report.style import png
+from fm_lightning.study.replicates import NAMED, Run, experiments
+from fm_lightning.table.evaluation import Evaluation
 
 NAMES = 4  # runs that a directory's name spells out
 

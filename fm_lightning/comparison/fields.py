@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from fm_lightning.adapters.checkpoints import load_network
-from fm_lightning.comparison.keys import weights_hash
 from fm_lightning.comparison.rows import Row
 from fm_lightning.errors import UserError
 from fm_lightning.flow import EmpiricalVelocity
 from fm_lightning.flow.integrate import Velocity
+from fm_lightning.table.keys import weights_hash
 
 if TYPE_CHECKING:
     from fm_lightning.data.base import FlowData

@@ -19,19 +19,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fm_lightning.comparison.doses import choose_doses
-from fm_lightning.comparison.evaluation import Evaluation
 from fm_lightning.comparison.families import Family, families, own_doses
-from fm_lightning.comparison.judgement import verdict
-from fm_lightning.comparison.keys import definition, key
-from fm_lightning.comparison.margins import Margins
-from fm_lightning.comparison.measures import read_columns
-from fm_lightning.comparison.outcomes import Verdict, confirm
-from fm_lightning.comparison.qualities import read_qualities
-from fm_lightning.comparison.residual import Measured, Quality, share_change
 from fm_lightning.comparison.rows import BASE, HELD_OUT, Row
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.memorization import copied
+from fm_lightning.table.columns import read_columns
+from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.table.keys import definition, key
+from fm_lightning.table.qualities import read_qualities
+from fm_lightning.verdicts.doses import choose_doses
+from fm_lightning.verdicts.margins import Margins
+from fm_lightning.verdicts.outcomes import Verdict, confirm
+from fm_lightning.verdicts.residual import Measured, Quality, share_change
+from fm_lightning.verdicts.verdict import verdict
 
 NEIGHBOURS = "neighbours"
 Chosen = dict[

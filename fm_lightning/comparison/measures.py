@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from fm_lightning.comparison.evaluation import Evaluation
-from fm_lightning.comparison.residual import Measure as Distance
-from fm_lightning.comparison.residual import Quality
 from fm_lightning.metrics import Change
+from fm_lightning.table.columns import Columns
 from fm_lightning.trajectory import Trajectory
-
-ENERGY = "energy"  # the measure that every line has: it is read from the lines themselves
-Columns = Mapping[str, Tensor]
+from fm_lightning.verdicts.residual import Measure as Distance
+from fm_lightning.verdicts.residual import Quality
 
 
 class Measure(Protocol):
@@ -37,40 +31,3 @@ class Measure(Protocol):
     def change(self, here: Columns, there: Columns) -> Change | None: ...
     def qualities(self, columns: Columns) -> dict[Distance, Quality]: ...
     def recall(self, folder: Path, fingerprint: str) -> None: ...
-
-
-def read_columns(evaluation: Evaluation, row: str, measure: str, seeds: range | None = None) -> dict[str, Tensor]:
-    """A measure's columns of a row, ascending in ``seeds``; empty where nothing was measured.
-
-    Args:
-        evaluation: the table.
-        row: the row's name.
-        measure: the measure's.
-        seeds: which; by default those of the comparison.
-    """
-    if measure == ENERGY:
-        lines = evaluation.lines(row, seeds)
-        if not len(lines):
-            return {}
-        found = {name: lines[name].to_numpy() for name in ("kpe", "displacement", "field_energy")}
-        found |= {"seed": lines.seed.to_numpy(), "energy": evaluation.energy(row, seeds)}
-        columns = {name: torch.from_numpy(np.array(values)) for name, values in found.items()}
-        columns["times"] = torch.tensor(evaluation.rows[row]["times"], dtype=torch.float64)
-    else:
-        # Nobody else holds these arrays: a copy would be gigabytes of features once more.
-        columns = {name: torch.from_numpy(values) for name, values in evaluation.columns(row, measure, seeds).items()}
-    if columns:
-        columns["seeds"] = columns.pop("seed")
-    return columns
-
-
-def on_common_seeds(here: Columns, there: Columns) -> tuple[Columns, Columns]:
-    """The lines of both that have the same seeds; as they are where they already agree."""
-    if torch.equal(here["seeds"], there["seeds"]):
-        return here, there
-    _, i, j = np.intersect1d(here["seeds"].numpy(), there["seeds"].numpy(), return_indices=True)
-    return _take(here, torch.from_numpy(i)), _take(there, torch.from_numpy(j))
-
-
-def _take(columns: Columns, index: Tensor) -> dict[str, Tensor]:
-    return {name: values if name == "times" else values[index] for name, values in columns.items()}

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from fm_lightning.comparison.keys import definition, key
 from fm_lightning.data.base import TEST_SEED
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule
 from fm_lightning.flow.integrate import Velocity
 from fm_lightning.flow.schedule import plain
 from fm_lightning.flow.true_clock import true_clock
+from fm_lightning.table.keys import definition, key
 
 if TYPE_CHECKING:
     from fm_lightning.data.base import FlowData

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fm_lightning.comparison.wording import thousands
+from fm_lightning.diagnosis.association import Estimate
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.association import Estimate
+from fm_lightning.verdicts.wording import thousands
 
 T = TypeVar("T")
 

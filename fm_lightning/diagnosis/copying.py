@@ -8,11 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.comparison.wording import thousands
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, p_value, said, unless_refused
-from fm_lightning.diagnosis.probed import Probed
-from fm_lightning.diagnosis.subject import ENERGIES, Subject
-from fm_lightning.metrics.association import (
+from fm_lightning.diagnosis.association import (
     Estimate,
     auroc,
     auroc_difference,
@@ -20,8 +17,11 @@ from fm_lightning.metrics.association import (
     non_monotonicity,
     share_curve,
 )
+from fm_lightning.diagnosis.power_profile import power_law
+from fm_lightning.diagnosis.probed import Probed
+from fm_lightning.diagnosis.subject import ENERGIES, Subject
 from fm_lightning.metrics.memorization import ratio
-from fm_lightning.metrics.power_profile import power_law
+from fm_lightning.verdicts.wording import thousands
 
 SHOWN = 12  # copies beside their originals
 AGAINST = "late"  # the predictor that the others are compared with

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.comparison.wording import thousands
-from fm_lightning.data.toy_density import log_density
 from fm_lightning.data.toys import Toy2D
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, said, unless_refused
+from fm_lightning.diagnosis.association import Estimate, partial_spearman, spearman
 from fm_lightning.diagnosis.features import Features
 from fm_lightning.diagnosis.probed import Probed
 from fm_lightning.diagnosis.subject import ENERGIES, Sampled, Subject
-from fm_lightning.metrics.association import Estimate, partial_spearman, spearman
+from fm_lightning.diagnosis.toy_density import log_density
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.support import LocalSupport
+from fm_lightning.verdicts.wording import thousands
 
 NEIGHBOURS = (5, 20)
 BANDWIDTHS = (1.0,)

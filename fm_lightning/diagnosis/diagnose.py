@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fm_lightning.comparison.evaluation import Evaluation
 from fm_lightning.diagnosis.answer import Answer, plain
 from fm_lightning.diagnosis.copying import copying
 from fm_lightning.diagnosis.density import density
@@ -29,6 +28,7 @@ from fm_lightning.diagnosis.subject import Sampled, Subject
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.features.named import EXTRACTORS, named_extractor
+from fm_lightning.table.evaluation import Evaluation
 
 FOLDER = "diagnosis"
 SCHEMA = 1

@@ -8,13 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fm_lightning.comparison.wording import thousands
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, unless_refused
-from fm_lightning.diagnosis.features import Features
-from fm_lightning.diagnosis.subject import Subject
-from fm_lightning.errors import UserError
-from fm_lightning.metrics import MemorizationRate
-from fm_lightning.metrics.copying import (
+from fm_lightning.diagnosis.copy_metrics import (
     AuthPct,
     CalibratedDistance,
     CopyMeasure,
@@ -24,10 +19,15 @@ from fm_lightning.metrics.copying import (
     disagreement,
     saying,
 )
+from fm_lightning.diagnosis.features import Features
+from fm_lightning.diagnosis.subject import Subject
+from fm_lightning.errors import UserError
+from fm_lightning.metrics import MemorizationRate
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.intervals import wilson
 from fm_lightning.metrics.memorization import copied
 from fm_lightning.metrics.neighbours.reference import Reference
+from fm_lightning.verdicts.wording import thousands
 
 THRESHOLDS = (0.1, 0.2, 1 / 3, 0.4, 0.5)
 DESCRIBES = 16  # numbers in a descriptor, at least

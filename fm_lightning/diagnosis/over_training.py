@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fm_lightning.comparison.wording import thousands
 from fm_lightning.diagnosis.answer import Answer
-from fm_lightning.metrics.association import first_passage
+from fm_lightning.diagnosis.association import first_passage
+from fm_lightning.verdicts.wording import thousands
 
 LEVEL = 0.01  # of F_mem
 WANTED = ("f_mem", "f_mem_lo", "f_mem_hi", "kpe_mean", "kpe_early_mean", "kpe_late_mean")

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from fm_lightning.diagnosis.answer import Missing, unless_refused
+from fm_lightning.diagnosis.commitment import CommitmentProbe
+from fm_lightning.diagnosis.power_profile import PowerProbe, bridge_log_density, bridge_power
 from fm_lightning.diagnosis.subject import Subject, fixed_steps
 from fm_lightning.flow import EmpiricalVelocity, Schedule, integrate
 from fm_lightning.flow.likelihood import log_likelihood
-from fm_lightning.metrics.commitment import CommitmentProbe
 from fm_lightning.metrics.neighbours.reference import Reference
-from fm_lightning.metrics.power_profile import PowerProbe, bridge_log_density, bridge_power
 from fm_lightning.noise import noise
 
 PLACES = 20  # times at which the bridge's density is asked along the way

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from fm_lightning.data.class_names import class_names as names_of
 from fm_lightning.data.digits import Digits
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, p_value, said, unless_refused
-from fm_lightning.diagnosis.subject import Subject
-from fm_lightning.errors import UserError
-from fm_lightning.metrics.association import (
+from fm_lightning.diagnosis.association import (
     Estimate,
     effect_size,
     group_means,
@@ -23,6 +21,8 @@ from fm_lightning.metrics.association import (
     quantile_groups,
     trend,
 )
+from fm_lightning.diagnosis.subject import Subject
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.digits import DigitsClassifier
 from fm_lightning.metrics.semantics import ClassifierSemantics, ClipSemantics, Semantics
 

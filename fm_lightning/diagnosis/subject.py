@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fm_lightning.comparison.evaluation import Evaluation
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.data.base import FlowData
 from fm_lightning.errors import UserError
@@ -19,6 +18,7 @@ from fm_lightning.flow.velocity import Velocity
 from fm_lightning.metrics import MemorizationRate, Reference
 from fm_lightning.metrics.memorization import copied
 from fm_lightning.noise import noise
+from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.trajectory import Trajectory
 
 ENERGIES = ("kpe", "early", "late", "displacement", "excess")

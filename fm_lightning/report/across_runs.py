@@ -21,14 +21,14 @@ from typing import Any
 
 import torch
 
-from fm_lightning.comparison.outcomes import holm
-from fm_lightning.comparison.random_effects import LEAST, combine
-from fm_lightning.comparison.replicates import Experiment, Run
-from fm_lightning.comparison.residual import LEVEL, Z
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.metrics import Change
 from fm_lightning.metrics.intervals import Influence, paired_mean_change
 from fm_lightning.report.results import finite, interval
+from fm_lightning.study.replicates import Experiment, Run
+from fm_lightning.verdicts.outcomes import holm
+from fm_lightning.verdicts.random_effects import LEAST, combine
+from fm_lightning.verdicts.residual import LEVEL, Z
 
 SCHEMA = 1
 DECIDED = ("better", "explained", "not lowered")  # outcomes that say something, and so can replicate

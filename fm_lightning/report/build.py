@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from fm_lightning.comparison.evaluation import Evaluation
 from fm_lightning.comparison.judging import judge_all
-from fm_lightning.comparison.outcomes import FamilyVerdict, Verdict
-from fm_lightning.comparison.residual import Estimate
-from fm_lightning.comparison.wording import claim, family_sentence, headline, paragraph
 from fm_lightning.report.page import write_report
 from fm_lightning.report.results import SCHEMA, replace_file
 from fm_lightning.report.table import print_table, write_csv
+from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.verdicts.outcomes import FamilyVerdict, Verdict
+from fm_lightning.verdicts.residual import Estimate
+from fm_lightning.verdicts.wording import claim, family_sentence, headline, paragraph
 
 NO_CLAIM = "No claim: what a schedule does beside copying less cannot be told where the training data are not at hand."
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fm_lightning.comparison.evaluation import Evaluation
-from fm_lightning.comparison.measures import ENERGY, Measure, on_common_seeds, read_columns
-from fm_lightning.comparison.qualities import keep_qualities, read_qualities
+from fm_lightning.comparison.measures import Measure
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.metrics import Change
 from fm_lightning.metrics.energy import mean_power
+from fm_lightning.table.columns import ENERGY, on_common_seeds, read_columns
+from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.table.qualities import keep_qualities, read_qualities
 
 Columns = Mapping[str, Tensor]
 

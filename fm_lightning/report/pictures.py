@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fm_lightning.comparison.evaluation import Evaluation
 from fm_lightning.comparison.rows import BASE
+from fm_lightning.table.evaluation import Evaluation
 
 FOLDER = "pictures"
 

@@ -12,10 +12,10 @@ import pytest
 from tiny_runs import says, tiny_config
 from wandb_files import read_wandb
 
-from fm_lightning.comparison.evaluation import Evaluation
-from fm_lightning.comparison.random_effects import combine
-from fm_lightning.comparison.replicates import Run, experiments
 from fm_lightning.report.across_runs import build
+from fm_lightning.study.replicates import Run, experiments
+from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.verdicts.random_effects import combine
 
 REPLICATES = ("t0", "t1", "t2")
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 from tiny_runs import says, tiny_config
 
-from fm_lightning.comparison.evaluation import Evaluation
 from fm_lightning.data import Split, Toy2D
+from fm_lightning.table.evaluation import Evaluation
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 RAW = {"class_path": "fm_lightning.callbacks.FIDMonitor", "init_args": {"extractor": "fd_raw"}}
@@ -160,7 +160,7 @@ def test_no_limit_is_written_in_two_ways(command, refused):
 def test_the_weights_that_were_compared_are_in_the_last_checkpoint(command, tmp_path):
 
     from fm_lightning import load_network
-    from fm_lightning.comparison.keys import weights_hash
+    from fm_lightning.table.keys import weights_hash
 
     change = lambda c: c["trainer"].update(max_steps=5)  # noqa: E731  (checkpoints are written every 2 steps)
     assert command("run", "-c", tiny_config(tmp_path / "five.yaml", change)).status == 0

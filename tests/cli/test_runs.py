@@ -14,7 +14,7 @@ import yaml
 from tiny_runs import TINY, says, tiny_config
 
 from fm_lightning import Schedule, load_network
-from fm_lightning.comparison.evaluation import Evaluation
+from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.training.tracking import read_series
 
 pytestmark = pytest.mark.usefixtures("undrawn")

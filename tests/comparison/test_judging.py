@@ -7,9 +7,9 @@ import pytest
 
 from fm_lightning.comparison import judging
 from fm_lightning.comparison.judging import choose, judged
-from fm_lightning.comparison.margins import Margins
 from fm_lightning.comparison.rows import schedule_rows
 from fm_lightning.flow import Schedule
+from fm_lightning.verdicts.margins import Margins
 
 N = 500
 BASE = np.arange(N) < 350

@@ -10,25 +10,25 @@ import pytest
 import torch
 from tiny_runs import says, tiny_config
 
-from fm_lightning.comparison.evaluation import Evaluation
 from fm_lightning.data import Digits, Toy2D
-from fm_lightning.data.toy_density import log_density
 from fm_lightning.diagnosis.answer import plain
+from fm_lightning.diagnosis.association import auroc, group_means, quantile_groups, share_curve, spearman
+from fm_lightning.diagnosis.copy_metrics import AuthPct
 from fm_lightning.diagnosis.density import density
 from fm_lightning.diagnosis.diagnose import check, diagnose
 from fm_lightning.diagnosis.five_ways import five_ways
 from fm_lightning.diagnosis.over_training import over_training
 from fm_lightning.diagnosis.probed import probe
 from fm_lightning.diagnosis.subject import Subject
+from fm_lightning.diagnosis.toy_density import log_density
 from fm_lightning.errors import UserError
 from fm_lightning.flow import EmpiricalVelocity, Schedule, integrate
 from fm_lightning.metrics import MemorizationRate
-from fm_lightning.metrics.association import auroc, group_means, quantile_groups, share_curve, spearman
-from fm_lightning.metrics.copying import AuthPct
 from fm_lightning.metrics.features.digits import DigitsClassifier
 from fm_lightning.metrics.semantics import ClassifierSemantics
 from fm_lightning.metrics.support import LocalSupport
 from fm_lightning.noise import noise
+from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.trajectory import Trajectory
 
 

@@ -10,9 +10,9 @@ import pytest
 from small_imagenet import SEEDS, small
 from tiny_runs import says
 
-from fm_lightning.comparison.evaluation import Evaluation
 from fm_lightning.metrics.archive_images import ArchiveImages
 from fm_lightning.report.pictures import read_pictures
+from fm_lightning.table.evaluation import Evaluation
 
 
 def results(workplace, name):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fm_lightning.diagnosis.copy_metrics import AuthPct
 from fm_lightning.errors import UserError
 from fm_lightning.flow import KTS, Schedule, integrate
 from fm_lightning.metrics import (
@@ -18,7 +19,6 @@ from fm_lightning.metrics import (
     Reference,
     ShardedReference,
 )
-from fm_lightning.metrics.copying import AuthPct
 from fm_lightning.metrics.energy import mean_power
 from fm_lightning.metrics.features.extractor import ModuleFeatures
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fm_lightning.comparison.margins import Margin
 from fm_lightning.report.frontier import frontier
+from fm_lightning.verdicts.margins import Margin
 
 
 @pytest.fixture

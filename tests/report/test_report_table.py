@@ -9,12 +9,12 @@ import math
 import pytest
 from rich.console import Console
 
-from fm_lightning.comparison.evaluation import Evaluation
-from fm_lightning.comparison.qualities import read_qualities
 from fm_lightning.report.formats import ascii_only, decimals, number, share, signed, true_minus
 from fm_lightning.report.results import groups, title
 from fm_lightning.report.table import print_table, write_csv
 from fm_lightning.report.words import OUTCOMES, headline, scope
+from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.table.qualities import read_qualities
 
 
 def printed(results, width, **how):

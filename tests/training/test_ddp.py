@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny_runs import tiny_config
 
-from fm_lightning.comparison.evaluation import Evaluation
+from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.training.tracking import read_series
 
 SEEDS = 65  # batches of 32: the second round gives one seed to rank 0 and none to rank 1

@@ -1,0 +1,35 @@
+"""How measurements of the same samples go together: each number with its interval, or the reason why there is none."""
+
+from fm_lightning.diagnosis.association.correlation import bootstrap, partial_spearman, spearman
+from fm_lightning.diagnosis.association.estimate import Estimate
+from fm_lightning.diagnosis.association.groups import (
+    GroupMean,
+    effect_size,
+    group_means,
+    mean_difference,
+    quantile_groups,
+    trend,
+)
+from fm_lightning.diagnosis.association.monotone import ShareCurve, non_monotonicity, share_curve
+from fm_lightning.diagnosis.association.passage import Passage, first_passage
+from fm_lightning.diagnosis.association.roc import auroc, auroc_difference
+
+__all__ = [
+    "Estimate",
+    "GroupMean",
+    "Passage",
+    "ShareCurve",
+    "auroc",
+    "auroc_difference",
+    "bootstrap",
+    "effect_size",
+    "first_passage",
+    "group_means",
+    "mean_difference",
+    "non_monotonicity",
+    "partial_spearman",
+    "quantile_groups",
+    "share_curve",
+    "spearman",
+    "trend",
+]

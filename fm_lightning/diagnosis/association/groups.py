@@ -1,0 +1,140 @@
+"""Groups by the quantiles of one measurement, and how another differs between them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import kendalltau, rankdata, t, ttest_ind
+
+from fm_lightning.diagnosis.association.estimate import Estimate, Z, undefined, vectors
+from fm_lightning.errors import UserError
+from fm_lightning.metrics.intervals import LEVEL
+
+
+def quantile_groups(values: Any, count: int, strata: Any | None = None) -> NDArray[np.int64]:
+    """``[n]`` group 0 ... count - 1 of each sample: thirds, quintiles, ... of ``values``, ascending.
+
+    With strata (classes) a sample's quantile is that within its own stratum, so that all groups hold the strata in equal
+    shares and a difference between groups is none between classes. Equal values are split in the order of the samples.
+
+    Args:
+        values: ``[n]``.
+        count: number of groups, at least 2.
+        strata: ``[n]`` labels.
+
+    Raises:
+        UserError: counts that differ, fewer samples than groups, or fewer different values than groups: energies that are all
+            alike have no thirds.
+    """
+    if count < 2:
+        raise UserError(f"count={count} groups given", "at least 2", "type 3")
+    if strata is None:
+        (values,) = vectors(values=values)
+        labels = np.zeros(len(values))
+    else:
+        values, labels = vectors(values=values, strata=strata)
+    if len(values) < count:
+        raise UserError(f"{len(values)} samples given for {count} groups", "at least one for each", "sample more seeds")
+    different = len(np.unique(values))
+    if different < count:
+        raise UserError(
+            f"{different} different values given for {count} groups", "at least one for each", "ask for fewer groups"
+        )
+    groups = np.empty(len(values), dtype=np.int64)
+    for label in np.unique(labels):
+        here = labels == label
+        place = rankdata(values[here], method="ordinal") - 0.5
+        groups[here] = np.floor(count * place / here.sum())
+    empty = np.flatnonzero(np.bincount(groups, minlength=count) == 0)
+    if len(empty):
+        raise UserError(
+            f"strata too small for {count} groups given (group {empty[0]} stays empty)",
+            f"one of at least {count} samples",
+            "sample more seeds or leave the strata out",
+        )
+    return groups
+
+
+@dataclass(frozen=True)
+class GroupMean:
+    """A group's mean with its 95 % interval (Student's; none for one sample)."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def group_means(groups: Any, values: Any) -> list[GroupMean]:
+    """Mean and interval of ``values [n]`` in each of the groups 0 ... max, which must not be empty."""
+    group, values = vectors(groups=groups, values=values)
+    found = []
+    for g in range(int(group.max()) + 1):
+        part = values[group == g]
+        if not len(part):
+            raise UserError(f"no samples in group {g} given", "at least one", "ask for fewer groups")
+        if len(part) == 1:
+            found.append(GroupMean(float(part[0]), None, None, 1))
+            continue
+        half = float(t.ppf((1 + LEVEL) / 2, len(part) - 1)) * part.std(ddof=1) / math.sqrt(len(part))
+        found.append(GroupMean(float(part.mean()), float(part.mean() - half), float(part.mean() + half), len(part)))
+    return found
+
+
+def trend(groups: Any, values: Any) -> Estimate:
+    """Whether ``values [n]`` rise or fall over ordered groups ``[n]``: Kendall's tau-b of value and group.
+
+    Its p (two-sided, corrected for ties) is that of the Jonckheere-Terpstra test, whose statistic J is a linear function of
+    Kendall's S for given group sizes: ``S = 2 J - (n^2 - sum n_g^2) / 2``. The normal approximation wants some ten samples.
+
+    Raises:
+        UserError: counts that differ, or one group only.
+    """
+    group, values = vectors(groups=groups, values=values)
+    method = "Jonckheere-Terpstra test (as Kendall's tau-b)"
+    if len(np.unique(group)) < 2:
+        raise UserError(f"{len(np.unique(group))} group given", "at least 2 to see a trend", "ask for more groups")
+    if (values == values[0]).all():
+        return undefined("constant values: no trend to test", len(values), method)
+    found = kendalltau(group, values, method="asymptotic")
+    return Estimate(float(found.statistic), p=float(found.pvalue), n=len(values), method=method)
+
+
+def mean_difference(low: Any, high: Any) -> Estimate:
+    """Mean of ``high [m]`` minus mean of ``low [n]`` with Welch's 95 % interval and p."""
+    low, high = vectors(low=low)[0], vectors(high=high)[0]
+    n, method = len(low) + len(high), "difference of means, Welch's interval"
+    value = float(high.mean() - low.mean())
+    if min(len(low), len(high)) < 2:
+        return Estimate(value, n=n, method=method, reason="no interval from one sample")
+    if low.std() == high.std() == 0:
+        return Estimate(value, n=n, method=method, reason="no interval: constant values in both groups")
+    found = ttest_ind(high, low, equal_var=False)
+    interval = found.confidence_interval(LEVEL)
+    return Estimate(value, float(interval.low), float(interval.high), float(found.pvalue), n, method)
+
+
+def effect_size(low: Any, high: Any) -> Estimate:
+    """Hedges's g: the difference of means, high minus low, in pooled standard deviations, corrected for small samples.
+
+    ``g = J (mean_h - mean_l) / s`` with ``J = 1 - 3 / (4 (n + m) - 9)`` and ``se^2 = (n + m) / (n m) + g^2 / (2 (n + m))``
+    (Hedges and Olkin 1985). Undefined where both groups are constant.
+
+    Args:
+        low, high: ``[n]`` and ``[m]``, e.g. CLIP margins in the low and the high third of KPE.
+    """
+    low, high = vectors(low=low)[0], vectors(high=high)[0]
+    n, m = len(low), len(high)
+    method = "Hedges's g, large-sample interval"
+    if n + m < 4 or min(n, m) < 2:
+        return undefined(f"{n} and {m} samples: an effect size needs two in each group", n + m, method)
+    pooled = math.sqrt(((n - 1) * low.var(ddof=1) + (m - 1) * high.var(ddof=1)) / (n + m - 2))
+    if pooled <= 1e-12 * max(abs(low.mean()), abs(high.mean())):
+        return undefined("constant values in both groups: no standard deviation to measure in", n + m, method)
+    g = float((1 - 3 / (4 * (n + m) - 9)) * (high.mean() - low.mean()) / pooled)
+    half = Z * math.sqrt((n + m) / (n * m) + g**2 / (2 * (n + m)))
+    return Estimate(g, g - half, g + half, None, n + m, method)

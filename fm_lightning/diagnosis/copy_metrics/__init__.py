@@ -1,0 +1,25 @@
+"""Copying, measured in more ways than one: each with its interval, and with the floor of held-out real samples.
+
+The ratio d1 / d2 of the paper, its thresholds and its versions that near-duplicates do not fool are ``MemorizationRate``.
+"""
+
+from fm_lightning.diagnosis.copy_metrics.authenticity import AuthPct
+from fm_lightning.diagnosis.copy_metrics.calibrated import CalibratedDistance
+from fm_lightning.diagnosis.copy_metrics.data_copying import DataCopying
+from fm_lightning.diagnosis.copy_metrics.descriptor import DescriptorCosine
+from fm_lightning.diagnosis.copy_metrics.disagreement import Disagreement, Pair, disagreement, saying
+from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval, held_out_floor
+
+__all__ = [
+    "AuthPct",
+    "CalibratedDistance",
+    "CopyMeasure",
+    "DataCopying",
+    "DescriptorCosine",
+    "Disagreement",
+    "Interval",
+    "Pair",
+    "disagreement",
+    "held_out_floor",
+    "saying",
+]

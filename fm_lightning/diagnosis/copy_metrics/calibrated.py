@@ -1,0 +1,93 @@
+"""Calibrated distance to the nearest training image (Carlini et al. 2023, arXiv 2301.13188, section 5.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval, quantiles, share
+from fm_lightning.errors import UserError
+from fm_lightning.metrics.features.space import FeatureSpace
+from fm_lightning.metrics.neighbours.reference import Reference
+from fm_lightning.metrics.neighbours.search import nearest
+from fm_lightning.metrics.per_seed import Columns, fingerprint
+
+
+class CalibratedDistance(CopyMeasure):
+    """``d1 / (alpha mean(d1 ... dn))``: near what is usual around the sample, or much nearer than that?
+
+    A sample is taken for a copy if it lies below the held-out samples' 1 % quantile. Hence ``calibrated_copies`` is the share of
+    samples below it, and its floor 1 % by construction. ``summarize`` adds quantiles of the distance, which need no held-out set.
+
+    Args:
+        reference: ``[n, ...]`` the training images, at least ``neighbours``.
+        held_out: ``[m, ...]`` real images, at least 100: fewer have no 1 % quantile. Without them only quantiles are given.
+        alpha: Carlini et al. take 0.5.
+        neighbours: n, 50 in the paper.
+        space: see ``CopyMeasure``.
+
+    Raises:
+        UserError: fewer training images than neighbours, alpha not above 0, or fewer than 100 held-out images.
+    """
+
+    key = "calibrated_copies"
+    lower_is_copying = False
+
+    def __init__(
+        self,
+        reference: Tensor | Reference,
+        held_out: Tensor | None = None,
+        alpha: float = 0.5,
+        neighbours: int = 50,
+        space: FeatureSpace | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(reference, held_out, space, ("calibrated",), **kwargs)
+        if not 1 <= neighbours <= len(self.reference):
+            raise UserError(
+                f"neighbours={neighbours} given for {len(self.reference)} training images",
+                f"1 to {len(self.reference)}",
+                f"type neighbours={min(50, len(self.reference))}",
+            )
+        if not alpha > 0:
+            raise UserError(f"alpha={alpha:g} given", "above 0", "type alpha=0.5")
+        if held_out is not None and len(held_out) < 100:
+            raise UserError(
+                f"{len(held_out)} held-out samples given",
+                "at least 100 for a 1 % quantile",
+                "leave held_out out, or give more",
+            )
+        self.alpha, self.neighbours = alpha, neighbours
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(super().fingerprint, self.alpha, self.neighbours)
+
+    def compare(self, x: Tensor) -> dict[str, Tensor]:
+        """``calibrated [B]``; an exact copy has 0, also of an image that stands there n times."""
+        distances, _ = nearest(x, self.reference, self.neighbours)
+        mean = self.alpha * distances.double().mean(1)
+        return {"calibrated": torch.where(distances[:, 0] == 0, 0.0, distances[:, 0] / mean).float()}
+
+    @property
+    def threshold(self) -> float:
+        """The held-out samples' 1 % quantile.
+
+        Raises:
+            UserError: there are none.
+        """
+        if self.held_out_columns is None:
+            raise UserError("no held-out samples given", "some whose 1 % quantile tells copies", "pass held_out")
+        return float(torch.quantile(self.held_out_columns["calibrated"].double(), 0.01))
+
+    def copied(self, columns: Columns) -> Tensor:
+        return columns["calibrated"].double() < self.threshold
+
+    def value(self, columns: Columns) -> Interval:
+        return share(self.copied(columns))
+
+    def summarize(self, columns: Columns) -> dict[str, float]:
+        numbers = {} if self.held_out is None else super().summarize(columns)
+        return numbers | quantiles(columns["calibrated"], "calibrated", 0.01, 0.05, 0.5)

@@ -1,0 +1,1 @@
+"""Many runs together: replicates and pooled effects."""

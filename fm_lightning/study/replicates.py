@@ -1,0 +1,187 @@
+"""Replicates: which runs repeat one experiment with another seed, and which are experiments of their own.
+
+Runs are replicates if their configurations and training data are the same, and both their seeds and their weights differ.
+What a comparison asks for may differ: a row that only one of them has is compared there alone. Nothing else is ever pooled.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fm_lightning.errors import UserError
+from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.table.manifest import Manifest
+
+# What another run of the same experiment may do otherwise: where and how long it works, and which rows and seeds it compares.
+_FREE = {
+    "": {"name", "seed_everything", "threads", "root"},
+    "model": {"base_seed", "test_schedules", "val_schedules", "judge", "fields", "floors"},
+    "data.init_args": {
+        "base_seed",
+        "eval_batch_size",
+        "val_seeds",
+        "test_seeds",
+        "predict_seeds",
+        "cache_dir",
+    },
+    "trainer": {
+        "accelerator",
+        "default_root_dir",
+        "devices",
+        "enable_model_summary",
+        "enable_progress_bar",
+        "log_every_n_steps",
+        "logger",
+        "num_nodes",
+        "num_sanity_val_steps",
+        "profiler",
+        "strategy",
+    },
+}
+MEASURED_WITH = ("threshold", "tau_split", "quality")  # of results: numbers measured otherwise are other numbers
+NAMED = ("base", "schedule")  # rows that mean what their name says; controls and families are matched anew in each run
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished comparison.
+
+    Attributes:
+        name: its directory's.
+        results: ``results.json``.
+        evaluation: the table that they were made from.
+    """
+
+    name: str
+    results: Mapping[str, Any]
+    evaluation: Evaluation
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.evaluation.manifest
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return self.manifest.identity
+
+    def rows(self, *kinds: str) -> list[str]:
+        """The names of the rows of these kinds, in display order."""
+        return [name for name, about in self.manifest.rows.items() if about["kind"] in kinds]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Runs that are replicates of one another; of one run alone, mostly.
+
+    Attributes:
+        runs: in the order given.
+        apart: why its first run is no replicate of the first run of each experiment before it, a phrase each.
+    """
+
+    runs: tuple[Run, ...]
+    apart: tuple[str, ...] = ()
+
+
+def experiments(runs: Sequence[Run]) -> list[Experiment]:
+    """The runs by experiment.
+
+    Raises:
+        UserError: the same run twice, or a row's name that means different things in two of them.
+    """
+    for one, other in itertools.combinations(runs, 2):
+        _require_two(one, other)
+        _require_same_rows(one, other)
+    found: list[list[Run]] = []
+    apart: list[tuple[str, ...]] = []
+    for run in runs:
+        reasons = [next((r for member in group if (r := no_replicate(member, run))), None) for group in found]
+        if None in reasons:
+            found[reasons.index(None)].append(run)
+        else:
+            found.append([run])
+            apart.append(tuple(reason for reason in reasons if reason is not None))
+    return [Experiment(tuple(group), why) for group, why in zip(found, apart)]
+
+
+def no_replicate(one: Run, other: Run) -> str | None:
+    """Why two runs are no replicates of each other, as a phrase; None if they are."""
+    if one.identity["training_data"] != other.identity["training_data"]:
+        return f"{other.name} has other training data than {one.name}"
+    if difference := next(differences(_settled(one), _settled(other)), None):
+        key, there, here = difference
+        return f"{key} is {_short(there)} in {one.name} and {_short(here)} in {other.name}"
+    if one.identity["weights"] == other.identity["weights"]:
+        return f"{one.name} and {other.name} have the same weights, sampled with other seeds"
+    if one.identity["base_seed"] == other.identity["base_seed"]:
+        return f"{one.name} and {other.name} have the same base_seed={one.identity['base_seed']}, so they share their noise"
+    return None
+
+
+def differences(there: Any, here: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """``(dotted key, there, here)`` of all that differs between two values of plain data."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for name in {**there, **here}:
+            yield from differences(there.get(name), here.get(name), f"{key}.{name}" if key else str(name))
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        for i, (a, b) in enumerate(zip(there, here)):
+            yield from differences(a, b, f"{key}.{i}")
+    elif there != here:
+        yield key, there, here
+
+
+def _settled(run: Run) -> dict[str, Any]:
+    """What replicates have in common: their configuration, and what was measured with what."""
+    measured = {key: run.results.get(key) for key in MEASURED_WITH}
+    if isinstance(measured["quality"], Mapping):  # which may stand on more samples in one of them
+        measured["quality"] = {key: value for key, value in measured["quality"].items() if key != "samples"}
+    return _fixed(run.results.get("config") or {}) | measured
+
+
+def _fixed(config: Mapping[str, Any], key: str = "") -> dict[str, Any]:
+    """The configuration without what replicates are free in."""
+    kept = {name: value for name, value in config.items() if name not in _FREE.get(key, ())}
+    return {
+        name: _fixed(value, f"{key}.{name}" if key else name) if isinstance(value, Mapping) else value
+        for name, value in kept.items()
+    }
+
+
+def _require_two(one: Run, other: Run) -> None:
+    if one.identity == other.identity:
+        raise UserError(
+            (
+                f"{one.name} and {other.name} given, which are the same run (weights {one.identity['weights'][:8]}, "
+                f"base_seed {one.identity['base_seed']})"
+            ),
+            "different ones",
+            "leave one out",
+        )
+
+
+def _require_same_rows(one: Run, other: Run) -> None:
+    here = other.rows(*NAMED)
+    for row in one.rows(*NAMED):
+        if row not in here:
+            continue
+        a, b = (run.manifest.definitions[run.manifest.rows[row]["key"]] for run in (one, other))
+        if difference := next(differences(a, b), None):
+            key, there, here_too = difference
+            raise UserError(
+                f"row {row!r} given with {key} {_short(there)} in {one.name} and {_short(here_too)} in {other.name}",
+                "one meaning for one name",
+                "rename it in one of them",
+            )
+
+
+def _short(value: Any) -> str:
+    """A value in a few words; definitions keep floats as hexadecimal digits."""
+    if value is None:
+        return "not given"
+    if isinstance(value, str) and value.lstrip("-").startswith("0x"):
+        return f"{float.fromhex(value):g}"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,1 @@
+"""The evaluation table on disk: keys, parts, manifest, reader, writer, qualities."""

@@ -1,0 +1,65 @@
+"""Distances that judge, with what each seed contributes to them: derived from features once, then kept.
+
+    evaluation/qualities/KEY-MEASURE-N.npz      seeds [n], and of "frechet" and "kernel" the value and influences [n]
+
+They are a cache: whatever is missing is computed anew from the features on disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fm_lightning.table.columns import read_columns
+from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.verdicts.residual import Measure, Quality
+
+FOLDER = "qualities"
+NAMES: tuple[Measure, ...] = ("frechet", "kernel")
+
+
+def keep_qualities(
+    evaluation: Evaluation, row: str, compute: Callable[[Mapping[str, Tensor]], Mapping[Measure, Quality]]
+) -> None:
+    """Computes a row's qualities unless they are there for just these seeds and this reference."""
+    place = _place(evaluation, row)
+    if place is None or place.exists():
+        return
+    columns = read_columns(evaluation, row, evaluation.manifest.about["quality"]["key"])
+    if not columns:
+        return
+    arrays: dict[str, NDArray] = {"seeds": columns["seeds"].numpy()}
+    for name, quality in compute(columns).items():
+        arrays |= {f"{name}_value": np.array(quality.value), f"{name}_influence": quality.influence}
+    place.parent.mkdir(exist_ok=True)
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    os.replace(temporary, place)
+
+
+def read_qualities(evaluation: Evaluation, row: str) -> dict[Measure, tuple[NDArray[np.int64], Quality]]:
+    """name -> seeds ``[n]`` and the quality over them; empty where none were computed."""
+    place = _place(evaluation, row)
+    if place is None or not place.exists():
+        return {}
+    with np.load(place, allow_pickle=False) as kept:
+        return {
+            name: (kept["seeds"], Quality(float(kept[f"{name}_value"]), kept[f"{name}_influence"]))
+            for name in NAMES
+            if f"{name}_value" in kept
+        }
+
+
+def _place(evaluation: Evaluation, row: str) -> Path | None:
+    quality = evaluation.manifest.about.get("quality")
+    if not quality or quality["key"] not in evaluation.manifest.measures:
+        return None
+    fingerprint = f"{evaluation.manifest.measures[quality['key']]}-{quality.get('real', '')}"
+    count = evaluation.count(row)
+    return evaluation.folder / FOLDER / f"{evaluation.rows[row]['key']}-{quality['key']}-{fingerprint}-{count}.npz"

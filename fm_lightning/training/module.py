@@ -1,0 +1,240 @@
+"""FlowMatching: conditional flow matching as a LightningModule.
+
+    training    x_t, u_t = path(x0, x1, t);  loss = mean || v(x_t, t, y) - u_t ||^2
+    validation  the same loss on held-out data; and seeds -> noise -> one Trajectory per schedule
+    test        the same for all schedules to compare, trivial manipulations of them, other fields and floors
+    predict     seeds -> one Trajectory
+
+Metrics are callbacks' business: they receive the trajectories from ``on_validation_batch_end`` / ``on_test_batch_end``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torchmetrics import MeanMetric
+
+from fm_lightning.adapters import load_weights
+from fm_lightning.comparison.fields import Field
+from fm_lightning.comparison.plan import SamplingPlan
+from fm_lightning.comparison.rows import Row
+from fm_lightning.comparison.sampling import listened, sample, start
+from fm_lightning.data.base import FlowData
+from fm_lightning.data.batches import HeldOutBatch, Planner, SeedBatch, TrainBatch
+from fm_lightning.errors import UserError
+from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
+from fm_lightning.flow import Velocity as VelocityField
+from fm_lightning.nets.guidance import Guidance, drop_labels
+from fm_lightning.nets.velocity import check_network, check_null_label, check_returned
+from fm_lightning.table.keys import definition, key, weights_hash
+from fm_lightning.training.average import check_average
+from fm_lightning.training.draws import Draws, held_out_bridge
+from fm_lightning.training.loop_state import end_at_a_whole_step
+from fm_lightning.training.precision import check_precision
+from fm_lightning.training.recipe import Recipe
+from fm_lightning.trajectory import Trajectory
+
+
+class FlowMatching(LightningModule):
+    """Trains a velocity network by conditional flow matching (arXiv 2210.02747) and samples from it.
+
+    Args:
+        net: ``v(x, t, y)``: ``x [B, ...]``, ``t [B]``, ``y [B]`` or None, returns like x.
+        path: the bridge.
+        coupling: which noise goes with which data; independent by default.
+        times: distribution of t in the loss; uniform by default.
+        optimizer: parameters -> optimizer.
+        scheduler: optimizer -> learning-rate scheduler, stepped every optimizer step; None keeps the rate.
+        val_schedules: sampled at each validation; plain sampling by default.
+        test_schedules: compared in test; those of validation by default.
+        judge: names among ``test_schedules`` that get a verdict, judged against what is trivial at the same dose; None means
+            every schedule with a gain.
+        fields: other velocity fields as rows of the comparison, sampled like ``base``.
+        floors: add the rows ``held_out`` (real images) and ``copies`` (training images).
+        label_dropout: share of training labels replaced by the network's null label, for guidance.
+        guidance: classifier-free guidance in sampling, or its scale; 1 is none. An evaluation then costs two.
+        weights: a file to take the network's weights from (see ``adapters.load_weights``), ours or other people's.
+        channels_last: keep the network's images with channels innermost, as tensor cores want them.
+        compile: compile the network.
+        merge_rows: in comparisons, evaluate schedules that have parted in one batch of at most this many rows.
+        base_seed: the run's seed, from which every draw derives.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        path: LinearPath | None = None,
+        coupling: Coupling | None = None,
+        times: TimeSampling | None = None,
+        optimizer: OptimizerCallable = AdamW,
+        scheduler: LRSchedulerCallable | None = None,
+        val_schedules: dict[str, Schedule] | None = None,
+        test_schedules: dict[str, Schedule] | None = None,
+        judge: list[str] | None = None,
+        fields: dict[str, Field] | None = None,
+        floors: bool = True,
+        label_dropout: float = 0.0,
+        guidance: Guidance | float = 1.0,
+        weights: str | None = None,
+        channels_last: bool = False,
+        compile: bool = False,
+        merge_rows: int = 0,
+        base_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.path = path or LinearPath()
+        self.coupling = coupling or Independent()
+        self.times = times or Uniform()
+        self.optimizer, self.scheduler = Recipe(optimizer), Recipe(scheduler) if scheduler else None
+        self.plan = SamplingPlan(val_schedules, test_schedules, judge, fields, floors)
+        self.base_seed, self.merge_rows = base_seed, merge_rows
+        self.rows: dict[str, Row] = {}  # what is being sampled now
+        self.val_loss = MeanMetric()
+        self.label_dropout = label_dropout
+        self.guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
+        if label_dropout or self.guidance.scale != 1:
+            check_null_label(net, f"label_dropout={label_dropout:g} and guidance={self.guidance.scale:g}")
+        self.weights = load_weights(net, weights) if weights else None  # where they were found
+        if channels_last:
+            self.net.to(memory_format=torch.channels_last)
+        if compile:
+            self.net.compile()  # in place: torch.compile(net) would rename every parameter
+
+    @property
+    def data(self) -> FlowData:
+        """The datamodule that the trainer runs with."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, FlowData):
+            raise UserError(
+                f"{type(data).__name__} given as datamodule", "a FlowData", "call trainer.fit(model, datamodule=...)"
+            )
+        return data
+
+    @property
+    def velocity(self) -> VelocityField:
+        """What is sampled: the network, guided if so configured."""
+        return self.guidance.of(self.net)
+
+    def check_data(self, data: FlowData) -> None:
+        """Refuses data that the network was not built for; the datamodule asks as soon as it has loaded them.
+
+        Raises:
+            UserError: another number of classes, another shape, or a field of training data where there are none.
+        """
+        self.plan.check_data(data)
+        check_network(self.net, data.shape, data.num_classes)
+
+    def setup(self, stage: str) -> None:
+        check_precision(self.trainer.precision)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.net.parameters())
+        if self.scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
+
+    # Training
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
+        draws = Draws(self.base_seed, batch, self.device)
+        draws.seed_network()
+        t, noise = draws.bridge(self.times)
+        labels = batch.y
+        if labels is not None and self.label_dropout:
+            labels = drop_labels(labels, draws.labels(), self.label_dropout, cast(int, self.net.null_label))
+        x0 = draws.couple(self.coupling, noise, self.trainer.world_size, self.global_rank, self.all_gather)
+        loss = self.loss(x0, batch.x, t, labels).mean()
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # 0: never
+        if every and (batch.step + 1) % every == 0:  # logging each step costs a millisecond
+            self.log("train/loss", loss, batch_size=len(batch.x), sync_dist=True)
+        return loss
+
+    def loss(self, x0: Tensor, x1: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """``[B]`` mean squared error of the velocity per sample, averaged over the sample's dimensions.
+
+        Raises:
+            UserError: the network returns another shape than its input's.
+        """
+        x_t, target = self.path(x0, x1, t)
+        v = self.net(x_t, t, y)
+        check_returned(self.net, v, x_t)
+        return (v.float() - target).square().flatten(1).mean(1)
+
+    def on_validation_start(self) -> None:
+        self.rows = self.plan.validation
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trainer.state.fn == "fit" and "loops" in checkpoint:  # not where weights alone are saved
+            end_at_a_whole_step(checkpoint, self.trainer.accumulate_grad_batches)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trainer.state.fn == "fit":
+            check_average(checkpoint, getattr(self.trainer, "callbacks", []))
+
+    # Validation, test and prediction
+
+    def validation_step(
+        self, batch: HeldOutBatch | SeedBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Trajectory] | None:
+        if isinstance(batch, SeedBatch):
+            return self._sample(batch, self.rows)
+        t, x0 = held_out_bridge(batch, self.base_seed, self.device, cast(torch.dtype, self.dtype))
+        loss = self.loss(x0, batch.x, t, batch.y)[: batch.valid]
+        self.val_loss.update(loss, torch.ones_like(loss))
+        return None
+
+    def on_validation_epoch_end(self) -> None:
+        if not self.data.has_training_data:  # then none are held out
+            return
+        self.log("val/loss", self.val_loss.compute(), prog_bar=True)
+        self.val_loss.reset()
+
+    def identity(self) -> dict[str, Any]:
+        """What every sample of a comparison depends on beside its row and seed."""
+        return {
+            "weights": weights_hash(self.net),
+            "guidance": definition(self.guidance),
+            "training_data": self.data.fingerprint,
+            "decoder": self.data.decoder,
+            "label_shares": None if self.data.label_shares is None else key(self.data.label_shares.tolist()),
+            "base_seed": self.base_seed,
+            "precision": str(self.trainer.precision),
+            "merge_rows": self.merge_rows,
+        }
+
+    def on_test_start(self) -> None:
+        if not any(isinstance(callback, Planner) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            self.rows = self.plan.comparison(self.data, self.device)  # a ScheduleTable has asked for them
+
+    def test_step(self, batch: SeedBatch, batch_idx: int) -> dict[str, Trajectory]:
+        if not batch.valid or (batch.work is not None and batch.work.part is not None):
+            return {}  # padding, or samples that are kept
+        names = batch.work.rows if batch.work is not None else tuple(self.rows)
+        return self._sample(batch, {name: self.rows[name] for name in names})
+
+    def on_predict_start(self) -> None:
+        self.rows = self.plan.prediction
+
+    def predict_step(self, batch: SeedBatch, batch_idx: int) -> dict[str, Trajectory]:
+        return self._sample(batch, self.rows)
+
+    def _sample(self, batch: SeedBatch, rows: Mapping[str, Row]) -> dict[str, Trajectory]:
+        x0, labels = start(self.data, batch.seeds, self.base_seed, self.device, cast(torch.dtype, self.dtype))
+        return sample(
+            rows,
+            self.velocity,
+            x0,
+            labels,
+            batch.seeds,
+            self.base_seed,
+            batch.valid,
+            self.merge_rows,
+            evaluated=listened(self.trainer.callbacks),  # type: ignore[attr-defined]
+        )

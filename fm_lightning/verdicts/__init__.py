@@ -1,0 +1,1 @@
+"""When a schedule does more than a trivial manipulation: doses, residuals, margins, verdicts and their wording."""
