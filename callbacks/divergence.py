@@ -39,19 +39,14 @@ class DivergenceWatch(Callback):
         self._stop_if_not_finite()
         if not bool(torch.stack([p.isfinite().all() for p in pl_module.parameters()]).all()):
             raise NotFiniteError(
-                f"the weights are not finite after step {trainer.global_step}",
-                "finite ones",
-                "the last good checkpoint is kept; lower the learning rate (--model.optimizer.init_args.lr)",
+                f"The weights became infinite or NaN after step {trainer.global_step}; the last good checkpoint is kept.",
+                "Lower the learning rate (--model.optimizer.init_args.lr).",
             )
 
     def _stop_if_not_finite(self) -> None:
         step = int(self._first_bad_step)
         if step >= 0:
             raise NotFiniteError(
-                f"the training loss is not finite at step {step}",
-                "a finite one",
-                (
-                    "the checkpoints before it are kept; lower the learning rate (--model.optimizer.init_args.lr) or "
-                    "clip gradients (--trainer.gradient_clip_val 1)"
-                ),
+                f"The training loss became infinite or NaN at step {step}; the checkpoints before it are kept.",
+                "Lower the learning rate (--model.optimizer.init_args.lr) or clip gradients (--trainer.gradient_clip_val 1).",
             )

@@ -9,7 +9,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 
 class EMA(EMAWeightAveraging):
@@ -28,7 +28,7 @@ class EMA(EMAWeightAveraging):
 
     def __init__(self, decay: float = 0.999, start_step: int = 0) -> None:
         if not 0 <= decay < 1:
-            raise UserError(f"EMA: decay={decay:g} given", "at least 0 and below 1", "type e.g. 0.9999")
+            raise OldError(f"EMA: decay={decay:g} given", "at least 0 and below 1", "type e.g. 0.9999")
         super().__init__(decay=decay, update_starting_at_step=start_step)
         self._use_buffers = False  # buffers are not learnt: the average takes them as they are
         self._average = get_ema_multi_avg_fn(decay)  # one fused update of all tensors instead of one per tensor

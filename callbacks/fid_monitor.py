@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fm_lightning.callbacks.monitor import Monitor
 from fm_lightning.data.images.cache import cache_directory
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics import Change, FeatureExtractor, FrechetDistance, GaussianReference, moments
 from fm_lightning.metrics.archive_images import ArchiveImages
 from fm_lightning.metrics.extrapolated import extrapolated_distance
@@ -70,7 +70,7 @@ class FIDMonitor(Monitor[FrechetDistance]):
         self.kid, self.precision_recall, self.inception_score = kid, precision_recall, inception_score
         self.cmmd, self.statistics = cmmd, statistics
         if inception_score and not isinstance(self.extractor, InceptionFeatures):
-            raise UserError(
+            raise OldError(
                 f"inception_score given with {self.extractor.key}", "Inception's features", "type extractor: fid"
             )
         self._real: GaussianReference | None = None
@@ -110,13 +110,13 @@ class FIDMonitor(Monitor[FrechetDistance]):
             with torch.no_grad():
                 width = self._features(torch.zeros(1, *data.shape, device=device)).shape[1]
         except TypeError as error:  # the datamodule's, which has no images
-            raise UserError(
+            raise OldError(
                 f"{self.key} given, but {error}", "data with images", "type another extractor, e.g. fd_raw"
             ) from error
         if self.statistics:
             self._real = read_statistics(self.statistics, self.extractor.statistics)
             if len(self._real.mean) != width:
-                raise UserError(
+                raise OldError(
                     f"statistics {self.statistics} are of {len(self._real.mean)} features",
                     f"{self.key}'s {width}",
                     "type another archive, or another extractor",
@@ -126,7 +126,7 @@ class FIDMonitor(Monitor[FrechetDistance]):
             return
 
         if not data.has_training_data:
-            raise UserError(
+            raise OldError(
                 f"{self.key} given without statistics for {type(data).__name__} data",
                 "real images to compare with",
                 "type statistics: ARCHIVE.npz",
@@ -153,7 +153,7 @@ class FIDMonitor(Monitor[FrechetDistance]):
 
     def _archive_features(self, path: str, device: torch.device) -> Tensor:
         if self.extractor.space != "uint8":
-            raise UserError(
+            raise OldError(
                 f"{self.key} given with statistics={path} and kid, precision_recall or cmmd",
                 "an extractor of 8-bit images like the archive's",
                 "type extractor: fid",
@@ -173,10 +173,10 @@ class FIDMonitor(Monitor[FrechetDistance]):
         others = [c for c in getattr(trainer, "callbacks", []) if isinstance(c, FIDMonitor) and c is not self]
         for other in others:
             if other.key == self.key:
-                raise UserError(f"two FIDMonitors of {self.key} given", "one", "leave the other out")
+                raise OldError(f"two FIDMonitors of {self.key} given", "one", "leave the other out")
             for option in ("kid", "precision_recall", "inception_score", "cmmd"):
                 if getattr(self, option) and getattr(other, option):
-                    raise UserError(
+                    raise OldError(
                         f"{option} given to two FIDMonitors ({other.key} and {self.key}), which would log it by one name",
                         "it in one of them",
                         f"type {option}: false in the other",
@@ -192,7 +192,7 @@ class FIDMonitor(Monitor[FrechetDistance]):
         needed = self._needed
         for name, given in {"val_seeds": data.val_seeds, "test_seeds": data.test_seeds}.items():
             if given < needed:
-                raise UserError(
+                raise OldError(
                     f"{name}={given} given",
                     f"at least {needed} samples for what FIDMonitor measures",
                     f"type {name} 1000",
@@ -288,7 +288,7 @@ class FIDMonitor(Monitor[FrechetDistance]):
                 real = GaussianReference(mean, cov, samples=int(kept["samples"]))
                 features = torch.from_numpy(kept["features"]).float() if "features" in kept else None
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(
+            raise OldError(
                 f"{file} cannot be read ({' '.join(str(error).split())})",
                 f"the statistics of real images that {self.key} was measured with",
                 "type fm-lightning test with the run's configuration",

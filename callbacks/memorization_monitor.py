@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from fm_lightning.callbacks.monitor import Monitor, visible
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics import Change, Groups, MemorizationRate, Reference, find_groups, paired_share_change
 from fm_lightning.metrics.memorization import copied, copy_shares, escaped_same_nearest, most_copied, ratio
 from fm_lightning.metrics.neighbours.sharded import ShardedReference
@@ -57,7 +57,7 @@ class MemorizationMonitor(Monitor[MemorizationRate]):
     ) -> None:
         super().__init__()
         if divided and leave_out_duplicates is not None:
-            raise UserError(
+            raise OldError(
                 f"leave_out_duplicates={leave_out_duplicates:g} given with divided=True",
                 "one of the two: near-duplicates are found where one process reads all images",
                 "leave one out",
@@ -73,7 +73,7 @@ class MemorizationMonitor(Monitor[MemorizationRate]):
         data = pl_module.data
         if sum(isinstance(callback, MemorizationMonitor) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]
             # Of two numbers by one name Lightning would log the mean, and the table show the last.
-            raise UserError("two MemorizationMonitors given", "one", "leave the other out")
+            raise OldError("two MemorizationMonitors given", "one", "leave the other out")
         if not data.has_training_data:
             self._left_out = True
             _say("Memorization, its verdicts and the floors are left out: the training data are not at hand")

@@ -13,7 +13,7 @@ from torchvision.utils import make_grid
 from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
 from fm_lightning.callbacks.monitor import ValidationCallback, visible
 from fm_lightning.data.base import TEST_SEED
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.report.pictures import write_pictures
 from fm_lightning.table.evaluation import FOLDER
 from fm_lightning.training.tracking import log_media, wandb_loggers
@@ -35,7 +35,7 @@ class SampleGrid(ValidationCallback):
 
     def __init__(self, count: int = 24) -> None:
         if count < 1:
-            raise UserError(f"SampleGrid: count={count} given", "at least 1", "type e.g. 24")
+            raise OldError(f"SampleGrid: count={count} given", "at least 1", "type e.g. 24")
         self.count = count
         self.samples: dict[str, torch.Tensor] = {}
 

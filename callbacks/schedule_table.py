@@ -21,7 +21,7 @@ from fm_lightning.comparison.measuring import joined, kept_samples, measured
 from fm_lightning.comparison.rows import BASE, Row
 from fm_lightning.data.base import CALIBRATION_SEED, TEST_SEED, FlowData
 from fm_lightning.data.batches import SeedBatch, seed_batch
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError, UserError
 from fm_lightning.report.build import build, save
 from fm_lightning.report.collect import Collector
 from fm_lightning.report.pictures import read_pictures, write_pictures
@@ -76,7 +76,7 @@ class ScheduleTable(ValidationTable):
     ) -> None:
         self.families, self.margins = families, Margins(memorized=margin_copies, quality=margin_quality)
         if samples not in KEEP:
-            raise UserError(f"samples={samples!r} given", f"one of {', '.join(KEEP)}", "type samples: all")
+            raise OldError(f"samples={samples!r} given", f"one of {', '.join(KEEP)}", "type samples: all")
         self.samples, self.gigabytes = samples, gigabytes
         self.writer: Writer | None = None
         self.rounds = 0
@@ -145,7 +145,7 @@ class ScheduleTable(ValidationTable):
         self.rounds += max(1, -(-len(blocks) // world))
         limit, needed = trainer.limit_test_batches, self.rounds + 2  # an empty batch parts the rounds
         if seeds.start >= CALIBRATION_SEED and isinstance(limit, int) and limit < needed:
-            raise UserError(
+            raise OldError(
                 f"limit_test_batches={limit} given, which ends while doses are being chosen",
                 f"at least {needed}",
                 f"type limit_test_batches: {needed}",
@@ -160,7 +160,7 @@ class ScheduleTable(ValidationTable):
         names = [m.name for m in self._monitors]
         for name in names:
             if names.count(name) > 1:
-                raise UserError(f"two monitors of {name!r} given", "one", "leave the other out")
+                raise OldError(f"two monitors of {name!r} given", "one", "leave the other out")
 
     def _open(self, module: FlowMatching) -> Evaluation:
         assert self.writer is not None

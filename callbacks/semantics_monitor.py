@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fm_lightning.callbacks.monitor import Monitor
 from fm_lightning.data.class_names import class_names
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.per_seed import Columns
 from fm_lightning.metrics.semantics import ClassifierSemantics, ClipSemantics, Semantics, strength
 from fm_lightning.trajectory import Trajectory
@@ -46,7 +46,7 @@ class SemanticsMonitor(Monitor[Semantics]):
     ) -> None:
         super().__init__()
         if (clip is None) == (classifier is None):
-            raise UserError(
+            raise OldError(
                 "neither or both of clip and classifier given",
                 "one",
                 "give clip=..., or classifier=...",
@@ -58,7 +58,7 @@ class SemanticsMonitor(Monitor[Semantics]):
     def prepare(self, trainer: Trainer, pl_module: FlowMatching) -> None:
         data = pl_module.data
         if not data.num_classes:
-            raise UserError(
+            raise OldError(
                 "SemanticsMonitor given for a model without labels",
                 "classes to ask for",
                 "leave it out, or train a conditional model",

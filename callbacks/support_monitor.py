@@ -10,7 +10,7 @@ from lightning import Trainer
 from torch import Tensor
 
 from fm_lightning.callbacks.monitor import Monitor
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics import Reference
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.features.space import FeatureSpace
@@ -52,7 +52,7 @@ class SupportMonitor(Monitor[LocalSupport]):
 
     def prepare(self, trainer: Trainer, pl_module: FlowMatching) -> None:
         if sum(isinstance(callback, SupportMonitor) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]
-            raise UserError("two SupportMonitors given", "one", "leave the other out")
+            raise OldError("two SupportMonitors given", "one", "leave the other out")
         data, device = pl_module.data, trainer.strategy.root_device
         split = data.held_out_split if self.held_out else data.train_split
         if self.extractor is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 
 class TrainingThreads(Callback):
@@ -19,7 +19,7 @@ class TrainingThreads(Callback):
 
     def __init__(self, threads: int = 1) -> None:
         if threads < 1:
-            raise UserError(f"TrainingThreads: threads={threads} given", "at least 1", "type e.g. 1")
+            raise OldError(f"TrainingThreads: threads={threads} given", "at least 1", "type e.g. 1")
         self.threads = threads
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

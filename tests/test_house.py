@@ -40,9 +40,6 @@ KNOWS: dict[str, set[str]] = {
 }
 ALL = {*KNOWS, "cli"}
 LIGHT = {"flow", "nets", "metrics", "verdicts", "table", "adapters"}  # useful to someone who never imports Lightning
-FIELDS = ("given", "expected", "remedy")  # of a UserError, in this order
-# Functions with one error that has neither an expectation nor a remedy, and why.
-UNDIVIDED = {"cli/parser_errors.py:_wrong_type": "jsonargparse's own words, which hold its expectation"}
 
 
 def files() -> Iterator[tuple[str, Path]]:
@@ -119,34 +116,23 @@ def test_modules_do_not_import_each_other():
         walk(name, ())
 
 
-def errors(node: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.Call]]:
-    """(function, call) wherever a UserError is made."""
-    for child in ast.iter_child_nodes(node):
-        name = child.name if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) else inside
-        if isinstance(child, ast.Call):
-            called = getattr(child.func, "attr", getattr(child.func, "id", ""))
-            if called in ("UserError", "NotFiniteError"):
-                yield inside, child
-        yield from errors(child, name)
+def errors(tree: ast.AST) -> Iterator[ast.Call]:
+    """Every call that makes a UserError."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("UserError", "NotFiniteError"):
+            yield node
 
 
-def fields(call: ast.Call) -> dict[str, ast.expr]:
-    """Name -> expression, of the fields that are no empty string."""
-    assert not any(isinstance(arg, ast.Starred) for arg in call.args), f"line {call.lineno}: name the fields"
-    named = dict(zip(FIELDS, call.args)) | {str(keyword.arg): keyword.value for keyword in call.keywords}
-    return {name: value for name, value in named.items() if not (isinstance(value, ast.Constant) and not value.value)}
-
-
-def test_errors_say_more_than_what_is_wrong():
-    """In fields: a sentence that holds all three cannot be read by a program, and is not missed where it lacks one."""
-    undivided = []
-    for _, path in files():
-        place = f"callbacks/{path.name}" if not path.is_relative_to(PACKAGE) else path.relative_to(PACKAGE).as_posix()
-        for function, call in errors(ast.parse(path.read_text())):
-            said, where = fields(call), f"{path}:{call.lineno}"
-            assert {"given"} <= set(said) <= set(FIELDS), f"{where}: {sorted(said)}"
-            assert not re.search(r"[,;] expected |; (type|give) ", ast.unparse(said["given"])), f"{where}: all in one"
-            if set(said) == {"given"}:
-                assert f"{place}:{function}" in UNDIVIDED, f"{where}: what was expected, or what is to be done?"
-                undivided.append(f"{place}:{function}")
-    assert undivided == list(UNDIVIDED)
+@pytest.mark.parametrize(("room", "path"), list(files()), ids=lambda value: getattr(value, "stem", value))
+def test_errors_are_two_sentences(room, path):
+    """The problem ends with a full stop, and the template of three fields does not come back."""
+    for call in errors(ast.parse(path.read_text())):
+        where = f"{path}:{call.lineno}"
+        assert len(call.args) + len(call.keywords) == 2, f"{where}: a problem and a fix"
+        for argument in call.args:
+            text = ast.unparse(argument)
+            assert not re.search(r", expected |[;,] (type|give) | given[\"']?$", text), f"{where}: {text}"
+        problem = call.args[0]
+        tail = problem.values[-1] if isinstance(problem, ast.JoinedStr) and problem.values else problem
+        if isinstance(tail, ast.Constant):
+            assert str(tail.value).rstrip().endswith((".", "?", "!")), f"{where}: the problem is a sentence"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 CONFIG = "fm_lightning_config"  # the run's resolved configuration, which makes a checkpoint describe itself
 
@@ -23,7 +23,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(
+        raise OldError(
             f"checkpoint {path} given", "an existing file", "type --ckpt_path runs/NAME/checkpoints/last.ckpt"
         )
     remedy = "type --ckpt_path with a file that `fm-lightning fit` wrote, e.g. runs/NAME/checkpoints/last.ckpt"
@@ -31,9 +31,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError) as error:
         what = "holds more than plain data" if isinstance(error, pickle.UnpicklingError) else "cannot be read"
-        raise UserError(f"checkpoint {path} {what} (truncated or foreign)", "a whole checkpoint", remedy) from error
+        raise OldError(f"checkpoint {path} {what} (truncated or foreign)", "a whole checkpoint", remedy) from error
     if not isinstance(checkpoint, dict) or CONFIG not in checkpoint or "state_dict" not in checkpoint:
-        raise UserError(f"checkpoint {path} was not written by fm-lightning", "one that was", remedy)
+        raise OldError(f"checkpoint {path} was not written by fm-lightning", "one that was", remedy)
     return checkpoint
 
 
@@ -48,7 +48,7 @@ def check_fits(state: Mapping[str, Tensor], module: nn.Module, path: str | Path)
         there = list(state[key].shape) if key in state else "missing"
         here = list(expected[key].shape) if key in expected else "no such key"
         if there != here:
-            raise UserError(
+            raise OldError(
                 f"checkpoint {path} does not fit the configured network: {key} is {there} in the checkpoint",
                 f"{here}",
                 "type the configuration that the run was trained with (-c runs/NAME/config.yaml)",

@@ -11,7 +11,7 @@ import torch
 
 from fm_lightning.adapters.reversed import Reversed
 from fm_lightning.adapters.state_dicts import Weights, copy_weights, read_weights
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.nets.sit import MODELS, SiT
 
 PROJECTORS = "projectors."  # REPA trains these beside the network
@@ -52,13 +52,13 @@ def check_sit(weights: Weights, wanted: str) -> None:
         UserError: another width, depth or patch; REPA's; no SiT at all.
     """
     if any(key.startswith(PROJECTORS) for key in weights.tensors):
-        raise UserError(
+        raise OldError(
             f"{weights.source} with {PROJECTORS}* given",
             "a SiT: REPA's clock and sign are turned",
             "use load_repa, or wrap the network in fm_lightning.adapters.Reversed",
         )
     if (holds := size_of(weights)) != wanted:
-        raise UserError(
+        raise OldError(
             f"{weights.source} given, which holds {holds}", f"{wanted}", "build the network that the file holds"
         )
 
@@ -69,7 +69,7 @@ def size_of(weights: Weights) -> str:
         patches = weights.tensors["x_embedder.proj.weight"]
         depth = 1 + max(int(key.split(".")[1]) for key in weights.tensors if key.startswith("blocks."))
     except (KeyError, ValueError) as error:
-        raise UserError(
+        raise OldError(
             f"{weights.source} with the keys {', '.join(list(weights.tensors)[:4])}, ... given",
             "a SiT's (x_embedder.proj.weight, blocks.0.attn.qkv.weight, ...)",
             "give a file of a SiT",
@@ -103,7 +103,7 @@ def _read_off(weights: Weights) -> dict[str, Any]:
         patches, tokens = weights.tensors["x_embedder.proj.weight"], weights.tensors["pos_embed"].shape[1]
         rows = len(weights.tensors["final_layer.linear.weight"])
     except KeyError as error:
-        raise UserError(f"{weights.source} without {error} given", "a whole SiT", "fetch the file again") from error
+        raise OldError(f"{weights.source} without {error} given", "a whole SiT", "fetch the file again") from error
     table = weights.tensors.get("y_embedder.embedding_table.weight")
     channels, patch = patches.shape[1], patches.shape[-1]
     side = patch * math.isqrt(tokens)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError, UserError
 
 # Where checkpoints keep weights, averages first.
 NESTINGS = ("ema", "ema_model", "ema_state_dict", "state_dict", "model", "net_model", "model_state_dict", "net")
@@ -47,7 +47,7 @@ def read_weights(path_or_state: str | Path | Mapping[str, Any]) -> Weights:
     elif isinstance(path_or_state, str | Path):
         content, source = _read(Path(path_or_state)), str(path_or_state)
     else:
-        raise UserError(
+        raise OldError(
             f"weights of type {type(path_or_state).__name__} given", "a file or a state dict", "give one of the two"
         )
     tensors, place = _tensors(content, source)
@@ -64,21 +64,21 @@ def copy_weights(net: nn.Module, weights: Weights, remedy: str) -> None:
     for key, value in wanted.items():
         shape = list(value.shape)
         if key not in weights.tensors:
-            raise UserError(f"{weights.source} without {key} given", f"its shape {shape}", remedy)
+            raise OldError(f"{weights.source} without {key} given", f"its shape {shape}", remedy)
         given = weights.tensors[key]
         if list(given.shape) != shape:
-            raise UserError(f"{key} of shape {list(given.shape)} given by {weights.source}", f"{shape}", remedy)
+            raise OldError(f"{key} of shape {list(given.shape)} given by {weights.source}", f"{shape}", remedy)
         if given.is_floating_point() != value.is_floating_point():  # quantized weights would be copied as they are
-            raise UserError(f"{key} of {given.dtype} given by {weights.source}", f"{value.dtype}", remedy)
+            raise OldError(f"{key} of {given.dtype} given by {weights.source}", f"{value.dtype}", remedy)
     for key, given in weights.tensors.items():
         if key not in wanted:
-            raise UserError(f"{key} of shape {list(given.shape)} given by {weights.source}", "no such key", remedy)
+            raise OldError(f"{key} of shape {list(given.shape)} given by {weights.source}", "no such key", remedy)
     net.load_state_dict(weights.tensors)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise UserError(f"weights {path} given", "an existing file", "give the path of one")
+        raise OldError(f"weights {path} given", "an existing file", "give the path of one")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -88,7 +88,7 @@ def _read(path: Path) -> Mapping[str, Any]:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(path):
-            raise UserError(
+            raise OldError(
                 f"weights {path} that hold more than plain data given",
                 "tensors",
                 "load the file yourself where you trust it, and give the state dict",
@@ -99,7 +99,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _damaged(path: Path) -> UserError:
-    return UserError(
+    return OldError(
         f"weights {path} that cannot be read (truncated or foreign) given",
         "safetensors or a file of torch.save",
         "fetch the file again",
@@ -116,12 +116,12 @@ def _tensors(content: Any, source: str) -> tuple[dict[str, Tensor], str]:
                 tensors, place = _tensors(content[key], f"{source} ({key})")
                 return tensors, f"{key}/{place}" if place else key
         found = ", ".join(map(str, list(content)[:8])) + (", ..." if len(content) > 8 else "")
-        raise UserError(
+        raise OldError(
             f"{source} with the keys {found or 'of nothing'} given",
             f"tensors by name, or these under one of {', '.join(NESTINGS)}",
             "give the part that holds the weights",
         )
-    raise UserError(f"{source} holding a {type(content).__name__} given", "tensors by name", "give a state dict")
+    raise OldError(f"{source} holding a {type(content).__name__} given", "tensors by name", "give a state dict")
 
 
 def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fm_lightning.adapters.state_dicts import Weights, read_weights
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.nets.unet import UNet
 from fm_lightning.nets.unet_blocks import SelfAttention
 
@@ -89,22 +89,22 @@ def options(
 ) -> dict[str, Any]:
     """The arguments with which ``UNet`` is the network of ``UNetModelWrapper`` with these."""
     if learn_sigma:
-        raise UserError(
+        raise OldError(
             "load_torchcfm got learn_sigma=True",
             "False: a velocity has no sigma",
             "leave it out, or load a network that was trained without it",
         )
     if use_fp16:
-        raise UserError("load_torchcfm got use_fp16=True", "False", "use autocast or .half() instead")
+        raise OldError("load_torchcfm got use_fp16=True", "False", "use autocast or .half() instead")
     if num_head_channels == -1 and num_heads_upsample not in (-1, num_heads):
-        raise UserError(
+        raise OldError(
             f"load_torchcfm got num_heads_upsample={num_heads_upsample}",
             f"num_heads={num_heads}",
             "networks with other heads on the way up are not supported",
         )
     width = dim[-1]
     if channel_mult is None and width not in _CHANNEL_MULT:
-        raise UserError(
+        raise OldError(
             f"load_torchcfm got dim={list(dim)} without channel_mult",
             f"a width among {list(_CHANNEL_MULT)}",
             "give channel_mult",
@@ -142,7 +142,7 @@ def load(net: nn.Module, path_or_state: str | Path | Mapping[str, Any] | Weights
     weights = path_or_state if isinstance(path_or_state, Weights) else read_weights(path_or_state)
     given, source = dict(weights.tensors), weights.source
     if not is_torchcfm(weights):
-        raise UserError(
+        raise OldError(
             f"{source} with the keys {', '.join(list(given)[:4])}, ... given",
             "those of torchcfm's U-Net (time_embed.0.weight, input_blocks.0.0.weight, ...)",
             "give its state dict",
@@ -153,13 +153,13 @@ def load(net: nn.Module, path_or_state: str | Path | Mapping[str, Any] | Weights
         key = torchcfm_name(name)
         shape = wanted.shape[:3] if re.search(r"\.(qkv|proj_out)\.weight$", key) else wanted.shape
         if key not in given:
-            raise UserError(f"{source} without {key} given", f"its shape {list(shape)}", f"{advice}")
+            raise OldError(f"{source} without {key} given", f"its shape {list(shape)}", f"{advice}")
         value = given.pop(key)
         if value.shape != shape:
-            raise UserError(f"{key} of shape {list(value.shape)} given by {source}", f"{list(shape)}", f"{advice}")
+            raise OldError(f"{key} of shape {list(value.shape)} given by {source}", f"{list(shape)}", f"{advice}")
         loaded[name] = value.reshape(wanted.shape)
     for key, value in given.items():
-        raise UserError(f"{key} of shape {list(value.shape)} given by {source}", "no such key", f"{advice}")
+        raise OldError(f"{key} of shape {list(value.shape)} given by {source}", "no such key", f"{advice}")
     for name, layer in net.named_modules():
         if legacy_order and isinstance(layer, SelfAttention):
             for key in (f"{name}.qkv.weight", f"{name}.qkv.bias"):

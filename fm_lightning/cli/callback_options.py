@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 _OPTION = re.compile(r"--trainer\.callbacks\.([A-Z]\w*)\.(?:init_args\.)?([\w.]+)(?:=(.*))?", re.DOTALL)
 
@@ -33,7 +33,7 @@ def split_off(args: Sequence[str]) -> tuple[list[str], list[Change]]:
         if found := _OPTION.fullmatch(argument):
             value = found[3] if found[3] is not None else next(left, None)
             if value is None:
-                raise UserError(f"{argument} given without a value", "one", f"type {argument} VALUE")
+                raise OldError(f"{argument} given without a value", "one", f"type {argument} VALUE")
             changes.append((found[1], found[2], value))
         else:
             rest.append(argument)
@@ -60,7 +60,7 @@ def changed_callbacks(callbacks: list[dict[str, Any]], changes: Sequence[Change]
         if kind not in names:
             meant = difflib.get_close_matches(kind, names, n=1, cutoff=0.5)
             remedy = f"--trainer.callbacks.{meant[0]}.{option} {value}" if meant else "it into the configuration"
-            raise UserError(
+            raise OldError(
                 f"--trainer.callbacks.{kind}.{option} given",
                 f"one of the configured callbacks ({', '.join(dict.fromkeys(names)) or 'none'})",
                 f"type {remedy}",

@@ -27,7 +27,7 @@ from fm_lightning.cli.hush import hush
 from fm_lightning.cli.parser_errors import shorten, user_error
 from fm_lightning.cli.run_directory import RunDirectory, comparison, identity, length
 from fm_lightning.data import FlowData
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError, UserError
 from fm_lightning.report.results import replace_file
 from fm_lightning.training.average import check_average
 from fm_lightning.training.module import FlowMatching
@@ -51,7 +51,7 @@ class RunRecord(SaveConfigCallback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         sees = {"data": data.fingerprint} if stage in ("fit", "test") and data.has_training_data else {}
         if sees and self.directory.last.exists() and self.directory.record.get("data", sees["data"]) != sees["data"]:
-            raise UserError(
+            raise OldError(
                 f"{self.directory.path} holds a run on other training data (their content has changed since)",
                 "the same images, labels and preprocessing",
                 "type --again to start over, or another --name",
@@ -168,7 +168,7 @@ class CLI(LightningCLI):
             raise
         except (ValueError, TypeError, MisconfigurationException) as error:
             said = " ".join(str(error).replace("`", "").split())
-            raise UserError(
+            raise OldError(
                 f"the trainer cannot be built as configured ({said})",
                 "settings that this machine has",
                 "type e.g. --trainer.accelerator auto --trainer.devices 1",
@@ -204,7 +204,7 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.threads is not None:
             if config.threads < 1:
-                raise UserError(f"threads={config.threads} given", "at least 1", "type --threads 1")
+                raise OldError(f"threads={config.threads} given", "at least 1", "type --threads 1")
             torch.set_num_threads(config.threads)
         check_precision(config.trainer.precision)
         self.directory = RunDirectory(config.root, config.name)
@@ -250,13 +250,13 @@ class CLI(LightningCLI):
             given = str(self.directory.last)
         elsewhere = config.model.get("weights")
         if given is None and not fresh and not elsewhere:
-            raise UserError(
+            raise OldError(
                 f"no checkpoint in {self.directory.path} to {self.subcommand}",
                 f"{self.directory.last}",
                 "type `fm-lightning fit` with the same configuration first, or --ckpt_path FILE",
             )
         if self.afresh and given and Path(given).resolve().is_relative_to(self.directory.path.resolve()):
-            raise UserError(
+            raise OldError(
                 f"--again given with the checkpoint {given} of the run that it moves aside",
                 "one from elsewhere",
                 "type another --name",
@@ -299,7 +299,7 @@ class CLI(LightningCLI):
         except (ValueError, TypeError) as error:
             if mendable := user_error(error):
                 raise mendable from error
-            raise UserError(
+            raise OldError(
                 f"the optimizer or its scheduler cannot be built as configured ({error})",
                 "settings that it takes",
                 "type e.g. --model.optimizer.init_args.lr 0.001",
@@ -328,7 +328,7 @@ def _listed(value: Any) -> list[Any]:
 def _whole_number(seed: Any) -> int:
     # Lightning also takes true and false, for a seed that nobody knows.
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise UserError(
+        raise OldError(
             f"seed_everything={seed} given", "a whole number from 0 to 4294967295", "type --seed_everything 0"
         )
     return seed

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from PIL import Image
 
 from fm_lightning.comparison.rows import BASE
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.report.across_runs import build, flat, to_csv
 from fm_lightning.report.results import SCHEMA, replace_file
 from fm_lightning.report.run_forest import run_forest
@@ -38,7 +38,7 @@ def main(args: Sequence[str]) -> None:
     """
     given = _parser().parse_args(args)
     if len(given.runs) < 2:
-        raise UserError(
+        raise OldError(
             f"{len(given.runs)} run{'' if len(given.runs) == 1 else 's'} given",
             "at least two run directories",
             "type fm-lightning compare runs/A runs/B runs/C",
@@ -46,7 +46,7 @@ def main(args: Sequence[str]) -> None:
     paths = [Path(text) for text in given.runs]
     for i, path in enumerate(paths):
         if path.resolve() in [earlier.resolve() for earlier in paths[:i]]:
-            raise UserError(f"{path} given twice", "different runs", "leave one out")
+            raise OldError(f"{path} given twice", "different runs", "leave one out")
     names = [path.resolve().name for path in paths]
     out = _free(given.out, names)
     unique = len(set(names)) == len(names)
@@ -69,12 +69,12 @@ def read(path: Path, name: str) -> Run:
         UserError: it is none, or it is not finished.
     """
     if not path.is_dir():
-        raise UserError(f"{path} given", "an existing run directory", "type fm-lightning compare runs/A runs/B")
+        raise OldError(f"{path} given", "an existing run directory", "type fm-lightning compare runs/A runs/B")
     evaluation = Evaluation.open(path)
     finish = f"type fm-lightning test -c {path}/config.yaml"
     for row, about in evaluation.rows.items():
         if about["kind"] in NAMED and (there := evaluation.count(row)) < len(evaluation.seeds):
-            raise UserError(
+            raise OldError(
                 f"{path} holds an unfinished comparison ({there:,} of {len(evaluation.seeds):,} seeds of {row})",
                 "a finished one",
                 f"{finish}",
@@ -82,16 +82,16 @@ def read(path: Path, name: str) -> Run:
     try:
         results = json.loads((path / "results.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} holds no results.json", "a finished comparison", f"{finish}") from None
+        raise OldError(f"{path} holds no results.json", "a finished comparison", f"{finish}") from None
     except (OSError, ValueError):
-        raise UserError(f"{path}/results.json cannot be read", "a comparison's results", f"{finish}") from None
+        raise OldError(f"{path}/results.json cannot be read", "a comparison's results", f"{finish}") from None
     report = f"type fm-lightning report {path}"
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:
-        raise UserError(f"{path}/results.json of another version given", f"schema {SCHEMA}", f"{report}")
+        raise OldError(f"{path}/results.json of another version given", f"schema {SCHEMA}", f"{report}")
     samples = {row["name"]: row["samples"] for row in results["rows"]}
     named = [row for row, about in evaluation.rows.items() if about["kind"] in NAMED]
     if BASE not in named or any(samples.get(row) != len(evaluation.seeds) for row in named):
-        raise UserError(f"{path}/results.json is older than its evaluation", "the same rows and seeds", f"{report}")
+        raise OldError(f"{path}/results.json is older than its evaluation", "the same rows and seeds", f"{report}")
     return Run(name, results, evaluation)
 
 
@@ -102,7 +102,7 @@ def log(comparison: Mapping[str, Any], out: Path) -> None:
     try:
         run = wandb.init(project="fm_lightning", name=out.name, job_type="compare", dir=str(out.resolve()), config={})
     except wandb.errors.UsageError as error:
-        raise UserError(
+        raise OldError(
             f"--wandb given without a W&B account ({' '.join(str(error).split())})",
             "one, or offline logging",
             "type WANDB_MODE=offline before the command",
@@ -137,7 +137,7 @@ def _verdicts(comparison: Mapping[str, Any], wandb: Any) -> Any:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(
+        raise OldError(
             f"{message}", "run directories, --out DIR, --wandb", "type fm-lightning compare runs/A runs/B runs/C"
         )
 
@@ -154,7 +154,7 @@ def _free(out: Path | None, names: Sequence[str]) -> Path:
     """Where to write: nothing that is there is overwritten."""
     if out is not None:
         if out.exists() and not _unfinished(out):
-            raise UserError(f"out={out} given, which holds files", "a new or empty directory", "name another")
+            raise OldError(f"out={out} given, which holds files", "a new or empty directory", "name another")
         return out
     rest = [f"and-{len(names) - NAMES}-more"] if len(names) > NAMES else []
     first = Path("runs") / "-".join(["compare", *names[:NAMES], *rest])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fm_lightning.cli.command import main as command
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 
 def main(args: Sequence[str]) -> None:
@@ -26,7 +26,7 @@ def options(args: Sequence[str]) -> list[str]:
         return args
     run, rest = (Path(args[1]), args[2:]) if after_c else (Path(args[0]), args[1:])
     if not (run / "config.yaml").is_file():
-        raise UserError(
+        raise OldError(
             f"{run} given",
             "a run directory with config.yaml",
             "type fm-lightning diagnose runs/NAME, or fm-lightning diagnose -c CONFIG.yaml",

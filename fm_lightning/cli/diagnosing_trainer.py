@@ -12,7 +12,7 @@ from fm_lightning.comparison.rows import BASE
 from fm_lightning.data import FlowData
 from fm_lightning.diagnosis.diagnose import FOLDER, diagnose, second_space, write
 from fm_lightning.diagnosis.subject import read_others, read_subject
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.report.diagnosis import draw
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.keys import weights_hash
@@ -58,17 +58,17 @@ class DiagnosingTrainer(FlowTrainer):
             UserError: no comparison of these weights, more than one process, or options out of range.
         """
         if self.world_size > 1:
-            raise UserError(f"{self.world_size} processes given", "one", "type --trainer.devices 1")
+            raise OldError(f"{self.world_size} processes given", "one", "type --trainer.devices 1")
         evaluation = Evaluation.open(self.default_root_dir)
         self._prepare(model, datamodule, ckpt_path)
         if weights_hash(model.net) != evaluation.manifest.identity.get("weights"):
-            raise UserError(
+            raise OldError(
                 f"weights ({ckpt_path or model.weights}) given that {evaluation.folder} was not sampled with",
                 "the same",
                 "type fm-lightning test with this configuration first",
             )
         if clip is not None and not datamodule.num_classes:
-            raise UserError(
+            raise OldError(
                 f"clip={clip} given for a model without labels",
                 "classes to ask for",
                 "leave --clip out, or pass --classifier",

@@ -24,7 +24,7 @@ from fm_lightning.data import FlowData
 from fm_lightning.data.batches import Share
 from fm_lightning.data.latents.autoencoder import open_autoencoder
 from fm_lightning.data.latents.encode import encode_images
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError, UserError
 
 
 def encode(
@@ -96,7 +96,7 @@ def processes(environment: Mapping[str, str]) -> tuple[Share, int]:
         if rank in environment and world in environment:
             found = Share(int(environment[rank]), int(environment[world]))
             if not 0 <= found.rank < found.world:
-                raise UserError(
+                raise OldError(
                     f"{rank}={found.rank} and {world}={found.world} given",
                     f"a rank from 0 to {found.world - 1}",
                     f"type {rank}=0",

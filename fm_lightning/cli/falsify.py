@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 EXAMPLE = "fm-lightning falsify -c configs/digits.yaml --schedule FILE"
 
@@ -42,7 +42,7 @@ def arguments(args: Sequence[str], folder: Path) -> list[str]:
         else:
             rest.append(argument)
     if not configs:
-        raise UserError("falsify given without a configuration", "one or a run directory", f"type {EXAMPLE}")
+        raise OldError("falsify given without a configuration", "one or a run directory", f"type {EXAMPLE}")
     chosen = [part for config in configs for part in ("-c", str(config))]
     if schedules:
         merged = {**_already(configs), **schedules}
@@ -68,7 +68,7 @@ def _schedules(file: Path) -> dict[str, Any]:
     found = (found.get("model") or {}).get("test_schedules", found) if isinstance(found, dict) else found
     found = {name: schedule for name, schedule in found.items() if name != "base"} if isinstance(found, dict) else None
     if not found or not all(isinstance(schedule, dict) for schedule in found.values()):
-        raise UserError(
+        raise OldError(
             f"--schedule {file} given, which holds no schedules",
             "'name: {gain: ..., steps: 100}'",
             "compare with configs/schedules/kts_tau.yaml",
@@ -88,8 +88,8 @@ def _read(file: Path) -> Any:
     try:
         return yaml.safe_load(file.read_text())
     except OSError as error:
-        raise UserError(f"{file} given", "an existing file", f"type {EXAMPLE}") from error
+        raise OldError(f"{file} given", "an existing file", f"type {EXAMPLE}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
+        raise OldError(
             f"{file} given, which cannot be read", "YAML of the form 'key: value'", f"type {EXAMPLE}"
         ) from error

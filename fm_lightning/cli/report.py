@@ -17,7 +17,7 @@ from fm_lightning.callbacks.monitor import Monitor
 from fm_lightning.cli.callback_options import changed_callbacks, split_off
 from fm_lightning.cli.hush import hush
 from fm_lightning.cli.parser_errors import shorten, user_error
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.named import EXTRACTORS
 from fm_lightning.report.build import build, save
 from fm_lightning.report.collect import Collector
@@ -35,19 +35,19 @@ def main(args: Sequence[str]) -> None:
     hush()
     rest, changes = split_off(args)
     if len(rest) != 1 or rest[0].startswith("-"):
-        raise UserError(f"report {' '.join(args)!r} given", "one run directory", "type fm-lightning report RUN_DIR")
+        raise OldError(f"report {' '.join(args)!r} given", "one run directory", "type fm-lightning report RUN_DIR")
     run = Path(rest[0])
     if run.is_file():
-        raise UserError(f"{run} given", "a run directory", f"type fm-lightning report {run.parent}")
+        raise OldError(f"{run} given", "a run directory", f"type fm-lightning report {run.parent}")
     if not run.is_dir():
-        raise UserError(f"{run} given", "an existing run directory", "type fm-lightning report runs/NAME")
+        raise OldError(f"{run} given", "an existing run directory", "type fm-lightning report runs/NAME")
     evaluation = Evaluation.open(run)
     for part, reason in evaluation.torn:
         print(f"{part.path} is torn ({reason}) and left out; fm-lightning test samples it again")
     collector = Collector(evaluation, recalled(evaluation, run, changes))
     rows = collector.rows(evaluation.shown)
     if not any(row["samples"] for row in rows):
-        raise UserError(
+        raise OldError(
             f"{run} holds an evaluation without lines", "a comparison", f"type fm-lightning test -c {run}/config.yaml"
         )
     save(run, build(evaluation, rows), collector.arrays() | read_pictures(evaluation))

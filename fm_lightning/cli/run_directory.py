@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fm_lightning.callbacks.sample_writer import SAMPLES
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.report.results import replace_file
 from fm_lightning.training.trainer import unless_all
 
@@ -47,7 +47,7 @@ class RunDirectory:
 
     def __init__(self, root: str, name: str | None) -> None:
         if not name or set(name) & set("/\\") or name.startswith("."):
-            raise UserError(f"name {name!r} given", "a plain directory name for the run", "type e.g. --name digits-1")
+            raise OldError(f"name {name!r} given", "a plain directory name for the run", "type e.g. --name digits-1")
         self.path = Path(root) / name
 
     @property
@@ -65,7 +65,7 @@ class RunDirectory:
         except (OSError, ValueError):
             found = None
         if not isinstance(found, dict) or "identity" not in found:
-            raise UserError(f"{self.path}/run.json cannot be read", "the record of a run", "type another --name")
+            raise OldError(f"{self.path}/run.json cannot be read", "the record of a run", "type another --name")
         return found
 
     def write(self, **entries: Any) -> None:
@@ -89,15 +89,13 @@ class RunDirectory:
         record = self.record
         if not record:
             if self.path.exists() and any(not _left_by_a_kill(file) for file in self.path.iterdir()):
-                raise UserError(
-                    f"{self.path} holds files but no run", "a new or empty directory", "type another --name"
-                )
+                raise OldError(f"{self.path} holds files but no run", "a new or empty directory", "type another --name")
             return
         # A start that failed before it made anything does not hold the name.
         made = any((self.path / name).exists() for name in ("metrics.csv", "checkpoints", *RESULTS))
         if made and (difference := next(_differences(record["identity"], identity(config)), None)):
             key, there, here = difference
-            raise UserError(
+            raise OldError(
                 f"{self.path} holds another run ({key} is {there} there and {here} here)",
                 "the same configuration",
                 "type another --name, or --again to move it aside",
@@ -105,7 +103,7 @@ class RunDirectory:
         trained = record.get("trained") == length(config)
         compared = (self.path / "results.json").exists() and record.get("compared") == comparison(config)
         if command == "fit" and trained:
-            raise UserError(
+            raise OldError(
                 f"{self.path} holds a finished training ({record['step']} steps)",
                 "a new or unfinished run",
                 (
@@ -114,7 +112,7 @@ class RunDirectory:
                 ),
             )
         if compared and not again and (command == "test" or (command == "run" and trained)):
-            raise UserError(
+            raise OldError(
                 f"{self.path} holds a finished comparison (report: {self.path}/report.html)",
                 "new schedules, seeds or callbacks, or an unfinished one",
                 f"type fm-lightning report {self.path} to draw it anew, --again to repeat it, or another --name",

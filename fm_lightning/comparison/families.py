@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError, UserError
 from fm_lightning.flow import Brake, Constant, Gain, Schedule
 
 LATE = 0.9  # where late manipulations begin, as a share of the way
@@ -51,7 +51,7 @@ class Family:
 
     def __post_init__(self) -> None:
         if len(self.doses) < 3 or not all(a < b for a, b in itertools.pairwise((0.0, *self.doses))):
-            raise UserError(
+            raise OldError(
                 f"family {self.name!r}: doses={self.doses} given",
                 "at least three, ascending from above 0",
                 "type e.g. doses=(0.02, 0.05, 0.1, 0.2, 0.4)",
@@ -60,7 +60,7 @@ class Family:
     def at(self, base: Schedule, dose: float) -> Schedule:
         """The base schedule manipulated by ``dose``, from 0 (base itself) to the largest of ``doses``."""
         if not 0 <= dose <= self.doses[-1]:
-            raise UserError(
+            raise OldError(
                 f"family {self.name!r}: dose={dose:g} given",
                 f"from 0 to {self.doses[-1]:g}",
                 f"type e.g. {self.doses[0]:g}",

@@ -13,7 +13,7 @@ from torch import nn
 
 from fm_lightning.adapters.checkpoints import load_network
 from fm_lightning.comparison.rows import Row
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.flow import EmpiricalVelocity
 from fm_lightning.flow.integrate import Velocity
 from fm_lightning.table.keys import weights_hash
@@ -38,7 +38,7 @@ class Field(ABC):
     def check_data(self, data: FlowData, name: str) -> None:
         """Raises UserError where the field ``name`` needs training data and there are none."""
         if self.of_training_data and not data.has_training_data:
-            raise UserError(
+            raise OldError(
                 f"fields.{name} of {type(self).__name__} given with {type(data).__name__}, which has seeds alone",
                 "training data",
                 "name them, or leave the field out",
@@ -76,7 +76,7 @@ class Checkpoint(Field):
 
     def __init__(self, path: str) -> None:
         if not Path(path).is_file():  # found now, not after training
-            raise UserError(
+            raise OldError(
                 f"path={path} given to Checkpoint", "an existing file", "type e.g. runs/NAME/checkpoints/last.ckpt"
             )
         self.path = path

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fm_lightning.comparison.families import Family, families, own_doses
 from fm_lightning.comparison.rows import BASE, HELD_OUT, Row
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.memorization import copied
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.evaluation import Evaluation
@@ -82,7 +82,7 @@ def judged(rows: Mapping[str, Row], names: Sequence[str], which: Literal["cheap"
         row = rows.get(name)
         if row is None or row.kind != "schedule":
             able = [n for n, r in rows.items() if r.kind == "schedule"]
-            raise UserError(
+            raise OldError(
                 f"judge names {name!r}, which is {'the base' if name == BASE else 'no schedule'}",
                 f"some of {', '.join(able) or 'none given'}",
                 f"type judge: [{', '.join(able)}]",
@@ -165,7 +165,7 @@ def judge(evaluation: Evaluation, row: str) -> Verdict:
     """
     found = {v.schedule: v for v in judge_all(evaluation)}
     if row not in found:
-        raise UserError(
+        raise OldError(
             f"row {row!r} given",
             f"one that was judged ({', '.join(found) or 'none was'})",
             f"type fm-lightning falsify -c {evaluation.folder.parent}/config.yaml --schedule FILE",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from fm_lightning.data.base import TEST_SEED
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.flow import Schedule
 from fm_lightning.flow.integrate import Velocity
 from fm_lightning.flow.schedule import plain
@@ -127,7 +127,7 @@ def schedule_rows(schedules: Mapping[str, Schedule]) -> dict[str, Row]:
     """
     for name in schedules:
         if not name or set(name) & set("./ "):
-            raise UserError(f"schedule name {name!r} given", "one without '.', '/' or blanks", "type e.g. 'kts_001'")
+            raise OldError(f"schedule name {name!r} given", "one without '.', '/' or blanks", "type e.g. 'kts_001'")
     first = next(iter(schedules.values()), Schedule())
     rows = {BASE: Row("base", schedules.get(BASE, plain(first)))}
     rows |= {name: Row("schedule", s) for name, s in schedules.items() if name != BASE}
@@ -151,7 +151,7 @@ def check_judged(rows: Mapping[str, Row], names: Sequence[str]) -> None:
     for name in names:
         if name not in able:
             what = "the base, against which others are judged" if name == BASE else "no schedule"
-            raise UserError(
+            raise OldError(
                 f"judge names {name!r}, which is {what}",
                 f"some of {', '.join(able) or 'none given'}",
                 f"type judge: [{', '.join(able)}]",

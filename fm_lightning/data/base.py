@@ -27,7 +27,7 @@ from fm_lightning.data.checks import checked_splits
 from fm_lightning.data.labels import class_shares, seed_labels
 from fm_lightning.data.order import in_random_order, stratified_order
 from fm_lightning.data.split import Encoded, Split, content_hash
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 # Seeds never overlap between purposes: schedules are chosen on validation seeds and judged on test seeds.
 VAL_SEED, TEST_SEED, CALIBRATION_SEED, PREDICT_SEED = 0, 10_000_000, 20_000_000, 30_000_000
@@ -82,7 +82,7 @@ class FlowData(LightningDataModule, ABC):
         given |= {"val_seeds": val_seeds, "predict_seeds": predict_seeds}
         for name, value in given.items():
             if value < 1:
-                raise UserError(f"{name}={value} given", "at least 1", f"type --data.init_args.{name} 100")
+                raise OldError(f"{name}={value} given", "at least 1", f"type --data.init_args.{name} 100")
         self.batch_size, self.eval_batch_size, self.base_seed = batch_size, eval_batch_size, base_seed
         self.val_seeds, self.test_seeds, self.predict_seeds = val_seeds, test_seeds, predict_seeds
         self._asked_shares = label_shares
@@ -246,9 +246,7 @@ class FlowData(LightningDataModule, ABC):
 
     def _trainer(self) -> Any:
         if self.trainer is None:
-            raise UserError(
-                "the datamodule has no trainer", "one that runs", "call trainer.fit(model, datamodule=data)"
-            )
+            raise OldError("the datamodule has no trainer", "one that runs", "call trainer.fit(model, datamodule=data)")
         return self.trainer
 
     def _share(self) -> Share:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.data.split import Split
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 BLOCK = 4096  # rows
 # Held-out and real samples are compared by their distributions: of one sample there is none.
@@ -34,7 +34,7 @@ def checked_splits(
             that do not go with them or with the classes; says which split and row.
     """
     if shape is None or not all(isinstance(side, int) and side > 0 for side in shape):
-        raise UserError(f"shape={shape} given", "that of one sample in the model's space", "set e.g. shape = (256,)")
+        raise OldError(f"shape={shape} given", "that of one sample in the model's space", "set e.g. shape = (256,)")
     found = {name: _tensors(name, split) for name, split in splits.items()}
     for name, split in found.items():
         _check_samples(name, split.x, tuple(shape), encode)
@@ -46,18 +46,18 @@ def checked_splits(
 
 def _tensors(name: str, split: Any) -> Split:
     if not isinstance(split, Split):
-        raise UserError(
+        raise OldError(
             f"{name}={type(split).__name__} given",
             "a Split",
             "set train_split, held_out_split and real_split in load()",
         )
     x, y = _tensor(name, split.x), None if split.y is None else _tensor(f"{name}'s labels", split.y)
     if x.ndim < 2 or len(x) < NEEDED[name]:
-        raise UserError(
+        raise OldError(
             f"{name} of shape {list(x.shape)} given", f"[n, ...] with n at least {NEEDED[name]}", "give it more samples"
         )
     if y is not None and (y.is_floating_point() or y.is_complex() or y.shape != x.shape[:1]):
-        raise UserError(
+        raise OldError(
             f"labels {_words(y)} given for the {len(x):,} samples of {name}",
             "one whole number each",
             "mend them in load()",
@@ -72,7 +72,7 @@ def _tensor(name: str, given: Any) -> Tensor:
             return torch.from_numpy(given if given.dtype.isnative else given.astype(given.dtype.newbyteorder("=")))
     if not isinstance(given, Tensor):
         kind = f"an array of {given.dtype}" if isinstance(given, np.ndarray) else type(given).__name__
-        raise UserError(f"{name} of {kind} given", "a tensor or an array of numbers", "type e.g. torch.tensor(...)")
+        raise OldError(f"{name} of {kind} given", "a tensor or an array of numbers", "type e.g. torch.tensor(...)")
     return given
 
 
@@ -82,24 +82,24 @@ def _check_samples(name: str, x: Tensor, shape: tuple[int, ...], encode: Callabl
             good = x[start : start + BLOCK].flatten(1).isfinite().all(1)
             if not good.all():
                 row = start + int((~good).nonzero()[0])
-                raise UserError(f"NaN or infinity given in row {row} of {name}", "finite samples", "leave the row out")
+                raise OldError(f"NaN or infinity given in row {row} of {name}", "finite samples", "leave the row out")
     some = encode(x[:2])
     if some.shape[1:] != shape or len(some) != len(x[:2]):
-        raise UserError(
+        raise OldError(
             f"samples of shape {list(some.shape[1:])} given in {name}", f"{list(shape)}", "mend load(), or `shape`"
         )
     if some.dtype != torch.float32:
-        raise UserError(
+        raise OldError(
             f"samples {_words(some)} given in {name}", "float32 in the model's space", "convert them in encode()"
         )
     if not some.isfinite().all():
-        raise UserError(f"encode() given samples of {name}, which it makes NaN or infinite", "finite ones", "mend it")
+        raise OldError(f"encode() given samples of {name}, which it makes NaN or infinite", "finite ones", "mend it")
 
 
 def _check_labels(name: str, split: Split, num_classes: int) -> None:
     if (split.y is None) == bool(num_classes):
         what = "no labels" if split.y is None else "labels"
-        raise UserError(
+        raise OldError(
             f"{what} given in {name} with num_classes={num_classes}",
             "labels in all three splits or in none",
             "set num_classes and the labels together",
@@ -108,7 +108,7 @@ def _check_labels(name: str, split: Split, num_classes: int) -> None:
         return
     bad = ((split.y < 0) | (split.y >= num_classes)).nonzero().flatten()
     if len(bad):
-        raise UserError(
+        raise OldError(
             f"label {int(split.y[bad[0]])} given in row {int(bad[0])} of {name}",
             f"0 to {num_classes - 1}",
             "number the classes without gaps, or set num_classes",
@@ -124,7 +124,7 @@ def _check_seen(splits: Mapping[str, Split]) -> None:
         unseen = (~torch.isin(split.y, seen)).nonzero().flatten()
         if len(unseen):
             label = int(split.y[unseen[0]])
-            raise UserError(
+            raise OldError(
                 f"training data without class {label} given, which row {int(unseen[0])} of {name} has",
                 "every class among them",
                 "train on more samples",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fm_lightning.data.base import FlowData
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 IMAGENET = "imagenet"
 
@@ -26,11 +26,11 @@ def class_names(given: Sequence[str] | str | None, data: FlowData) -> list[str]:
 
         given = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
     if isinstance(given, str):
-        raise UserError(f"class_names={given!r} given", f"a list of names, or {IMAGENET}", "type e.g. '[cat, dog]'")
+        raise OldError(f"class_names={given!r} given", f"a list of names, or {IMAGENET}", "type e.g. '[cat, dog]'")
     names = list(data.class_names if given is None else given)
     if len(names) != data.num_classes:
         what = f"{len(names)} class_names given for {data.num_classes} classes"
         if given is None and not names:
             what = f"no class_names given, and the source of {type(data).__name__} names none"
-        raise UserError(what, "one for each", "name them in the order of the labels, e.g. class_names: [cat, dog]")
+        raise OldError(what, "one for each", "name them in the order of the labels, e.g. class_names: [cat, dog]")
     return names

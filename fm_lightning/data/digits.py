@@ -16,7 +16,7 @@ from torch import Tensor
 from fm_lightning.data.base import FlowData, pixels, unit_pixels
 from fm_lightning.data.order import fixed_order
 from fm_lightning.data.split import Split
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 COUNT = 1797
 TRAIN_POOL = 400
@@ -88,7 +88,7 @@ class Digits(FlowData):
     def __init__(self, n: int = 100, conditional: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 1 <= n <= TRAIN_POOL:
-            raise UserError(f"n={n} given", f"1 to {TRAIN_POOL} training digits", "type --data.init_args.n 100")
+            raise OldError(f"n={n} given", f"1 to {TRAIN_POOL} training digits", "type --data.init_args.n 100")
         self.n, self.conditional = n, conditional
         self.num_classes = 10 if conditional else 0
 

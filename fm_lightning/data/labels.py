@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.noise import LABEL, uniform
 
 
@@ -26,7 +26,7 @@ def class_shares(asked: str | Sequence[float], num_classes: int, y: Tensor | Non
     """
     if not num_classes:
         if not isinstance(asked, str):
-            raise UserError(f"label_shares={list(asked)} given", "none for data without classes", "leave it out")
+            raise OldError(f"label_shares={list(asked)} given", "none for data without classes", "leave it out")
         return None
     seen = torch.ones(num_classes).double() if y is None else torch.bincount(y, minlength=num_classes).double()
     if asked == "training":
@@ -35,13 +35,13 @@ def class_shares(asked: str | Sequence[float], num_classes: int, y: Tensor | Non
         return (seen > 0).double() / (seen > 0).sum()
     shares = torch.tensor([] if isinstance(asked, str) else list(asked), dtype=torch.float64)
     if len(shares) != num_classes or not (shares.isfinite() & (shares >= 0)).all() or not shares.sum() > 0:
-        raise UserError(
+        raise OldError(
             f"label_shares={asked} given",
             f"training, uniform, or {num_classes} numbers of at least 0, one a class",
             "type e.g. label_shares: uniform",
         )
     if unseen := torch.nonzero((shares > 0) & (seen == 0)).flatten().tolist():
-        raise UserError(
+        raise OldError(
             f"label_shares={asked} given, which asks for class {unseen[0]}",
             "classes that the training data hold",
             "give it the share 0",

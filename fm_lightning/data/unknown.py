@@ -11,7 +11,7 @@ from fm_lightning.data.base import VAL_SEED, FlowData, pixels
 from fm_lightning.data.labels import class_shares
 from fm_lightning.data.latents.autoencoder import open_autoencoder
 from fm_lightning.data.latents.decoder import Decoder
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError, UserError
 
 
 class Unknown(FlowData):
@@ -49,21 +49,21 @@ class Unknown(FlowData):
     ) -> None:
         super().__init__(**kwargs)
         if not shape or min(shape) < 1:
-            raise UserError(f"shape={list(shape)} given", "that of one sample", "type e.g. shape=[4, 32, 32]")
+            raise OldError(f"shape={list(shape)} given", "that of one sample", "type e.g. shape=[4, 32, 32]")
         if num_classes < 0 or decode_batch < 1:
-            raise UserError(
+            raise OldError(
                 f"num_classes={num_classes} and decode_batch={decode_batch} given",
                 "at least 0 and 1",
                 "type e.g. num_classes=1000 decode_batch=16",
             )
         if space not in ("pixels", "latents", "points"):
-            raise UserError(f"space={space!r} given", "pixels, latents or points", "type space=pixels")
+            raise OldError(f"space={space!r} given", "pixels, latents or points", "type space=pixels")
         if space == "pixels" and (len(shape) != 3 or shape[0] not in (1, 3)):
-            raise UserError(
+            raise OldError(
                 f"space='pixels' given with shape={list(shape)}", "[1 or 3, height, width]", "type space=latents"
             )
         if autoencoder is not None and space != "latents":
-            raise UserError(f"space={space!r} given with an autoencoder", "space='latents'", "leave one of the two out")
+            raise OldError(f"space={space!r} given with an autoencoder", "space='latents'", "leave one of the two out")
         self.shape, self.num_classes = tuple(shape), num_classes
         self._of_pixels, self._given = space == "pixels", autoencoder
         self._factor, self._shift, self.decode_batch = factor, shift, decode_batch
@@ -72,7 +72,7 @@ class Unknown(FlowData):
 
     def setup(self, stage: str | None = None) -> None:
         if stage == "fit":
-            raise UserError(
+            raise OldError(
                 "Unknown given to train on, which has seeds alone", "data", "type fm-lightning test, or give other data"
             )
         super().setup(stage)
@@ -130,6 +130,6 @@ class Unknown(FlowData):
         raise self._nothing("held-out samples")
 
     def _nothing(self, what: str) -> UserError:
-        return UserError(
+        return OldError(
             f"{what} asked of Unknown, which has seeds alone", "named data", "give e.g. Latents or ImageData"
         )

@@ -21,7 +21,7 @@ from fm_lightning.diagnosis.copy_metrics import (
 )
 from fm_lightning.diagnosis.features import Features
 from fm_lightning.diagnosis.subject import Subject
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics import MemorizationRate
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.intervals import wilson
@@ -121,7 +121,7 @@ def _cosine(subject: Subject, features: Features | None) -> DescriptorCosine:
         (subject.training, subject.held_out) if features is None else (Reference(features.training), features.held_out)
     )
     if training.size < DESCRIBES:
-        raise UserError(
+        raise OldError(
             f"descriptors of {training.size} numbers given",
             f"at least {DESCRIBES}: directions of fewer tell nothing",
             "pass features",

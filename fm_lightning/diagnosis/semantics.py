@@ -22,7 +22,7 @@ from fm_lightning.diagnosis.association import (
     trend,
 )
 from fm_lightning.diagnosis.subject import Subject
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.digits import DigitsClassifier
 from fm_lightning.metrics.semantics import ClassifierSemantics, ClipSemantics, Semantics
 
@@ -98,7 +98,7 @@ def _judges(subject: Subject, clip: str | None, class_names: Sequence[str] | str
     if clip is not None:
         read = subject.data.to_uint8
         if subject.labels is None and isinstance(class_names, str):
-            raise UserError(f"class_names={class_names!r} given for a model without labels", "a list", "type the names")
+            raise OldError(f"class_names={class_names!r} given for a model without labels", "a list", "type the names")
         names = class_names or () if subject.labels is None else names_of(class_names, subject.data)
         metric = ClipSemantics(list(names), clip, read)
         labels = subject.labels

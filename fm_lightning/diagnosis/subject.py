@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.data.base import FlowData
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.flow import Schedule, integrate
 from fm_lightning.flow.velocity import Velocity
 from fm_lightning.metrics import MemorizationRate, Reference
@@ -139,7 +139,7 @@ def read_subject(
         UserError: it has no lines.
     """
     if BASE not in evaluation.rows or not len(lines := evaluation.lines(BASE)):
-        raise UserError(
+        raise OldError(
             f"{evaluation.folder} without samples of base given",
             "some",
             "type fm-lightning test with the run's configuration",

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 NODES = {"moons": 256, "spiral": 2048}
 BLOCK = 2**22  # pairs of point and node at once
@@ -32,9 +32,9 @@ def log_density(name: str, points: Tensor, nodes: int | None = None) -> Tensor:
         UserError: an unknown toy, or points that are not two numbers each.
     """
     if name not in _DENSITIES:
-        raise UserError(f"toy {name!r} given", f"one of {', '.join(_DENSITIES)}", "type e.g. 'moons'")
+        raise OldError(f"toy {name!r} given", f"one of {', '.join(_DENSITIES)}", "type e.g. 'moons'")
     if points.ndim != 2 or points.shape[1] != 2:
-        raise UserError(f"points {list(points.shape)} given", "[n, 2]", "pass samples of a 2-D toy")
+        raise OldError(f"points {list(points.shape)} given", "[n, 2]", "pass samples of a 2-D toy")
     return _DENSITIES[name](points.detach().double(), nodes or NODES.get(name, 1)).to(points.device)
 
 

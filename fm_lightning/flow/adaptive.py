@@ -63,9 +63,8 @@ def integrate_adaptively(evaluate: Evaluator, x0: Tensor, schedule: Schedule, na
     except AssertionError as error:  # torchdiffeq's way to say that the state exploded
         step = int((edges[:-1] <= time).sum()) - 1
         raise NotFiniteError(
-            f"the trajectory of schedule {name!r} is not finite from step {step} (t = {time:.4g}) on",
-            "finite velocities",
-            "train longer, lower the learning rate or weaken the gain",
+            f"Schedule {name!r} gives infinite or NaN values from step {step} (t = {time:.4g}).",
+            "Weaken or remove its gain, or train longer with a lower learning rate.",
         ) from error
     x1 = xs[-1]
     return Trajectory(

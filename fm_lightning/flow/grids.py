@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 
 def uniform(steps: int) -> Tensor:
@@ -31,7 +31,7 @@ def cosine(steps: int) -> Tensor:
 def shifted(steps: int, shift: float = 3.0) -> Tensor:
     """``[steps + 1]`` edges of Stable Diffusion 3's shifted grid; ``shift = 1`` is uniform."""
     if not 0 < shift < float("inf"):
-        raise UserError(f"grid: shift={shift:g} given", "a positive number", "type e.g. grid='shifted:3'")
+        raise OldError(f"grid: shift={shift:g} given", "a positive number", "type e.g. grid='shifted:3'")
     noise_level = 1 - uniform(steps)
     return 1 - shift * noise_level / (1 + (shift - 1) * noise_level)
 
@@ -43,9 +43,9 @@ def named_grid(name: str, steps: int) -> Tensor:
         try:
             return shifted(steps, float(argument or 3.0))
         except ValueError:
-            raise UserError(f"grid={name!r} given", "a number after the colon", "type e.g. 'shifted:3'") from None
+            raise OldError(f"grid={name!r} given", "a number after the colon", "type e.g. 'shifted:3'") from None
     if name not in ("uniform", "cosine"):
-        raise UserError(
+        raise OldError(
             f"grid={name!r} given", "'uniform', 'cosine', 'shifted:S' or ascending times from 0", "type grid='uniform'"
         )
     return uniform(steps) if name == "uniform" else cosine(steps)

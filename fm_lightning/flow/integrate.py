@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import NotFiniteError, UserError
+from fm_lightning.errors import NotFiniteError, OldError
 from fm_lightning.flow.adaptive import integrate_adaptively
 from fm_lightning.flow.evaluation import Evaluator, norm
 from fm_lightning.flow.schedule import Schedule, Step
@@ -168,10 +168,10 @@ def _integrate(
 def _check_start(x0: Tensor, labels: Tensor | None, seeds: Tensor | None) -> None:
     if not isinstance(x0, Tensor) or x0.ndim < 2 or not x0.is_floating_point():
         what = f"shape {list(x0.shape)} and {x0.dtype}" if isinstance(x0, Tensor) else f"type {type(x0).__name__}"
-        raise UserError(f"x0 of {what} given", "a tensor of floating numbers [B, ...]", "draw it by noise(...)")
+        raise OldError(f"x0 of {what} given", "a tensor of floating numbers [B, ...]", "draw it by noise(...)")
     for name, given in (("labels", labels), ("seeds", seeds)):
         if given is not None and given.shape != x0.shape[:1]:
-            raise UserError(
+            raise OldError(
                 f"{name} of shape {list(given.shape)} given for {len(x0)} samples",
                 f"[{len(x0)}]",
                 "pass one per sample",
@@ -181,14 +181,14 @@ def _check_start(x0: Tensor, labels: Tensor | None, seeds: Tensor | None) -> Non
 def _check_adaptive(schedule: Schedule, evaluate: Evaluator, probe: Probe | None) -> None:
     given = f"solver={schedule.solver!r} given"
     if evaluate.singular_end and schedule.t_end >= 1:
-        raise UserError(
+        raise OldError(
             f"{given} for {evaluate.name}, which does not exist at t = 1 where {schedule.solver} evaluates it",
             "a solver with fixed steps",
             "type solver='euler'",
         )
     if probe is not None or evaluate.records:
         what = "a probe" if probe is not None else "a velocity that records its guidance"
-        raise UserError(f"{given} with {what}", "a solver with fixed steps", "type solver='rk4'")
+        raise OldError(f"{given} with {what}", "a solver with fixed steps", "type solver='rk4'")
 
 
 def _advance(evaluate: Evaluator, forks: Sequence[tuple[_Branch, Step]], i: int, probe: Probe | None) -> None:
@@ -289,10 +289,9 @@ def _require_finite(trajectories: Mapping[str, Trajectory]) -> None:
         hit = int((bad.any(0) | ~t.displacement.isfinite()).sum())
         if hit:
             raise NotFiniteError(
-                f"the trajectory of schedule {name or 'base'!r} is not finite from step {step} (t = {float(t.times[step]):.4g}) "
-                f"on, in {hit} of {len(t)} samples",
-                "finite velocities",
-                "train longer, lower the learning rate or weaken the gain, or leave it out",
+                f"Schedule {name or 'base'!r} gives infinite or NaN values from step {step} "
+                f"(t = {float(t.times[step]):.4g}) in {hit} of {len(t)} samples.",
+                "Weaken or remove its gain, or train longer with a lower learning rate.",
             )
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import NotFiniteError, UserError
+from fm_lightning.errors import NotFiniteError, OldError
 from fm_lightning.flow.schedule import Schedule
 from fm_lightning.noise import PROBES, noise
 
@@ -90,9 +90,9 @@ def log_likelihood(
     """
     schedule = schedule or Schedule()
     if schedule.solver == "dopri5":
-        raise UserError("solver='dopri5' given for a likelihood", "one with fixed steps", "type solver='rk4'")
+        raise OldError("solver='dopri5' given for a likelihood", "one with fixed steps", "type solver='rk4'")
     if schedule.end_noise or not schedule.x0_scale:
-        raise UserError(
+        raise OldError(
             f"end_noise={schedule.end_noise} and x0_scale={schedule.x0_scale:g} given for a likelihood",
             "no end noise and a scale above 0",
             "leave them out",
@@ -101,7 +101,7 @@ def log_likelihood(
     if probes is None:
         probes = 0 if size <= EXACT else 8
     if probes < 0:
-        raise UserError(f"probes={probes} given", "0 (exact) or more", "type probes=8")
+        raise OldError(f"probes={probes} given", "0 (exact) or more", "type probes=8")
 
     start = x0 * schedule.x0_scale
     signs = _signs(x0, range(len(x0)) if seeds is None else seeds, base_seed, probes) if probes else None
@@ -130,9 +130,8 @@ def log_likelihood(
     log_p = log_p0 - total.mean(0)
     if not log_p.isfinite().all():
         raise NotFiniteError(
-            f"the log density of {int((~log_p.isfinite()).sum())} of {len(log_p)} samples is not finite",
-            "a smooth field",
-            "end earlier, e.g. t_end=0.99",
+            f"The log density of {int((~log_p.isfinite()).sum())} of {len(log_p)} samples is not finite.",
+            "End earlier, for example at t_end=0.99.",
         )
     error = total.std(0) / math.sqrt(probes) if probes > 1 else None
     backwards = forwards * (probes or size)
@@ -147,7 +146,7 @@ def _divergence(
         x = x.detach().requires_grad_()
         v = velocity(x, x.new_full((1,), told).expand(len(x)), labels)
         if not v.requires_grad:
-            raise UserError(
+            raise OldError(
                 f"a velocity ({type(velocity).__name__}) without gradient given",
                 "one that torch can differentiate",
                 "take it out of no_grad",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class LinearPath:
 
     def __post_init__(self) -> None:
         if not 0 <= self.sigma_min < 1:
-            raise UserError(f"sigma_min={self.sigma_min:g} given", "at least 0 and below 1", "type e.g. sigma_min=0.0")
+            raise OldError(f"sigma_min={self.sigma_min:g} given", "at least 0 and below 1", "type e.g. sigma_min=0.0")
 
     def __call__(self, x0: Tensor, x1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The state on the bridge and the conditional velocity there.

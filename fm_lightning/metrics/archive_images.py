@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError, UserError
 
 
 class ArchiveImages:
@@ -81,7 +81,7 @@ class ArchiveImages:
         return shape
 
     def _error(self, what: str) -> UserError:
-        return UserError(
+        return OldError(
             f"images of {self.path} {what}",
             "an .npz archive with arr_0, uint8 [N, H, W, 3]",
             "give ADM's archive, or ask for neither precision and recall nor kernel distances",

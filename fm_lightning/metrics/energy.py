@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.per_seed import Columns, PerSeedMetric, fingerprint
 from fm_lightning.trajectory import Trajectory
 
@@ -51,7 +51,7 @@ class KineticPathEnergy(PerSeedMetric):
 
     def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
         if not isinstance(samples, Trajectory):
-            raise UserError(
+            raise OldError(
                 f"samples {list(samples.shape)} given to KineticPathEnergy",
                 "the Trajectory that led to them",
                 "give what `integrate` returns",
@@ -68,7 +68,7 @@ class KineticPathEnergy(PerSeedMetric):
         if isinstance(samples, Trajectory):
             before = samples.times if self.times is None else self.times
             if before is not samples.times and not torch.equal(before, samples.times):
-                raise UserError(
+                raise OldError(
                     f"a trajectory of {len(samples.times) - 1} steps given",
                     f"the {len(before) - 1} steps at the times of those before",
                     "use one metric for each schedule",

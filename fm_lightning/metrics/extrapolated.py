@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.feature_moments import moments
 from fm_lightning.metrics.frechet import GaussianReference
 
@@ -27,7 +27,7 @@ def extrapolated_distance(reference: GaussianReference, features: Tensor) -> flo
         UserError: fewer than four rows.
     """
     if len(features) < 4:
-        raise UserError(
+        raise OldError(
             f"an extrapolated Fréchet distance of {len(features)} samples asked for", "at least 4", "draw more seeds"
         )
     halves = [reference.distance(*moments(features[start::2])) for start in (0, 1)]

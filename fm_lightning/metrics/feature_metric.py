@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.per_seed import PairedMetric, fingerprint, sample_tensor
 from fm_lightning.trajectory import Trajectory
@@ -58,7 +58,7 @@ class FeatureMetric(PairedMetric):
             return {"features": torch.zeros(0, self.width, device=x.device)}
         features = self.extractor(self.read(x) if self.read else x)
         if features.shape[1:] != (self.width,):
-            raise UserError(
+            raise OldError(
                 f"{self.key}: features {list(features.shape[1:])} per sample found",
                 f"the reference's {self.width}",
                 "make the statistics with the same extractor",

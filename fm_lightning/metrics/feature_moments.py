@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 BLOCK = 2048  # rows in float64 at a time (32 MB of 2 048 features each): the features themselves may be gigabytes
 
@@ -18,7 +18,7 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """
     n = len(features)
     if n < 2:
-        raise UserError(f"Fréchet distance of {n} samples asked for", "at least 2", "draw more seeds")
+        raise OldError(f"Fréchet distance of {n} samples asked for", "at least 2", "draw more seeds")
     check_finite(features)
     mean = features.new_zeros(features.shape[1:], dtype=torch.float64)
     for part in features.split(BLOCK):
@@ -37,4 +37,4 @@ def check_finite(features: Tensor) -> None:
         bad = ~features[start : start + BLOCK].isfinite().all(1)
         if bad.any():
             row = start + int(bad.nonzero()[0])
-            raise UserError(f"features of image {row} hold NaN or infinity", "finite numbers", "leave that image out")
+            raise OldError(f"features of image {row} hold NaN or infinity", "finite numbers", "leave that image out")

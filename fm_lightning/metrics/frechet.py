@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError, UserError
 from fm_lightning.metrics.feature_metric import FeatureMetric
 from fm_lightning.metrics.feature_moments import BLOCK, moments
 from fm_lightning.metrics.features.extractor import FeatureExtractor
@@ -52,7 +52,7 @@ class GaussianReference:
         """
         _check_gaussian(mean, cov)
         if mean.shape != self.mean.shape:
-            raise UserError(
+            raise OldError(
                 f"mean and covariance of {len(mean)} features given",
                 f"the reference's {len(self.mean)}",
                 "take the features of both from one extractor",
@@ -102,23 +102,23 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
 
 
 def _no_covariance(what: str) -> UserError:
-    return UserError(
+    return OldError(
         f"{what} given", "a symmetric matrix without negative eigenvalues", "estimate it anew from the features"
     )
 
 
 def _check_gaussian(mean: Tensor, cov: Tensor) -> None:
     if mean.ndim != 1 or not len(mean) or cov.shape != (len(mean), len(mean)):
-        raise UserError(
+        raise OldError(
             f"a mean {list(mean.shape)} with a covariance {list(cov.shape)} given",
             "[D] and [D, D]",
             "estimate both from the same features",
         )
     if mean.is_complex() or cov.is_complex():
-        raise UserError("a complex mean or covariance given", "real numbers", "estimate both from real features")
+        raise OldError("a complex mean or covariance given", "real numbers", "estimate both from real features")
     for name, values in {"mean": mean, "covariance": cov}.items():
         if not values.isfinite().all():
-            raise UserError(
+            raise OldError(
                 f"a {name} with NaN or infinity given", "finite numbers", "estimate it anew from finite features"
             )
     variance = cov.diagonal().double()

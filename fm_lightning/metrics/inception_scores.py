@@ -7,7 +7,7 @@ from torch import Tensor
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.feature_moments import check_finite
 from fm_lightning.metrics.neighbours.kernel import log_kernel_sum
 
@@ -21,7 +21,7 @@ def inception_score(logits: Tensor) -> dict[str, float]:
         UserError: fewer samples than splits.
     """
     if len(logits) < SPLITS:
-        raise UserError(
+        raise OldError(
             f"Inception score of {len(logits)} samples asked for",
             f"at least one for each of its {SPLITS} splits",
             "draw more seeds",
@@ -44,13 +44,13 @@ def kernel_distance(features: Tensor, real: Tensor) -> dict[str, float]:
     """
     size = min(SUBSET, len(features), len(real))
     if size < 2:
-        raise UserError(
+        raise OldError(
             f"a kernel distance of {len(features)} samples and {len(real)} real images asked for",
             "at least 2 of each",
             "draw more seeds",
         )
     if features.shape[1] != real.shape[1]:
-        raise UserError(
+        raise OldError(
             f"{features.shape[1]} features of samples and {real.shape[1]} of real images given",
             "as many",
             "take both from the same extractor",

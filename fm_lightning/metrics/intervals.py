@@ -8,7 +8,7 @@ from typing import NamedTuple
 from scipy.stats import binomtest, norm
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 LEVEL = 0.95
 _Z = float(norm.ppf((1 + LEVEL) / 2))
@@ -72,7 +72,7 @@ def paired_mean_change(here: Influence, there: Influence) -> Change:
 
 def _same_length(a: Tensor, b: Tensor) -> None:
     if len(a) != len(b) or len(a) == 0:
-        raise UserError(
+        raise OldError(
             f"a paired change of {len(a)} and {len(b)} samples asked for",
             "the same seeds on both sides, at least one",
             "sample the same seeds under both conditions",

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.feature_metric import FeatureMetric
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.intervals import Change, Influence, paired_mean_change
@@ -66,7 +66,7 @@ class KernelReference:
         """
         features = _checked(features, "generated").to(self.features.device)
         if features.shape[1] != self.features.shape[1]:
-            raise UserError(
+            raise OldError(
                 f"features [n, {features.shape[1]}] given",
                 f"the reference's width {self.features.shape[1]}",
                 "compute both with the same extractor",
@@ -158,7 +158,7 @@ def kernel_key(frechet_key: str) -> str:
 
 def _checked(features: Tensor, whose: str) -> Tensor:
     if features.ndim != 2 or len(features) < 2:
-        raise UserError(
+        raise OldError(
             f"{whose} features of shape {list(features.shape)} given", "at least two rows [n, D]", "draw more samples"
         )
     features = features.detach()
@@ -166,7 +166,7 @@ def _checked(features: Tensor, whose: str) -> Tensor:
         bad = ~features[start : start + BLOCK].isfinite().all(1)
         if bad.any():
             row = start + int(bad.nonzero()[0])
-            raise UserError(
+            raise OldError(
                 f"{whose} features with NaN or infinity in row {row} given", "finite numbers", "leave it out"
             )
     return features

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.intervals import Change, Influence, paired_share_change, wilson
 from fm_lightning.metrics.neighbours.distinct import Groups, find_groups, joined, nearest_distinct
 from fm_lightning.metrics.neighbours.reference import AbstractReference, Reference, check_unit
@@ -78,14 +78,14 @@ class MemorizationRate(PairedMetric):
     ) -> None:
         super().__init__((*(f"d{i}" for i in range(1, k + 1)), "nearest"), **kwargs)
         if not 0 < threshold <= 1:
-            raise UserError(f"threshold={threshold:g} given", "above 0 and at most 1", "give e.g. 1/3")
+            raise OldError(f"threshold={threshold:g} given", "above 0 and at most 1", "give e.g. 1/3")
         if len(reference) < 2:
-            raise UserError(f"{len(reference)} training images given", "at least 2", "give a larger reference")
+            raise OldError(f"{len(reference)} training images given", "at least 2", "give a larger reference")
         self.reference = reference if isinstance(reference, Reference | AbstractReference) else Reference(reference)
         self.threshold, self.mirrored, self.k = threshold, mirrored, k
         shape = list(self.reference.shape[1:])
         if mirrored and len(shape) != 3:
-            raise UserError(f"mirrored=True given for samples {shape}", "images [C, H, W]", "give mirrored=False")
+            raise OldError(f"mirrored=True given for samples {shape}", "images [C, H, W]", "give mirrored=False")
         rows = torch.arange(len(self.reference))
         images = rows == (rows if views is None else views)
         self.images = int(images.sum())  # beside which the others are views
@@ -94,7 +94,7 @@ class MemorizationRate(PairedMetric):
             first = joined(first, views)
         self.exact_duplicates = int((first != rows)[images].sum())
         if self.images - self.exact_duplicates < 2:
-            raise UserError(
+            raise OldError(
                 f"{self.images} training images given, all equal",
                 "at least 2 different ones",
                 "give a larger reference",
@@ -102,7 +102,7 @@ class MemorizationRate(PairedMetric):
         self.groups = self._groups(first, leave_out_duplicates, views is not None)
         self.near_duplicates = None if leave_out_duplicates is None else int((self.groups.leader != rows)[images].sum())
         if not 2 <= k <= self.groups.count:
-            raise UserError(
+            raise OldError(
                 f"k={k} given",
                 f"2 to {self.groups.count}, the number of different training images",
                 "give e.g. k=2, or a smaller leave_out_duplicates",
@@ -117,7 +117,7 @@ class MemorizationRate(PairedMetric):
             # Views of one image may be near-duplicates of different ones, which are then one, too.
             return replace(given, leader=joined(given.leader, first) if viewed else given.leader[first])
         if isinstance(self.reference, AbstractReference):
-            raise UserError(
+            raise OldError(
                 f"leave_out_duplicates={given:g} given with a reference divided among processes",
                 "Groups",
                 "find them with find_groups where the whole reference can be read",

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.intervals import Change, Influence
 from fm_lightning.trajectory import Trajectory
 
@@ -79,7 +79,7 @@ class PerSeedMetric(Metric):
             first = sum(len(s) for s in self.seeds)
             seeds = torch.arange(first, first + len(samples))
         if seeds.shape != (len(samples),):
-            raise UserError(
+            raise OldError(
                 f"seeds {list(seeds.shape)} given with {len(samples)} samples",
                 "one for each",
                 "leave them out to have the samples numbered",
@@ -104,13 +104,13 @@ class PerSeedMetric(Metric):
     def _lines(self) -> dict[str, Tensor]:
         """The columns as they stand here; where states are synchronised, those of all processes."""
         if not len(self.seeds) or not len(dim_zero_cat(self.seeds)):
-            raise UserError(f"{type(self).__name__} of no samples asked for", "at least one", "update it first")
+            raise OldError(f"{type(self).__name__} of no samples asked for", "at least one", "update it first")
         found = {name: dim_zero_cat(getattr(self, name)) for name in ("seeds", *self.columns)}
         order = found["seeds"].argsort(stable=True)
         seeds = found["seeds"][order]
         # Processes that number plain samples by themselves all begin at 0.
         if not self._is_synced and (twice := seeds[1:][seeds[1:] == seeds[:-1]]).numel():
-            raise UserError(
+            raise OldError(
                 f"seed {int(twice[0])} given to {type(self).__name__} more than once",
                 "each seed once, or every interval would be too narrow",
                 "reset the metric before it sees them again, or leave the seeds out",
@@ -151,7 +151,7 @@ def check_same_seeds(here: Columns, there: Columns) -> None:
         known = "seeds" in here and "seeds" in there
         sides.append(columns["seeds"] if known else torch.arange(len(next(iter(columns.values())))))
     if not torch.equal(*sides):
-        raise UserError(
+        raise OldError(
             f"a paired change between different seeds asked for ({_span(sides[0])} and {_span(sides[1])})",
             "the same on both sides",
             "sample both schedules from the same seeds",

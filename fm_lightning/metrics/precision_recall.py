@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.neighbours.cascade import Cascade, Tile, float64_costs
 from fm_lightning.metrics.neighbours.products import ROUNDED, Operand, operand
 from fm_lightning.metrics.neighbours.reference import BUDGET, Reference, check_match, max_rows, squared_norms, tile
@@ -45,7 +45,7 @@ class Balls:
 
     def __init__(self, features: Tensor, k: int = NEIGHBOURS) -> None:
         if len(features) <= k:
-            raise UserError(
+            raise OldError(
                 f"balls to the neighbour number {k} of {len(features)} images asked for",
                 f"more than {k} on each side of precision and recall",
                 "draw more seeds",

@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError, UserError
 from fm_lightning.metrics.frechet import GaussianReference
 
 
@@ -41,7 +41,7 @@ def kept_features(folder: Path, identity: tuple[str, ...], compute: Callable[[],
                     os.replace(temporary, path)
         return torch.from_numpy(np.load(path))
     except OSError as error:
-        raise UserError(
+        raise OldError(
             f"cannot write to {folder} ({error.strerror or error})",
             "a folder for features of real images with room and permission to write",
             "type FM_LIGHTNING_CACHE=FOLDER before the command",
@@ -64,11 +64,11 @@ def read_statistics(path: str | Path, names: tuple[str, str] = ("mu", "sigma")) 
         with np.load(path) as archive:
             mu, sigma = (np.asarray(archive[name]) for name in names)
     except Exception as error:  # files that are no archive, half an archive, or no numbers raise a dozen types
-        raise UserError(f"statistics {path} cannot be read ({' '.join(str(error).split())})", wanted, remedy) from error
+        raise OldError(f"statistics {path} cannot be read ({' '.join(str(error).split())})", wanted, remedy) from error
     for name, values in zip(names, (mu, sigma)):
         if values.dtype.kind not in "fiu":
-            raise UserError(f"statistics {path} hold {name} of type {values.dtype}", wanted, remedy)
+            raise OldError(f"statistics {path} hold {name} of type {values.dtype}", wanted, remedy)
     try:
         return GaussianReference(torch.from_numpy(mu.astype(np.float64)), torch.from_numpy(sigma.astype(np.float64)))
     except UserError as error:
-        raise UserError(f"statistics {path}: {error.given}", error.expected, error.remedy) from error
+        raise UserError(f"Statistics {path}: {error.problem}", error.fix) from error

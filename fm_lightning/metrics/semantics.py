@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.intervals import wilson
 from fm_lightning.metrics.per_seed import Columns, PerSeedMetric, fingerprint, sample_tensor
@@ -45,13 +45,13 @@ class Semantics(PerSeedMetric):
         """
         labels = samples.labels if isinstance(samples, Trajectory) else None
         if labels is None:
-            raise UserError(
+            raise OldError(
                 f"samples without labels given to {type(self).__name__}",
                 "trajectories with a class each",
                 "sample a conditional model",
             )
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            raise UserError(
+            raise OldError(
                 f"labels {int(labels.min())} to {int(labels.max())} given",
                 f"0 to {classes - 1}",
                 "name all classes of the model",
@@ -105,11 +105,11 @@ class ClipSemantics(Semantics):
     ) -> None:
         super().__init__("clip", **kwargs)
         if len(classes) < 2:
-            raise UserError(
+            raise OldError(
                 f"{len(classes)} classes given", "at least 2 for a margin", "name them in order of the labels"
             )
         if "{}" not in prompt:
-            raise UserError(f"prompt={prompt!r} given", "{} where the class goes", f'type "{PROMPT}"')
+            raise OldError(f"prompt={prompt!r} given", "{} where the class goes", f'type "{PROMPT}"')
         self.classes, self.model, self.read, self.prompt = list(classes), model, read, prompt
         self.batch_size = batch_size
         self._loaded: _Clip | None = None
@@ -131,7 +131,7 @@ class ClipSemantics(Semantics):
         x, labels = sample_tensor(samples), self.labels(samples, len(self.classes))
         images = x if self.read is None else self.read(x)
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise UserError(
+            raise OldError(
                 f"images {list(images.shape)} of {images.dtype} given to CLIP",
                 "uint8 [B, 1 or 3, H, W]",
                 "pass read=data.to_uint8",
@@ -157,7 +157,7 @@ class _Clip:
             where = (
                 f"{model} holds no CLIP with its processor" if Path(model).exists() else f"cannot load CLIP {model!r}"
             )
-            raise UserError(
+            raise OldError(
                 f"{where} ({reason})",
                 "a folder or a name on the Hugging Face hub",
                 f"where there is no network, save {CLIP} elsewhere with save_pretrained and pass that folder as model",
@@ -223,7 +223,7 @@ class ClassifierSemantics(Semantics):
             return {name: torch.zeros(0, device=x.device) for name in self.columns}
         logits = self.module(x if self.read is None else self.read(x))
         if logits.ndim != 2 or logits.shape[1] < 2:
-            raise UserError(
+            raise OldError(
                 f"a classifier with outputs {list(logits.shape)} given",
                 "logits [B, K] of at least 2 classes",
                 "pass another module",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.neighbours.density import nearest_with_kernel_sums
 from fm_lightning.metrics.neighbours.reference import Reference, check_unit
@@ -57,19 +57,19 @@ class LocalSupport(PerSeedMetric):
         self.space, self.k, self.bandwidths = space or FeatureSpace(), tuple(k), tuple(bandwidths)
         n = len(self.reference)
         if not k or not all(1 <= i <= n for i in k):
-            raise UserError(f"k={list(k)} given", f"numbers from 1 to {n}, the reference's samples", "type k=[5]")
+            raise OldError(f"k={list(k)} given", f"numbers from 1 to {n}, the reference's samples", "type k=[5]")
         if not all(b > 0 and math.isfinite(b) for b in bandwidths):
-            raise UserError(f"bandwidths={list(bandwidths)} given", "numbers above 0", "type bandwidths=[1.0]")
+            raise OldError(f"bandwidths={list(bandwidths)} given", "numbers above 0", "type bandwidths=[1.0]")
         self.unit = self._find_unit() if bandwidths else 1.0
 
     def _find_unit(self) -> float:
         n = len(self.reference)
         if n < 2:
-            raise UserError("1 reference sample given", "at least 2 to find a bandwidth", "pass a larger reference")
+            raise OldError("1 reference sample given", "at least 2 to find a bandwidth", "pass a larger reference")
         few = self.reference.take(torch.arange(0, n, -(-n // ASKED)))
         unit = float(nearest(few, self.reference, 2)[0][:, 1].median())
         if unit == 0:
-            raise UserError(
+            raise OldError(
                 "a reference given of which half the samples stand there twice",
                 "a bandwidth above 0",
                 "leave the copies out, or pass bandwidths=[]",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 
 def check_labels(net: nn.Module, y: Tensor | None, num_classes: int) -> None:
@@ -14,7 +14,7 @@ def check_labels(net: nn.Module, y: Tensor | None, num_classes: int) -> None:
         UserError: a conditional network got none.
     """
     if num_classes and y is None:
-        raise UserError(
+        raise OldError(
             f"{type(net).__name__} with num_classes={num_classes} got no labels",
             "one per sample",
             "pass labels=..., or build the network with num_classes=0",

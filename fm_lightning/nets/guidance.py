@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.nets.velocity import Velocity
 
 Parts = tuple[Tensor, Tensor, Tensor | None]  # guided, conditional, unconditional
@@ -67,15 +67,15 @@ class Guided(Velocity):
             self.num_classes, self.singular_end = net.num_classes, net.singular_end
             null_label = net.null_label if null_label is None else null_label
         if null_label is None:
-            raise UserError(
+            raise OldError(
                 f"a {type(net).__name__} without a null label given to Guided",
                 "a Velocity trained with null_class=True",
                 "give null_label=... if some label means no class",
             )
         if channels is not None and channels < 1:
-            raise UserError(f"channels={channels} given to Guided", "at least 1", "leave it out to guide all")
+            raise OldError(f"channels={channels} given to Guided", "at least 1", "leave it out to guide all")
         if len(interval) != 2 or not 0 <= interval[0] < interval[1] <= 1:
-            raise UserError(
+            raise OldError(
                 f"interval={list(interval)} given to Guided", "two ascending times in [0, 1]", "type e.g. (0.1, 0.8)"
             )
         self.net, self.scale, self.channels = net, scale, channels
@@ -115,7 +115,7 @@ class Guided(Velocity):
         if isinstance(self.net, Velocity):
             self.net.check_shape(shape)
         if self.channels is not None and self.channels > shape[0]:
-            raise UserError(
+            raise OldError(
                 f"channels={self.channels} given to Guided for samples of shape {list(shape)}",
                 f"at most {shape[0]}",
                 "leave it out to guide all",
@@ -144,7 +144,7 @@ class Guided(Velocity):
 
     def _labels(self, x: Tensor, y: Tensor | None) -> Tensor:
         if y is None:
-            raise UserError("no labels given to Guided", "one per sample", "pass labels=...")
+            raise OldError("no labels given to Guided", "one per sample", "pass labels=...")
         if self.channels is not None:
             self.check_shape(x.shape[1:])
         return y

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.nets.conditions import check_labels, distinct
 from fm_lightning.nets.unet_blocks import Resample, ResBlock, Rung, SelfAttention, sinusoids, zero
 from fm_lightning.nets.velocity import Velocity
@@ -93,7 +93,7 @@ class UNet(Velocity):
         widths = [int(mult * num_channels) for mult in channel_mult]  # channels, per resolution
         resolutions = [self.shape[2] // 2**level for level in range(len(widths))]
         if not widths or any(width % groups or width < groups for width in widths):
-            raise UserError(
+            raise OldError(
                 (
                     f"UNet got num_channels={num_channels} and channel_mult={list(channel_mult)}, that is {widths} "
                     "channels"
@@ -102,13 +102,13 @@ class UNet(Velocity):
                 "change one of the three",
             )
         if unknown := set(attention_resolutions) - set(resolutions):
-            raise UserError(
+            raise OldError(
                 f"UNet got attention_resolutions={list(attention_resolutions)}",
                 f"some of its resolutions {resolutions}, of which {min(unknown)} is none",
                 "choose among these",
             )
         if null_class and not num_classes:
-            raise UserError(
+            raise OldError(
                 "UNet got null_class=True and num_classes=0",
                 "classes beside the null class",
                 "give num_classes, or drop null_class",
@@ -123,7 +123,7 @@ class UNet(Velocity):
         def attention(channels: int) -> SelfAttention:
             heads = channels // num_head_channels if num_head_channels else num_heads
             if heads < 1 or channels % (num_head_channels or heads):
-                raise UserError(
+                raise OldError(
                     (
                         f"UNet got num_heads={num_heads} and num_head_channels={num_head_channels} to attend on {channels} "
                         "channels"
@@ -192,13 +192,13 @@ class UNet(Velocity):
         """Raises UserError for images ``[channels, height, width]`` that the network cannot take."""
         if len(shape) != 3 or shape[0] != self.shape[0]:
             channels = self.shape[0] if len(self.shape) == 3 else "channels"
-            raise UserError(
+            raise OldError(
                 f"images of shape {list(shape)} given to UNet",
                 f"[{channels}, height, width]",
                 f"type shape={list(shape)}",
             )
         if any(side % self.multiple or side < self.multiple for side in shape[1:]):
-            raise UserError(
+            raise OldError(
                 f"images of {shape[1]} x {shape[2]} pixels given to UNet",
                 f"multiples of {self.multiple} (it halves them {self.multiple.bit_length() - 1} times)",
                 "resize them or shorten channel_mult",
@@ -209,7 +209,7 @@ class UNet(Velocity):
         assert y is not None
         last = self.num_classes - (self.null_label is None)
         if y.device.type == "cpu" and not torch.compiler.is_compiling() and ((y < 0) | (y > last)).any():
-            raise UserError(
+            raise OldError(
                 f"UNet got labels {int(y.min())} ... {int(y.max())}",
                 f"0 ... {last}",
                 "set num_classes to the data's, null_class for guidance",

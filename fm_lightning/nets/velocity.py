@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 
 class Velocity(nn.Module):
@@ -47,7 +47,7 @@ def check_network(net: nn.Module, shape: Sequence[int], num_classes: int) -> Non
     if not isinstance(net, Velocity):
         return
     if net.num_classes != num_classes:  # labels that the network ignores would only look as if they meant something
-        raise UserError(
+        raise OldError(
             f"a network for {net.num_classes or 'no'} classes given with data of {num_classes or 'none'}",
             "the same number",
             f"type --model.net.init_args.num_classes {num_classes}"
@@ -59,7 +59,7 @@ def check_network(net: nn.Module, shape: Sequence[int], num_classes: int) -> Non
 def check_null_label(net: nn.Module, given: str) -> None:
     """Raises UserError where a network has no label that means "no class"; ``given`` says what needs one."""
     if not isinstance(net, Velocity) or net.null_label is None:
-        raise UserError(
+        raise OldError(
             f"{given} given for a network without a null label",
             "one",
             "type null_class: true (with num_classes) for the network, or leave both options out",
@@ -69,7 +69,7 @@ def check_null_label(net: nn.Module, given: str) -> None:
 def check_returned(net: nn.Module, v: Tensor, x: Tensor) -> None:
     """Raises UserError where a velocity has another shape than the samples: it would be broadcast."""
     if v.shape != x.shape:
-        raise UserError(
+        raise OldError(
             f"a velocity of shape {list(v.shape)} given by {type(net).__name__} for samples of shape {list(x.shape)}",
             "the same shape",
             "return one number per number of x",

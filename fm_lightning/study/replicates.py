@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.manifest import Manifest
 
@@ -152,7 +152,7 @@ def _fixed(config: Mapping[str, Any], key: str = "") -> dict[str, Any]:
 
 def _require_two(one: Run, other: Run) -> None:
     if one.identity == other.identity:
-        raise UserError(
+        raise OldError(
             (
                 f"{one.name} and {other.name} given, which are the same run (weights {one.identity['weights'][:8]}, "
                 f"base_seed {one.identity['base_seed']})"
@@ -170,7 +170,7 @@ def _require_same_rows(one: Run, other: Run) -> None:
         a, b = (run.manifest.definitions[run.manifest.rows[row]["key"]] for run in (one, other))
         if difference := next(differences(a, b), None):
             key, there, here_too = difference
-            raise UserError(
+            raise OldError(
                 f"row {row!r} given with {key} {_short(there)} in {one.name} and {_short(here_too)} in {other.name}",
                 "one meaning for one name",
                 "rename it in one of them",

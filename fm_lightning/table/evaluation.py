@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.table.manifest import Manifest
 from fm_lightning.table.parts import Part, TornPart
 
@@ -51,7 +51,7 @@ class Evaluation:
         folder = Path(run_dir) / FOLDER
         manifest = Manifest.read(folder / "manifest.json")
         if manifest is None:
-            raise UserError(
+            raise OldError(
                 f"{run_dir} holds no evaluation",
                 f"a run directory with {FOLDER}/manifest.json",
                 f"type fm-lightning test -c {run_dir}/config.yaml",
@@ -178,7 +178,7 @@ class Evaluation:
 
     def _key(self, row: str) -> str:
         if row not in self.manifest.rows:
-            raise UserError(
+            raise OldError(
                 f"row {row!r} given", f"one of {', '.join(self.manifest.rows) or 'none'}", "type one of these"
             )
         return self.manifest.rows[row]["key"]

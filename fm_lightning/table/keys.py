@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 
 def definition(value: Any) -> Any:
@@ -38,7 +38,7 @@ def definition(value: Any) -> Any:
         return {str(k): definition(v) for k, v in sorted(value.items())}
     if isinstance(value, Sequence):
         return [definition(v) for v in value]
-    raise UserError(
+    raise OldError(
         f"{type(value).__name__} given as part of a schedule",
         "a frozen dataclass of plain numbers and words",
         "declare it with @dataclass(frozen=True)",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 VERSION = 1
 
@@ -53,9 +53,9 @@ class Manifest:
         except (OSError, ValueError):
             found = None
         if not isinstance(found, dict) or not isinstance(found.get("identity"), dict):
-            raise UserError(f"{path} given", "the manifest of an evaluation", "type --again to keep it aside")
+            raise OldError(f"{path} given", "the manifest of an evaluation", "type --again to keep it aside")
         if found.get("version") != VERSION:
-            raise UserError(
+            raise OldError(
                 f"{path} of version {found.get('version')!r} given", f"{VERSION}", "type --again to keep it aside"
             )
         del found["version"]
@@ -73,7 +73,7 @@ class Manifest:
         for name in {**self.identity, **identity}:
             there, here = self.identity.get(name), identity.get(name)
             if there != here:
-                raise UserError(
+                raise OldError(
                     (
                         f"{folder} holds an evaluation with other {name.replace('_', ' ')} ({_short(there)} there, "
                         f"{_short(here)} here)"

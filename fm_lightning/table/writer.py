@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.table.blocks import Block
 from fm_lightning.table.evaluation import FOLDER, Evaluation, find_parts
 from fm_lightning.table.manifest import Manifest
@@ -68,7 +68,7 @@ class Writer:
             mine = here and pid == os.getpid()
             alive = _started(pid) == started if here else time.time() - told < SILENT
             if alive and not mine:
-                raise UserError(
+                raise OldError(
                     f"another command (process {pid} on {host}) is writing {self.folder}",
                     "one at a time",
                     f"wait for it, or, if it is dead, delete {self._claim}",
@@ -100,7 +100,7 @@ class Writer:
         manifest = Manifest.read(self.folder / "manifest.json")
         if manifest is None:
             if (self.folder / "parts").exists():
-                raise UserError(
+                raise OldError(
                     f"{self.folder} holds parts but no manifest",
                     "one that says what they were sampled from",
                     "type --again to keep them aside",

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import WeightAveraging
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 
 def check_average(checkpoint: Mapping[str, Any], callbacks: Iterable[object]) -> None:
@@ -17,7 +17,7 @@ def check_average(checkpoint: Mapping[str, Any], callbacks: Iterable[object]) ->
         UserError: the checkpoint holds an average, and no callback would take it up.
     """
     if "current_model_state" in checkpoint and not any(isinstance(c, WeightAveraging) for c in callbacks):
-        raise UserError(
+        raise OldError(
             "the checkpoint holds averaged weights but no EMA callback is configured",
             "one to go on training from the raw weights",
             "add fm_lightning.callbacks.EMA to trainer.callbacks",

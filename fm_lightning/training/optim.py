@@ -7,7 +7,7 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 
 class Warmup(LambdaLR):
@@ -27,9 +27,9 @@ class Warmup(LambdaLR):
         self, optimizer: Optimizer, warmup_steps: int = 0, decay: str = "constant", total_steps: int | None = None
     ) -> None:
         if decay not in ("constant", "linear", "cosine"):
-            raise UserError(f"decay={decay!r} given", "constant, linear or cosine", "type e.g. 'linear'")
+            raise OldError(f"decay={decay!r} given", "constant, linear or cosine", "type e.g. 'linear'")
         if decay != "constant" and not (total_steps or 0) > warmup_steps:
-            raise UserError(
+            raise OldError(
                 f"decay={decay!r} with total_steps={total_steps} given",
                 f"more than warmup_steps={warmup_steps}",
                 (

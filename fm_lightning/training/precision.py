@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 
 def check_precision(precision: object) -> None:
@@ -12,7 +12,7 @@ def check_precision(precision: object) -> None:
         UserError: "bf16-true" or "16-true".
     """
     if str(precision) in ("bf16-true", "16-true"):
-        raise UserError(
+        raise OldError(
             f"precision={precision} given",
             "weights and states of float32 or float64",
             "type --trainer.precision bf16-mixed",

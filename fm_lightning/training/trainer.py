@@ -7,7 +7,7 @@ from typing import Any
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.training.checkpoint_io import WholeCheckpointIO
 
 
@@ -47,7 +47,7 @@ class FlowTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         if limit_test_batches is not None and limit_test_batches < 1:
-            raise UserError(
+            raise OldError(
                 f"limit_test_batches={limit_test_batches} given",
                 "a whole number of batches, or 1.0 for all",
                 "type limit_test_batches: 1",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 CALIBRATION_SEEDS = 500  # at least
 SPACING = 0.06  # of M: closer points know the curve's slope too badly, wider ones its curvature
@@ -60,11 +60,11 @@ def choose_doses(
     hits = np.stack([np.asarray(calibrated[dose], dtype=bool) for dose in sorted(calibrated)])
     n = hits.shape[1]
     if n < CALIBRATION_SEEDS:
-        raise UserError(
+        raise OldError(
             f"{n} calibration seeds given", f"at least {CALIBRATION_SEEDS} to choose doses on", "sample more of them"
         )
     if len(doses) < 4 or doses[0] != 0 or len(schedule) != n:
-        raise UserError(
+        raise OldError(
             f"doses {doses.tolist()} calibrated on {n} seeds and a schedule on {len(schedule)} given",
             "dose 0 (base) and at least three more, on the same seeds",
             "add them",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Margins:
     def __post_init__(self) -> None:
         for name in ("memorized", "of_base", "quality"):
             if not 0 < getattr(self, name) < 1:
-                raise UserError(
+                raise OldError(
                     f"{name}={getattr(self, name):g} given as a margin",
                     "between 0 and 1, both excluded",
                     f"type e.g. {name}={getattr(Margins, name):g}",

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import t
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 LEAST = 3  # replicates, for a prediction interval and for a claim
 Floats = NDArray[np.float64]
@@ -68,7 +68,7 @@ def combine(effects: Sequence[float], errors: Sequence[float]) -> Combined:
     y, s = np.asarray(effects, dtype=float), np.asarray(errors, dtype=float)
     k = len(y)
     if k < 2 or len(s) != k or not (np.isfinite(y).all() and np.isfinite(s).all() and (s >= 0).all()):
-        raise UserError(
+        raise OldError(
             f"effects {list(effects)} with standard errors {list(errors)} given",
             "at least two finite ones and as many errors, none negative",
             "leave out what was not measured",

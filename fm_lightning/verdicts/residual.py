@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 Z = 1.96
 LEVEL = 0.025  # of the one-sided tests that belong to Z
@@ -103,7 +103,7 @@ class Measured:
         """
         quality = self.frechet if measure == "frechet" else self.kernel
         if quality is None or len(quality.influence) != len(self.hits):
-            raise UserError(
+            raise OldError(
                 f"a row of {len(self.hits)} seeds without its {measure} distance given",
                 "one with a contribution per seed",
                 "measure it",
@@ -129,7 +129,7 @@ def residual(schedule: Measured, points: Sequence[Measured], measure: Measure) -
         UserError: not three points, rows over different numbers of seeds, or a row without that distance.
     """
     if len(points) != 3:
-        raise UserError(f"{len(points)} points of a family given", "3", "choose doses with choose_doses")
+        raise OldError(f"{len(points)} points of a family given", "3", "choose doses with choose_doses")
     at, nodes = schedule.memorized, [point.memorized for point in points]
     if len(set(nodes)) < 3 or not min(nodes) <= at <= max(nodes):
         return None

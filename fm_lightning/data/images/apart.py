@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fm_lightning.data.images.parts import Part
 from fm_lightning.data.images.rows import Rows
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 
 def refuse_shared_files(rows: Mapping[str, Rows], column: str, held_out: Part, others: Sequence[Part]) -> None:
@@ -23,7 +23,7 @@ def refuse_shared_files(rows: Mapping[str, Rows], column: str, held_out: Part, o
             for file, path in _files(rows[part.split], column, part):
                 if file in known:
                     same = path if path == known[file] else f"{path}, which is the same file as {known[file]},"
-                    raise UserError(
+                    raise OldError(
                         f"{same} given in {part} and held out in {held_out}",
                         "images neither trained on nor compared with",
                         "keep one of the two, or choose other parts",

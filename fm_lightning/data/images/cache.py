@@ -31,7 +31,7 @@ from torch import Tensor
 from fm_lightning.data.images.parts import Part
 from fm_lightning.data.images.preprocessing import Preprocessing, is_gray
 from fm_lightning.data.images.rows import Rows
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError, UserError
 
 VERSION = 2  # of what lies in the cache
 BLOCK = 512  # images decoded at a time
@@ -77,7 +77,7 @@ def decoded(rows: Rows, column: str, part: Part, preprocessing: Preprocessing, c
                 if not place.exists():
                     _fill(place, files, preprocessing)
         except OSError as error:
-            raise UserError(
+            raise OldError(
                 f"image cache {cache} given, which cannot be written ({error.strerror or error})",
                 "a directory with room and permission to write",
                 "type cache_dir: DIRECTORY, or set FM_LIGHTNING_CACHE",
@@ -104,7 +104,7 @@ class _Files:
         if not isinstance(
             feature, Image | Value | dict
         ):  # `datasets` would make 44 of 300, and guess the channels' axis
-            raise UserError(
+            raise OldError(
                 f"column {column!r} given, which holds no encoded images but {type(feature).__name__}",
                 "image files",
                 "write arrays as PNG, or type image_column: NAME",
@@ -112,7 +112,7 @@ class _Files:
         try:
             self.encoded = rows.dataset.select_columns([column]).cast_column(column, Image(decode=False))
         except (TypeError, ValueError, NotImplementedError) as error:
-            raise UserError(
+            raise OldError(
                 f"column {column!r} given, which holds no encoded images ({str(error).splitlines()[0]})",
                 "image files",
                 "type image_column: NAME",
@@ -198,7 +198,7 @@ def _write(file: Path, files: _Files, preprocessing: Preprocessing) -> list[tupl
     first = next(((place, image) for place, value in pairs if not isinstance(image := files.read(value), str)), None)
     if first is None:
         reason = files.read(files.encoded[part.start][files.column])
-        raise UserError(
+        raise OldError(
             f"{len(part):,} images of {part.split} given, none of which can be read ({reason})",
             "image files",
             "type another source" if files.rows.content is None else "type image_column: NAME, or another source",
@@ -211,9 +211,7 @@ def _write(file: Path, files: _Files, preprocessing: Preprocessing) -> list[tupl
         try:
             return preprocessing(image)
         except UserError as error:
-            raise UserError(
-                f"{error.given} (image {files.name(place, value)})", error.expected, error.remedy
-            ) from error
+            raise UserError(f"Image {files.name(place, value)}: {error.problem}", error.fix) from error
 
     shape = prepared(first[1], first[0]).shape
 
@@ -223,14 +221,14 @@ def _write(file: Path, files: _Files, preprocessing: Preprocessing) -> list[tupl
         if isinstance(image, str):
             return image
         if mixed and not is_gray(image):
-            raise UserError(
+            raise OldError(
                 f"image {files.name(place, value)} has colours and {files.name(first[0])} has none",
                 "images of one kind",
                 "type grayscale: false, or true",
             )
         array = prepared(image, place, value)
         if array.shape != shape:
-            raise UserError(
+            raise OldError(
                 (
                     f"image {files.name(place, value)} is {array.shape[2]}x{array.shape[1]} and {files.name(first[0])} is "
                     f"{shape[2]}x{shape[1]}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 if TYPE_CHECKING:  # `datasets` takes over a second to import
     from datasets import Dataset
@@ -42,19 +42,19 @@ def find_image_column(dataset: Dataset, given: str | None) -> str:
     if given is not None:
         if given in dataset.features:
             return given
-        raise UserError(
+        raise OldError(
             f"image_column={given!r} given",
             f"one of the dataset's columns {_columns(dataset)}",
             f"type image_column: {first or 'NAME'}",
         )
     if first is None:
-        raise UserError(
+        raise OldError(
             f"the dataset has no image column, only {_columns(dataset)}",
             "one",
             "where one of them holds encoded images type image_column: NAME",
         )
     if len(found) > 1:
-        raise UserError(f"the columns {', '.join(found)} given, all of images", "one", f"type image_column: {first}")
+        raise OldError(f"the columns {', '.join(found)} given, all of images", "one", f"type image_column: {first}")
     return first
 
 
@@ -78,27 +78,27 @@ def find_label_column(dataset: Dataset, given: str | None, split: str) -> str:
     classes = [name for name, feature in dataset.features.items() if isinstance(feature, ClassLabel)]
     known = classes[0] if classes else None
     if given is None and len(classes) > 1:
-        raise UserError(
+        raise OldError(
             f"{split} given, with classes in the columns {', '.join(classes)}", "one", f"type label_column: {known}"
         )
     if given is None and known is not None:
         return known
     if given is None:
         some = countable_columns(dataset)
-        raise UserError(
+        raise OldError(
             f"{split} has no class labels",
             f"one of its columns {_columns(dataset)}"
             + ("" if some else ", or a folder with each image in a class's directory"),
             "type label_column: NAME, or conditional: false" if some else "type conditional: false",
         )
     if given not in dataset.features:
-        raise UserError(
+        raise OldError(
             f"label_column={given!r} given, which {split} lacks",
             f"one of its columns {_columns(dataset)}",
             f"type label_column: {known or 'NAME'}, or leave it out",
         )
     if given not in countable_columns(dataset):
-        raise UserError(
+        raise OldError(
             f"label_column={given!r} given, which holds {_kind(dataset.features[given])}",
             f"class labels, whole numbers, words or booleans (columns: {_columns(dataset)})",
             f"type label_column: {known or 'NAME'}, or leave it out",
@@ -148,7 +148,7 @@ def refuse_twins(names: Iterable[str]) -> None:
     for name in in_order(names):
         other = seen.setdefault(" ".join(unicodedata.normalize("NFC", name).split()), name)
         if other != name:
-            raise UserError(
+            raise OldError(
                 f"the classes {other!a} and {name!a} given",
                 "names that differ in more than blanks or Unicode form",
                 "rename one of them in the source",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from fm_lightning.data.images.columns import in_order
 from fm_lightning.data.images.metadata import Row, label_names, metadata_columns
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 if TYPE_CHECKING:  # `datasets` takes over a second to import
     from datasets import Dataset
@@ -64,7 +64,7 @@ def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     try:
         descend(folder, frozenset())
     except OSError as error:
-        raise UserError(
+        raise OldError(
             f"{error.filename} given, which cannot be read ({error.strerror})",
             "one that can",
             "mend its permissions, or the link",
@@ -96,7 +96,7 @@ def parquet_splits(folder: Path, files: list[Path], config: str | None) -> dict[
     tops = {file.parts[0] for file in files if len(file.parts) > 1}
     if config is not None:
         if config not in tops:
-            raise UserError(
+            raise OldError(
                 f"config={config!r} given",
                 f"a directory of {folder} with parquet files ({_few(sorted(tops)) or 'none'})",
                 "leave config out, or type another",
@@ -108,7 +108,7 @@ def parquet_splits(folder: Path, files: list[Path], config: str | None) -> dict[
         return {split: [place / file for file in inside] for split, (place, inside) in found.items()}
     places = sorted({str(file.parent) for file in files})
     if len(places) > 1:
-        raise UserError(
+        raise OldError(
             f"{folder} given, whose parquet files lie in {_few(places)}",
             "one place",
             f"type e.g. config: {places[-1]}, or files per split, source: {{train: ..., test: ...}}",
@@ -119,7 +119,7 @@ def parquet_splits(folder: Path, files: list[Path], config: str | None) -> dict[
     splits: dict[str, list[Path]] = {}
     for file, mark in marks.items():
         if mark is None:
-            raise UserError(
+            raise OldError(
                 f"{folder} given, where {file.name} is named for no split and others are",
                 "all or none",
                 "type files per split, source: {train: ..., test: ...}",
@@ -144,13 +144,13 @@ def by_directory(folder: Path, files: list[Path]) -> dict[str, tuple[Path, list[
         if clash:
             one, other = clash[0], splits[split := SPLITS[clash[0].lower()]]
             places = ", ".join(f"{name}: {folder / top}" for name, top in sorted(splits.items(), key=_place))
-            raise UserError(
+            raise OldError(
                 f"{folder} given, which holds {one} and {other}, both of them {split}",
                 "one directory a split",
                 f"type e.g. source: {{{places}}}",
             )
         others = [top or "files" for top in tops if top not in named]
-        raise UserError(
+        raise OldError(
             f"{folder} given, which holds {_few(named)} beside {_few(others)}",
             "directories that are all splits or all classes",
             (

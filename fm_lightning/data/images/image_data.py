@@ -29,7 +29,7 @@ from fm_lightning.data.images.preprocessing import Preprocessing
 from fm_lightning.data.images.rows import Order, Rows, arrange
 from fm_lightning.data.images.source import Opened, open_source
 from fm_lightning.data.split import Split
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.noise import step_generator
 
 
@@ -102,12 +102,12 @@ class ImageData(FlowData):
     ) -> None:
         super().__init__(**kwargs)
         if n is not None and n < 1:
-            raise UserError(f"n={n} given", "at least 1 training image", "type n: 1024")
+            raise OldError(f"n={n} given", "at least 1 training image", "type n: 1024")
         self.source, self.config, self.n = source, config, n
         self.image_column, self.label_column, self.conditional = image_column, label_column, conditional
         self.train_part, self.real_part, self.held_out_part = train_part, real_part, held_out_part
         if order not in ("auto", "source", "random"):
-            raise UserError(f"order={order!r} given", "auto, source or random", "leave it out")
+            raise OldError(f"order={order!r} given", "auto, source or random", "leave it out")
         self.order = order
         self.preprocessing = Preprocessing(resize, crop, grayscale, background, adm_crop)
         self.flip, self.skip_unreadable = flip, skip_unreadable
@@ -141,7 +141,7 @@ class ImageData(FlowData):
         ]
         shapes = {tuple(split.x.shape[1:]) for split in splits}
         if len(shapes) > 1:
-            raise UserError(
+            raise OldError(
                 f"images of shapes {' and '.join(map(str, sorted(shapes)))} given in {train}, {real} and {held_out}",
                 "one",
                 "type e.g. resize: 32, crop: 32 and grayscale: false",
@@ -153,21 +153,21 @@ class ImageData(FlowData):
         real = pool if self.real_part is None else read_part(self.real_part, sizes, "real_part")
         written = self.held_out_part or next((name for name in self.held_out_names if name in sizes), None)
         if written is None:
-            raise UserError(
+            raise OldError(
                 f"a dataset with the splits {', '.join(sizes)} given",
                 "one that can be held out",
                 f"type e.g. {divide(pool.split, sizes[pool.split])}",
             )
         held_out = read_part(written, sizes, "held_out_part")
         if len(held_out) < NEEDED["held_out_split"]:
-            raise UserError(
+            raise OldError(
                 f"held_out_part={written!r} given, which holds one image",
                 "at least 2",
                 f"type e.g. {divide(pool.split, sizes[pool.split])}",
             )
         for name, part in (("train_part", train), ("real_part", real)):
             if held_out.overlaps(part):
-                raise UserError(
+                raise OldError(
                     f"held_out_part={written!r} given, which shares rows with {name}",
                     "images neither trained on nor compared with",
                     f"type e.g. {divide(part.split, sizes[part.split]).replace('train_part', name)}",
@@ -183,7 +183,7 @@ class ImageData(FlowData):
         total = sum(len(found.images) for found in images.values())
         what = f"{self.skipped:,} of {total:,} images cannot be read (the first: {first.file}: {first.reason})"
         if not self.skip_unreadable:
-            raise UserError(f"{what}", "none", "mend them, or type skip_unreadable: true to leave them out")
+            raise OldError(f"{what}", "none", "mend them, or type skip_unreadable: true to leave them out")
         _say(f"{what}: left out, as skip_unreadable asks; all of them are listed in {self.cache}/*/record.json")
 
     def _labels(
@@ -195,7 +195,7 @@ class ImageData(FlowData):
         for split, column in columns.items():
             first = columns[parts[0].split]
             if column != first:
-                raise UserError(
+                raise OldError(
                     f"classes given in {column} of {split} and in {first} of {parts[0].split}",
                     "one column",
                     f"type label_column: {first}, or choose other parts",
@@ -211,7 +211,7 @@ class ImageData(FlowData):
                 opened = source[part.split]
                 # Files are counted by their names, which is nobody's order: a metadata file may have another.
                 file = f", {opened.dataset.data.column('image')[row]['path']}" if opened.content is None else ""
-                raise UserError(
+                raise OldError(
                     f"no class given in row {row} of {part.split}{file}",
                     "one in each",
                     "type conditional: false, or choose parts with labels",
@@ -224,7 +224,7 @@ class ImageData(FlowData):
         trained = set(_occurring(replace(known, codes=codes[train])))
         if lacking := in_order(everywhere - trained):
             some = f"{', '.join(lacking[:3])}{' ...' if len(lacking) > 3 else ''}"
-            raise UserError(
+            raise OldError(
                 f"{len(codes[train]):,} training images given without any of {some} "
                 f"({len(lacking):,} of {len(everywhere):,} classes)",
                 "all",
@@ -281,7 +281,7 @@ def _split(found: Decoded, whole: Part, part: Part, labels: Tensor | None) -> Sp
         return Split(images, labels)
     good = torch.tensor([i - part.start for i in range(part.start, part.stop) if i not in bad], dtype=torch.int64)
     if not len(good):
-        raise UserError(
+        raise OldError(
             f"{len(part):,} images of {part} given, none of which can be read", "some", "choose another part"
         )
     return Split(images[good], None if labels is None else labels[good])

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 Row = Mapping[str, Any]
@@ -36,14 +36,14 @@ def read_metadata(folder: Path, images: Sequence[Path], files: Sequence[Path]) -
             path = os.path.normpath(folder / file.parent / str(name))
             if path not in there or path in found:
                 what = "which an earlier row names, too" if path in found else "which is no image there"
-                raise UserError(
+                raise OldError(
                     f"{folder / file} given, whose row {number} names {name!r}, {what}",
                     "one row for each image",
                     "mend it, or rename the file to leave it out",
                 )
             found[path] = {column: value for column, value in row.items() if column != "file_name"}
     if files and (missing := sorted(there - found.keys())):
-        raise UserError(
+        raise OldError(
             f"{folder / files[0]} given, which does not name {missing[0]} ({len(missing):,} of {len(there):,} images)",
             "one row for each image",
             "add them or take them away, or rename the file to leave it out",
@@ -70,7 +70,7 @@ def metadata_columns(rows: Sequence[Row], names: Sequence[str]) -> tuple[dict[st
         try:
             features[column] = Dataset.from_dict({column: values}).features[column]
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise UserError(
+            raise OldError(
                 f"metadata given, whose column {column!r} holds values of several kinds ({str(error).splitlines()[0]})",
                 "one kind",
                 "mend it, or rename the file to leave it out",
@@ -92,7 +92,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     try:
         rows = read[file.suffix.lower()](file)
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
-        raise UserError(
+        raise OldError(
             f"{file} given, which cannot be read ({' '.join(str(error).split())[:200]})",
             "a table with a column file_name",
             "mend it, or rename it to leave it out",
@@ -100,7 +100,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     columns = dict.fromkeys(column for row in rows for column in row)
     # `image` holds the images themselves.
     if "file_name" not in columns or "image" in columns:
-        raise UserError(
+        raise OldError(
             f"{file} given, with the columns {', '.join(columns) or 'none'}",
             "file_name, which says what image a row belongs to, and none called image",
             "rename its columns, or the file to leave it out",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 _WRITTEN = re.compile(r"(?P<split>[\w.\-]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
 
@@ -39,7 +39,7 @@ def divide(split: str, size: int) -> str:
         UserError: too few rows for that.
     """
     if size < 4:
-        raise UserError(
+        raise OldError(
             f"{size} images given in {split}", "at least 4: two or more to train on, two to hold out", "add images"
         )
     if size >= 20:
@@ -61,14 +61,14 @@ def read_part(written: str, sizes: Mapping[str, int], argument: str) -> Part:
     match = _WRITTEN.fullmatch(written.strip())
     splits = ", ".join(f"{name} ({size:,})" for name, size in sizes.items())
     if match is None:
-        raise UserError(
+        raise OldError(
             f"{argument}={written!r} given",
             "a split of the dataset or a slice of one",
             f"type e.g. {argument}: 'train[:90%]'",
         )
     split = match["split"]
     if split not in sizes:
-        raise UserError(
+        raise OldError(
             f"{argument}={written!r} given",
             f"one of the dataset's splits {splits}",
             f"type {argument}: {next(iter(sizes))}",
@@ -77,7 +77,7 @@ def read_part(written: str, sizes: Mapping[str, int], argument: str) -> Part:
     start, stop, _ = slice(*(_row(match[end], size) for end in ("start", "stop"))).indices(size)
     if start >= stop:
         example = f"{argument}: {split}" if argument == "real_part" else divide(split, size)
-        raise UserError(
+        raise OldError(
             f"{argument}={written!r} given, which holds no rows", f"some of {splits}", f"type e.g. {example}"
         )
     return Part(split, start, stop)
@@ -93,7 +93,7 @@ def first_rows(written: str, sizes: Mapping[str, int], n: int | None) -> tuple[P
     if n is None:
         return pool, pool
     if n > len(pool):
-        raise UserError(
+        raise OldError(
             f"n={n:,} training samples asked for", f"at most the {len(pool):,} of {written}", f"type n: {len(pool)}"
         )
     return pool, Part(pool.split, pool.start, pool.start + n)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageColor
 from torchvision.transforms import functional as F
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 _GRAY = {"1", "L", "LA", "La"}
 _DEEP = ("I", "F")  # more than 8 bits a channel
@@ -40,13 +40,13 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name, value in (("resize", self.resize), ("crop", self.crop), ("adm_crop", self.adm_crop)):
             if value is not None and value < 1:
-                raise UserError(f"{name}={value} given", "at least 1 pixel", f"type {name}: 32")
+                raise OldError(f"{name}={value} given", "at least 1 pixel", f"type {name}: 32")
         if not _is_colour(self.background):
-            raise UserError(
+            raise OldError(
                 f"background={self.background!r} given", "a colour", "type e.g. background: white, black or '#808080'"
             )
         if self.adm_crop is not None and (self.resize is not None or self.crop is not None):
-            raise UserError(
+            raise OldError(
                 f"adm_crop={self.adm_crop} given with resize={self.resize} and crop={self.crop}",
                 "one or the other",
                 "leave resize and crop out",
@@ -54,7 +54,7 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         if image.mode.startswith(_DEEP):
-            raise UserError(
+            raise OldError(
                 f"PIL mode {image.mode} given",
                 "8 bits a channel",
                 "convert such files to 8 bits first, from the range that their values have",
@@ -69,7 +69,7 @@ class Preprocessing:
             image = F.resize(image, [self.resize])
         if self.crop is not None:
             if min(image.size) < self.crop:
-                raise UserError(
+                raise OldError(
                     f"crop={self.crop} given for an image of {image.width}x{image.height}",
                     "at most its size",
                     f"type resize: {self.crop} as well",

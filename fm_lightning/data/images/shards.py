@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 
 def check_shards(files: Sequence[Path]) -> None:
@@ -19,7 +19,7 @@ def check_shards(files: Sequence[Path]) -> None:
         return
     for file, features in zip(files, found):
         if more := features.keys() - found[0].keys():
-            raise UserError(
+            raise OldError(
                 f"{file} given, whose column {min(more)} {files[0].name} lacks",
                 "files of one split with the same columns",
                 "write them anew, or type files per split, source: {train: ..., test: ...}",
@@ -27,7 +27,7 @@ def check_shards(files: Sequence[Path]) -> None:
         for column, feature in features.items():
             first = found[0][column]
             if isinstance(feature, ClassLabel) and isinstance(first, ClassLabel) and feature.names != first.names:
-                raise UserError(
+                raise OldError(
                     f"{file} given, where the numbers in {column} stand for other classes than in {files[0].name}",
                     "files of one split with the same class names in the same order",
                     "write them anew, or type files per split, source: {train: ..., test: ...}",

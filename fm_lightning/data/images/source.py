@@ -21,7 +21,7 @@ from fm_lightning.data.images.folder import (
 )
 from fm_lightning.data.images.metadata import METADATA, read_metadata
 from fm_lightning.data.images.shards import check_shards
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError, UserError
 
 if TYPE_CHECKING:  # `datasets` takes over a second to import
     from datasets import Dataset
@@ -68,14 +68,14 @@ def open_source(source: str | Mapping[str, str], config: str | None = None) -> d
     if path.is_file() or set(source) & set("*?") or path.suffix == ".parquet":
         return {"train": _open_split("train", source)}
     if source.startswith(("/", "./", "../", "~")):
-        raise UserError(f"source={source!r} given, which does not exist", "something that does", f"type {LOCAL}")
+        raise OldError(f"source={source!r} given, which does not exist", "something that does", f"type {LOCAL}")
     return {split: Opened(rows, rows._fingerprint) for split, rows in _load(source, config, hub=True).items()}
 
 
 def _open_folder(folder: Path, config: str | None) -> dict[str, Opened]:
     images, metadata, parquet = _find(folder)
     if images and parquet:
-        raise UserError(
+        raise OldError(
             f"source={str(folder)!r} given, which holds {len(images):,} images and {len(parquet):,} parquet files",
             "one kind",
             "type a folder of one kind, or files per split, source: {train: ..., test: ...}",
@@ -87,7 +87,7 @@ def _open_folder(folder: Path, config: str | None) -> dict[str, Opened]:
         return _apart(_read_parquet(parquet_splits(folder, parquet, config)))
     others = find_files(folder, [""])
     if not others:
-        raise UserError(
+        raise OldError(
             f"source={str(folder)!r} given, which is no readable dataset (no files)", "images", f"type {LOCAL}"
         )
     content = _hash_files([folder / file for file in others])
@@ -95,7 +95,7 @@ def _open_folder(folder: Path, config: str | None) -> dict[str, Opened]:
     try:
         loaded = _load(str(folder), config, cache=content)
     except UserError as error:
-        raise UserError(error.given, error.expected, UNPACK if packed else error.remedy) from error
+        raise UserError(error.problem, UNPACK if packed else error.fix) from error
     zipped = all(file.suffix.lower() == ".zip" for file in others)  # the order in a tar is its maker's
     return {split: Opened(rows, f"{content}:{split}", listed=zipped) for split, rows in loaded.items()}
 
@@ -112,17 +112,15 @@ def _open_split(split: str, written: str) -> Opened:
     else:
         files = [path] if path.is_file() else [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
     if not files:
-        raise UserError(
+        raise OldError(
             f"source={written!r} given for {split}, which is no readable dataset (no such file)",
             "images",
             f"type {LOCAL}",
         )
     if files[0].name.lower().endswith(IMAGES):
-        raise UserError(
-            f"source={written!r} given for {split}", "a folder of images", f"type source: {files[0].parent}"
-        )
+        raise OldError(f"source={written!r} given for {split}", "a folder of images", f"type source: {files[0].parent}")
     if files[0].suffix.lower() in ARCHIVES:
-        raise UserError(f"source={written!r} given for {split}", "a folder of images", UNPACK)
+        raise OldError(f"source={written!r} given for {split}", "a folder of images", UNPACK)
     return _read_parquet({split: files})[split]
 
 
@@ -134,7 +132,7 @@ def _apart(splits: dict[str, Opened]) -> dict[str, Opened]:
         for table in tables:
             if table in known:
                 other = known[table]
-                raise UserError(
+                raise OldError(
                     f"{table} given in {other} and in {split}",
                     "splits that share no file",
                     f"leave one out; to divide a split type train_part: '{other}[:90%]', held_out_part: '{other}[90%:]'",
@@ -153,7 +151,7 @@ def _find(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
     images = [file for file in files if file.name.lower().endswith(IMAGES)]
     metadata = [file for file in files if file.name.lower() in METADATA] if images else []
     if images and (foreign := [file for file in files if file.name.lower().endswith(FOREIGN)]):
-        raise UserError(
+        raise OldError(
             f"{folder / foreign[0]} given ({len(foreign):,} such files beside {len(images):,} images), which cannot be read",
             f"images of type {', '.join(IMAGES[:3])} ...",
             "convert them, or take them away",
@@ -179,7 +177,7 @@ def _hash_files(files: Sequence[Path]) -> str:
             with file.open("rb") as stream:
                 found.update(hashlib.file_digest(stream, "sha256").digest())
         except OSError as error:
-            raise UserError(
+            raise OldError(
                 f"{file} given, which cannot be read ({error.strerror})", "a file that can", "mend it"
             ) from error
     return found.hexdigest()[:24]
@@ -212,7 +210,7 @@ def _explained(source: str, error: Exception, hub: bool) -> UserError:
         chain.append(cause)
     for link in chain:
         if isinstance(link, OSError) and link.errno in _CANNOT_WRITE:
-            return UserError(
+            return OldError(
                 f"cannot write {link.filename or 'the cache of `datasets`'} ({link.strerror})",
                 "a cache with room and permission to write",
                 "set HF_HOME to another directory",
@@ -221,20 +219,20 @@ def _explained(source: str, error: Exception, hub: bool) -> UserError:
     told = chain[1] if type(error).__name__ == "DatasetGenerationError" and len(chain) > 1 else error
     reason = f"{type(told).__name__}: {' '.join(str(told).split())[:200] or 'no reason given'}"
     if isinstance(error, ValueError) and "onfig name" in str(error):
-        return UserError(
+        return OldError(
             f"dataset {source!r} given, which has several configurations ({reason})", "one of them", "type config: NAME"
         )
     if hub:
-        return UserError(
+        return OldError(
             f"source={source!r} given, which cannot be had from the Hugging Face hub ({reason})",
             "a name that exists and a network that reaches it",
             f"for local files type {LOCAL}",
         )
     if "corresponds to no data" in reason:
-        return UserError(
+        return OldError(
             f"source={source!r} given, which holds no rows",
             "images",
             "take it away, or type files per split, source: {train: ..., test: ...}",
         )
     remedy = "write it with to_parquet(FILE) and type source: FILE" if "save_to_disk" in reason else f"type {LOCAL}"
-    return UserError(f"source={source!r} given, which is no readable dataset ({reason})", "images", remedy)
+    return OldError(f"source={source!r} given, which is no readable dataset ({reason})", "images", remedy)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 LOCAL = "a folder that save_pretrained wrote, e.g. ./sd-vae-ft-ema"
 
@@ -52,7 +52,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         for method in ("encode", "decode"):
             if not callable(getattr(network, method, None)):
-                raise UserError(
+                raise OldError(
                     f"autoencoder {type(network).__name__} without {method} given",
                     "a module with encode and decode",
                     f"give its class such a method, or {LOCAL}",
@@ -120,7 +120,7 @@ def open_autoencoder(
     try:
         from diffusers import AutoencoderKL  # takes seconds
     except ImportError as error:
-        raise UserError(
+        raise OldError(
             f"autoencoder={given!r} given, which diffusers reads",
             f"it installed ({error})",
             "type pip install 'fm-lightning[imagenet]'",
@@ -130,13 +130,13 @@ def open_autoencoder(
         network, info = AutoencoderKL.from_pretrained(path if path.is_dir() else given, output_loading_info=True)
     except Exception as error:  # diffusers, the hub and safetensors raise whatever they like
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        raise UserError(
+        raise OldError(
             f"autoencoder={given!r} given, which cannot be loaded ({reason})",
             ("the name of an AutoencoderKL on the Hugging Face hub and a network that reaches it, or a local folder"),
             f"type {LOCAL}",
         ) from error
     if missing := info["missing_keys"]:
-        raise UserError(
+        raise OldError(
             (f"autoencoder={given!r} given, whose file lacks {len(missing)} weights (the first: {sorted(missing)[0]})"),
             "all of an AutoencoderKL",
             f"type {LOCAL}",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fm_lightning.data.base import pixels
 from fm_lightning.data.latents.autoencoder import Autoencoder
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 
 class Decoder:
@@ -41,7 +41,7 @@ class Decoder:
             self.image_shape = list(autoencoder.decode(torch.zeros(1, *shape)).shape[1:])
         except (RuntimeError, ValueError) as error:
             said = " ".join(str(error).split())[:120]
-            raise UserError(
+            raise OldError(
                 f"autoencoder={autoencoder.name} given for latents of {list(shape)} ({said})",
                 "one that decodes them",
                 "give the one that encoded them",

@@ -27,7 +27,7 @@ from fm_lightning.data.batches import Share
 from fm_lightning.data.latents.autoencoder import Autoencoder
 from fm_lightning.data.latents.manifest import FILE, Identity, Manifest, Shard, open_shard, sha256
 from fm_lightning.data.latents.source import READ, distinct_splits, fingerprint, latent_shape, visible
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError, UserError
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -71,13 +71,13 @@ def encode_images(
     share, folder = share or Share(), Path(folder).expanduser()
     for name, value in (("batch_size", batch_size), ("shard_size", shard_size)):
         if value < 1:
-            raise UserError(f"{name}={value} given", "at least 1", f"type {name}=32")
+            raise OldError(f"{name}={value} given", "at least 1", f"type {name}=32")
     if dtype not in DTYPES:
-        raise UserError(f"dtype={dtype!r} given", f"one of {', '.join(DTYPES)}", "type dtype=float16")
+        raise OldError(f"dtype={dtype!r} given", f"one of {', '.join(DTYPES)}", "type dtype=float16")
     try:
         autoencoder = autoencoder.to(device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={device} given", f"one that this machine has ({error})", "type device=cpu") from error
+        raise OldError(f"device={device} given", f"one that this machine has ({error})", "type device=cpu") from error
     data.setup()
     shape = latent_shape(data, autoencoder, device)
     splits = distinct_splits(data)
@@ -112,7 +112,7 @@ def encode_images(
         manifest = Manifest.read(folder)  # not made anew: its checksums are of what was written, whatever is there now
         manifest.verify_sizes(folder)
         if (manifest.shift, manifest.factor) != (autoencoder.shift, autoencoder.factor):
-            raise UserError(
+            raise OldError(
                 (
                     f"shift={autoencoder.shift}, factor={autoencoder.factor} given for finished latents of "
                     f"{manifest.shift} and {manifest.factor}"
@@ -171,7 +171,7 @@ class _Encoder:
         stored = values.to(self.dtype).cpu()
         if not stored.isfinite().all():
             largest = float(values.abs().max())
-            raise UserError(
+            raise OldError(
                 f"latents up to {largest:.3g} near image {start} given",
                 f"finite ones that {self.dtype} holds",
                 "type dtype=float32, or give another autoencoder",
@@ -201,7 +201,7 @@ def _refuse_others(folder: Path, identity: Identity, shards: list[Shard]) -> Non
                 raise
     for other in found:
         if differences := other.differences(identity):
-            raise UserError(
+            raise OldError(
                 f"folder={folder} given, which holds latents of another source or form",
                 f"an empty folder or one that the same command began (asked for now: {', '.join(differences)})",
                 "give another folder",
@@ -233,7 +233,7 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise UserError(
+        raise OldError(
             f"folder={folder} given, which cannot be written ({error})",
             "room and permission",
             "what was written stays: make room and type the same command again",

@@ -17,7 +17,7 @@ from fm_lightning.data.latents.decoder import Decoder, per_channel
 from fm_lightning.data.latents.manifest import FILE, Manifest, open_shard
 from fm_lightning.data.latents.rows import Rows
 from fm_lightning.data.latents.splits import LatentSplit, PosteriorSplit
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError, UserError
 from fm_lightning.noise import step_generator
 
 
@@ -83,13 +83,13 @@ class Latents(FlowData):
         super().__init__(**kwargs)
         for name, value in (("n", n), ("decode_batch", decode_batch)):
             if value is not None and value < 1:
-                raise UserError(f"{name}={value} given", "at least 1", f"type {name}=16")
+                raise OldError(f"{name}={value} given", "at least 1", f"type {name}=16")
         for name, word, words in (
             ("scaling", scaling, ("autoencoder", "channels")),
             ("verify", verify, ("sizes", "checksums")),
         ):
             if word not in words:
-                raise UserError(f"{name}={word!r} given", f"{' or '.join(words)}", f"type {name}={words[0]}")
+                raise OldError(f"{name}={word!r} given", f"{' or '.join(words)}", f"type {name}={words[0]}")
         self.folder, self.conditional, self.n = Path(folder).expanduser(), conditional, n
         self.train_part, self.real_part, self.held_out_part = train_part, real_part, held_out_part
         self.draws_mirrored, self.scaling, self.decode_batch, self.verify = flip, scaling, decode_batch, verify
@@ -137,7 +137,7 @@ class Latents(FlowData):
         }
         for option, (asked, what, remedy) in lacking.items():
             if asked:
-                raise UserError(
+                raise OldError(
                     f"{option}=True given for {self.folder}, whose {FILE} has no {what}",
                     f"{option}=False",
                     f"leave it out, or encode the images again, into another folder, with {remedy}",
@@ -151,7 +151,7 @@ class Latents(FlowData):
         held_out = read_part(self.held_out_part, sizes, "held_out_part")
         for name, part in (("train_part", train), ("real_part", real)):
             if held_out.overlaps(part):
-                raise UserError(
+                raise OldError(
                     f"held_out_part={self.held_out_part!r} given, which shares rows with {name}",
                     "latents neither trained on nor compared with",
                     f"type e.g. {name}='{part.split}[:90%]' held_out_part='{part.split}[90%:]'",
@@ -167,7 +167,7 @@ class Latents(FlowData):
             latents = [tensor for name, tensor in tensors.items() if name != "labels"]
             wanted = (len(shard), *self.manifest.shape)
             if identity != self.manifest.identity or any(tuple(tensor.shape) != wanted for tensor in latents):
-                raise UserError(
+                raise OldError(
                     f"shard {file} holds other latents than {FILE} says",
                     f"{list(wanted)} of the same source",
                     "copy the folder again as a whole",
@@ -184,7 +184,7 @@ class Latents(FlowData):
         if len(bad):
             row = int(bad[0]) + part.start
             shard = next(s for s in self.manifest.of(part.split) if s.start <= row < s.stop)
-            raise UserError(
+            raise OldError(
                 (
                     f"shard {self.folder / shard.file} has the label {int(labels[row - part.start])} in row "
                     f"{row - shard.start}"
@@ -272,9 +272,9 @@ class Latents(FlowData):
             decoder = Decoder(found, self.shape, self._shift, self._factor, self.decode_batch)
         except UserError as error:
             said = " ".join(str(error.__cause__).split())[:120]
-            raise UserError(f"autoencoder={found.name} given for {self.folder} ({said})", wanted, remedy) from error
+            raise OldError(f"autoencoder={found.name} given for {self.folder} ({said})", wanted, remedy) from error
         if decoder.image_shape != image:
-            raise UserError(
+            raise OldError(
                 f"autoencoder={found.name} given for {self.folder}, which makes {decoder.image_shape} of them",
                 wanted,
                 remedy,

@@ -19,7 +19,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 FILE, VERSION = "manifest.json", 1
 ENCODE = "fm-lightning encode -c CONFIG"
@@ -101,9 +101,9 @@ class Manifest:
             some = any(folder.glob("*.safetensors"))
             found = "unfinished latents" if some else "no latents" if folder.is_dir() else "no folder"
             remedy = "the same command that began them" if some else ENCODE
-            raise UserError(f"folder={folder} given, which holds {found}", f"its {FILE}", f"type {remedy}") from error
+            raise OldError(f"folder={folder} given, which holds {found}", f"its {FILE}", f"type {remedy}") from error
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(
+            raise OldError(
                 f"{folder / FILE} cannot be read ({type(error).__name__}: {error})",
                 f"a manifest of version {VERSION}",
                 f"encode the images again: type {ENCODE}",
@@ -119,7 +119,7 @@ class Manifest:
             size = file.stat().st_size if file.exists() else None
             if size != shard.bytes:
                 is_ = "is missing" if size is None else f"has {size:,} bytes"
-                raise UserError(
+                raise OldError(
                     f"shard {file} {is_}",
                     f"{shard.bytes:,} bytes",
                     f"copy it again, or delete it with {FILE} and type {ENCODE}, which makes only what is missing",
@@ -133,7 +133,7 @@ class Manifest:
         """
         for shard in self.shards:
             if (found := sha256(folder / shard.file)) != shard.sha256:
-                raise UserError(
+                raise OldError(
                     f"shard {folder / shard.file} has the checksum {found[:16]}",
                     f"{shard.sha256[:16]}",
                     f"copy it again, or delete it with {FILE} and type {ENCODE}, which makes only what is missing",
@@ -158,7 +158,7 @@ def open_shard(file: Path) -> tuple[dict[str, Tensor], Identity]:
             # These are views of the mapped file; safetensors reads nothing but the header.
             return {name: shard.get_tensor(name) for name in shard.keys()}, identity  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
+        raise OldError(
             f"shard {file} cannot be read ({type(error).__name__}: {error})",
             "a file that fm-lightning encode wrote",
             f"delete it and type {ENCODE}, which makes only what is missing",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fm_lightning.data.base import FlowData, Split
 from fm_lightning.data.latents.autoencoder import Autoencoder
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 READ = 1024  # rows read at a time
 
@@ -23,7 +23,7 @@ def visible(data: FlowData, x: Tensor) -> Tensor:
 def latent_shape(data: FlowData, autoencoder: Autoencoder, device: torch.device | str) -> list[int]:
     """``[c, h, w]`` found on one image; refuses what does not come back from the autoencoder in its own size."""
     if len(data.shape) != 3:
-        raise UserError(f"data={type(data).__name__} given, which holds no images", "some", "type e.g. data.ImageData")
+        raise OldError(f"data={type(data).__name__} given, which holds no images", "some", "type e.g. data.ImageData")
     image = visible(data, data.train_split.fetch(torch.tensor([0]))[0].to(device))
     wanted = f"images that {autoencoder.name} takes"
     try:
@@ -31,13 +31,13 @@ def latent_shape(data: FlowData, autoencoder: Autoencoder, device: torch.device 
         back = tuple(autoencoder.decode(mean).shape[1:])
     except (RuntimeError, ValueError) as error:
         said = " ".join(str(error).split())[:160]
-        raise UserError(
+        raise OldError(
             f"images of shape {list(data.shape)} given ({said})",
             wanted,
             "give data of other size, or in colour (grayscale: false)",
         ) from error
     if back != tuple(data.shape):
-        raise UserError(
+        raise OldError(
             f"images of shape {list(data.shape)} given, which come back as {list(back)}",
             wanted,
             "give data whose sides are multiples of 8, or of whatever the autoencoder divides them by",

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import rankdata, t
 
 from fm_lightning.diagnosis.association.estimate import Estimate, Vector, Z, constant, undefined, vectors
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 _FISHER = "Fisher's interval with Bonett and Wright's standard error"
 
@@ -108,7 +108,7 @@ def bootstrap(statistic: Callable[..., float | None], *columns: Any, resamples: 
         UserError: counts that differ, a value that is not finite, or fewer than 100 resamples.
     """
     if resamples < 100:
-        raise UserError(f"resamples={resamples} given", "at least 100 for a 95 % interval", "type 1000")
+        raise OldError(f"resamples={resamples} given", "at least 100 for a 95 % interval", "type 1000")
     data = vectors(**{f"column {i}": column for i, column in enumerate(columns)})
     n, method = len(data[0]), f"percentile interval of {resamples} bootstrap resamples"
     value = statistic(*data)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.intervals import LEVEL
 
 Z = float(norm.ppf((1 + LEVEL) / 2))
@@ -54,7 +54,7 @@ def vectors(**given: Any) -> list[Vector]:
     for name, values in given.items():
         array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
         if array.ndim != 1 or array.dtype.kind not in "fiub":
-            raise UserError(
+            raise OldError(
                 f"{name} of shape {list(array.shape)} and type {array.dtype} given",
                 "one number per sample",
                 "pass a vector",
@@ -62,16 +62,16 @@ def vectors(**given: Any) -> list[Vector]:
         array = array.astype(np.float64)
         bad = ~np.isfinite(array)
         if bad.any():
-            raise UserError(
+            raise OldError(
                 f"{name}[{int(bad.argmax())}] = {array[bad][0]:g} given", "finite numbers", "leave such samples out"
             )
         found.append(array)
     counts = {name: len(array) for name, array in zip(given, found)}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} of {n}" for name, n in counts.items())
-        raise UserError(f"{listed} samples given", "the same samples in each", "pass vectors of one length")
+        raise OldError(f"{listed} samples given", "the same samples in each", "pass vectors of one length")
     if not found[0].size:
-        raise UserError(f"no {' and no '.join(given)} given", "at least one sample", "sample first")
+        raise OldError(f"no {' and no '.join(given)} given", "at least one sample", "sample first")
     return found
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata, t, ttest_ind
 
 from fm_lightning.diagnosis.association.estimate import Estimate, Z, undefined, vectors
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.intervals import LEVEL
 
 
@@ -31,17 +31,17 @@ def quantile_groups(values: Any, count: int, strata: Any | None = None) -> NDArr
             alike have no thirds.
     """
     if count < 2:
-        raise UserError(f"count={count} groups given", "at least 2", "type 3")
+        raise OldError(f"count={count} groups given", "at least 2", "type 3")
     if strata is None:
         (values,) = vectors(values=values)
         labels = np.zeros(len(values))
     else:
         values, labels = vectors(values=values, strata=strata)
     if len(values) < count:
-        raise UserError(f"{len(values)} samples given for {count} groups", "at least one for each", "sample more seeds")
+        raise OldError(f"{len(values)} samples given for {count} groups", "at least one for each", "sample more seeds")
     different = len(np.unique(values))
     if different < count:
-        raise UserError(
+        raise OldError(
             f"{different} different values given for {count} groups", "at least one for each", "ask for fewer groups"
         )
     groups = np.empty(len(values), dtype=np.int64)
@@ -51,7 +51,7 @@ def quantile_groups(values: Any, count: int, strata: Any | None = None) -> NDArr
         groups[here] = np.floor(count * place / here.sum())
     empty = np.flatnonzero(np.bincount(groups, minlength=count) == 0)
     if len(empty):
-        raise UserError(
+        raise OldError(
             f"strata too small for {count} groups given (group {empty[0]} stays empty)",
             f"one of at least {count} samples",
             "sample more seeds or leave the strata out",
@@ -76,7 +76,7 @@ def group_means(groups: Any, values: Any) -> list[GroupMean]:
     for g in range(int(group.max()) + 1):
         part = values[group == g]
         if not len(part):
-            raise UserError(f"no samples in group {g} given", "at least one", "ask for fewer groups")
+            raise OldError(f"no samples in group {g} given", "at least one", "ask for fewer groups")
         if len(part) == 1:
             found.append(GroupMean(float(part[0]), None, None, 1))
             continue
@@ -97,7 +97,7 @@ def trend(groups: Any, values: Any) -> Estimate:
     group, values = vectors(groups=groups, values=values)
     method = "Jonckheere-Terpstra test (as Kendall's tau-b)"
     if len(np.unique(group)) < 2:
-        raise UserError(f"{len(np.unique(group))} group given", "at least 2 to see a trend", "ask for more groups")
+        raise OldError(f"{len(np.unique(group))} group given", "at least 2 to see a trend", "ask for more groups")
     if (values == values[0]).all():
         return undefined("constant values: no trend to test", len(values), method)
     found = kendalltau(group, values, method="asymptotic")

@@ -20,7 +20,7 @@ import numpy as np
 
 from fm_lightning.diagnosis.association.estimate import Estimate, Vector, undefined, vectors
 from fm_lightning.diagnosis.association.groups import quantile_groups
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.intervals import wilson
 
 
@@ -69,9 +69,9 @@ def non_monotonicity(hits: Any, n: Any, simulations: int = 4000, seed: int = 0) 
     """
     hits, n = vectors(hits=hits, n=n)
     if len(n) < 3:
-        raise UserError(f"{len(n)} groups given", "at least 3: two are always monotone", "ask for more groups")
+        raise OldError(f"{len(n)} groups given", "at least 3: two are always monotone", "ask for more groups")
     if (n < 1).any() or (hits < 0).any() or (hits > n).any():
-        raise UserError("groups without samples, or more hits than samples given", "0 to n hits of n", "check both")
+        raise OldError("groups without samples, or more hits than samples given", "0 to n hits of n", "check both")
     total, method = int(n.sum()), "isotonic likelihood-ratio test in both orders, null simulated at equal shares"
     if hits.sum() in (0, n.sum()):
         return undefined(f"{int(hits.sum())} hits of {total} samples: every group is alike", total, method)

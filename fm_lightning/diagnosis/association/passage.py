@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fm_lightning.diagnosis.association.estimate import vectors
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def first_passage(steps: Any, values: Any, level: float) -> Passage:
     """
     steps, values = vectors(steps=steps, values=values)
     if (np.diff(steps) <= 0).any():
-        raise UserError("steps that do not ascend given", "each once and in order", "sort them")
+        raise OldError("steps that do not ascend given", "each once and in order", "sort them")
     there = values >= level
     if not there.any():
         return Passage(None, float(steps[-1]))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval, share
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import nearest
@@ -43,7 +43,7 @@ class AuthPct(CopyMeasure):
     ) -> None:
         super().__init__(reference, held_out, space, ("d1", "nearest", "radius"), **kwargs)
         if len(self.reference) < 2:
-            raise UserError("1 training image given", "at least 2", "pass a larger reference")
+            raise OldError("1 training image given", "at least 2", "pass a larger reference")
         self._radius = torch.full((len(self.reference),), torch.nan)
 
     def compare(self, x: Tensor) -> dict[str, Tensor]:

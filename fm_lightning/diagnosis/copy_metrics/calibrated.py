@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval, quantiles, share
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import nearest
@@ -46,15 +46,15 @@ class CalibratedDistance(CopyMeasure):
     ) -> None:
         super().__init__(reference, held_out, space, ("calibrated",), **kwargs)
         if not 1 <= neighbours <= len(self.reference):
-            raise UserError(
+            raise OldError(
                 f"neighbours={neighbours} given for {len(self.reference)} training images",
                 f"1 to {len(self.reference)}",
                 f"type neighbours={min(50, len(self.reference))}",
             )
         if not alpha > 0:
-            raise UserError(f"alpha={alpha:g} given", "above 0", "type alpha=0.5")
+            raise OldError(f"alpha={alpha:g} given", "above 0", "type alpha=0.5")
         if held_out is not None and len(held_out) < 100:
-            raise UserError(
+            raise OldError(
                 f"{len(held_out)} held-out samples given",
                 "at least 100 for a 1 % quantile",
                 "leave held_out out, or give more",
@@ -79,7 +79,7 @@ class CalibratedDistance(CopyMeasure):
             UserError: there are none.
         """
         if self.held_out_columns is None:
-            raise UserError("no held-out samples given", "some whose 1 % quantile tells copies", "pass held_out")
+            raise OldError("no held-out samples given", "some whose 1 % quantile tells copies", "pass held_out")
         return float(torch.quantile(self.held_out_columns["calibrated"].double(), 0.01))
 
     def copied(self, columns: Columns) -> Tensor:

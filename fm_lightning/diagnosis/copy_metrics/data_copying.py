@@ -15,7 +15,7 @@ from torch import Tensor
 from fm_lightning.diagnosis.association.estimate import Z
 from fm_lightning.diagnosis.association.roc import placements
 from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import nearest
@@ -63,9 +63,9 @@ class DataCopying(CopyMeasure):
     ) -> None:
         super().__init__(reference, held_out, space, ("d1_cell", "cell"), **kwargs)
         if held_out is None:
-            raise UserError("no held-out samples given", "some: C_T compares with them", "pass held_out")
+            raise OldError("no held-out samples given", "some: C_T compares with them", "pass held_out")
         if not 1 <= cells <= len(self.reference):
-            raise UserError(f"cells={cells} given", f"1 to {len(self.reference)} training images", "type cells=3")
+            raise OldError(f"cells={cells} given", f"1 to {len(self.reference)} training images", "type cells=3")
         self.cells, self.least, self.seed = cells, least, seed
         rows = self.reference.rows(0, len(self.reference)).float().cpu()
         self._kmeans = KMeans(cells, n_init=10, random_state=seed).fit(rows.numpy())
@@ -119,7 +119,7 @@ class DataCopying(CopyMeasure):
         assert columns is not None
         empty = (columns["cell"].bincount(minlength=self.cells) == 0).nonzero()
         if len(empty):
-            raise UserError(
+            raise OldError(
                 f"no held-out samples in cell {int(empty[0])} of {self.cells} given",
                 "some in each",
                 "pass more of them, or fewer cells",
@@ -140,7 +140,7 @@ class DataCopying(CopyMeasure):
                 variance + (len(theirs) * se) ** 2,
             )
         if not weight:
-            raise UserError(
+            raise OldError(
                 f"at most {self.least} samples in each of {self.cells} cells given",
                 "more",
                 "sample more seeds, or pass a smaller `least`",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval, quantiles, share
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import nearest
@@ -50,7 +50,7 @@ class DescriptorCosine(CopyMeasure):
         **kwargs: Any,
     ) -> None:
         if not -1 < threshold < 1:
-            raise UserError(f"threshold={threshold:g} given", "above -1 and below 1", "type threshold=0.5")
+            raise OldError(f"threshold={threshold:g} given", "above -1 and below 1", "type threshold=0.5")
         rows = reference.rows(0, len(reference)) if isinstance(reference, Reference) else reference
         super().__init__(Reference(_directions(rows)), held_out, space, ("cosine", "nearest"), **kwargs)
         self.threshold = threshold
@@ -89,7 +89,7 @@ def _directions(rows: Tensor) -> Tensor:
     norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
     if not (norms > 0).all():
         row = int((norms > 0).int().argmin())
-        raise UserError(f"descriptor {row} of length {float(norms[row]):g} given", "above 0", "leave it out")
+        raise OldError(f"descriptor {row} of length {float(norms[row]):g} given", "above 0", "leave it out")
     return rows / norms[:, None].float()
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.intervals import wilson
 from fm_lightning.metrics.neighbours.reference import Reference, check_unit
@@ -56,7 +56,7 @@ class CopyMeasure(PerSeedMetric):
     ) -> None:
         super().__init__(columns, **kwargs)
         if held_out is not None and not len(held_out):
-            raise UserError("no held-out samples given", "at least one", "leave held_out out to have no floor")
+            raise OldError("no held-out samples given", "at least one", "leave held_out out to have no floor")
         self.reference = reference if isinstance(reference, Reference) else Reference(reference)
         self.held_out, self.space = held_out, space or FeatureSpace()
 

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 
 WEIGHTS = Path(__file__).with_name("digits_classifier.pt")
 TRAINING = "python -m fm_lightning.training.digits_classifier"
@@ -66,7 +66,7 @@ class DigitsClassifier(nn.Module):
             net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # torch raises half a dozen types for a truncated or foreign file
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(
+            raise OldError(
                 f"weights of the digits classifier: cannot read {path} ({reason})",
                 "the state dict of a DigitsClassifier",
                 f"make one with: {TRAINING} --out FILE",
@@ -80,7 +80,7 @@ class DigitsClassifier(nn.Module):
             UserError: the images are of another shape or not floating point.
         """
         if images.shape[1:] != (1, 8, 8) or not images.is_floating_point():
-            raise UserError(
+            raise OldError(
                 f"digits classifier: given images {list(images.shape)} of {images.dtype}",
                 "[B, 1, 8, 8] floats in [-1, 1]",
                 "from uint8 type images.float() / 127.5 - 1",

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.digits import DigitsClassifier
 
 Space = Literal["model", "uint8"]
@@ -108,9 +108,9 @@ class ModuleFeatures(FeatureExtractor):
     def __init__(self, module: nn.Module, key: str, space: Space = "model", label: str | None = None) -> None:
         super().__init__()
         if not key or key.partition("_")[0] in ("fid", "sfid") or set(key) & set("/ "):
-            raise UserError(f"key={key!r} given", "the distance's own name (FID is Inception's)", "type e.g. fd_mine")
+            raise OldError(f"key={key!r} given", "the distance's own name (FID is Inception's)", "type e.g. fd_mine")
         if space not in ("model", "uint8"):
-            raise UserError(f"space={space!r} given", "'model' or 'uint8'", "type --space model")
+            raise OldError(f"space={space!r} given", "'model' or 'uint8'", "type --space model")
         self.module = module.eval().requires_grad_(False)
         self.key, self.space, self.label = key, space, label or f"Fréchet distance ({key})"
 

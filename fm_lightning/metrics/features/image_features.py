@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError, UserError
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 
 
@@ -27,7 +27,7 @@ class ImageFeatures(FeatureExtractor):
     def __init__(self, weights: str | None = None, batch_size: int = 128) -> None:
         super().__init__()
         if batch_size < 1:
-            raise UserError(f"batch_size={batch_size} given", "at least 1 image", "type e.g. 128")
+            raise OldError(f"batch_size={batch_size} given", "at least 1 image", "type e.g. 128")
         self.weights, self.batch_size = weights, batch_size
         self._fingerprint = ""
 
@@ -49,7 +49,7 @@ class ImageFeatures(FeatureExtractor):
             return
         address, place = self.source
         if self.weights is not None and not Path(self.weights).is_file():
-            raise UserError(
+            raise OldError(
                 f"weights for {self.key}: no file {self.weights}",
                 f"the one from {address}",
                 "fetch it, or leave `weights` out to have it downloaded",
@@ -62,10 +62,10 @@ class ImageFeatures(FeatureExtractor):
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             file = Path(self.weights) if self.weights is not None else place
             if file.exists():
-                raise UserError(
+                raise OldError(
                     f"weights for {self.key}: cannot use {file} ({reason})", f"what {address} holds", "fetch it again"
                 ) from error
-            raise UserError(
+            raise OldError(
                 f"weights for {self.key}: cannot download {address} ({reason})",
                 "a connection, or the file in torch's hub folder",
                 f"fetch it on another machine and put it at {place}, or name its file as `weights`",
@@ -87,7 +87,7 @@ class ImageFeatures(FeatureExtractor):
             UserError: other types, ranks or channel counts.
         """
         if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] not in (1, 3):
-            raise UserError(
+            raise OldError(
                 f"{self.key}: given images {list(x.shape)} of {x.dtype}",
                 "uint8 [B, 1 or 3, H, W] (gray or RGB)",
                 "convert them, or choose an extractor for such data",

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.image_features import ImageFeatures, hub_file
 
 
@@ -111,13 +111,13 @@ def _check_weights(path: str) -> None:
         shapes = {name: tuple(state[name].shape) for name in ("Conv2d_1a_3x3.conv.weight", "fc.weight")}
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
+        raise OldError(
             f"Inception weights: cannot use {path} ({reason})",
             "the state dict of torch-fidelity's FeatureExtractorInceptionV3",
             f"fetch it from {URL_INCEPTION_V3}",
         ) from error
     if shapes != {"Conv2d_1a_3x3.conv.weight": (32, 3, 3, 3), "fc.weight": (1008, 2048)}:
-        raise UserError(
+        raise OldError(
             f"Inception weights: {path} holds {shapes}",
             "the state dict of torch-fidelity's FeatureExtractorInceptionV3",
             f"fetch it from {URL_INCEPTION_V3}",

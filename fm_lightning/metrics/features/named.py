@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.clip import ClipFeatures, CmmdFeatures
 from fm_lightning.metrics.features.dinov2 import DinoFeatures
 from fm_lightning.metrics.features.extractor import DigitsFeatures, FeatureExtractor, RawFeatures
@@ -33,5 +33,5 @@ def named_extractor(name: str) -> FeatureExtractor:
         UserError: an unknown name.
     """
     if name not in EXTRACTORS:
-        raise UserError(f"extractor {name!r} given", f"a class or one of {', '.join(EXTRACTORS)}", "type e.g. fid")
+        raise OldError(f"extractor {name!r} given", f"a class or one of {', '.join(EXTRACTORS)}", "type e.g. fid")
     return EXTRACTORS[name]()

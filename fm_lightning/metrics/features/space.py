@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.per_seed import fingerprint, sample_tensor
 from fm_lightning.trajectory import Trajectory
@@ -45,7 +45,7 @@ class FeatureSpace:
         x = x if self.read is None else self.read(x)
         rows = (x if self.extractor is None else self.extractor(x)).flatten(1)
         if rows.shape[1] != width:
-            raise UserError(
+            raise OldError(
                 f"samples of {rows.shape[1]} numbers given",
                 f"the reference's {width}",
                 "bring both into the same space",

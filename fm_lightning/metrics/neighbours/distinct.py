@@ -23,7 +23,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.neighbours.reference import AbstractReference, Reference
 from fm_lightning.metrics.neighbours.search import nearest
 
@@ -93,13 +93,13 @@ def nearest_distinct(
         UserError: k out of range, or mirrored points.
     """
     if mirrored and len(reference.shape) != 4:
-        raise UserError(
+        raise OldError(
             f"mirrored=True given for samples of shape {list(reference.shape[1:])}",
             "images [C, H, W]",
             "leave mirrored out",
         )
     if groups is not None and not 1 <= k <= groups.count:
-        raise UserError(
+        raise OldError(
             f"k={k} different neighbours asked for",
             f"1 to {groups.count}, the images that are no duplicates of each other",
             "give a smaller k or leave_out_duplicates",
@@ -161,7 +161,7 @@ def find_groups(
         UserError: ``relative`` out of range.
     """
     if not 0 < relative < 1:
-        raise UserError(
+        raise OldError(
             f"leave_out_duplicates={relative:g} given",
             "between 0 and 1 (medians of the nearest-neighbour distance)",
             "type e.g. 0.3333",

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError
 from fm_lightning.metrics.neighbours.reference import (
     BUDGET,
     Reference,
@@ -63,14 +63,14 @@ def _blocks(
     check_match(queries, reference)
     h = torch.as_tensor(bandwidth, dtype=torch.float64, device=reference.device)
     if h.ndim and h.shape != queries.shape[:1]:
-        raise UserError(
+        raise OldError(
             f"bandwidths of shape {list(h.shape)} given for {len(queries)} queries",
             f"a number or the shape [{len(queries)}]",
             "give one for all, or one for each",
         )
     h = h.expand(len(queries))
     if not (h > 0).all():
-        raise UserError(
+        raise OldError(
             f"a bandwidth of {float(h[~(h > 0)][0])} given",
             "a positive number",
             "give e.g. the median distance of a row to its nearest",

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError, UserError
 from fm_lightning.metrics.neighbours.duplicates import DIGEST, first_of_equal
 from fm_lightning.metrics.neighbours.reference import (
     BUDGET,
@@ -79,15 +79,15 @@ class ShardedReference(AbstractReference):
         counts, shapes = [shape[0] for shape in found], {shape[1:] for shape in found}
         whole = sum(counts)
         if len(shapes) > 1:
-            raise UserError(
+            raise OldError(
                 f"parts with rows of shapes {sorted(map(list, shapes))} given",
                 "one shape in all processes",
                 "give the rows of one data set",
             )
         if not whole:
-            raise UserError("an empty reference given", "at least one row to compare with", "give some in any process")
+            raise OldError("an empty reference given", "at least one row to compare with", "give some in any process")
         if strided and counts != [len(range(r, whole, self.ranks)) for r in range(self.ranks)]:
-            raise UserError(
+            raise OldError(
                 f"strided parts of {counts} rows given",
                 f"rows[rank::{self.ranks}] of the whole in each process",
                 "give these, or contiguous parts and strided=False",
@@ -130,7 +130,7 @@ class ShardedReference(AbstractReference):
             error = problem
         said = self._agree(error, (len(queries), str(queries.dtype), k, fit))
         if len({each[2] for each in said}) > 1:
-            raise UserError(
+            raise OldError(
                 f"k={[each[2] for each in said]} given by the processes", "one number", "give the same k in all"
             )
         counts, kinds = [each[0] for each in said], {each[1] for each in said}
@@ -229,9 +229,9 @@ class ShardedReference(AbstractReference):
         said: list[Any] = [None] * self.ranks
         mine = error
         if not (error is None or isinstance(error, UserError)):
-            mine = UserError(repr(error), "no failure in any process", "mend what failed in this one")
+            mine = OldError(repr(error), "no failure in any process", "mend what failed in this one")
         dist.all_gather_object(said, (mine, value), group=self.group)
         for rank, (problem, _) in enumerate(said):
             if problem is not None:
-                raise UserError(f"process {rank}: {problem.given}", problem.expected, problem.remedy) from error
+                raise UserError(f"Process {rank}: {problem.problem}", problem.fix) from error
         return [each for _, each in said]
