@@ -1,10 +1,12 @@
 """Lightning callbacks: each a thin adaptor from Trajectory to a metric. Import them from ``fm_lightning.callbacks``."""
 
+from fm_lightning.callbacks.checkpoint_series import CheckpointSeries
 from fm_lightning.callbacks.divergence import DivergenceWatch
 from fm_lightning.callbacks.ema import EMA
 from fm_lightning.callbacks.fid_monitor import FIDMonitor
 from fm_lightning.callbacks.kpe_distribution import KPEDistribution
 from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
+from fm_lightning.callbacks.power_averages import PowerAverages
 from fm_lightning.callbacks.progress import Progress
 from fm_lightning.callbacks.sample_grid import SampleGrid
 from fm_lightning.callbacks.sample_writer import SampleWriter
@@ -15,10 +17,12 @@ from fm_lightning.callbacks.training_threads import TrainingThreads
 
 __all__ = [
     "EMA",
+    "CheckpointSeries",
     "DivergenceWatch",
     "FIDMonitor",
     "KPEDistribution",
     "MemorizationMonitor",
+    "PowerAverages",
     "Progress",
     "SampleGrid",
     "SampleWriter",

@@ -1,24 +1,45 @@
-"""What a checkpoint with averaged weights asks of whoever trains on from it."""
+"""Averaged weights: which ones a test measures, and what a checkpoint that holds them requires of whoever resumes from it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 
 def check_average(checkpoint: Mapping[str, Any], callbacks: Iterable[object]) -> None:
-    """Refuses to train on from averaged weights as if they were the raw ones.
+    """Refuses to resume from averaged weights as if they were the raw ones.
 
     Raises:
-        UserError: the checkpoint holds an average, and no callback would take it up.
+        UserError: the checkpoint holds an average, and no callback would restore it.
     """
     if "current_model_state" in checkpoint and not any(isinstance(c, WeightAveraging) for c in callbacks):
-        raise OldError(
-            "the checkpoint holds averaged weights but no EMA callback is configured",
-            "one to go on training from the raw weights",
-            "add fm_lightning.callbacks.EMA to trainer.callbacks",
+        raise UserError(
+            "The checkpoint holds averaged weights, but no EMA callback is configured.",
+            "Add fm_lightning.callbacks.EMA to trainer.callbacks.",
         )
+
+
+def network_weights(trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
+    """Returns the state dict of the network that a test would measure now: the average where a callback keeps one."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        model = getattr(callback, "_average_model", None) if isinstance(callback, WeightAveraging) else None
+        if model is not None and int(model.n_averaged):
+            state = model.module.state_dict()
+            return {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
+    return module.net.state_dict()  # type: ignore[operator, union-attr]
+
+
+@rank_zero_only
+def say_disk(trainer: Trainer, module: LightningModule, what: str, count: int, folder: Path) -> None:
+    """Prints how much disk ``count`` copies of the network's weights will take."""
+    size = count * sum(value.nbytes for value in module.net.state_dict().values())  # type: ignore[operator, union-attr]
+    amount = f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+    print(f"Keeps {count} {what} in {folder} ({amount})", flush=True)

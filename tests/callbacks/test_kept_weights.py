@@ -1,0 +1,148 @@
+"""CheckpointSeries and PowerAverages: the files hold the right weights, also after an interruption."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning import Callback
+
+from fm_lightning import FlowMatching, FlowTrainer, Schedule, UserError, load_network
+from fm_lightning.callbacks import EMA, CheckpointSeries, PowerAverages
+from fm_lightning.data import Toy2D
+from fm_lightning.nets import ResidualMLP
+from fm_lightning.training.power_average import exponent, keeps
+
+STEPS = 20
+
+
+class Watch(Callback):
+    """The raw weights of the network after each step."""
+
+    def __init__(self):
+        self.raw = {}
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        self.raw[trainer.global_step] = {k: v.clone() for k, v in pl_module.net.state_dict().items()}
+
+
+def fit(folder, *callbacks, steps=STEPS, ckpt_path=None, **settings):
+    torch.manual_seed(0)
+    model = FlowMatching(ResidualMLP([2], width=8, depth=1), val_schedules={"base": Schedule(steps=2)}, floors=False)
+    data = Toy2D(n=20, batch_size=8, eval_batch_size=8, val_seeds=8, test_seeds=8)
+    trainer = FlowTrainer(
+        accelerator="cpu",
+        max_steps=steps,
+        default_root_dir=folder,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        **settings,
+    )
+    trainer.fit(model, data, ckpt_path=ckpt_path)
+    return trainer
+
+
+def read(folder, kind, step):
+    return torch.load(folder / "checkpoints" / kind / f"step-{step}.ckpt", weights_only=True)
+
+
+def test_the_default_steps_reach_back_to_a_quarter():
+    steps = CheckpointSeries().steps(5000)
+    assert len(steps) == 12
+    assert steps[0] == 1154
+    assert steps[-1] == 4425
+    assert CheckpointSeries().steps(3) == [1, 2]
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_an_earlier_checkpoint_holds_the_average_at_its_step(tmp_path, order):
+    watch, series = Watch(), CheckpointSeries(count=4, ratio=1.5)
+    callbacks = [EMA(decay=0.8), watch, series] if order else [series, watch, EMA(decay=0.8)]
+    fit(tmp_path, *callbacks)
+    average = None
+    for step in range(1, STEPS + 1):
+        raw = watch.raw[step]
+        average = raw if average is None else {k: 0.8 * average[k] + 0.2 * raw[k] for k in raw}
+        if step in series.steps(STEPS):
+            kept = read(tmp_path, "earlier", step)
+            assert kept["global_step"] == step
+            for name, value in average.items():
+                torch.testing.assert_close(kept["state_dict"][f"net.{name}"], value, rtol=1e-5, atol=1e-6)
+    assert len(list((tmp_path / "checkpoints/earlier").iterdir())) == len(series.steps(STEPS)) == 4
+
+
+def test_without_an_average_the_raw_weights_are_kept(tmp_path):
+    watch = Watch()
+    fit(tmp_path, CheckpointSeries(count=3, ratio=2), watch, accumulate_grad_batches=2)
+    kept = read(tmp_path, "earlier", 10)["state_dict"]
+    assert all(torch.equal(kept[f"net.{name}"], value) for name, value in watch.raw[10].items())
+
+
+def test_snapshots_follow_the_recursion(tmp_path):
+    watch = Watch()
+    fit(tmp_path, watch, PowerAverages(snapshots=4))
+    kept = read(tmp_path, "averages", 15)
+    for length, state in zip(kept["sigma_rel"], kept["averages"], strict=True):
+        average = {name: value.double() for name, value in watch.raw[1].items()}
+        for step in range(2, 16):
+            share = keeps(step, exponent(length))
+            average = {k: share * v + (1 - share) * watch.raw[step][k].double() for k, v in average.items()}
+        for name, value in average.items():
+            torch.testing.assert_close(state[f"net.{name}"].double(), value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_resumed_training_keeps_the_same_files(tmp_path):
+    def callbacks():
+        return [EMA(decay=0.8), CheckpointSeries(count=4, ratio=1.5), PowerAverages(snapshots=4)]
+
+    fit(tmp_path / "whole", *callbacks())
+    files = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("step-*.ckpt"))
+    cut = fit(tmp_path / "cut", *callbacks(), steps=7)
+    cut.save_checkpoint(tmp_path / "cut.ckpt")
+    fit(tmp_path / "resumed", *callbacks(), ckpt_path=tmp_path / "cut.ckpt")
+    for file in files:
+        if int(file.stem.split("-")[1]) > 7:
+            one, other = (torch.load(tmp_path / name / file, weights_only=True) for name in ("whole", "resumed"))
+            states = [found.get("averages") or [found["state_dict"]] for found in (one, other)]
+            for a, b in zip(*states, strict=True):
+                assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_averages_of_other_lengths_are_refused_in_a_resume(tmp_path):
+    fit(tmp_path, PowerAverages(), steps=4).save_checkpoint(tmp_path / "cut.ckpt")
+    with pytest.raises(UserError, match="other lengths"):
+        fit(tmp_path, PowerAverages(sigma_rel=(0.05, 0.2)), ckpt_path=tmp_path / "cut.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("build", "problem"),
+    [
+        (lambda: CheckpointSeries(count=2), "too few"),
+        (lambda: CheckpointSeries(ratio=1.0), "above 1"),
+        (lambda: PowerAverages(sigma_rel=(0.1, 0.1)), "two lengths"),
+        (lambda: PowerAverages(sigma_rel=(0.1, 0.3)), "no length"),
+        (lambda: PowerAverages(snapshots=1), "too few"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(build, problem):
+    with pytest.raises(UserError, match=problem):
+        build()
+
+
+def test_a_training_without_an_end_is_refused(tmp_path):
+    for callback in (CheckpointSeries(), PowerAverages()):
+        with pytest.raises(UserError, match="when training ends"):
+            fit(tmp_path, callback, steps=-1, max_epochs=-1)
+
+
+def test_the_command_keeps_files_that_load_network_opens(command, tmp_path):
+    series = "--trainer.callbacks+=fm_lightning.callbacks.CheckpointSeries"
+    ended = command(
+        "fit", "-c", "tiny.yaml", "--trainer.max_steps", 8, series, "--trainer.callbacks.CheckpointSeries.ratio", 2
+    )
+    assert ended.status == 0, ended
+    assert "Keeps 3 earlier checkpoints" in ended.out
+    net = load_network(tmp_path / "runs/tiny/checkpoints/earlier/step-4.ckpt")
+    assert net(torch.zeros(3, 2), torch.zeros(3)).shape == (3, 2)
