@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fm_lightning.errors import UserError
+from fm_lightning.errors import OldError, UserError
 
 # Where a class that was named without its module is looked for.
 _HOMES = (
@@ -74,11 +74,11 @@ def shorten(message: str, verb: str, options: Iterable[str], configs: Sequence[s
         verbs = found[2].replace("'", "").split(", ")
         return unknown_verb(found[1], verbs)
     if "is not accepted before subcommand" in flat:
-        return UserError(
+        return OldError(
             f"options given before the verb {verb}", "the verb first", f"type fm-lightning {verb} -c CONFIG.yaml"
         )
     if found := re.search(r'Linked "([^"]+)" must be given via "([^"]+)"', flat):
-        return UserError(f"--{found[1]} given", f"{found[2]}, from which it follows", f"type --{found[2]} VALUE")
+        return OldError(f"--{found[1]} given", f"{found[2]}, from which it follows", f"type --{found[2]} VALUE")
     if found := re.search(r"unrecognized arguments: (\S+)", flat):
         return _unknown_key(found[1], verb, options, on_command_line=True)
     if found := re.search(r"does not accept option '([^']+)'", flat):
@@ -87,23 +87,23 @@ def shorten(message: str, verb: str, options: Iterable[str], configs: Sequence[s
         missing = " and ".join(name.strip().removeprefix(f"{verb}.") for name in found[1].split(","))
         if inside := re.findall(r"class_path '([^']+)'", flat[: found.start()]):
             name = inside[-1].rpartition(".")[2]
-            return UserError(f"{where}{name} without {missing} given", "a value", f"type it under init_args: of {name}")
-        return UserError(f"nothing given for {missing}", "a configuration that says it", "type -c configs/digits.yaml")
+            return OldError(f"{where}{name} without {missing} given", "a value", f"type it under init_args: of {name}")
+        return OldError(f"nothing given for {missing}", "a configuration that says it", "type -c configs/digits.yaml")
     if found := re.search(r"Path is not a file: '([^']+)'", flat):
         kept = Path(found[1]) / "config.yaml"
         example = _relative(kept) if kept.exists() else "configs/digits.yaml"
-        return UserError(
+        return OldError(
             f"-c with the directory {_relative(Path(found[1]))} given", "a file", f"type e.g. -c {example}"
         )
     if found := re.search(r"(?:File|Path) does not exist: '([^']+)'", flat):
-        return UserError(
+        return OldError(
             f"{found[1]} given", "an existing file", "type -c with a configuration, e.g. -c configs/digits.yaml"
         )
     if "Problems parsing config" in flat or "Unexpected config" in flat:
         files = " or ".join(configs) or "the configuration"
         line = re.findall(r"line (\d+), column", flat)
         at = f" (line {line[-1]})" if line else ""
-        return UserError(
+        return OldError(
             f"{files}{at} cannot be read", "YAML of the form 'key: value'", "compare with configs/digits.yaml"
         )
     if found := re.search(r"Option '([^']+)' is not accepted", flat):
@@ -115,9 +115,9 @@ def shorten(message: str, verb: str, options: Iterable[str], configs: Sequence[s
         given = found[1] or _class_path(flat, found.start())
         return _unknown_class(where, given)
     if found := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", flat):
-        return UserError(f"{where}class {found[1]} given", f"a kind of {found[2]}", f"type e.g. {_kinds(found[2])}")
+        return OldError(f"{where}class {found[1]} given", f"a kind of {found[2]}", f"type e.g. {_kinds(found[2])}")
     if found := re.search(r"Not a valid subclass of (\w+)\. Got value: (.+?) Subclass types expect", flat):
-        return UserError(
+        return OldError(
             f"{where}{_clip(found[2])} given",
             f"class_path: and init_args: of a {found[1]}",
             f"type e.g. class_path: {_kinds(found[1])}",
@@ -129,7 +129,7 @@ def unknown_verb(given: str, verbs: Sequence[str]) -> UserError:
     """For a first word that is no verb."""
     meant = difflib.get_close_matches(given, verbs, n=1, cutoff=0.5)
     remedy = f"type fm-lightning {meant[0]}" if meant else "type fm-lightning --help"
-    return UserError(f"{given!r} given", f"one of {', '.join(verbs)}", remedy)
+    return OldError(f"{given!r} given", f"one of {', '.join(verbs)}", remedy)
 
 
 def _where(message: str) -> str:
@@ -146,7 +146,7 @@ def _unknown_key(given: str, verb: str, options: list[str], on_command_line: boo
     dashes = "--" if on_command_line else ""
     key = given.removeprefix("--").partition("=")[0]
     if on_command_line and not given.startswith("-"):
-        return UserError(
+        return OldError(
             f"{given!r} given", "options of the form --key value", f"type fm-lightning {verb} --help to see them"
         )
     parts, branch = key.split("."), ""
@@ -169,7 +169,7 @@ def _unknown_key(given: str, verb: str, options: list[str], on_command_line: boo
         remedy = f"type fm-lightning {verb} --help to see all"
     some = ", ".join(children) if len(children) <= 20 else "an option that exists"
     below = f" below {branch[:-1]}" if branch else ""
-    return UserError(f"unknown key {dashes}{key} given", f"{some}{below}", remedy)
+    return OldError(f"unknown key {dashes}{key} given", f"{some}{below}", remedy)
 
 
 def _unknown_argument(where: str, class_path: str, argument: str) -> UserError:
@@ -178,7 +178,7 @@ def _unknown_argument(where: str, class_path: str, argument: str) -> UserError:
     meant = difflib.get_close_matches(argument, known, n=1, cutoff=0.5)
     expected = ", ".join(known) or "none"
     remedy = f"type {meant[0] if meant else 'one of these'}"
-    return UserError(f"{where}{name} does not know {argument!r}", f"among {expected}", remedy)
+    return OldError(f"{where}{name} does not know {argument!r}", f"among {expected}", remedy)
 
 
 def _arguments(class_path: str) -> list[str]:
@@ -204,7 +204,7 @@ def _unknown_class(where: str, given: str) -> UserError:
     module, _, name = given.rpartition(".")
     if module in _MOVED:
         now = f"{_MOVED[module]}.{name}"
-        return UserError(f"{where}class {given} given, which has moved", now, f"type {now}")
+        return OldError(f"{where}class {given} given, which has moved", now, f"type {now}")
     known = _classes(module) if module else {}
     if known:
         expected = f"a class of {module}"
@@ -215,7 +215,7 @@ def _unknown_class(where: str, given: str) -> UserError:
         known = {n: path for home in reversed(_HOMES) for n, path in _classes(home).items()}
         expected = "the full path of a class"
         meant = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6) or ["Digits"]
-    return UserError(f"{where}class {given} given, which does not exist", expected, f"type e.g. {known[meant[0]]}")
+    return OldError(f"{where}class {given} given, which does not exist", expected, f"type e.g. {known[meant[0]]}")
 
 
 def _classes(module: str) -> dict[str, str]:
@@ -250,8 +250,8 @@ def _wrong_type(flat: str, where: str) -> UserError:
     if types and value and where:
         example = next((text for t, text in _EXAMPLES.items() if t in types), "another value")
         words = " or ".join(t.rpartition(".")[2] for t in types)
-        return UserError(f"{where}{_clip(value[1])} given", words, f"type e.g. {key}: {example}")
-    return UserError(_clip(re.sub(r'Parser key "([^"]+)":', r"\1:", flat), 300))
+        return OldError(f"{where}{_clip(value[1])} given", words, f"type e.g. {key}: {example}")
+    return OldError(_clip(re.sub(r'Parser key "([^"]+)":', r"\1:", flat), 300))
 
 
 def _class_path(flat: str, position: int) -> str:
