@@ -92,9 +92,7 @@ def shorten(message: str, verb: str, options: Iterable[str], configs: Sequence[s
     if found := re.search(r"Path is not a file: '([^']+)'", flat):
         kept = Path(found[1]) / "config.yaml"
         example = _relative(kept) if kept.exists() else "configs/digits.yaml"
-        return OldError(
-            f"-c with the directory {_relative(Path(found[1]))} given", "a file", f"type e.g. -c {example}"
-        )
+        return OldError(f"-c with the directory {_relative(Path(found[1]))} given", "a file", f"type e.g. -c {example}")
     if found := re.search(r"(?:File|Path) does not exist: '([^']+)'", flat):
         return OldError(
             f"{found[1]} given", "an existing file", "type -c with a configuration, e.g. -c configs/digits.yaml"
