@@ -58,7 +58,8 @@ class Estimate:
 
     def __sub__(self, other: Estimate) -> Estimate:
         """The paired difference: contributions of the same seeds, and of the same real images, are subtracted."""
-        assert self.influence is not None and other.influence is not None
+        assert self.influence is not None
+        assert other.influence is not None
         if len(self.influence) != len(other.influence):
             raise UserError(
                 f"Cannot pair {len(self.influence):,} samples with {len(other.influence):,}.",
@@ -106,7 +107,7 @@ def share_change(after: Any, before: Any) -> Estimate:
 
     Half a seed is added to each of the four cells (Agresti and Min 2005), which keeps the coverage where few seeds changed:
     a hundred seeds without a change do not exclude one in fifty. ``value`` is the centre of the interval; the plain
-    difference of the shares lies within ``1 / n`` of it.
+    difference of the shares lies within ``2 / n`` of it.
 
     Raises:
         UserError: another number of samples after than before, or none.
