@@ -106,7 +106,7 @@ def random_images(folder: Path) -> str:
 def draw(run: Path, out: Path) -> None:
     """The report's figures, each as a PNG."""
     from fm_lightning.cli.report import recalled
-    from fm_lightning.report.collect import Collector
+    from fm_lightning.comparison.collect import Collector
     from fm_lightning.report.figures import FIGURES
     from fm_lightning.report.pictures import read_pictures
     from fm_lightning.table.evaluation import Evaluation

@@ -16,14 +16,15 @@ from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
 from fm_lightning.callbacks.monitor import Monitor, monitors
 from fm_lightning.callbacks.validation_table import ValidationTable
 from fm_lightning.callbacks.wandb_media import log_comparison
+from fm_lightning.comparison.build import build
+from fm_lightning.comparison.collect import Collector
 from fm_lightning.comparison.judging import NEIGHBOURS, calibration_rows, choose, family_rows, judged, judged_facts
 from fm_lightning.comparison.measuring import joined, kept_samples, measured
 from fm_lightning.comparison.rows import BASE, Row
 from fm_lightning.data.base import CALIBRATION_SEED, TEST_SEED, FlowData
 from fm_lightning.data.batches import SeedBatch, seed_batch
 from fm_lightning.errors import OldError, UserError
-from fm_lightning.report.build import build, save
-from fm_lightning.report.collect import Collector
+from fm_lightning.report.build import save
 from fm_lightning.report.pictures import read_pictures, write_pictures
 from fm_lightning.table.blocks import Block, missing
 from fm_lightning.table.columns import read_columns

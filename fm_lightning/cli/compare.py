@@ -15,10 +15,11 @@ from typing import Any, NoReturn
 
 from PIL import Image
 
+from fm_lightning.comparison.build import SCHEMA
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.errors import OldError
 from fm_lightning.report.across_runs import build, flat, to_csv
-from fm_lightning.report.results import SCHEMA, replace_file
+from fm_lightning.report.results import replace_file
 from fm_lightning.report.run_forest import run_forest
 from fm_lightning.report.run_page import render
 from fm_lightning.report.run_table import print_table

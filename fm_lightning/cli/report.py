@@ -17,10 +17,11 @@ from fm_lightning.callbacks.monitor import Monitor
 from fm_lightning.cli.callback_options import changed_callbacks, split_off
 from fm_lightning.cli.hush import hush
 from fm_lightning.cli.parser_errors import shorten, user_error
+from fm_lightning.comparison.build import build
+from fm_lightning.comparison.collect import Collector
 from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.named import EXTRACTORS
-from fm_lightning.report.build import build, save
-from fm_lightning.report.collect import Collector
+from fm_lightning.report.build import save
 from fm_lightning.report.pictures import read_pictures
 from fm_lightning.table.columns import ENERGY
 from fm_lightning.table.evaluation import Evaluation

@@ -1,94 +1,16 @@
-"""The results of a comparison as one dictionary, and the files that follow from it: CSV, JSON, the page."""
+"""The files that follow from a comparison's results: CSV, JSON, the page."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fm_lightning.comparison.judging import judge_all
 from fm_lightning.report.page import write_report
-from fm_lightning.report.results import SCHEMA, replace_file
+from fm_lightning.report.results import replace_file
 from fm_lightning.report.table import print_table, write_csv
-from fm_lightning.table.evaluation import Evaluation
-from fm_lightning.verdicts.outcomes import FamilyVerdict, Verdict
-from fm_lightning.verdicts.residual import Estimate
-from fm_lightning.verdicts.wording import claim, family_sentence, headline, paragraph
-
-NO_CLAIM = "No claim: what a schedule does beside copying less cannot be told where the training data are not at hand."
-
-
-def build(evaluation: Evaluation, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """``results.json`` out of an evaluation and what ``Collector.rows`` found in it."""
-    about = evaluation.manifest.about
-    quality = about.get("quality")
-    samples = max((row["samples"] for row in rows), default=0)
-    verdicts = judge_all(evaluation)
-    return {
-        "schema": SCHEMA,
-        **about,
-        "identity": evaluation.manifest.identity,
-        "samples": samples,
-        "quality": quality and {**quality, "samples": samples},
-        "rows": list(rows),
-        "judged": evaluation.manifest.judged,
-        "verdicts": [_entry(evaluation, verdict) for verdict in verdicts],
-        "headline": headline(verdicts) if verdicts else NO_CLAIM if about.get("left_out") else None,
-    }
-
-
-def _entry(evaluation: Evaluation, verdict: Verdict) -> dict[str, Any]:
-    """A verdict as plain data: numbers, and the sentences that follow from them."""
-    base = verdict.base_quality
-    return {
-        "schedule": verdict.schedule,
-        "against": evaluation.manifest.judged[verdict.schedule]["base"],
-        "outcome": verdict.outcome,
-        "claim": claim(verdict),
-        "paragraph": paragraph(verdict),
-        "n": verdict.n,
-        "n_needed": verdict.n_needed,
-        "memorized": verdict.memorized,
-        "base_memorized": verdict.base_memorized,
-        "lowered": [verdict.base_memorized - verdict.memorized, verdict.lowered.low, verdict.lowered.high],
-        "measure": verdict.measure,
-        "quality": _finite(verdict.quality),
-        "base_quality": _finite(base),
-        "quality_change": _interval(verdict.quality_change),
-        "other_change": _interval(verdict.other_change),
-        "margin": {name: _finite(value) for name, value in asdict(verdict.margin).items()},
-        "families": [_family(verdict, family) for family in verdict.families],
-    }
-
-
-def _family(verdict: Verdict, family: FamilyVerdict) -> dict[str, Any]:
-    return {
-        "family": family.family,
-        "outcome": family.outcome,
-        "sentence": family_sentence(verdict, family),
-        "residual": _interval(family.residual),
-        "slope": _finite(family.slope),
-        "margin": _finite(family.margin),
-        "fewer_copies": _finite(family.fewer_copies),
-        "n_needed": family.n_needed,
-        "by_dose": family.by_dose,
-        "p_better": family.p_better,
-        "p_explained": family.p_explained,
-    }
-
-
-def _interval(estimate: Estimate | None) -> list[float] | None:
-    """[value, low, high], 95 %."""
-    return None if estimate is None else [estimate.value, estimate.low, estimate.high]
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def save(run_dir: str | Path, results: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

@@ -17,8 +17,6 @@ Results = Mapping[str, Any]
 Row = Mapping[str, Any]
 Arrays = Mapping[str, np.ndarray]
 
-SCHEMA = 2
-
 
 def replace_file(path: Path, content: bytes) -> Path:
     """Write ``content`` so that a reader sees the old file or the new one, never half of one."""
