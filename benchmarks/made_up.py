@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fm_lightning.comparison.rows import BASE, Row
-from fm_lightning.data.base import TEST_SEED
+from fm_lightning.data.samples import TEST_SEED
 from fm_lightning.flow import KTS, Schedule
 from fm_lightning.table.blocks import Block
 from fm_lightning.table.writer import BaseSamples, Writer

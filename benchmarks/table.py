@@ -27,8 +27,8 @@ from benchmarks.made_up import write_comparison
 from benchmarks.memory import ROOT, cost
 from benchmarks.timing import Times, arguments, clocked, finish, ratio, target
 from fm_lightning.callbacks.monitor import Monitor
-from fm_lightning.data.base import TEST_SEED
 from fm_lightning.data.batches import seed_batch
+from fm_lightning.data.samples import TEST_SEED
 from fm_lightning.table.manifest import Manifest
 from fm_lightning.table.writer import Writer
 

@@ -12,7 +12,7 @@ from torchvision.utils import make_grid
 
 from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
 from fm_lightning.callbacks.monitor import ValidationCallback, visible
-from fm_lightning.data.base import TEST_SEED
+from fm_lightning.data.samples import TEST_SEED
 from fm_lightning.errors import OldError
 from fm_lightning.report.pictures import write_pictures
 from fm_lightning.table.evaluation import FOLDER

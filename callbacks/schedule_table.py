@@ -21,8 +21,9 @@ from fm_lightning.comparison.collect import Collector
 from fm_lightning.comparison.judging import NEIGHBOURS, calibration_rows, choose, family_rows, judged, judged_facts
 from fm_lightning.comparison.measuring import joined, kept_samples, measured
 from fm_lightning.comparison.rows import BASE, Row
-from fm_lightning.data.base import CALIBRATION_SEED, TEST_SEED, FlowData
+from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import SeedBatch, seed_batch
+from fm_lightning.data.samples import CALIBRATION_SEED, TEST_SEED
 from fm_lightning.errors import OldError, UserError
 from fm_lightning.report.build import save
 from fm_lightning.report.pictures import read_pictures, write_pictures

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from fm_lightning.data import FlowData
-from fm_lightning.data.base import Split, pixels, unit_pixels
 from fm_lightning.data.latents import Autoencoder
+from fm_lightning.data.pixels import pixels, unit_pixels
+from fm_lightning.data.split import Split
 
 SHARD = 8
 

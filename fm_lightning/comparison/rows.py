@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from fm_lightning.data.base import TEST_SEED
+from fm_lightning.data.samples import TEST_SEED
 from fm_lightning.errors import OldError
 from fm_lightning.flow import Schedule
 from fm_lightning.flow.integrate import Velocity

@@ -1,16 +1,26 @@
-"""Data: what is trained on, what samples are compared with, and the seeds that they start from."""
+"""Data: what a model is trained on, what its samples are compared with, and the seeds that they start from."""
 
-from fm_lightning.data.base import FlowData
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
-from fm_lightning.data.digits import Digits
-from fm_lightning.data.images.celeba import CelebA
-from fm_lightning.data.images.image_data import CIFAR10, ImageData
 from fm_lightning.data.labels import seed_labels
-from fm_lightning.data.latents import Latents
+from fm_lightning.data.samples import Samples
 from fm_lightning.data.split import Split
-from fm_lightning.data.toys import Toy2D
-from fm_lightning.data.unknown import Unknown
 from fm_lightning.noise import noise
+
+if TYPE_CHECKING:
+    from fm_lightning.data.base import FlowData
+    from fm_lightning.data.digits import Digits
+    from fm_lightning.data.images.celeba import CelebA
+    from fm_lightning.data.images.image_data import CIFAR10, ImageData
+    from fm_lightning.data.latents.latents import Latents
+    from fm_lightning.data.toys import Toy2D
+    from fm_lightning.data.unknown import Unknown
+
+_DATAMODULES = ("CIFAR10", "CelebA", "Digits", "FlowData", "ImageData", "Latents", "Toy2D", "Unknown")
 
 __all__ = [
     "CIFAR10",
@@ -20,6 +30,7 @@ __all__ = [
     "HeldOutBatch",
     "ImageData",
     "Latents",
+    "Samples",
     "SeedBatch",
     "Split",
     "Toy2D",
@@ -28,3 +39,10 @@ __all__ = [
     "noise",
     "seed_labels",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DATAMODULES:
+        raise AttributeError(f"module 'fm_lightning.data' has no attribute {name!r}")
+    # All at once, so that the command knows every data set by its short name.
+    return getattr(importlib.import_module("fm_lightning.data.datamodules"), name)

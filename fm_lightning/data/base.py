@@ -1,10 +1,7 @@
-"""The protocol that all data speak, and the loaders that follow from it."""
+"""FlowData: samples as a LightningDataModule, with loaders of data and of seeds."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -23,23 +20,12 @@ from fm_lightning.data.batches import (
     TrainBatch,
     TrainingBatches,
 )
-from fm_lightning.data.checks import checked_splits
-from fm_lightning.data.labels import class_shares, seed_labels
-from fm_lightning.data.order import in_random_order, stratified_order
-from fm_lightning.data.split import Encoded, Split, content_hash
+from fm_lightning.data.samples import PREDICT_SEED, TEST_SEED, VAL_SEED, Samples
 from fm_lightning.errors import OldError
 
-# Seeds never overlap between purposes: schedules are chosen on validation seeds and judged on test seeds.
-VAL_SEED, TEST_SEED, CALIBRATION_SEED, PREDICT_SEED = 0, 10_000_000, 20_000_000, 30_000_000
 
-
-class FlowData(LightningDataModule, ABC):
-    """Data for training, and seeds for sampling.
-
-    A subclass sets ``shape`` and ``num_classes`` and fills ``train_split`` (exactly what the model sees),
-    ``held_out_split`` (validation loss; the floor of real images) and ``real_split`` (what samples are compared with)
-    in ``load()``. Splits hold samples as stored; ``encode`` brings them into the model's space, ``decode`` back into the
-    visible one (images: [-1, 1]), ``to_uint8`` to pixels, where there are any. Labels are 0 to ``num_classes - 1``.
+class FlowData(Samples, LightningDataModule):
+    """Data for training, and seeds for sampling. What a subclass provides: see ``Samples``.
 
     Args:
         batch_size: samples per optimizer step, over all devices and accumulated batches.
@@ -47,25 +33,13 @@ class FlowData(LightningDataModule, ABC):
         val_seeds: samples drawn per schedule at each validation.
         test_seeds: samples drawn per schedule in the comparison; other seeds than validation's.
         predict_seeds: samples written by ``predict``.
-        label_shares: how often each class is sampled: "training": as often as it is trained on; "uniform"; or one number a
-            class. Which class a seed is given depends on it and on the base seed alone.
+        label_shares: frequency of each class among the samples: "training" (as in the training data), "uniform", or one
+            number per class. The class of a seed depends on the shares and on the base seed alone.
         base_seed: the run's seed; orders, noise and labels of samples derive from it.
 
     Raises:
         UserError: at ``setup``: splits that cannot be trained on or compared with, see ``checked_splits``.
     """
-
-    shape: tuple[int, ...]
-    num_classes: int = 0
-    space: str = "[-1, 1]"
-    flip: bool = False  # whether training sees mirror images, too
-    skipped: int = 0  # samples left out because they could not be read
-    has_training_data: bool = True  # otherwise there are seeds alone: nothing to train on, no copies to be told
-    class_names: Sequence[str] = ()  # in the order of the labels, where the source names them
-    decoder: str = ""  # names what `decode` depends on, where that may change while the samples stay
-    train_split: Split
-    held_out_split: Split
-    real_split: Split
 
     def __init__(
         self,
@@ -77,109 +51,24 @@ class FlowData(LightningDataModule, ABC):
         label_shares: Literal["training", "uniform"] | list[float] = "training",
         base_seed: int = 0,
     ) -> None:
-        super().__init__()
+        LightningDataModule.__init__(self)
+        Samples.__init__(self, label_shares, base_seed)
         given = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "test_seeds": test_seeds}
         given |= {"val_seeds": val_seeds, "predict_seeds": predict_seeds}
         for name, value in given.items():
             if value < 1:
                 raise OldError(f"{name}={value} given", "at least 1", f"type --data.init_args.{name} 100")
-        self.batch_size, self.eval_batch_size, self.base_seed = batch_size, eval_batch_size, base_seed
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_seeds, self.test_seeds, self.predict_seeds = val_seeds, test_seeds, predict_seeds
-        self._asked_shares = label_shares
-        self._loaded = False
-
-    @abstractmethod
-    def load(self) -> None:
-        """Fills the three splits."""
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Samples as stored -> the model's space, float32. By default only floating-point numbers are converted."""
-        return x.float() if x.is_floating_point() else x
-
-    def decode(self, x: Tensor) -> Tensor:
-        """The model's space -> the visible one."""
-        return x
-
-    def to_uint8(self, x: Tensor) -> Tensor:
-        """The model's space -> ``[B, C, H, W]`` uint8, rounded to nearest and clamped.
-
-        Raises:
-            TypeError: data without pixels.
-        """
-        raise TypeError(f"{type(self).__name__} has no pixels")
-
-    @property
-    def has_pixels(self) -> bool:
-        """Whether samples can be shown as images: whether the data say how (``to_uint8``), whatever their shape."""
-        return type(self).to_uint8 is not FlowData.to_uint8
 
     def augment(self, x: Tensor, batch: TrainBatch) -> Tensor:
         """Random changes of a training batch, drawn from (base seed, step, position). None by default."""
         return x
 
-    def reference(self, index: Tensor | None = None) -> Tensor:
-        """``[n, *shape]`` the training subset in the model's space: what memorization is measured against.
-
-        Args:
-            index: ``[n]`` only these of it.
-        """
-        return self.encode(self.train_split.x if index is None else self.train_split.x[index])
-
-    def memorization_reference(self) -> tuple[Any, Tensor | None]:
-        """What samples may be copies of: rows as stored ``[n, ...]``, and ``[n]`` int64 the row of which each is another view.
-
-        Views of one sample count as one, and have its number in ``reference``. None: each row is a sample of its own.
-        """
-        return self.train_split.x, None
-
-    def real(self) -> Tensor:
-        """``[n, *shape]`` real samples that the generated ones are compared with."""
-        return self.encode(self.real_split.x)
-
-    def held_out(self) -> Tensor:
-        """``[n, *shape]`` real samples that are neither trained on nor compared with."""
-        return self.encode(self.held_out_split.x)
-
-    def encoded(self, split: Split) -> Encoded:
-        """A split in the model's space, without holding all of it there."""
-        return Encoded(split.x, self.encode)
-
-    def floor(self, split: Split) -> Encoded:
-        """A split whose first samples stand for all of it, also where it is sorted by class."""
-        if split.y is None or in_random_order(split.y.numpy()):
-            return self.encoded(split)
-        return Encoded(split.x, self.encode, torch.from_numpy(stratified_order(split.y.numpy(), len(split))))
-
-    @cached_property
-    def label_shares(self) -> Tensor | None:
-        """``[K]`` float64, the share of samples of each class; None without classes."""
-        return class_shares(self._asked_shares, self.num_classes, self.train_split.y)
-
-    def labels_of(self, seeds: Tensor) -> Tensor | None:
-        """``[B]`` int64 labels that belong to the seeds, or None for data without classes."""
-        return seed_labels(seeds, self.label_shares, self.base_seed)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Names what training sees: samples, labels, mirroring, and the way into the model's space."""
-        return f"{self._hash(self.train_split)}{'-flip' if self.flip else ''}"
-
-    @cached_property
-    def comparison_fingerprint(self) -> str:
-        """Names what samples are compared with: real and held-out samples, and the way into the model's space."""
-        return f"{self._hash(self.real_split)}-{self._hash(self.held_out_split)}"
-
-    def _hash(self, split: Split) -> str:
-        # Some samples, encoded, stand for whatever `encode` depends on.
-        return content_hash(split.x, split.y, self.encode(split.x[:32]))
-
     # Lightning's hooks, in the order in which they run.
 
     def setup(self, stage: str | None = None) -> None:
-        if not self._loaded:
-            self.load()
-            self._check()
-            self._loaded = True
+        self.prepare()
         check = getattr(getattr(self.trainer, "lightning_module", None), "check_data", None)
         if check is not None:  # before anything costly is made of them
             check(self)
@@ -237,13 +126,6 @@ class FlowData(LightningDataModule, ABC):
             return batch._replace(x=self.encode(batch.x))
         return batch
 
-    def _check(self) -> None:
-        splits = {name: getattr(self, name, None) for name in ("train_split", "held_out_split", "real_split")}
-        shape = getattr(self, "shape", None)
-        found = checked_splits(splits, shape=shape, num_classes=self.num_classes, encode=self.encode)
-        self.train_split, self.held_out_split, self.real_split = found.values()
-        _ = self.label_shares  # refused now, not at the first sample
-
     def _trainer(self) -> Any:
         if self.trainer is None:
             raise OldError("the datamodule has no trainer", "one that runs", "call trainer.fit(model, datamodule=data)")
@@ -252,16 +134,6 @@ class FlowData(LightningDataModule, ABC):
     def _share(self) -> Share:
         ranks = self._trainer().distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
         return Share(ranks["rank"], ranks["num_replicas"])
-
-
-def unit_pixels(x: Tensor) -> Tensor:
-    """uint8 pixels -> float32 in [-1, 1]."""
-    return x.to(torch.float32).div_(127.5).sub_(1)
-
-
-def pixels(x: Tensor) -> Tensor:
-    """[-1, 1] -> uint8 pixels, rounded to nearest and clamped."""
-    return ((x + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 @rank_zero_only

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fm_lightning.data.base import FlowData
+from fm_lightning.data.samples import Samples
 from fm_lightning.errors import OldError
 
 IMAGENET = "imagenet"
 
 
-def class_names(given: Sequence[str] | str | None, data: FlowData) -> list[str]:
+def class_names(given: Sequence[str] | str | None, data: Samples) -> list[str]:
     """The names of the classes in the order of the labels.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from fm_lightning.data.base import FlowData, pixels, unit_pixels
+from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import TrainBatch
 from fm_lightning.data.checks import NEEDED
 from fm_lightning.data.images.apart import refuse_shared_files
@@ -28,6 +28,7 @@ from fm_lightning.data.images.parts import Part, divide, first_rows, read_part
 from fm_lightning.data.images.preprocessing import Preprocessing
 from fm_lightning.data.images.rows import Order, Rows, arrange
 from fm_lightning.data.images.source import Opened, open_source
+from fm_lightning.data.pixels import pixels, unit_pixels
 from fm_lightning.data.split import Split
 from fm_lightning.errors import OldError
 from fm_lightning.noise import step_generator

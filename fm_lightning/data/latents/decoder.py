@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fm_lightning.data.base import pixels
 from fm_lightning.data.latents.autoencoder import Autoencoder
+from fm_lightning.data.pixels import pixels
 from fm_lightning.errors import OldError
 
 

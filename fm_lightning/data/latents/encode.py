@@ -22,11 +22,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fm_lightning.data.base import FlowData, Split
+from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import Share
 from fm_lightning.data.latents.autoencoder import Autoencoder
 from fm_lightning.data.latents.manifest import FILE, Identity, Manifest, Shard, open_shard, sha256
 from fm_lightning.data.latents.source import READ, distinct_splits, fingerprint, latent_shape, visible
+from fm_lightning.data.split import Split
 from fm_lightning.errors import OldError, UserError
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from fm_lightning.data.base import FlowData, Split
+from fm_lightning.data.base import FlowData
 from fm_lightning.data.latents.autoencoder import Autoencoder
+from fm_lightning.data.split import Split
 from fm_lightning.errors import OldError
 
 READ = 1024  # rows read at a time
