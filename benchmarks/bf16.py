@@ -1,4 +1,4 @@
-"""Sampling in bf16 beside float32 from the same noise: energies and images, of a trained network if one is given.
+"""Sampling in bf16 compared with float32 from the same noise: energies and images, of a trained network if one is given.
 
 python -m benchmarks.bf16 --checkpoint runs/cifar10/checkpoints/last.ckpt [--seeds 256] [--steps 100] [--json FILE]
 """
@@ -18,7 +18,7 @@ from fm_lightning.noise import noise
 
 
 def accuracy(net: nn.Module, x0: Tensor, steps: int, trained: bool = False) -> dict[str, Any]:
-    """Samples and energies in bf16 (autocast, the state in float32) beside float32 from the same noise."""
+    """Samples and energies in bf16 (autocast, the state in float32) compared with float32 from the same noise."""
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     exact = integrate(net, x0, Schedule(steps=steps))

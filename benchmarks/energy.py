@@ -1,4 +1,4 @@
-"""Energy for nothing: integration with KPE and a gain beside a bare Euler loop over the same network, and beside the release.
+"""Energy at no cost: integration with KPE and a gain compared with a bare Euler loop over the same network, and with the release.
 
     python -m benchmarks.energy [--rounds 60] [--smoke] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""The Fréchet distance of one more schedule, beside torchmetrics' ``compute`` on the same 2 048 features.
+"""The Fréchet distance of one more schedule, compared with torchmetrics' ``compute`` on the same 2 048 features.
 
 The reference's root is taken once and is not part of a further schedule's cost; both sides have their moments already.
 """

@@ -3,7 +3,7 @@
     python -m benchmarks.gpu_speed [--json FILE]
     python -m benchmarks.gpu_speed --smoke          # tiny sizes on a CPU: does it run?
 
-Training steps of the CIFAR-10 U-Net (35.7 M) at batch 128: loss, backward, clipping, Adam. Neighbours beside the matrix
+Training steps of the CIFAR-10 U-Net (35.7 M) at batch 128: loss, backward, clipping, Adam. Neighbours compared with the matrix
 product that they cannot do without, in the same precision.
 """
 

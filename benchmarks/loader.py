@@ -1,4 +1,4 @@
-"""Does training ever wait for images? Loader-only throughput beside training's, on this machine.
+"""Does training ever wait for images? Loader-only throughput compared with training's, on this machine.
 
     python -m benchmarks.loader                                  # random pixels: serving and encoding do not look at them
     python -m benchmarks.loader --source uoft-cs/cifar10         # also decodes the dataset, if it has not been decoded yet

@@ -1,4 +1,4 @@
-"""Nearest neighbours beside faiss (IndexFlatL2) and broadcasting, references prepared, in one run.
+"""Nearest neighbours compared with faiss (IndexFlatL2) and broadcasting, references prepared, in one run.
 
     python -m benchmarks.neighbours [--rounds 3] [--json FILE]          # PYTHONPATH may hold faiss-cpu
 
@@ -53,7 +53,7 @@ def alternate(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, lis
 
 
 def broadcast(queries: Tensor, rows: Tensor) -> Tensor:
-    """What the authors' release does for F_mem, as many queries at once as a gigabyte holds."""
+    """What the authors' release does for F_mem, in batches of queries that fill a gigabyte."""
     some = max(1, 2**28 // rows.numel())
     parts = [(part[:, None] - rows).square().sum(2) for part in queries.split(some)]
     return torch.cat(parts).topk(K, largest=False).values.sqrt()

@@ -1,4 +1,4 @@
-"""Counts tensor operations: what a loop does besides calling the network, whatever the machine's mood."""
+"""Counts tensor operations: what a loop does besides calling the network, independent of the machine's load."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def _lines(about: Mapping[str, Any], found: Rows) -> Iterator[str]:
         yield f"Load average at the end: {machine['load_average']:.1f}."
     yield ""
     yield "Candidates take turns in one process; ratios are of minima over all rounds. All numbers, with medians and"
-    yield "spreads, are in the JSON file beside this page. Each line can be repeated alone: `python -m benchmarks.NAME`."
+    yield "spreads, are in the JSON file next to this page. Each line can be repeated alone: `python -m benchmarks.NAME`."
     yield ""
     yield "## Targets"
     yield ""
@@ -153,8 +153,8 @@ def _sampling(rows: Rows) -> Iterator[str]:
             for r in over
         ],
     )
-    beside = [r for r in rows if r["what"].startswith("beside")]
-    if beside:
+    peers = [r for r in rows if r["what"].startswith("torchcfm")]
+    if peers:
         yield ""
         yield from _table(
             ["U-Net", "batch", "what", "images/s"],
@@ -165,7 +165,7 @@ def _sampling(rows: Rows) -> Iterator[str]:
                     r["what"].split(": ")[1],
                     ", ".join(f"{who} {v:.3g}" for who, v in r["images_per_s"].items()),
                 ]
-                for r in beside
+                for r in peers
             ],
         )
 
@@ -228,14 +228,14 @@ def _gpu_speed(rows: Rows) -> Iterator[str]:
 
 def _verdicts(rows: Rows) -> Iterator[str]:
     counted, kernel = rows[0]["evaluations"], rows[1]["kernel"]
-    yield "Evaluations beside base's, in units of base's (100 Euler steps), beginnings shared:"
+    yield "Evaluations in addition to base's, in units of base's (100 Euler steps), beginnings shared:"
     yield ""
     yield from _table(["what", "evaluations / base's"], [[name, f"{value:.2f}"] for name, value in counted.items()])
     yield ""
     yield (
-        f"Kernel distance of {kernel['samples']:,} samples to as many real images, {kernel['features']:,} features, with every "
+        f"Kernel distance of {kernel['samples']:,} samples to equally many real images, {kernel['features']:,} features, with every "
         f"image's influence: {kernel['influence_s']:.1f} s, and {kernel['reference_s']:.1f} s once for the real ones; "
-        f"{kernel['extra_mb']:.0f} MB beside the features (one whole table of kernels: {kernel['table_mb']:.0f} MB)."
+        f"{kernel['extra_mb']:.0f} MB in addition to the features (one whole table of kernels: {kernel['table_mb']:.0f} MB)."
     )
 
 
@@ -258,7 +258,7 @@ def _nothing(rows: Rows) -> Iterator[str]:
 
 def _frechet(rows: Rows) -> Iterator[str]:
     yield "One more schedule's distance, the reference's root and the moments being there already. What bounds ours is the"
-    yield "symmetric eigenproblem in float64 and two products of such matrices, of which one is timed beside it."
+    yield "symmetric eigenproblem in float64 and two products of such matrices, of which one is timed next to it."
     yield ""
     yield from _table(
         ["features", "threads", "one product, s", "ours, s", "torchmetrics, s", "ratio", "relative difference"],
@@ -305,7 +305,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Rows], Iterator[str]]]] = {
     "neighbours": ("Nearest neighbours", _neighbour_rows),
     "frechet": ("Fréchet distance", _frechet),
     "verdicts": ("Verdicts", _verdicts),
-    "sit": ("SiT-S/2 beside diffusers' DiT", _sit),
+    "sit": ("SiT-S/2 compared with diffusers' DiT", _sit),
     "support": ("Local support", _support),
     "table": ("The evaluation table", _evaluation_table),
     "startup": ("Waiting to begin", _startup),

@@ -3,7 +3,7 @@
     make bench          python -m benchmarks.run              CPU, at most 14 minutes
     make bench-gpu      python -m benchmarks.run --gpu        one GPU, at most 9 minutes
 
-One that fails or exceeds its time is named on the page; the others go on. ``--only NAME ...`` measures some anew and leaves
+One that fails or exceeds its time is named on the page; the others still run. ``--only NAME ...`` repeats some and leaves
 the others' numbers where they are.
 """
 

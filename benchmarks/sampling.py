@@ -1,4 +1,4 @@
-"""Sampling throughput over batch size, and the U-Net beside torchcfm's with the same weights.
+"""Sampling throughput over batch size, and the U-Net compared with torchcfm's with the same weights.
 
     python -m benchmarks.sampling [--smoke] [--compile] [--json FILE]
 
@@ -57,7 +57,7 @@ def torchdiffeq_euler(net: Callable[..., Tensor], x0: Tensor, steps: int) -> Ten
 def over_batch(
     name: str, nets: dict[str, Callable[..., Tensor]], shape: tuple[int, ...], batches: list[int], steps: int
 ) -> list[dict[str, Any]]:
-    """Samples a second with KPE and a gain, for each way of running the network, beside torchdiffeq's plain Euler."""
+    """Samples per second with KPE and a gain, for each way of running the network, compared with torchdiffeq's plain Euler."""
     rows = []
     device = next(next(iter(nets.values())).parameters()).device  # type: ignore[attr-defined]
     for batch in batches:
@@ -126,7 +126,7 @@ def beside_torchcfm(
     rows = []
     for what, calls in passes.items():
         times = alternate(calls, rounds, seconds=40)
-        row: dict[str, Any] = {"what": f"beside torchcfm: {what}", "network": name, "batch": batch}
+        row: dict[str, Any] = {"what": f"torchcfm: {what}", "network": name, "batch": batch}
         row["images_per_s"] = {who: batch / s.best for who, s in times.items()}
         row["speed_over_torchcfm"] = {
             who: 1 / ratio(s, times["torchcfm"])["ratio"] for who, s in times.items() if who != "torchcfm"
@@ -140,7 +140,7 @@ def beside_torchcfm(
 
 
 def ways(net: nn.Module, compiled: bool) -> dict[str, Callable[..., Tensor]]:
-    """The network as it is and, if asked for, compiled; both with the same weights."""
+    """The network as it is and, optionally compiled; both with the same weights."""
     found: dict[str, Callable[..., Tensor]] = {"eager": net}
     if compiled:
         other = copy.deepcopy(net)
@@ -182,7 +182,7 @@ def main() -> None:
             table += over_batch("CIFAR U-Net", ways(net, True), (3, 32, 32), [1, 16, 128, 1024], 10)
     targets = []
     for row in table:
-        if row["what"].startswith("beside"):
+        if row["what"].startswith("torchcfm"):
             best = max(row["speed_over_torchcfm"].values())
             what = f"{row['network']} U-Net, {row['what'].split(': ')[1]}: speed over torchcfm's"
             targets.append(target(what, best, 1, at_least=True))

@@ -1,4 +1,4 @@
-"""Shared beginnings: a grid of schedules in one integration beside separate runs of the same code.
+"""Shared beginnings: a grid of schedules in one integration compared with separate runs of the same code.
 
     python -m benchmarks.shared [--rounds 3] [--smoke] [--json FILE]
 
@@ -39,7 +39,7 @@ class Counted:
 
 
 def grid(steps: int, side: int = 5) -> dict[str, Schedule]:
-    """``side`` x ``side`` schedules; the first k of them are k schedules with as many alphas as it takes."""
+    """``side`` x ``side`` schedules; the first k of them are k schedules with enough alphas."""
     some = STRENGTHS[:side]
     return {f"{a}-{b}": Schedule(KTS(a, b, tau_split=0.6), steps=steps) for a in some for b in some}
 
@@ -99,7 +99,7 @@ def growth(net: nn.Module, x0: Tensor, schedules: dict[str, Schedule], rounds: i
 def merging(
     net: nn.Module, shape: tuple[int, ...], schedules: dict[str, Schedule], rounds: int
 ) -> list[dict[str, Any]]:
-    """Parted branches in one network batch beside one after the other, at small batches."""
+    """Parted branches in one network batch compared with one after the other, at small batches."""
     rows = []
     for batch in BATCHES:
         x0 = torch.randn(batch, *shape)

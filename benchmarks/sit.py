@@ -1,4 +1,4 @@
-"""SiT-S/2 beside diffusers' DiT of the same size: forward and training step on a CPU.
+"""SiT-S/2 compared with diffusers' DiT of the same size: forward and training step on a CPU.
 
     python -m benchmarks.sit [--rounds 20] [--batch 2] [--smoke] [--json FILE]
 

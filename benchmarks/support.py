@@ -1,4 +1,4 @@
-"""Local support (three bandwidths, two k) beside the exact neighbours alone, with the same reference, in one run.
+"""Local support (three bandwidths, two k) compared with the exact neighbours alone, with the same reference, in one run.
 
 python -m benchmarks.support [--rounds 3] [--threads 1] [--json FILE]
 """

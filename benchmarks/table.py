@@ -3,7 +3,7 @@
     python -m benchmarks.table [--rounds 3] [--full] [--json FILE]
 
 A comparison of configs/digits.yaml, with all its rows, is timed from its first batch to its last number; then schedules are
-added to it one by one, each beside the same seeds sampled and measured with nothing written or read. The large table is
+added to it one by one, each compared with the same seeds sampled and measured with nothing written or read. The large table is
 made up, and written as a real one is. ``--full``: of 50 000 seeds x 20 rows with 2 048 features, 4 GB on disk.
 """
 
@@ -121,7 +121,7 @@ def writing(common: list[str], smoke: bool) -> dict[str, Any]:
 
 
 def one_more(common: list[str], rounds: int) -> dict[str, Any]:
-    """A schedule added to the finished comparison, beside the same sampling and measuring with no table."""
+    """A schedule added to the finished comparison, compared with the same sampling and measuring with no table."""
     times = {name: Times([], []) for name in ("added", "alone")}
     # A file's dictionary of schedules takes the place of the one before.
     known = yaml.safe_load((ROOT / "configs" / "digits.yaml").read_text())["model"]["test_schedules"]

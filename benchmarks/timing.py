@@ -1,7 +1,7 @@
-"""How everything here is timed: candidates take turns, so that whatever else the machine does hits them alike.
+"""How everything here is timed: candidates take turns, so that other load hits them alike.
 
 A round calls every candidate once; the order turns by one from round to round. Judged is the ratio of the minima over all
-rounds; the median of the rounds' own ratios and the spread (interquartile range over median) stand beside it.
+rounds; the median of the rounds' own ratios and the spread (interquartile range over median) are given with it.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def clocked(call: Call) -> tuple[float, float]:
 
 
 def wait() -> None:
-    """For whatever the GPU still has to do."""
+    """Waits for what the GPU still has to do."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 

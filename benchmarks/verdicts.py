@@ -1,4 +1,4 @@
-"""What verdicts cost: evaluations of the families beside base's, and the kernel distance with its influences.
+"""What verdicts cost: evaluations of the families in addition to base's, and the kernel distance with its influences.
 
     python -m benchmarks.verdicts [--threads 2] [--json FILE]
 
@@ -26,7 +26,7 @@ SIZE, SMOKE = (10_000, 2_048), (300, 64)
 
 
 def cost(some: Sequence[Family], coarse: bool = False) -> float:
-    """Evaluations that some families cost beside base, in units of base's."""
+    """Evaluations that some families cost in addition to base, in units of base's."""
     rows = {BASE: Row("base", PLAIN)}
     for family in some:
         doses = family.doses if coarse else family.doses[1:4]
