@@ -1,4 +1,4 @@
-"""SiT-XL/2 on one GPU: sampling with guidance and training, on synthetic latents, compared with the same network in plain PyTorch.
+"""SiT-XL/2 on one GPU: sampling with guidance and training, on synthetic latents, compared with plain PyTorch.
 
     python -m benchmarks.gpu_sit [--minutes 9] [--model XL/2] [--json FILE]
     python -m benchmarks.gpu_sit --smoke          # tiny sizes on a CPU: does it run?

@@ -233,8 +233,8 @@ def _verdicts(rows: Rows) -> Iterator[str]:
     yield from _table(["what", "evaluations / base's"], [[name, f"{value:.2f}"] for name, value in counted.items()])
     yield ""
     yield (
-        f"Kernel distance of {kernel['samples']:,} samples to equally many real images, {kernel['features']:,} features, with every "
-        f"image's influence: {kernel['influence_s']:.1f} s, and {kernel['reference_s']:.1f} s once for the real ones; "
+        f"Kernel distance of {kernel['samples']:,} samples to equally many real images, {kernel['features']:,} features, with "
+        f"each image's influence: {kernel['influence_s']:.1f} s, and {kernel['reference_s']:.1f} s once for the real ones; "
         f"{kernel['extra_mb']:.0f} MB in addition to the features (one whole table of kernels: {kernel['table_mb']:.0f} MB)."
     )
 

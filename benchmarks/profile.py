@@ -2,7 +2,7 @@
 
     python -m benchmarks.profile [--json FILE]
 
-Shares of self time by kind of operation, from torch's profiler; the rate of the network's multiplications compared with that of one
+Shares of self time by kind of operation, from torch's profiler; the rate of the network's multiplications against that of one
 large matrix product on the same threads, and the rate at which memory is read and written.
 """
 
