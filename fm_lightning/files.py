@@ -1,0 +1,214 @@
+"""Files that are written whole or not at all, and that say when they are no longer what was written.
+
+write_whole(path, content)   bytes or text          replacing(path)    anything that writes a file itself
+write_json, read_json        with a checksum inside
+write_arrays, read_arrays    a zip archive (.npz), whose own checksums are verified
+check_archive                any other zip archive, such as a checkpoint
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fm_lightning.errors import UserError
+
+BLOCK = 1 << 20  # bytes read at a time
+SUM = "crc32"  # of a JSON file, in the file
+DAMAGED = "the file is damaged, its checksum does not match"
+UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError)
+AGAIN = "Delete it and run the same command again."
+
+
+class DamagedFile(UserError):
+    """A file that is not what was written: a disk, a copy or an editor changed it.
+
+    Args:
+        path: the file.
+        reason: what is wrong with it.
+        fix: a sentence.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: object, fix: str = AGAIN) -> None:
+        self.reason = " ".join(str(reason).split()) or type(reason).__name__
+        super().__init__(f"Cannot read {path}: {self.reason.rstrip('.')}.", fix)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder, which takes the place of ``path`` at the end of the block.
+
+    Readers see the old file or the new one, also after a kill, a full disk or a power failure.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes | str) -> Path:
+    """Writes a file whole or not at all; text is UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def create(path: Path, content: str) -> bool:
+    """Writes a file whole, unless there is one: of several processes exactly one succeeds.
+
+    Returns:
+        whether this process wrote it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(content)
+        try:
+            os.link(temporary, path)  # unlike a rename, it never replaces
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            try:
+                with path.open("x") as file:
+                    file.write(content)
+            except FileExistsError:
+                return False
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot do it for folders
+            raise
+    finally:
+        os.close(handle)
+
+
+def checksum(path: Path) -> int:
+    """CRC-32 of a file's bytes; 4 GB a second from memory."""
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            found = zlib.crc32(block, found)
+    return found
+
+
+# JSON
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> Path:
+    """Writes a JSON object whole or not at all, with the checksum of what it says under ``crc32``."""
+    sealed = {**value, SUM: _json_sum(value)}
+    return write_whole(path, json.dumps(sealed, indent=1, ensure_ascii=False))
+
+
+def read_json(path: Path, fix: str = AGAIN) -> dict[str, Any]:
+    """What ``write_json`` wrote.
+
+    Args:
+        path: the file.
+        fix: what the user can do if it is damaged; a sentence.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFile: it is no JSON object, or not the one that was written.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedFile(path, error, fix) from error
+    if not isinstance(found, dict):
+        raise DamagedFile(path, "it holds no JSON object", fix)
+    if SUM not in found:
+        raise DamagedFile(path, "it has no checksum, so this version did not write it", fix)
+    if found.pop(SUM) != _json_sum(found):
+        raise DamagedFile(path, DAMAGED, fix)
+    return found
+
+
+def _json_sum(value: Mapping[str, Any]) -> int:
+    # Numbers and strings as they come back from a file.
+    return zlib.crc32(json.dumps(json.loads(json.dumps(value)), sort_keys=True).encode())
+
+
+# Arrays and other zip archives
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any], compressed: bool = False) -> Path:
+    """Writes arrays as .npz, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        # NumPy appends .npz to a name, but not to a file.
+        (np.savez_compressed if compressed else np.savez)(file, allow_pickle=False, **arrays)
+    return path
+
+
+def read_arrays(path: Path, fix: str = AGAIN) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, each verified by its checksum.
+
+    Args:
+        path: the file.
+        fix: what the user can do if it is damaged; a sentence.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFile: it is no such archive, or not the one that was written.
+    """
+    try:
+        _check_members(path)
+        with np.load(path, allow_pickle=False) as kept:
+            return {name: kept[name] for name in kept.files}
+    except FileNotFoundError:
+        raise
+    except (*UNREADABLE, KeyError, SyntaxError, MemoryError) as error:
+        raise DamagedFile(path, error, fix) from error
+
+
+def check_archive(path: Path, fix: str = AGAIN) -> None:
+    """Reads a zip archive once and compares every member with its checksum.
+
+    Args:
+        path: the file.
+        fix: what the user can do if it is damaged; a sentence.
+
+    Raises:
+        DamagedFile: names the first member that differs.
+    """
+    try:
+        _check_members(path)
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except FileNotFoundError:
+        raise
+    except UNREADABLE as error:
+        raise DamagedFile(path, error, fix) from error
+    if bad is not None:
+        raise DamagedFile(path, f"{DAMAGED} ({bad})", fix)
+
+
+def _check_members(path: Path) -> None:
+    """A changed length or name in the directory of a zip hides a member; its last 22 bytes tell how many there are."""
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        file.seek(-22, os.SEEK_END)
+        end = file.read()
+        total = int.from_bytes(end[10:12], "little")
+        if end.startswith(b"PK\x05\x06") and total not in (0xFFFF, len(set(archive.namelist()))):
+            raise zipfile.BadZipFile(DAMAGED)
