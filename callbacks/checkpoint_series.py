@@ -9,11 +9,11 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from fm_lightning.adapters.checkpoints import CONFIG
+from fm_lightning.adapters.kept_weights import EARLIER
 from fm_lightning.errors import UserError
+from fm_lightning.hashes import tensor_hash
 from fm_lightning.training.average import network_weights, say_disk
 from fm_lightning.training.checkpoint_io import WholeCheckpointIO
-
-FOLDER = "checkpoints/earlier"
 
 
 class CheckpointSeries(Checkpoint):
@@ -55,7 +55,7 @@ class CheckpointSeries(Checkpoint):
         self._steps, self._saved = set(self.steps(last)), trainer.global_step
         if trainer.global_step < last:
             say_disk(
-                trainer, pl_module, "earlier checkpoints", len(self._steps), Path(trainer.default_root_dir) / FOLDER
+                trainer, pl_module, "earlier checkpoints", len(self._steps), Path(trainer.default_root_dir) / EARLIER
             )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
@@ -64,7 +64,8 @@ class CheckpointSeries(Checkpoint):
             self._saved = step  # further micro-batches of this step save nothing
             weights = network_weights(trainer, pl_module)
             if trainer.is_global_zero:
-                checkpoint = {"global_step": step, "state_dict": {f"net.{k}": v for k, v in weights.items()}}
+                state = {f"net.{name}": value for name, value in weights.items()}
+                checkpoint = {"global_step": step, "state_dict": state, "hash": tensor_hash(sorted(state.items()))}
                 checkpoint[CONFIG] = getattr(trainer, "run_config", {})
-                place = Path(trainer.default_root_dir) / FOLDER / f"step-{step}.ckpt"
+                place = Path(trainer.default_root_dir) / EARLIER / f"step-{step}.ckpt"
                 WholeCheckpointIO().save_checkpoint(checkpoint, place)

@@ -11,12 +11,12 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from fm_lightning.adapters.checkpoints import CONFIG
+from fm_lightning.adapters.kept_weights import AVERAGES
+from fm_lightning.adapters.power_average import exponent, keeps
 from fm_lightning.errors import UserError
+from fm_lightning.hashes import tensor_hash
 from fm_lightning.training.average import say_disk
 from fm_lightning.training.checkpoint_io import WholeCheckpointIO
-from fm_lightning.training.power_average import exponent, keeps
-
-FOLDER = "checkpoints/averages"
 
 
 class PowerAverages(Checkpoint):
@@ -60,7 +60,7 @@ class PowerAverages(Checkpoint):
         for average in self._averages:  # those of a checkpoint were loaded on the CPU
             average[:] = [mine.to(p.device, p.dtype) for mine, p in zip(average, self._weights, strict=True)]
         if trainer.global_step < last:
-            folder = Path(trainer.default_root_dir) / FOLDER
+            folder = Path(trainer.default_root_dir) / AVERAGES
             say_disk(trainer, pl_module, "snapshots of weight averages", 2 * self.snapshots, folder)
 
     @torch.no_grad()
@@ -72,7 +72,7 @@ class PowerAverages(Checkpoint):
         for average, gamma in zip(self._averages, self._gammas):
             torch._foreach_lerp_(average, self._weights, 1 - keeps(step, gamma))
         if step in self._steps and trainer.is_global_zero:
-            place = Path(trainer.default_root_dir) / FOLDER / f"step-{step}.ckpt"
+            place = Path(trainer.default_root_dir) / AVERAGES / f"step-{step}.ckpt"
             WholeCheckpointIO().save_checkpoint(self._snapshot(trainer, pl_module, step), place)
 
     def _snapshot(self, trainer: Trainer, pl_module: LightningModule, step: int) -> dict[str, Any]:
@@ -80,8 +80,9 @@ class PowerAverages(Checkpoint):
         names = [name for name, _ in net.named_parameters()]
         states = [{**net.state_dict(), **dict(zip(names, average))} for average in self._averages]
         averages = [{f"net.{name}": value for name, value in state.items()} for state in states]
-        lengths = {"sigma_rel": list(self.sigma_rel), "averages": averages}
-        return {"global_step": step, **lengths, CONFIG: getattr(trainer, "run_config", {})}
+        content = tensor_hash(item for state in averages for item in sorted(state.items()))
+        facts = {"global_step": step, "sigma_rel": list(self.sigma_rel), "hash": content}
+        return {**facts, "averages": averages, CONFIG: getattr(trainer, "run_config", {})}
 
     def state_dict(self) -> dict[str, Any]:
         return {"sigma_rel": list(self.sigma_rel), "averages": self._averages, "updated": self._updated}

@@ -7,10 +7,11 @@ import torch
 from lightning import Callback
 
 from fm_lightning import FlowMatching, FlowTrainer, Schedule, UserError, load_network
+from fm_lightning.adapters.kept_weights import SharedNetwork, averaged_weights, earlier_weights
+from fm_lightning.adapters.power_average import exponent, keeps
 from fm_lightning.callbacks import EMA, CheckpointSeries, PowerAverages
 from fm_lightning.data import Toy2D
 from fm_lightning.nets import ResidualMLP
-from fm_lightning.training.power_average import exponent, keeps
 
 STEPS = 20
 
@@ -108,6 +109,38 @@ def test_a_resumed_training_keeps_the_same_files(tmp_path):
             states = [found.get("averages") or [found["state_dict"]] for found in (one, other)]
             for a, b in zip(*states, strict=True):
                 assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_stored_weights_take_turns_in_one_network(tmp_path):
+    watch = Watch()
+    fit(tmp_path, watch, CheckpointSeries(count=3, ratio=1.5), PowerAverages(snapshots=10))
+    net = ResidualMLP([2], width=8, depth=1)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    shared, stored = SharedNetwork(net), earlier_weights(tmp_path, STEPS)
+    assert list(stored) == [6, 9, 13]
+    for step in (9, 6, 9, 13):
+        held = shared.holding(stored[step]).state_dict()
+        assert all(torch.equal(held[name], value) for name, value in watch.raw[step].items())
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    average = averaged_weights(tmp_path, STEPS)
+    lengths = [average(length) for length in (0.05, 0.1)]
+    kept = read(tmp_path, "averages", STEPS)["averages"]
+    for weights, exact in zip(lengths, kept, strict=True):
+        for name, value in shared.holding(weights).state_dict().items():
+            torch.testing.assert_close(value, exact[f"net.{name}"], rtol=1e-5, atol=1e-6)
+    assert len({weights.content for weights in (*stored.values(), *lengths)}) == 5
+
+
+def test_kept_weights_that_cannot_be_used_are_named(tmp_path):
+    fit(tmp_path, CheckpointSeries(count=3, ratio=1.5), PowerAverages(snapshots=4))
+    stored = earlier_weights(tmp_path, STEPS)
+    (tmp_path / "checkpoints/earlier/step-9.ckpt").unlink()
+    with pytest.raises(UserError, match="has disappeared since"):
+        SharedNetwork(ResidualMLP([2], width=8, depth=1)).holding(stored[9])
+    with pytest.raises(UserError, match="of the kept weights"):
+        SharedNetwork(ResidualMLP([2], width=16, depth=1)).holding(stored[13])
+    assert averaged_weights(tmp_path, STEPS + 5) is None
+    assert earlier_weights(tmp_path / "elsewhere", STEPS) == {}
 
 
 def test_averages_of_other_lengths_are_refused_in_a_resume(tmp_path):

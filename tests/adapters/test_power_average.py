@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from fm_lightning.adapters.power_average import LONGEST, coefficients, combine, exponent, keeps
 from fm_lightning.errors import UserError
-from fm_lightning.training.power_average import LONGEST, coefficients, combine, exponent, keeps
 
 
 def direct(path: np.ndarray, gamma: float) -> np.ndarray:

@@ -1,0 +1,131 @@
+"""Weights that training kept besides its result: earlier checkpoints, and averages of any length.
+
+checkpoints/earlier/step-N.ckpt     the weights that a test would have measured at step N
+checkpoints/averages/step-N.ckpt    two power-function averages of the weights at step N
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fm_lightning.adapters.checkpoints import check_fits
+from fm_lightning.adapters.power_average import coefficients, combine, exponent
+from fm_lightning.errors import UserError
+from fm_lightning.files import check_archive
+from fm_lightning.hashes import text_hash
+
+EARLIER, AVERAGES = "checkpoints/earlier", "checkpoints/averages"
+GONE = "Restore it, or choose the doses again with a new evaluation."
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """Weights on disk of a network that is at hand.
+
+    Attributes:
+        content: names the weights: changes when they do.
+        load: reads the network's state dict.
+    """
+
+    content: str
+    load: Callable[[], Mapping[str, Tensor]]
+
+
+def steps_kept(folder: Path, kind: str) -> dict[int, Path]:
+    """Returns training step -> file, ascending, of the weights of one kind in a run's directory."""
+    found = {path.stem.removeprefix("step-"): path for path in (folder / kind).glob("step-*.ckpt")}
+    return dict(sorted((int(step), path) for step, path in found.items() if step.isdigit()))
+
+
+def earlier_weights(folder: Path, last: int) -> dict[int, StoredWeights]:
+    """Returns step -> weights, ascending, of the earlier checkpoints of a run that was trained for ``last`` steps."""
+
+    def load(path: Path) -> Mapping[str, Tensor]:
+        return _network(_read(path)["state_dict"])
+
+    return {
+        step: StoredWeights(f"checkpoint:{_content(path)}", lambda path=path: load(path))
+        for step, path in steps_kept(folder, EARLIER).items()
+        if step < last
+    }
+
+
+def averaged_weights(folder: Path, last: int) -> Callable[[float], StoredWeights] | None:
+    """Returns ``sigma_rel`` -> the average of that length at step ``last``; None where no snapshots reach that step."""
+    files = {step: path for step, path in steps_kept(folder, AVERAGES).items() if step <= last}
+    if last not in files:
+        return None
+    contents = [_content(path) for path in files.values()]
+
+    def load(sigma_rel: float) -> Mapping[str, Tensor]:
+        snapshots = {step: _read(path) for step, path in files.items()}
+        pairs = [(step, exponent(length)) for step, found in snapshots.items() for length in found["sigma_rel"]]
+        states = [_network(state) for found in snapshots.values() for state in found["averages"]]
+        factors = coefficients([p[0] for p in pairs], [p[1] for p in pairs], last, exponent(sigma_rel))
+        return combine(states, factors.tolist())
+
+    return lambda sigma_rel: StoredWeights(
+        f"average:{text_hash(float(sigma_rel).hex(), *contents)}", lambda: load(sigma_rel)
+    )
+
+
+class SharedNetwork:
+    """One copy of a network that takes on stored weights in turn, so that many of them need the memory of one.
+
+    Args:
+        net: the network; it stays as it is.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self._original = net
+        self._copy: nn.Module | None = None
+        self._held = ""
+
+    def holding(self, weights: StoredWeights) -> nn.Module:
+        """Returns the copy with these weights, in evaluation mode, on the device of the original.
+
+        Raises:
+            UserError: weights of another network, or a file that has disappeared.
+        """
+        if self._held != weights.content:
+            state = weights.load()
+            check_fits({f"net.{k}": v for k, v in state.items()}, _Holder(self._original), "of the kept weights")
+            if self._copy is None:
+                self._copy = copy.deepcopy(self._original).eval().requires_grad_(False)
+            self._held = ""  # in case loading fails half way
+            self._copy.load_state_dict(state)
+            self._held = weights.content
+        assert self._copy is not None
+        return self._copy
+
+
+class _Holder(nn.Module):
+    """Gives a network's keys the prefix that they have in a checkpoint."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+
+def _content(path: Path) -> str:
+    # Memory-mapped: the hash alone is read.
+    return str(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["hash"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        check_archive(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} has disappeared since the doses were chosen.", GONE) from error
+
+
+def _network(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix("net."): value for name, value in state.items()}
