@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.comparison.families import families
-from fm_lightning.comparison.judging import judge_all
+from fm_lightning.comparison.judge import judge_all
 from fm_lightning.data.digits import load_digits, split
 from fm_lightning.data.pixels import unit_pixels
 from fm_lightning.flow import Schedule

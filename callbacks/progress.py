@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning import Trainer
@@ -11,11 +12,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.progress import TaskID
 from torch import Tensor
 
-from fm_lightning.comparison.sampling import evaluations
-from fm_lightning.data.batches import Planner, SeedBatch
+from fm_lightning.comparison.rows import Row
+from fm_lightning.comparison.sampling import SamplingListener, evaluations
+from fm_lightning.data.batches import SeedBatch
 
 
-class Progress(RichProgressBar):
+class Progress(RichProgressBar, SamplingListener):
     """Lightning's rich progress bar, in this project's words, with one line before each stage. Logs nothing.
 
     Args:
@@ -28,21 +30,20 @@ class Progress(RichProgressBar):
         self._drawn = 0.0
         self._loss: Tensor | None = None
         self._bar: TaskID | None = None
-        self._rows: tuple[str, ...] = ()
+        self._work: list[tuple[str, ...]] = []
         self._evaluations, self._whole, self._batch = 0, 1, 0
 
     # A batch of seeds is many evaluations of the network: the bar moves with them. Counting waits for no device.
 
-    def _within(self, pl_module: Any, batch: Any, batch_idx: int, bar: TaskID | None) -> None:
-        self._bar = bar if isinstance(batch, SeedBatch) else None
-        if self._bar is None or not batch.valid:
-            return
-        rows = tuple(pl_module.rows) if batch.work is None else batch.work.rows
-        if rows != self._rows:
-            self._rows = rows
-            some = {name: pl_module.rows[name] for name in rows}
-            self._whole = max(1, evaluations(some, len(batch.seeds), pl_module.merge_rows))
-        self._evaluations, self._batch = 0, batch_idx
+    def _within(self, batch: Any, batch_idx: int, bar: TaskID | None) -> None:
+        self._bar, self._batch = bar if isinstance(batch, SeedBatch) else None, batch_idx
+
+    def on_sampling(self, work: Sequence[Mapping[str, Row]], count: int, merge_rows: int) -> None:
+        names = [tuple(rows) for rows in work]
+        if names != self._work:
+            self._work = names
+            self._whole = max(1, sum(evaluations(rows, count, merge_rows) for rows in work))
+        self._evaluations = 0
 
     def on_evaluation(self) -> None:
         self._evaluations += 1
@@ -56,25 +57,19 @@ class Progress(RichProgressBar):
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         super().on_validation_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
-        self._within(pl_module, batch, batch_idx, None if trainer.sanity_checking else self.val_progress_bar_id)
+        self._within(batch, batch_idx, None if trainer.sanity_checking else self.val_progress_bar_id)
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         super().on_test_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
-        if self.progress is not None and self.test_progress_bar_id is not None and (rounds := self._rounds(trainer)):
-            self.progress.update(self.test_progress_bar_id, total=rounds)
-        self._within(pl_module, batch, batch_idx, self.test_progress_bar_id)
-
-    def _rounds(self, trainer: Trainer) -> int:
-        """Batches of this process, where a planner knows: the loader itself has no length."""
-        return next((c.rounds for c in trainer.callbacks if isinstance(c, Planner)), 0)  # type: ignore[attr-defined]
+        self._within(batch, batch_idx, self.test_progress_bar_id)
 
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         super().on_predict_batch_start(trainer, pl_module, batch, batch_idx, dataloader_idx)
-        self._within(pl_module, batch, batch_idx, self.predict_progress_bar_id)
+        self._within(batch, batch_idx, self.predict_progress_bar_id)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.monotonic()
@@ -101,7 +96,7 @@ class Progress(RichProgressBar):
 
     @property
     def test_description(self) -> str:
-        return "Comparing schedules"
+        return "Choosing doses" if self._current_eval_dataloader_idx == 0 else "Comparing schedules"
 
     @property
     def predict_description(self) -> str:

@@ -14,7 +14,7 @@ _HOMES = {
     **dict.fromkeys(("load_network", "load_sit", "load_torchcfm", "load_weights"), "fm_lightning.adapters"),
     "Evaluation": "fm_lightning.table.evaluation",
     "families": "fm_lightning.comparison.families",
-    "judge": "fm_lightning.comparison.judging",
+    "judge": "fm_lightning.comparison.judge",
     "Guided": "fm_lightning.nets",
     "noise": "fm_lightning.noise",
     **dict.fromkeys(
@@ -41,7 +41,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from fm_lightning.adapters import load_network, load_sit, load_torchcfm, load_weights
     from fm_lightning.comparison.families import families
-    from fm_lightning.comparison.judging import judge
+    from fm_lightning.comparison.judge import judge
     from fm_lightning.errors import UserError
     from fm_lightning.flow import (
         KTS,

@@ -71,7 +71,7 @@ class RunRecord(SaveConfigCallback):
         text = yaml.safe_dump(self.plain_config, sort_keys=False, allow_unicode=True)
         replace_file(self.directory.path / "config.yaml", text.encode())
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Now that the comparison has been let in: the report reads its rows and callbacks from here.
         if trainer.is_global_zero:
             self._keep_config()

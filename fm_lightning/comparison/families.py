@@ -9,12 +9,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from fm_lightning.errors import OldError, UserError
 from fm_lightning.flow import Brake, Constant, Gain, Schedule
+
+if TYPE_CHECKING:
+    from fm_lightning.comparison.rows import Row
 
 LATE = 0.9  # where late manipulations begin, as a share of the way
 Direction = Literal["lowers", "raises", "either"]
@@ -26,7 +29,8 @@ class Family:
 
     Attributes:
         name: as it stands in sentences, e.g. "late brake".
-        manipulate: ``manipulate(base, dose)`` -> Schedule, for a dose above 0.
+        manipulate: ``manipulate(base, dose)`` -> Schedule, for a dose above 0; or a Row, where a family changes more than
+            how is sampled.
         doses: coarse doses on which the curve is calibrated, ascending from above 0; the last one is the largest allowed.
         direction: what it can do to memorization; a claim about lowering it leaves out families that only raise it.
         cheap: its doses cost little beside base, because they share its steps.
@@ -43,7 +47,7 @@ class Family:
     """
 
     name: str
-    manipulate: Callable[[Schedule, float], Schedule]
+    manipulate: Callable[[Schedule, float], Schedule | Row]
     doses: tuple[float, ...]
     direction: Direction = "lowers"
     cheap: bool = False
@@ -57,7 +61,7 @@ class Family:
                 "type e.g. doses=(0.02, 0.05, 0.1, 0.2, 0.4)",
             )
 
-    def at(self, base: Schedule, dose: float) -> Schedule:
+    def at(self, base: Schedule, dose: float) -> Schedule | Row:
         """The base schedule manipulated by ``dose``, from 0 (base itself) to the largest of ``doses``."""
         if not 0 <= dose <= self.doses[-1]:
             raise OldError(

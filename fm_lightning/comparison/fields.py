@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +17,7 @@ from fm_lightning.flow.integrate import Velocity
 from fm_lightning.table.keys import weights_hash
 
 if TYPE_CHECKING:
-    from fm_lightning.data.base import FlowData
+    from fm_lightning.data.samples import Samples
 
 
 class Field(ABC):
@@ -32,10 +30,10 @@ class Field(ABC):
     of_training_data = False
 
     @abstractmethod
-    def velocity(self, data: FlowData, device: torch.device) -> Velocity:
+    def velocity(self, data: Samples, device: torch.device) -> Velocity:
         """The field, ready on the device."""
 
-    def check_data(self, data: FlowData, name: str) -> None:
+    def check_data(self, data: Samples, name: str) -> None:
         """Raises UserError where the field ``name`` needs training data and there are none."""
         if self.of_training_data and not data.has_training_data:
             raise OldError(
@@ -44,18 +42,11 @@ class Field(ABC):
                 "name them, or leave the field out",
             )
 
-    def row(self, data: FlowData, device: torch.device, base: Row) -> Row:
-        """The field sampled as ``base`` is."""
+    def row(self, data: Samples, device: torch.device, base: Row) -> Row:
+        """The field sampled as ``base`` is; named by its weights, if it has any, and in a table by its values."""
         velocity = self.velocity(data, device)
-        return Row("field", base.schedule, velocity=velocity, content=self.fingerprint(velocity))
-
-    def fingerprint(self, velocity: Velocity) -> str:
-        """Changes whenever the field does: its rows are then others."""
-        if not isinstance(velocity, nn.Module):
-            # Of a function nothing can be hashed but the code that makes it, and what its class was given.
-            code = inspect.getsource(type(self)) + repr(sorted(vars(self).items()))
-            return f"{type(self).__name__}:{hashlib.sha256(code.encode()).hexdigest()[:32]}"
-        return f"{type(velocity).__name__}:{weights_hash(velocity)}"
+        weights = weights_hash(velocity) if isinstance(velocity, nn.Module) else ""
+        return Row("field", base.schedule, velocity=velocity, content=f"{type(velocity).__name__}:{weights}")
 
 
 class ClosedForm(Field):
@@ -63,7 +54,7 @@ class ClosedForm(Field):
 
     of_training_data = True
 
-    def velocity(self, data: FlowData, device: torch.device) -> Velocity:
+    def velocity(self, data: Samples, device: torch.device) -> Velocity:
         return EmpiricalVelocity(data.reference().to(device))
 
 
@@ -81,5 +72,5 @@ class Checkpoint(Field):
             )
         self.path = path
 
-    def velocity(self, data: FlowData, device: torch.device) -> Velocity:
+    def velocity(self, data: Samples, device: torch.device) -> Velocity:
         return load_network(self.path).to(device)

@@ -12,7 +12,7 @@ from fm_lightning.comparison.rows import BASE, Row, check_judged, floor_rows, ju
 from fm_lightning.flow import Schedule
 
 if TYPE_CHECKING:
-    from fm_lightning.data.base import FlowData
+    from fm_lightning.data.samples import Samples
 
 
 class SamplingPlan:
@@ -50,12 +50,12 @@ class SamplingPlan:
         check_judged(self.test, self.judge)
         self._fields, self._floors = dict(fields or {}), floors
 
-    def check_data(self, data: FlowData) -> None:
+    def check_data(self, data: Samples) -> None:
         """Raises UserError where a field needs training data and there are none."""
         for name, field in self._fields.items():
             field.check_data(data, name)
 
-    def comparison(self, data: FlowData, device: torch.device) -> dict[str, Row]:
+    def comparison(self, data: Samples, device: torch.device) -> dict[str, Row]:
         """The rows of a comparison but for those that verdicts choose; every process asks, once the weights are in place."""
         base = self.test[BASE]
         fields = {name: field.row(data, device, base) for name, field in self._fields.items()}

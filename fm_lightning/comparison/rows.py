@@ -21,7 +21,7 @@ from fm_lightning.flow.true_clock import true_clock
 from fm_lightning.table.keys import definition, key
 
 if TYPE_CHECKING:
-    from fm_lightning.data.base import FlowData
+    from fm_lightning.data.samples import Samples
     from fm_lightning.data.split import Encoded
 
 BASE, HELD_OUT = "base", "held_out"
@@ -182,7 +182,7 @@ def judged_rows(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, Row]
     }
 
 
-def floor_rows(data: FlowData, base: Schedule) -> dict[str, Row]:
+def floor_rows(data: Samples, base: Schedule) -> dict[str, Row]:
     """Real data that nobody sampled: held-out ones, and the training data themselves."""
     splits = {
         HELD_OUT: (data.held_out_split, data.comparison_fingerprint),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,37 +16,61 @@ from fm_lightning.noise import noise
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from fm_lightning.data.base import FlowData
+    from fm_lightning.data.samples import Samples
     from fm_lightning.data.split import Encoded
 
 
-@runtime_checkable
-class EvaluationListener(Protocol):
-    """A callback that follows sampling, e.g. a progress bar."""
+class SamplingListener:
+    """Follows sampling, for example a progress bar."""
+
+    def on_sampling(self, work: Sequence[Mapping[str, Row]], count: int, merge_rows: int) -> None:
+        """A batch begins: each of these sets of rows is going to be sampled from ``count`` seeds."""
 
     def on_evaluation(self) -> None:
         """A velocity is about to be evaluated."""
 
 
-def listened(callbacks: Iterable[object]) -> Callable[[], None]:
-    """Tells those of the callbacks that listen."""
-    listeners = [callback.on_evaluation for callback in callbacks if isinstance(callback, EvaluationListener)]
+@dataclass(frozen=True)
+class Model:
+    """A velocity field with all that its samples depend on besides row and seed.
 
-    def evaluated() -> None:
-        for listener in listeners:
-            listener()
+    Attributes:
+        velocity: ``v(x, t, y)``.
+        samples: the data that it was trained on, for their shape and the labels of seeds.
+        base_seed: of the noise.
+        device: where sampling takes place.
+        dtype: of the states.
+        merge_rows: evaluate schedules that have parted in one batch of at most this many rows.
+        listeners: who follows.
+    """
 
-    return evaluated
+    velocity: Velocity
+    samples: Samples
+    base_seed: int
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    merge_rows: int = 0
+    listeners: Sequence[SamplingListener] = ()
 
+    def announce(self, work: Sequence[Mapping[str, Row]], count: int) -> None:
+        """Tells the listeners what a batch of seeds is going to be sampled for."""
+        for listener in self.listeners if work else ():
+            listener.on_sampling(work, count, self.merge_rows)
 
-def start(
-    data: FlowData, seeds: Tensor, base_seed: int, device: torch.device, dtype: torch.dtype
-) -> tuple[Tensor, Tensor | None]:
-    """Noise and labels of the seeds, on the device."""
-    labels = data.labels_of(seeds)
-    ahead = device.type == "cuda"  # a copy to a GPU need not wait for the batch before this one
-    x0 = noise(seeds.tolist(), data.shape, base_seed).to(device=device, dtype=dtype, non_blocking=ahead)
-    return x0, None if labels is None else labels.to(device, non_blocking=ahead)
+    def sample(self, rows: Mapping[str, Row], seeds: Tensor, count: int) -> dict[str, Trajectory]:
+        """One trajectory per row from the noise of ``seeds [B]``, without the padding beyond ``count``."""
+        labels = self.samples.labels_of(seeds)
+        ahead = self.device.type == "cuda"  # a copy to a GPU need not wait for the batch before this one
+        x0 = noise(seeds.tolist(), self.samples.shape, self.base_seed)
+        x0 = x0.to(device=self.device, dtype=self.dtype, non_blocking=ahead)
+        labels = None if labels is None else labels.to(self.device, non_blocking=ahead)
+        return sample(
+            rows, self.velocity, x0, labels, seeds, self.base_seed, count, self.merge_rows, evaluated=self._evaluated
+        )
+
+    def _evaluated(self) -> None:
+        for listener in self.listeners:
+            listener.on_evaluation()
 
 
 def sample(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,40 +45,13 @@ class SeedBatch(NamedTuple):
 
     seeds: Tensor  # [b] int64, PADDING beyond `valid`
     valid: int
-    work: Any = None  # the block of a comparison that these seeds are for
 
 
-def seed_batch(first: int, count: int, size: int, work: Any = None) -> SeedBatch:
+def seed_batch(first: int, count: int, size: int) -> SeedBatch:
     """Seeds ``first ... first + count - 1``, padded to ``size``."""
     seeds = torch.full((size,), PADDING, dtype=torch.int64)
     seeds[:count] = torch.arange(first, first + count)
-    return SeedBatch(seeds, count, work)
-
-
-@runtime_checkable
-class Planner(Protocol):
-    """A callback that knows which seeds a comparison still needs.
-
-    Attributes:
-        rounds: batches of this process, as far as known.
-    """
-
-    rounds: int
-
-    def seed_batches(self, trainer: Any, data: Any) -> Iterator[SeedBatch]:
-        """This process's batches; every process gets equally many."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """Iterates over what a planner finds to do. It has no length: that is known only once weights are loaded."""
-
-    planner: Planner
-    trainer: Any
-    data: Any
-
-    def __iter__(self) -> Iterator[SeedBatch]:
-        return self.planner.seed_batches(self.trainer, self.data)
+    return SeedBatch(seeds, count)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ Metrics are callbacks' business: they receive the trajectories from ``on_validat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -21,18 +22,21 @@ from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
 from fm_lightning.adapters import load_weights
+from fm_lightning.comparison.compare import ComparisonLoop
 from fm_lightning.comparison.fields import Field
+from fm_lightning.comparison.identity import Probes, sampling_identity
+from fm_lightning.comparison.measures import Measure
 from fm_lightning.comparison.plan import SamplingPlan
 from fm_lightning.comparison.rows import Row
-from fm_lightning.comparison.sampling import listened, sample, start
+from fm_lightning.comparison.sampling import Model, SamplingListener
 from fm_lightning.data.base import FlowData
-from fm_lightning.data.batches import HeldOutBatch, Planner, SeedBatch, TrainBatch
+from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import OldError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
 from fm_lightning.flow import Velocity as VelocityField
 from fm_lightning.nets.guidance import Guidance, drop_labels
 from fm_lightning.nets.velocity import check_network, check_null_label, check_returned
-from fm_lightning.table.keys import definition, key, weights_hash
+from fm_lightning.table.keys import definition, weights_hash
 from fm_lightning.training.average import check_average
 from fm_lightning.training.draws import Draws, held_out_bridge
 from fm_lightning.training.loop_state import end_at_a_whole_step
@@ -96,6 +100,7 @@ class FlowMatching(LightningModule):
         self.plan = SamplingPlan(val_schedules, test_schedules, judge, fields, floors)
         self.base_seed, self.merge_rows = base_seed, merge_rows
         self.rows: dict[str, Row] = {}  # what is being sampled now
+        self.comparison: ComparisonLoop | None = None  # what test keeps its samples in
         self.val_loss = MeanMetric()
         self.label_dropout = label_dropout
         self.guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
@@ -133,6 +138,7 @@ class FlowMatching(LightningModule):
 
     def setup(self, stage: str) -> None:
         check_precision(self.trainer.precision)
+        self.comparison = None
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.net.parameters())
@@ -196,28 +202,65 @@ class FlowMatching(LightningModule):
         self.log("val/loss", self.val_loss.compute(), prog_bar=True)
         self.val_loss.reset()
 
-    def identity(self) -> dict[str, Any]:
-        """What every sample of a comparison depends on beside its row and seed."""
-        return {
+    @property
+    def model(self) -> Model:
+        """What is sampled, and how: the same in validation, comparison and prediction."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        return Model(
+            self.velocity,
+            self.data,
+            self.base_seed,
+            self.device,
+            cast(torch.dtype, self.dtype),
+            self.merge_rows,
+            [callback for callback in callbacks if isinstance(callback, SamplingListener)],
+        )
+
+    def identity(self, probes: Probes) -> dict[str, Any]:
+        """What every sample of a comparison depends on besides its row and seed."""
+        return sampling_identity(self.model) | {
             "weights": weights_hash(self.net),
             "guidance": definition(self.guidance),
-            "training_data": self.data.fingerprint,
-            "decoder": self.data.decoder,
-            "label_shares": None if self.data.label_shares is None else key(self.data.label_shares.tolist()),
-            "base_seed": self.base_seed,
             "precision": str(self.trainer.precision),
-            "merge_rows": self.merge_rows,
         }
 
-    def on_test_start(self) -> None:
-        if not any(isinstance(callback, Planner) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
-            self.rows = self.plan.comparison(self.data, self.device)  # a ScheduleTable has asked for them
+    def open_comparison(self, folder: str | Path, measures: Sequence[Measure], **options: Any) -> ComparisonLoop:
+        """Has the test that begins keep its samples in a table; called on every process, with the weights in place.
 
-    def test_step(self, batch: SeedBatch, batch_idx: int) -> dict[str, Trajectory]:
-        if not batch.valid or (batch.work is not None and batch.work.part is not None):
-            return {}  # padding, or samples that are kept
-        names = batch.work.rows if batch.work is not None else tuple(self.rows)
-        return self._sample(batch, {name: self.rows[name] for name in names})
+        Args:
+            folder: the run's directory.
+            measures: of the samples.
+            **options: of ``ComparisonLoop``.
+        """
+        self.comparison = ComparisonLoop(
+            folder,
+            self.model,
+            self.plan.comparison(self.data, self.device),
+            measures,
+            self.identity,
+            seeds=self.data.test_seeds,
+            batch_size=self.data.eval_batch_size,
+            judge=self.plan.judge,
+            source=self.weights,
+            **options,
+        )
+        self.comparison.open()
+        return self.comparison
+
+    def on_test_start(self) -> None:
+        if self.comparison is None:
+            self.rows = self.plan.comparison(self.data, self.device)
+
+    def test_step(self, batch: SeedBatch, batch_idx: int, dataloader_idx: int) -> dict[str, Trajectory]:
+        if self.comparison is not None:
+            self.rows = self.comparison.rows
+            return self.comparison.sample(batch)
+        if dataloader_idx == 0 or not batch.valid:  # nothing is judged without a table: no calibration
+            return {}
+        return self._sample(batch, self.rows)
+
+    def on_test_end(self) -> None:
+        self.comparison = None
 
     def on_predict_start(self) -> None:
         self.rows = self.plan.prediction
@@ -226,15 +269,6 @@ class FlowMatching(LightningModule):
         return self._sample(batch, self.rows)
 
     def _sample(self, batch: SeedBatch, rows: Mapping[str, Row]) -> dict[str, Trajectory]:
-        x0, labels = start(self.data, batch.seeds, self.base_seed, self.device, cast(torch.dtype, self.dtype))
-        return sample(
-            rows,
-            self.velocity,
-            x0,
-            labels,
-            batch.seeds,
-            self.base_seed,
-            batch.valid,
-            self.merge_rows,
-            evaluated=listened(self.trainer.callbacks),  # type: ignore[attr-defined]
-        )
+        model = self.model
+        model.announce([rows] if batch.valid else [], len(batch.seeds))
+        return model.sample(rows, batch.seeds, batch.valid)

@@ -1,0 +1,92 @@
+"""The verdicts on the schedules of a finished comparison, from its table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fm_lightning.comparison.rows import HELD_OUT
+from fm_lightning.errors import OldError
+from fm_lightning.metrics.memorization import copied
+from fm_lightning.table.columns import read_columns
+from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.table.qualities import read_qualities
+from fm_lightning.verdicts.margins import Margins
+from fm_lightning.verdicts.outcomes import Verdict, confirm
+from fm_lightning.verdicts.residual import Measured, Quality
+from fm_lightning.verdicts.verdict import verdict
+
+NEIGHBOURS = "neighbours"
+
+
+def judge(evaluation: Evaluation, row: str) -> Verdict:
+    """The verdict on a schedule of a finished comparison: does it do more than what is trivial at the same dose?
+
+    Args:
+        evaluation: of a run whose report has been written since its latest rows were sampled.
+        row: the schedule's name.
+
+    Raises:
+        UserError: the row was not judged there, or copies were not measured.
+    """
+    found = {v.schedule: v for v in judge_all(evaluation)}
+    if row not in found:
+        raise OldError(
+            f"row {row!r} given",
+            f"one that was judged ({', '.join(found) or 'none was'})",
+            f"type fm-lightning falsify -c {evaluation.folder.parent}/config.yaml --schedule FILE",
+        )
+    return found[row]
+
+
+def judge_all(evaluation: Evaluation) -> list[Verdict]:
+    """The verdicts on all schedules that were judged together, corrected for their number."""
+    about = evaluation.manifest.about
+    asked = evaluation.manifest.judged
+    if not asked or NEIGHBOURS not in evaluation.manifest.measures:
+        return []
+    threshold, margins = about.get("threshold", 1 / 3), Margins(**about.get("margins", {}))
+    width = int(about.get("quality", {}).get("width") or 0)
+    wanted = {name for name, each in asked.items() for name in (name, each["base"])}
+    wanted |= {n for each in asked.values() for places in each["families"].values() for place in places for n in place}
+    seeds = _common_seeds(evaluation, wanted)
+    measured = {name: _measured(evaluation, name, threshold, seeds) for name in wanted}
+    real = read_qualities(evaluation, HELD_OUT) if HELD_OUT in evaluation.rows else {}
+    held_out = {name: quality for name, (_, quality) in real.items()}
+    verdicts = [
+        verdict(
+            name,
+            measured[name],
+            measured[each["base"]],
+            {family: [[measured[n] for n in place] for place in places] for family, places in each["families"].items()},
+            width,
+            margins,
+            held_out,
+        )
+        for name, each in asked.items()
+    ]
+    return confirm(verdicts)
+
+
+def _common_seeds(evaluation: Evaluation, rows: set[str]) -> NDArray[np.int64]:
+    found: NDArray[np.int64] | None = None
+    for row in rows:
+        mine = read_columns(evaluation, row, NEIGHBOURS)["seeds"].numpy()
+        found = mine if found is None else np.intersect1d(found, mine)
+    assert found is not None
+    return found
+
+
+def _measured(evaluation: Evaluation, row: str, threshold: float, seeds: NDArray[np.int64]) -> Measured:
+    columns = read_columns(evaluation, row, NEIGHBOURS)
+    place = np.searchsorted(columns["seeds"].numpy(), seeds)
+    qualities = read_qualities(evaluation, row)
+    found: dict[str, Quality] = {}
+    for name, (mine, quality) in qualities.items():
+        at = np.searchsorted(mine, seeds)
+        if len(mine) < len(seeds) or not np.array_equal(mine[at], seeds):
+            continue
+        found[name] = replace(quality, influence=quality.influence[at])
+    return Measured(copied(columns, threshold).numpy()[place], found.get("frechet"), found.get("kernel"))
