@@ -1,10 +1,33 @@
 """Weights and fields from files, ours and other people's."""
 
-from fm_lightning.adapters.checkpoints import load_network
-from fm_lightning.adapters.meta import MetaVelocity
-from fm_lightning.adapters.reversed import Reversed
-from fm_lightning.adapters.sit import load_repa, load_sit
-from fm_lightning.adapters.torchcfm import load_torchcfm
-from fm_lightning.adapters.weights import load_weights
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Loaded when used: one adapter does not import what another one adapts.
+_HOMES = {
+    "MetaVelocity": "meta",
+    "Reversed": "reversed",
+    "load_network": "checkpoints",
+    "load_repa": "sit",
+    "load_sit": "sit",
+    "load_torchcfm": "torchcfm",
+    "load_weights": "weights",
+}
+
+if TYPE_CHECKING:
+    from fm_lightning.adapters.checkpoints import load_network
+    from fm_lightning.adapters.meta import MetaVelocity
+    from fm_lightning.adapters.reversed import Reversed
+    from fm_lightning.adapters.sit import load_repa, load_sit
+    from fm_lightning.adapters.torchcfm import load_torchcfm
+    from fm_lightning.adapters.weights import load_weights
 
 __all__ = ["MetaVelocity", "Reversed", "load_network", "load_repa", "load_sit", "load_torchcfm", "load_weights"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

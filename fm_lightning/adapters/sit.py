@@ -9,18 +9,21 @@ from typing import Any
 
 import torch
 
+from fm_lightning.adapters.keywords import check_keywords
 from fm_lightning.adapters.reversed import Reversed
-from fm_lightning.adapters.state_dicts import Weights, copy_weights, read_weights
-from fm_lightning.errors import OldError
+from fm_lightning.adapters.state_dicts import Weights, copy_weights, read_weights, some
+from fm_lightning.errors import UserError
 from fm_lightning.nets.sit import MODELS, SiT
 
-PROJECTORS = "projectors."  # REPA trains these beside the network
+PROJECTORS = "projectors."  # REPA trains these next to the network
 
 
 def load_sit(path_or_state: str | Path | Mapping[str, Any], model: str = "XL/2", **arguments: Any) -> SiT:
     """The network of a SiT checkpoint, in evaluation mode.
 
-    Samples' shape, number of classes and ``learn_sigma`` are read off the weights.
+    Samples' shape, number of classes and ``learn_sigma`` are read off the weights. REPA's files have the same names, and
+    their clock runs the other way: with ``projectors.*`` they are refused, without these keys they cannot be told from
+    SiT's, and the samples are wrong. Read them with ``load_repa``.
 
     Args:
         path_or_state: see ``read_weights``: SiT's public files, or what its training script saves (``ema`` is taken).
@@ -31,12 +34,12 @@ def load_sit(path_or_state: str | Path | Mapping[str, Any], model: str = "XL/2",
     Raises:
         UserError: as ``read_weights``; the file holds another size (which is named) or no SiT; it is REPA's.
     """
-    return _sit(read_weights(path_or_state), model, arguments)
+    return _sit(read_weights(path_or_state).unwrapped(), model, arguments)
 
 
 def load_repa(path_or_state: str | Path | Mapping[str, Any], model: str = "XL/2", **arguments: Any) -> Reversed:
     """The network of a REPA checkpoint on our clock, in evaluation mode: ``-net(x, 1 - t, y)``. Arguments as ``load_sit``."""
-    return Reversed(_sit(without_projectors(read_weights(path_or_state)), model, arguments)).eval()
+    return Reversed(_sit(without_projectors(read_weights(path_or_state).unwrapped()), model, arguments)).eval()
 
 
 def without_projectors(weights: Weights) -> Weights:
@@ -52,15 +55,12 @@ def check_sit(weights: Weights, wanted: str) -> None:
         UserError: another width, depth or patch; REPA's; no SiT at all.
     """
     if any(key.startswith(PROJECTORS) for key in weights.tensors):
-        raise OldError(
-            f"{weights.source} with {PROJECTORS}* given",
-            "a SiT: REPA's clock and sign are turned",
-            "use load_repa, or wrap the network in fm_lightning.adapters.Reversed",
+        raise UserError(
+            f"{weights.source} holds {PROJECTORS}*: it is of REPA, whose clock and sign are reversed.",
+            "Use load_repa, or wrap the network in fm_lightning.adapters.Reversed.",
         )
     if (holds := size_of(weights)) != wanted:
-        raise OldError(
-            f"{weights.source} given, which holds {holds}", f"{wanted}", "build the network that the file holds"
-        )
+        raise UserError(f"{weights.source} holds {holds}, not {wanted}.", "Build the network that the file holds.")
 
 
 def size_of(weights: Weights) -> str:
@@ -69,10 +69,9 @@ def size_of(weights: Weights) -> str:
         patches = weights.tensors["x_embedder.proj.weight"]
         depth = 1 + max(int(key.split(".")[1]) for key in weights.tensors if key.startswith("blocks."))
     except (KeyError, ValueError) as error:
-        raise OldError(
-            f"{weights.source} with the keys {', '.join(list(weights.tensors)[:4])}, ... given",
-            "a SiT's (x_embedder.proj.weight, blocks.0.attn.qkv.weight, ...)",
-            "give a file of a SiT",
+        raise UserError(
+            f"{weights.source} holds no SiT; its keys are {some(weights.tensors)}.",
+            "Pass a file of a SiT (x_embedder.proj.weight, blocks.0.attn.qkv.weight, ...).",
         ) from error
     return size_name(len(patches), depth, patches.shape[-1])
 
@@ -86,6 +85,7 @@ def size_name(width: int, depth: int, patch: int) -> str:
 
 
 def _sit(weights: Weights, model: str, arguments: Mapping[str, Any]) -> SiT:
+    check_keywords("load_sit", SiT, arguments, skip=("model",))
     if model in MODELS:
         width, depth, _, patch = MODELS[model]
         size = {"width": width, "depth": depth, "patch": patch}
@@ -93,7 +93,7 @@ def _sit(weights: Weights, model: str, arguments: Mapping[str, Any]) -> SiT:
     with torch.device("meta"):  # initial weights, which take their time, are not needed
         net = SiT(model=model, **(_read_off(weights) | dict(arguments)))
     net.to_empty(device="cpu")
-    copy_weights(net, weights, "give the arguments that the file was trained with")
+    copy_weights(net, weights, "Pass the arguments that the network was trained with.")
     return net.eval()
 
 
@@ -103,7 +103,7 @@ def _read_off(weights: Weights) -> dict[str, Any]:
         patches, tokens = weights.tensors["x_embedder.proj.weight"], weights.tensors["pos_embed"].shape[1]
         rows = len(weights.tensors["final_layer.linear.weight"])
     except KeyError as error:
-        raise OldError(f"{weights.source} without {error} given", "a whole SiT", "fetch the file again") from error
+        raise UserError(f"{weights.source} lacks {error}.", "Pass the weights of a whole SiT.") from error
     table = weights.tensors.get("y_embedder.embedding_table.weight")
     channels, patch = patches.shape[1], patches.shape[-1]
     side = patch * math.isqrt(tokens)

@@ -1,11 +1,12 @@
-"""State dicts as people leave them: in safetensors or torch files, plain or inside a checkpoint, with prefixes of wrappers."""
+"""State dicts as people leave them: in safetensors or torch files, alone or inside a checkpoint, with prefixes of wrappers."""
 
 from __future__ import annotations
 
 import argparse
 import pickle
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,70 +16,97 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fm_lightning.errors import OldError, UserError
+from fm_lightning.errors import UserError
 
-# Where checkpoints keep weights, averages first.
-NESTINGS = ("ema", "ema_model", "ema_state_dict", "state_dict", "model", "net_model", "model_state_dict", "net")
+# Where checkpoints keep the weights that training changes.
+RAW = ("state_dict", "model", "net_model", "model_state_dict", "net")
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")  # of DDP, of torch.compile, of a module around the network
+INFIXES = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "module.")
+AVERAGE = re.compile(r"(?:^|[^a-z])(ema\d*|average|averaged|avg|swa|polyak|shadow)(?:$|[^a-z])|EMA|[a-z]Ema(?![a-z])")
+LIGHTNING = "current_model_state"  # where Lightning's averaging keeps the raw weights: ``state_dict`` is the average
+OURS = "fm_lightning_config"  # checkpoints of this package: what ``state_dict`` holds is what tests measure
+IN_MEMORY = "the state dict"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by name, and where they were found: ``"sit.pt (ema)"``."""
+    """Tensors by name, and the place where they were found: ``"sit.pt (ema)"``."""
 
     tensors: dict[str, Tensor]
     source: str
 
+    def readings(self) -> Iterator[Weights]:
+        """These weights, then the same without the first wrapper's prefix, without the second's, and so on."""
+        weights: Weights | None = self
+        while weights is not None:
+            yield weights
+            weights = _without_wrapper(weights)
+
+    def unwrapped(self) -> Weights:
+        """The weights without any wrapper's prefix."""
+        *_, last = self.readings()
+        return last
+
 
 def read_weights(path_or_state: str | Path | Mapping[str, Any]) -> Weights:
-    """The network's weights in a file, or in what was loaded from one, on the CPU, without the wrappers' prefixes.
+    """Reads a network's weights from a file, or from what was loaded from one, onto the CPU.
 
     Args:
         path_or_state: a ``.safetensors`` file; a file of ``torch.save``, read with ``weights_only=True``; a state dict; or
-            a checkpoint that holds one under ``ema``, ``ema_model``, ``state_dict``, ``model``, ``net_model``, ... (the
-            first of these: averages are preferred).
+            a checkpoint that holds one under ``ema``, ``model_ema``, ``state_dict``, ``model``, ... An average is
+            preferred to the weights that it was taken of.
 
     Raises:
-        UserError: the file is missing, damaged or holds more than plain data; no weights are found (the keys found are
-            listed).
+        UserError: the file is missing, damaged or holds more than plain data; it holds no weights (its keys are listed),
+            or several between which the names do not decide (they are listed).
     """
     if isinstance(path_or_state, Mapping):
-        content, source = path_or_state, "the state dict"
+        content, source = path_or_state, IN_MEMORY
     elif isinstance(path_or_state, str | Path):
         content, source = _read(Path(path_or_state)), str(path_or_state)
     else:
-        raise OldError(
-            f"weights of type {type(path_or_state).__name__} given", "a file or a state dict", "give one of the two"
-        )
-    tensors, place = _tensors(content, source)
-    return Weights(_unwrapped(tensors), source + (f" ({place})" if place else ""))
+        raise UserError(f"A {type(path_or_state).__name__} holds no weights.", "Pass a file or a state dict.")
+    return _find(content, source)
 
 
-def copy_weights(net: nn.Module, weights: Weights, remedy: str) -> None:
-    """Copies into ``net``, whose names and shapes they must have exactly.
+def copy_weights(net: nn.Module, weights: Weights, remedy: str) -> str:
+    """Copies weights into ``net``, whose names and shapes they must have exactly, wrappers' prefixes apart.
+
+    Returns:
+        the place where they were found.
 
     Raises:
         UserError: the first key that is missing, has another shape or no place; ``remedy`` says what to do.
     """
     wanted = net.state_dict()
-    for key, value in wanted.items():
-        shape = list(value.shape)
+    weights = _best_reading(weights, wanted)
+    for key in wanted:
         if key not in weights.tensors:
-            raise OldError(f"{weights.source} without {key} given", f"its shape {shape}", remedy)
-        given = weights.tensors[key]
-        if list(given.shape) != shape:
-            raise OldError(f"{key} of shape {list(given.shape)} given by {weights.source}", f"{shape}", remedy)
+            _refuse_infixes(weights, wanted)
+            raise UserError(f"{weights.source} lacks {key} (of shape {list(wanted[key].shape)}).", remedy)
+        value, given = wanted[key], weights.tensors[key]
+        if given.shape != value.shape:
+            raise UserError(
+                f"{key} of {weights.source} has shape {list(given.shape)}, not {list(value.shape)}.", remedy
+            )
         if given.is_floating_point() != value.is_floating_point():  # quantized weights would be copied as they are
-            raise OldError(f"{key} of {given.dtype} given by {weights.source}", f"{value.dtype}", remedy)
-    for key, given in weights.tensors.items():
+            raise UserError(f"{key} of {weights.source} is {given.dtype}, not {value.dtype}.", remedy)
+    for key in weights.tensors:
         if key not in wanted:
-            raise OldError(f"{key} of shape {list(given.shape)} given by {weights.source}", "no such key", remedy)
+            raise UserError(f"{key} of {weights.source} has no place in the network.", remedy)
     net.load_state_dict(weights.tensors)
+    return weights.source
+
+
+def some(keys: Iterable[Any], limit: int = 4) -> str:
+    """The first keys of many, for a message."""
+    names = [str(key) for key in keys]
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "") if names else "none"
 
 
 def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise OldError(f"weights {path} given", "an existing file", "give the path of one")
+        raise UserError(f"There is no file {path}.", "Pass the path of the weights.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -86,48 +114,133 @@ def _read(path: Path) -> Mapping[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             # Mapped, so that only what is copied is read: half of a checkpoint belongs to the optimizer.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path):
-            raise OldError(
-                f"weights {path} that hold more than plain data given",
-                "tensors",
-                "load the file yourself where you trust it, and give the state dict",
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
+            raise UserError(
+                f"{path} holds more than plain data.", "If you trust it, load it yourself and pass the state dict."
             ) from error
-        raise _damaged(path) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise _damaged(path) from error
+        raise UserError(
+            f"{path} cannot be read as weights: it is truncated or foreign.", "Copy the file again."
+        ) from error
 
 
-def _damaged(path: Path) -> UserError:
-    return OldError(
-        f"weights {path} that cannot be read (truncated or foreign) given",
-        "safetensors or a file of torch.save",
-        "fetch the file again",
+def _find(content: Any, source: str, place: tuple[str, ...] = ()) -> Weights:
+    """The weights in what a file holds, averages first; ``place`` is the keys on the way to ``content``."""
+    here = f"{source} ({'/'.join(place)})" if place else source
+    if _is_state(content):
+        return Weights(dict(content), here)
+    if not isinstance(content, Mapping):
+        raise UserError(f"{here} holds a {type(content).__name__}.", "Pass a state dict: tensors by name.")
+    parts = {str(key): value for key, value in content.items() if _is_part(value)}
+    ours = OURS in content or ("state_dict" in parts and LIGHTNING in parts)
+    averages = [] if ours else [key for key in parts if AVERAGE.search(key)]
+    if len(averages) > 1:
+        raise _ambiguous(source, [(*place, key) for key in averages])
+    if averages:
+        return _find(parts[averages[0]], source, (*place, averages[0]))
+    chosen = next((key for key in RAW if isinstance(parts.get(key), Mapping)), None)
+    if chosen is None:
+        raise UserError(
+            f"{here} holds no weights under a known name; its keys are {some(content, 8)}.",
+            f"Pass the state dict, or a file with it under one of {', '.join(('ema', *RAW))}.",
+        )
+    if not ours:
+        others = {key: value for key, value in parts.items() if key != chosen}
+        alike: list[tuple[str, ...]] = [(key,) for key, value in others.items() if _same_names(value, parts[chosen])]
+        if found := alike or list(_hidden_averages(others)):
+            raise _ambiguous(source, [(*place, *keys) for keys in [(chosen,), *found]])
+    return _find(parts[chosen], source, (*place, chosen))
+
+
+def _is_state(content: Any) -> bool:
+    """Whether it is tensors by name."""
+    return isinstance(content, Mapping) and bool(content) and all(isinstance(v, Tensor) for v in content.values())
+
+
+def _is_part(content: Any) -> bool:
+    """Whether it may be weights: a mapping with names or a list, with a tensor somewhere that is not a single number."""
+    if isinstance(content, Mapping):
+        return all(isinstance(key, str) for key in content) and any(map(_is_tensor_or_part, content.values()))
+    return isinstance(content, list | tuple) and any(map(_is_tensor_or_part, content))
+
+
+def _is_tensor_or_part(content: Any) -> bool:
+    return content.ndim > 0 if isinstance(content, Tensor) else _is_part(content)
+
+
+def _hidden_averages(parts: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The keys on the way to averages inside other parts, such as a callback's state."""
+    for key, value in parts.items():
+        if isinstance(value, Mapping):
+            inside = {str(k): v for k, v in value.items() if _is_part(v)}
+            yield from ((key, k) for k in inside if AVERAGE.search(k))
+            yield from (
+                (key, *rest) for rest in _hidden_averages({k: inside[k] for k in inside if not AVERAGE.search(k)})
+            )
+
+
+def _same_names(one: Any, other: Any) -> bool:
+    if not (_is_state(one) and _is_state(other)):
+        return False
+    names = [Weights(dict(part), "").unwrapped().tensors.keys() for part in (one, other)]
+    return names[0] == names[1]
+
+
+def _ambiguous(source: str, places: list[tuple[str, ...]]) -> UserError:
+    where = "".join(f"[{key!r}]" for key in places[-1])
+    load = "state" if source == IN_MEMORY else f"torch.load({source!r})"
+    return UserError(
+        f"{source} holds several sets of weights: {', '.join('/'.join(keys) for keys in places)}.",
+        f"Save the one you want to a file of its own: torch.save({load}{where}, 'weights.pt')",
     )
 
 
-def _tensors(content: Any, source: str) -> tuple[dict[str, Tensor], str]:
-    """The first mapping of names to tensors, and the keys on the way to it."""
-    if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
-        return dict(content), ""
-    if isinstance(content, Mapping):
-        for key in NESTINGS:
-            if isinstance(content.get(key), Mapping):
-                tensors, place = _tensors(content[key], f"{source} ({key})")
-                return tensors, f"{key}/{place}" if place else key
-        found = ", ".join(map(str, list(content)[:8])) + (", ..." if len(content) > 8 else "")
-        raise OldError(
-            f"{source} with the keys {found or 'of nothing'} given",
-            f"tensors by name, or these under one of {', '.join(NESTINGS)}",
-            "give the part that holds the weights",
-        )
-    raise OldError(f"{source} holding a {type(content).__name__} given", "tensors by name", "give a state dict")
-
-
-def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without prefixes; where some keys belong to a ``net.`` and others do not, the network is what belongs."""
+def _without_wrapper(weights: Weights) -> Weights | None:
+    """The weights without the outermost wrapper's prefix; None where there is none."""
+    tensors = weights.tensors
+    if any(key.startswith("module.") for key in tensors):  # torch's AveragedModel counts next to its module
+        tensors = {key: value for key, value in tensors.items() if key != "n_averaged"}
     for prefix in WRAPPERS:
         inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        if inside and (prefix == "net." or len(inside) == len(tensors)):
-            return _unwrapped(inside)
-    return tensors
+        if inside and len(inside) == len(tensors):
+            return Weights(inside, weights.source)
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        head, _, tail = key.partition(".")
+        groups.setdefault(head, {})[tail] = value
+    averages = [head for head, group in groups.items() if AVERAGE.search(head) and _is_part(group)]
+    raw = next((head for head in ("net", "model") if head in groups), None)
+    if raw is None:
+        return None
+    # A module around the network keeps its average next to it: ``net.*`` and ``net_ema.*``.
+    alike = [head for head in averages if _same_names(groups[head], groups[raw])]
+    if len(alike) == len(averages) == 1:
+        return Weights(groups[alike[0]], f"{weights.source} ({alike[0]}.*)")
+    if averages:
+        raise UserError(
+            f"{weights.source} holds {raw}.* and {', '.join(f'{head}.*' for head in averages)}.",
+            "Save the weights you want to a file of their own, without that prefix.",
+        )
+    # Other tensors, a loss's or a metric's, are no part of the network.
+    return Weights(groups["net"], weights.source) if raw == "net" else None
+
+
+def _best_reading(weights: Weights, wanted: Mapping[str, Tensor]) -> Weights:
+    """The reading with exactly the wanted names; else the one with most of them, for the message."""
+    readings: list[Weights] = []
+    for reading in weights.readings():
+        if reading.tensors.keys() == wanted.keys():
+            return reading
+        readings.append(reading)
+    return max(readings[::-1], key=lambda reading: len(reading.tensors.keys() & wanted.keys()))
+
+
+def _refuse_infixes(weights: Weights, wanted: Mapping[str, Tensor]) -> None:
+    """Names a wrapper inside the keys where the network's names are found without it."""
+    for infix in INFIXES:
+        key = next((k for k in weights.tensors if f".{infix}" in k and k not in wanted), None)
+        if key is not None and key.replace(infix, "") in wanted:
+            raise UserError(
+                f"The names in {weights.source} contain {infix!r}, for example {key}.",
+                f"Pass the state dict with k.replace({infix!r}, '') for each of its names k.",
+            )

@@ -14,8 +14,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fm_lightning.adapters.state_dicts import Weights, read_weights
-from fm_lightning.errors import OldError
+from fm_lightning.adapters.keywords import check_keywords
+from fm_lightning.adapters.state_dicts import Weights, read_weights, some
+from fm_lightning.errors import UserError
 from fm_lightning.nets.unet import UNet
 from fm_lightning.nets.unet_blocks import SelfAttention
 
@@ -60,8 +61,10 @@ def load_torchcfm(path_or_state: str | Path | Mapping[str, Any], **arguments: An
             heads and the attention order leave no trace in the weights' shapes: wrong ones go unnoticed.
 
     Raises:
-        UserError: as ``read_weights``; the first key that does not fit, with its shapes; an argument with no counterpart.
+        UserError: as ``read_weights``; the first key that does not fit, with its shapes; an argument that is misspelt, missing
+            or has no counterpart.
     """
+    check_keywords("load_torchcfm", options, arguments)
     net = UNet(**options(**arguments))
     load(net, path_or_state, legacy_order=not arguments.get("use_new_attention_order", False))
     return net.eval()
@@ -89,25 +92,22 @@ def options(
 ) -> dict[str, Any]:
     """The arguments with which ``UNet`` is the network of ``UNetModelWrapper`` with these."""
     if learn_sigma:
-        raise OldError(
-            "load_torchcfm got learn_sigma=True",
-            "False: a velocity has no sigma",
-            "leave it out, or load a network that was trained without it",
+        raise UserError(
+            "load_torchcfm does not take learn_sigma=True: a velocity has no sigma.",
+            "Load a network that was trained without it.",
         )
     if use_fp16:
-        raise OldError("load_torchcfm got use_fp16=True", "False", "use autocast or .half() instead")
+        raise UserError("load_torchcfm does not take use_fp16=True.", "Leave it out and use autocast or .half().")
     if num_head_channels == -1 and num_heads_upsample not in (-1, num_heads):
-        raise OldError(
-            f"load_torchcfm got num_heads_upsample={num_heads_upsample}",
-            f"num_heads={num_heads}",
-            "networks with other heads on the way up are not supported",
+        raise UserError(
+            f"load_torchcfm needs num_heads_upsample={num_heads}, like num_heads, not {num_heads_upsample}.",
+            "Use a network with equally many heads on the way up.",
         )
     width = dim[-1]
     if channel_mult is None and width not in _CHANNEL_MULT:
-        raise OldError(
-            f"load_torchcfm got dim={list(dim)} without channel_mult",
-            f"a width among {list(_CHANNEL_MULT)}",
-            "give channel_mult",
+        raise UserError(
+            f"load_torchcfm knows no channel_mult for dim={list(dim)}.",
+            "Pass the channel_mult that the network was trained with.",
         )
     channel_mult = _CHANNEL_MULT[width] if channel_mult is None else channel_mult
     # torchcfm turns a resolution into the factor width // resolution, and skips factors that do not occur.
@@ -139,27 +139,26 @@ def load(net: nn.Module, path_or_state: str | Path | Mapping[str, Any] | Weights
     Raises:
         UserError: as ``read_weights``; the first key that is missing, has another shape, or has no place in ``net``.
     """
-    weights = path_or_state if isinstance(path_or_state, Weights) else read_weights(path_or_state)
+    weights = path_or_state if isinstance(path_or_state, Weights) else read_weights(path_or_state).unwrapped()
     given, source = dict(weights.tensors), weights.source
     if not is_torchcfm(weights):
-        raise OldError(
-            f"{source} with the keys {', '.join(list(given)[:4])}, ... given",
-            "those of torchcfm's U-Net (time_embed.0.weight, input_blocks.0.0.weight, ...)",
-            "give its state dict",
+        raise UserError(
+            f"{source} holds no U-Net of torchcfm; its keys are {some(given)}.",
+            "Pass its state dict (time_embed.0.weight, input_blocks.0.0.weight, ...).",
         )
-    advice = "give load_torchcfm the arguments that the checkpoint was trained with"
+    advice = "Pass load_torchcfm the arguments that the checkpoint was trained with."
     loaded: dict[str, Tensor] = {}
     for name, wanted in net.state_dict().items():
         key = torchcfm_name(name)
         shape = wanted.shape[:3] if re.search(r"\.(qkv|proj_out)\.weight$", key) else wanted.shape
         if key not in given:
-            raise OldError(f"{source} without {key} given", f"its shape {list(shape)}", f"{advice}")
+            raise UserError(f"{source} lacks {key} (of shape {list(shape)}).", advice)
         value = given.pop(key)
         if value.shape != shape:
-            raise OldError(f"{key} of shape {list(value.shape)} given by {source}", f"{list(shape)}", f"{advice}")
+            raise UserError(f"{key} of {source} has shape {list(value.shape)}, not {list(shape)}.", advice)
         loaded[name] = value.reshape(wanted.shape)
-    for key, value in given.items():
-        raise OldError(f"{key} of shape {list(value.shape)} given by {source}", "no such key", f"{advice}")
+    for key in given:
+        raise UserError(f"{key} of {source} has no place in the network.", advice)
     for name, layer in net.named_modules():
         if legacy_order and isinstance(layer, SelfAttention):
             for key in (f"{name}.qkv.weight", f"{name}.qkv.bias"):

@@ -1,4 +1,4 @@
-"""Weights from elsewhere into a network that stands."""
+"""Weights from elsewhere, copied into a network."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def load_weights(net: nn.Module, path_or_state: str | Path | Mapping[str, Any]) 
     Args:
         net: what they belong to. A ``UNet`` also takes torchcfm's names (with its default order of the attention's rows);
             ``Reversed(SiT(...))`` takes REPA's files; a ``MetaVelocity`` takes its model's.
-        path_or_state: see ``read_weights``. Of our own checkpoints the average is taken where training kept one.
+        path_or_state: see ``read_weights``. Our own checkpoints give the average where training kept one.
 
     Returns:
-        where they were found, for whoever reports it: ``"sit.pt (ema)"``.
+        the place where they were found: ``"sit.pt (ema)"``.
 
     Raises:
         UserError: as ``read_weights``; the first key that does not fit, with both shapes; the size that a SiT's file holds.
     """
     weights = read_weights(path_or_state)
     if isinstance(net, Reversed):
-        net, weights = net.net, without_projectors(weights)
+        net, weights = net.net, without_projectors(weights.unwrapped())
     elif isinstance(net, MetaVelocity):
         net = net.model
     if isinstance(net, SiT):
+        weights = weights.unwrapped()
         check_sit(weights, size_name(net.pos_embed.shape[-1], len(net.blocks), net.patch))
-    if isinstance(net, UNet) and torchcfm.is_torchcfm(weights):
-        torchcfm.load(net, weights)
-    else:
-        copy_weights(net, weights, "build the network that the weights were trained in")
-    return weights.source
+    if isinstance(net, UNet) and torchcfm.is_torchcfm(unwrapped := weights.unwrapped()):
+        torchcfm.load(net, unwrapped)
+        return unwrapped.source
+    return copy_weights(net, weights, "Build the network that the weights were trained in.")

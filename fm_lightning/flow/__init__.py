@@ -10,7 +10,7 @@ from fm_lightning.flow.schedule import Schedule
 from fm_lightning.flow.solvers import Solver
 from fm_lightning.flow.times import Discrete, LogitNormal, Stratified, TimeSampling, Uniform
 from fm_lightning.flow.true_clock import true_clock
-from fm_lightning.flow.velocity import DeclaredVelocity, GuidedVelocity, Velocity
+from fm_lightning.flow.velocity import DeclaredVelocity, GuidedVelocity, Velocity, evaluating
 
 __all__ = [
     "KTS",
@@ -35,6 +35,7 @@ __all__ = [
     "TimeSampling",
     "Uniform",
     "Velocity",
+    "evaluating",
     "integrate",
     "integrate_many",
     "log_likelihood",

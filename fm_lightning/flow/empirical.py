@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.flow.velocity import Velocity
 from fm_lightning.streaming import softmax_mean
 
@@ -31,9 +31,7 @@ class EmpiricalVelocity(nn.Module):
     def __init__(self, data: Tensor, block: int = 4096) -> None:
         super().__init__()
         if len(data) == 0:
-            raise OldError(
-                "EmpiricalVelocity: no training points given", "at least one", "type a larger training subset"
-            )
+            raise UserError("EmpiricalVelocity needs at least one training point.", "Use a larger training subset.")
         # Not persistent: a training set has no business in a checkpoint. float64, because the exponent divides
         # differences of squares by (1 - t)^2, at t = 0.99 by 1e-4.
         flat = data.flatten(1).double()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.flow.velocity import GuidedVelocity, Velocity, declared
 
 
@@ -92,27 +92,23 @@ class Evaluator:
         self._first = False
         answer = function(x, t, labels)
         if x._version != before if counts else first and not torch.allclose(x, before, 0, 0, equal_nan=True):
-            raise OldError(
-                f"a velocity given by {self.name} that changed its input in place",
-                "one that leaves x as it is",
-                "write e.g. x * 2 for x.mul_(2)",
+            raise UserError(
+                f"The velocity {self.name} changes its input in place.", "Write for example x * 2 instead of x.mul_(2)."
             )
         return self._checked(answer, x)
 
     def _checked(self, answer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         v, *parts = answer if self.records else (answer,)
         if not isinstance(v, Tensor) or v.shape != x.shape:
-            got = f"shape {list(v.shape)}" if isinstance(v, Tensor) else f"type {type(v).__name__}"
-            raise OldError(
-                f"a velocity of {got} given by {self.name} for states of shape {list(x.shape)}",
-                "a tensor of the same shape",
-                "return one number per number of x",
+            got = f"a velocity of shape {list(v.shape)}" if isinstance(v, Tensor) else f"a {type(v).__name__}"
+            raise UserError(
+                f"The velocity {self.name} returns {got} for states of shape {list(x.shape)}.",
+                "Return one tensor, with one number per number of x.",
             )
         if not v.is_floating_point() or torch.promote_types(v.dtype, x.dtype) != x.dtype:
-            raise OldError(
-                f"a velocity of {v.dtype} given by {self.name} for states of {x.dtype}",
-                "floating numbers no wider than the state's",
-                f"convert it, or sample with x0.to({v.dtype})" if v.is_floating_point() else "convert it",
+            raise UserError(
+                f"The velocity {self.name} returns {v.dtype} for states of {x.dtype}.",
+                f"Convert it, or sample with x0.to({v.dtype})." if v.is_floating_point() else "Convert it.",
             )
         own = norm(v, x.dtype)
         if not parts:

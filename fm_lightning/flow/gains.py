@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 
 class Gain:
@@ -37,7 +37,9 @@ class Gain:
 def _require(gain: Gain, right: bool, name: str, expected: str, remedy: str) -> None:
     if not right:
         value = getattr(gain, name)
-        raise OldError(f"{type(gain).__name__}: {name}={value:g} given", expected, f"type e.g. {remedy}")
+        raise UserError(
+            f"{type(gain).__name__}: {name}={value:g} must be {expected}.", f"Use for example {name}={remedy}."
+        )
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ class KTS(Gain):
         _require(self, 0 < self.tau_split < 1, "tau_split", "between 0 and 1, both excluded", "0.6")
         for half, given, forms in (("launch", self.launch, _LAUNCH), ("landing", self.landing, _LANDING)):
             if given not in forms:
-                raise OldError(f"KTS: {half}={given!r} given", f"one of {', '.join(forms)}", "type e.g. 'linear'")
+                raise UserError(f"KTS: {half}={given!r} is unknown.", f"Choose among {', '.join(forms)}.")
         _require(self, 0 < self.rate <= 100, "rate", "above 0 and at most 100", "3.0")  # exp(rate) must stay finite
         _require(self, math.isfinite(self.alpha), "alpha", "a finite number", "0.01")
         _require(self, math.isfinite(self.beta), "beta", "a finite number", "0.01")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 
 def uniform(steps: int) -> Tensor:
@@ -31,7 +31,7 @@ def cosine(steps: int) -> Tensor:
 def shifted(steps: int, shift: float = 3.0) -> Tensor:
     """``[steps + 1]`` edges of Stable Diffusion 3's shifted grid; ``shift = 1`` is uniform."""
     if not 0 < shift < float("inf"):
-        raise OldError(f"grid: shift={shift:g} given", "a positive number", "type e.g. grid='shifted:3'")
+        raise UserError(f"shift={shift:g} of the grid must be positive.", "Use for example grid='shifted:3'.")
     noise_level = 1 - uniform(steps)
     return 1 - shift * noise_level / (1 + (shift - 1) * noise_level)
 
@@ -41,11 +41,12 @@ def named_grid(name: str, steps: int) -> Tensor:
     kind, _, argument = name.partition(":")
     if kind == "shifted":
         try:
-            return shifted(steps, float(argument or 3.0))
+            shift = float(argument or 3.0)
         except ValueError:
-            raise OldError(f"grid={name!r} given", "a number after the colon", "type e.g. 'shifted:3'") from None
+            raise UserError(
+                f"grid={name!r} needs a positive number after the colon.", "Use for example grid='shifted:3'."
+            ) from None
+        return shifted(steps, shift)
     if name not in ("uniform", "cosine"):
-        raise OldError(
-            f"grid={name!r} given", "'uniform', 'cosine', 'shifted:S' or ascending times from 0", "type grid='uniform'"
-        )
+        raise UserError(f"grid={name!r} is unknown.", "Use 'uniform', 'cosine', 'shifted:3' or ascending times.")
     return uniform(steps) if name == "uniform" else cosine(steps)

@@ -29,11 +29,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import NotFiniteError, OldError
+from fm_lightning.errors import NotFiniteError, UserError
 from fm_lightning.flow.adaptive import integrate_adaptively
 from fm_lightning.flow.evaluation import Evaluator, norm
 from fm_lightning.flow.schedule import Schedule, Step
-from fm_lightning.flow.velocity import Velocity
+from fm_lightning.flow.velocity import Velocity, evaluating
 from fm_lightning.noise import END, INJECTED, noise
 from fm_lightning.trajectory import Trajectory
 
@@ -57,7 +57,8 @@ def integrate(
             refused with an adaptive solver, which has no such steps.
     """
     evaluate = Evaluator(velocity, labels)
-    return _integrate(evaluate, x0, {"": schedule or Schedule()}, labels, seeds, base_seed, probe)[""]
+    with evaluating(velocity):
+        return _integrate(evaluate, x0, {"": schedule or Schedule()}, labels, seeds, base_seed, probe)[""]
 
 
 def integrate_many(
@@ -74,10 +75,10 @@ def integrate_many(
     """Samples along several schedules from the same noise, evaluating the network once where they still agree.
 
     Args:
-        velocity: ``velocity(x, t, y)``: ``x [B, ...]``, ``t [B]`` in x's dtype (one number, expanded, where all rows
-            are told the same), ``y [B]`` int64 or None; returns like x. More is known of a ``DeclaredVelocity``: whether
-            it exists at ``t = 1``, what a call costs. A ``GuidedVelocity`` that records fills the trajectories'
-            ``guidance_energy`` and ``guidance_gap``.
+        velocity: a network, evaluated in evaluation mode and left as it was, or a function ``velocity(x, t, y)``: ``x``
+            ``[B, ...]``, ``t [B]`` in x's dtype (one expanded number where it is the same for all rows), ``y [B]`` int64
+            or None; returns like x. A ``DeclaredVelocity`` also says whether it exists at ``t = 1`` and what a call costs.
+            A ``GuidedVelocity`` that records fills the trajectories' ``guidance_energy`` and ``guidance_gap``.
         x0: ``[B, ...]`` initial noise, of a floating dtype.
         schedules: name -> Schedule.
         labels: ``[B]`` int64, handed to the velocity.
@@ -98,7 +99,8 @@ def integrate_many(
         NotFiniteError: a trajectory became infinite or NaN; the message names schedule, step and time.
     """
     evaluate = Evaluator(velocity, labels, merge_rows, evaluated)
-    return _integrate(evaluate, x0, schedules, labels, seeds, base_seed, None)
+    with evaluating(velocity):
+        return _integrate(evaluate, x0, schedules, labels, seeds, base_seed, None)
 
 
 @dataclass
@@ -167,28 +169,26 @@ def _integrate(
 
 def _check_start(x0: Tensor, labels: Tensor | None, seeds: Tensor | None) -> None:
     if not isinstance(x0, Tensor) or x0.ndim < 2 or not x0.is_floating_point():
-        what = f"shape {list(x0.shape)} and {x0.dtype}" if isinstance(x0, Tensor) else f"type {type(x0).__name__}"
-        raise OldError(f"x0 of {what} given", "a tensor of floating numbers [B, ...]", "draw it by noise(...)")
+        what = f"one of shape {list(x0.shape)} and {x0.dtype}" if isinstance(x0, Tensor) else f"a {type(x0).__name__}"
+        raise UserError(
+            f"x0 must be a floating-point tensor [B, ...], not {what}.", "Draw it with noise(seeds, shape, base_seed)."
+        )
     for name, given in (("labels", labels), ("seeds", seeds)):
         if given is not None and given.shape != x0.shape[:1]:
-            raise OldError(
-                f"{name} of shape {list(given.shape)} given for {len(x0)} samples",
-                f"[{len(x0)}]",
-                "pass one per sample",
+            raise UserError(
+                f"{len(x0)} samples do not go with {name} of shape {list(given.shape)}.", "Pass one per sample."
             )
 
 
 def _check_adaptive(schedule: Schedule, evaluate: Evaluator, probe: Probe | None) -> None:
-    given = f"solver={schedule.solver!r} given"
     if evaluate.singular_end and schedule.t_end >= 1:
-        raise OldError(
-            f"{given} for {evaluate.name}, which does not exist at t = 1 where {schedule.solver} evaluates it",
-            "a solver with fixed steps",
-            "type solver='euler'",
+        raise UserError(
+            f"{schedule.solver} evaluates the velocity at t = 1, where {evaluate.name} does not exist.",
+            "Use solver='euler'.",
         )
     if probe is not None or evaluate.records:
         what = "a probe" if probe is not None else "a velocity that records its guidance"
-        raise OldError(f"{given} with {what}", "a solver with fixed steps", "type solver='rk4'")
+        raise UserError(f"solver={schedule.solver!r} has no fixed steps, which {what} needs.", "Use solver='rk4'.")
 
 
 def _advance(evaluate: Evaluator, forks: Sequence[tuple[_Branch, Step]], i: int, probe: Probe | None) -> None:

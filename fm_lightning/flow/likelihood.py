@@ -14,17 +14,16 @@ standard error.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import NotFiniteError, OldError
+from fm_lightning.errors import NotFiniteError, UserError
 from fm_lightning.flow.schedule import Schedule
+from fm_lightning.flow.velocity import Velocity, declared, evaluating
 from fm_lightning.noise import PROBES, noise
 
-Velocity = Callable[..., Tensor]  # velocity(x [B, ...], t [B], y [B] | None) -> like x
 EXACT = 128  # dimensions up to which the divergence is exact unless probes are asked for
 
 
@@ -75,7 +74,7 @@ def log_likelihood(
     Args:
         velocity: as for ``integrate``, differentiable, and each row for itself (no batch statistics).
         x0: ``[B, ...]`` initial noise, standard normal, float32 or float64.
-        schedule: without end noise, which would blur the density.
+        schedule: without end_noise, inject_noise and blend, which would blur the density.
         labels: ``[B]`` int64.
         seeds: ``[B]`` int64; decide the probes' signs (default 0 ... B - 1).
         base_seed: the run's seed.
@@ -85,43 +84,43 @@ def log_likelihood(
         see ``Likelihood``. It costs ``forwards`` evaluations and ``backwards`` backward passes of the batch, one graph at a time.
 
     Raises:
-        UserError: dopri5, end noise, x0_scale 0, negative probes, or a velocity that carries no gradient.
+        UserError: dopri5, noise or blend, x0_scale 0, negative probes, or a velocity that carries no gradient.
         NotFiniteError: a log density became infinite or NaN.
     """
     schedule = schedule or Schedule()
     if schedule.solver == "dopri5":
-        raise OldError("solver='dopri5' given for a likelihood", "one with fixed steps", "type solver='rk4'")
-    if schedule.end_noise or not schedule.x0_scale:
-        raise OldError(
-            f"end_noise={schedule.end_noise} and x0_scale={schedule.x0_scale:g} given for a likelihood",
-            "no end noise and a scale above 0",
-            "leave them out",
+        raise UserError("A likelihood needs a solver with fixed steps, not 'dopri5'.", "Use solver='rk4'.")
+    if any(schedule.noises) or schedule.inject_noise or schedule.blend or not schedule.x0_scale:
+        raise UserError(
+            "A likelihood needs a positive x0_scale and a path without end_noise, inject_noise or blend.",
+            "Leave them out.",
         )
     size = x0[0].numel() if len(x0) else math.prod(x0.shape[1:])
     if probes is None:
         probes = 0 if size <= EXACT else 8
     if probes < 0:
-        raise OldError(f"probes={probes} given", "0 (exact) or more", "type probes=8")
+        raise UserError(f"probes={probes} must be 0 (exact) or more.", "Use for example probes=8.")
 
     start = x0 * schedule.x0_scale
     signs = _signs(x0, range(len(x0)) if seeds is None else seeds, base_seed, probes) if probes else None
-    plan = schedule.plan(bool(getattr(velocity, "singular_end", False)))
+    plan = schedule.plan(declared(velocity).singular_end)
     x, forwards = start, 0
     steps: list[Tensor] = []
-    for step in plan:
-        velocities: list[Tensor] = []
-        parts: list[Tensor] = []
-        for row, eta, told, b in zip(step.tableau.a, step.gains, step.told, step.tableau.b):
-            at = x
-            for a, gain, v in zip(row, step.gains, velocities):
-                at = at.add(v, alpha=step.dt * a * gain) if a else at
-            v, divergence = _divergence(velocity, at, told, labels, signs)
-            velocities.append(v)
-            parts.append(step.dt * b * eta * divergence)
-            forwards += 1
-        for b, eta, v in zip(step.tableau.b, step.gains, velocities):
-            x = x.add(v, alpha=step.dt * b * eta) if b else x
-        steps.append(torch.stack(parts).sum(0))
+    with evaluating(velocity):
+        for step in plan:
+            velocities: list[Tensor] = []
+            parts: list[Tensor] = []
+            for row, eta, told, b in zip(step.tableau.a, step.gains, step.told, step.tableau.b):
+                at = x
+                for a, gain, v in zip(row, step.gains, velocities):
+                    at = at.add(v, alpha=step.dt * a * gain) if a else at
+                v, divergence = _divergence(velocity, at, told, labels, signs)
+                velocities.append(v)
+                parts.append(step.dt * b * eta * divergence)
+                forwards += 1
+            for b, eta, v in zip(step.tableau.b, step.gains, velocities):
+                x = x.add(v, alpha=step.dt * b * eta) if b else x
+            steps.append(torch.stack(parts).sum(0))
 
     profile = torch.stack(steps)  # [S, P, B], P probes or 1
     total = profile.sum(0)
@@ -146,10 +145,8 @@ def _divergence(
         x = x.detach().requires_grad_()
         v = velocity(x, x.new_full((1,), told).expand(len(x)), labels)
         if not v.requires_grad:
-            raise OldError(
-                f"a velocity ({type(velocity).__name__}) without gradient given",
-                "one that torch can differentiate",
-                "take it out of no_grad",
+            raise UserError(
+                f"The velocity {type(velocity).__name__} carries no gradient.", "Evaluate it outside torch.no_grad()."
             )
         if signs is not None:
             lines = [(_pull(v, e.to(v.dtype), x) * e).flatten(1).double().sum(1) for e in signs]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,9 @@ class LinearPath:
 
     def __post_init__(self) -> None:
         if not 0 <= self.sigma_min < 1:
-            raise OldError(f"sigma_min={self.sigma_min:g} given", "at least 0 and below 1", "type e.g. sigma_min=0.0")
+            raise UserError(
+                f"sigma_min={self.sigma_min:g} must be at least 0 and below 1.", "Use for example sigma_min=0."
+            )
 
     def __call__(self, x0: Tensor, x1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The state on the bridge and the conditional velocity there.

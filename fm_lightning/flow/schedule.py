@@ -1,6 +1,6 @@
 """Schedule: how to sample, as one value; and the plan of single steps that it stands for.
 
-KTS is a Schedule with a gain; its controls (``controls.py``) are other Schedules.
+KTS is a Schedule with a gain; what it is compared with are other Schedules.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.flow.gains import Constant, Gain
 from fm_lightning.flow.grids import named_grid
 from fm_lightning.flow.solvers import EULER, SOLVERS, Solver, Tableau
@@ -87,31 +87,28 @@ class Schedule:
                 edges = ()
             ascending = all(a < b for a, b in itertools.pairwise(edges))
             if len(edges) < 2 or not ascending or edges[0] != 0 or not edges[-1] <= 1:
-                raise OldError(
-                    f"grid: {_shorten(edges)} given",
-                    "at least two ascending times from 0 to at most 1",
-                    "type e.g. grid='uniform' or [0, 0.5, 1]",
+                raise UserError(
+                    f"grid={_shorten(edges)} must be at least two ascending times from 0 to at most 1.",
+                    "Use for example grid=[0, 0.5, 1].",
                 )
             if self.t_end not in (1.0, edges[-1]):
-                raise OldError(
-                    f"t_end={self.t_end:g} given beside a grid that ends at {edges[-1]:g}",
-                    "one of the two",
-                    "type the grid alone",
+                raise UserError(
+                    f"t_end={self.t_end:g} contradicts a grid that ends at {edges[-1]:g}.", "Pass the grid alone."
                 )
             # Kept as plain numbers: a schedule compares, hashes and goes into a results file.
             object.__setattr__(self, "grid", edges)
             object.__setattr__(self, "steps", len(edges) - 1)
             object.__setattr__(self, "t_end", edges[-1])
         if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
-            raise OldError(f"steps={self.steps} given", "a whole number of at least 1", "type e.g. steps=100")
+            raise UserError(f"steps={self.steps} must be a whole number of at least 1.", "Use for example steps=100.")
         if not 0 < self.t_end <= 1:
-            raise OldError(f"t_end={self.t_end:g} given", "above 0 and at most 1", "type e.g. t_end=1.0")
+            raise UserError(f"t_end={self.t_end:g} must be above 0 and at most 1.", "Use for example t_end=1.")
         for name, given, allowed in (
             ("solver", self.solver, tuple(SOLVERS)),
             ("told_time", self.told_time, TOLD_TIMES),
         ):
             if given not in allowed:
-                raise OldError(f"{name}={given!r} given", f"one of {', '.join(allowed)}", f"type e.g. {allowed[0]!r}")
+                raise UserError(f"{name}={given!r} is unknown.", f"Choose among {', '.join(allowed)}.")
         if self.told_time == "displacement":
             self._need_fixed_steps("told_time='displacement'")
         if not isinstance(self.end_noise, int | float):
@@ -122,9 +119,11 @@ class Schedule:
             object.__setattr__(self, "end_noise", several if len(several) > 1 else sum(several))
         for name, value in (("x0_scale", self.x0_scale), *(("end_noise", sigma) for sigma in self.noises)):
             if not (math.isfinite(value) and value >= 0):
-                raise OldError(f"{name}={value:g} given", "a finite number of at least 0", f"type e.g. {name}=0.1")
+                raise UserError(
+                    f"{name}={value:g} must be a finite number of at least 0.", f"Use for example {name}=0.1."
+                )
         if not 0 <= self.blend < 1:
-            raise OldError(f"blend={self.blend:g} given", "at least 0 and below 1", "type e.g. blend=0.05")
+            raise UserError(f"blend={self.blend:g} must be at least 0 and below 1.", "Use for example blend=0.05.")
         self._check_injected()
         _ = self.edges  # an unknown name is refused here, not in the middle of a run
         self._check_gain()
@@ -224,10 +223,9 @@ class Schedule:
         except (TypeError, ValueError):
             time = sigma = math.nan
         if not (0 <= time < self.t_end and 0 <= sigma < math.inf):
-            raise OldError(
-                f"inject_noise={self.inject_noise!r} given",
-                f"a time in [0, {self.t_end:g}) and a finite standard deviation of at least 0",
-                "type e.g. inject_noise=(0.9, 0.05)",
+            raise UserError(
+                f"inject_noise={self.inject_noise!r} must be a time in [0, {self.t_end:g}) and a finite deviation of at least 0.",
+                f"Use for example inject_noise=({0.9 * self.t_end:g}, 0.05).",
             )
         self._need_fixed_steps(f"inject_noise={self.inject_noise!r}")
         # Without noise nothing is put in: such schedules are equal and share all their steps.
@@ -235,28 +233,23 @@ class Schedule:
 
     def _need_fixed_steps(self, what: str) -> Tableau:
         if not isinstance(self.method, Tableau):
-            raise OldError(
-                f"{what} given with solver={self.solver!r}", "a solver with fixed steps", "type solver='rk4'"
-            )
+            raise UserError(f"{what} needs a solver with fixed steps, not {self.solver!r}.", "Use solver='rk4'.")
         return self.method
 
     def _check_gain(self) -> None:
         if self.gain is None or self.allow_reverse:
             return
         if not isinstance(self.gain, Gain):
-            raise OldError(f"gain={self.gain!r} given", "a gain", "type e.g. gain=KTS(alpha=0.01, beta=0.01)")
+            raise UserError(f"gain={self.gain!r} is not a gain.", "Use for example gain=KTS(alpha=0.01, beta=0.01).")
         times = self.method.times(self.edges)
         eta = self.gain(times)
         if not (eta > 0).all():
             worst = int(eta.argmin())
             remedy = self.gain.remedy(times) or "a weaker gain"
-            raise OldError(
-                (
-                    f"eta of {self.gain} is {float(eta[worst]):.3g} at t = {float(times[worst]):.4g}, where {self.solver} "
-                    f"with {self.steps} steps evaluates it"
-                ),
-                "above 0 everywhere",
-                f"type {remedy} (or allow_reverse=True)",
+            raise UserError(
+                f"{self.gain} is not above 0 but {float(eta[worst]):.3g} at t = {float(times[worst]):.4g}, a time of "
+                f"{self.steps} {self.solver} steps.",
+                f"Use {remedy} (or allow_reverse=True).",
             )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 
 class TimeSampling(ABC):
@@ -56,7 +56,7 @@ class Discrete(TimeSampling):
 
     def __post_init__(self) -> None:
         if self.levels < 2:
-            raise OldError(f"Discrete: levels={self.levels} given", "at least 2", "type e.g. 1000")
+            raise UserError(f"Discrete: levels={self.levels} must be at least 2.", "Use for example levels=1000.")
 
     def __call__(self, n: int, generator: Generator) -> Tensor:
         return torch.randint(self.levels, (n,), generator=generator, device=generator.device) / (self.levels - 1)

@@ -6,10 +6,11 @@ of which something else is true declares it, all of ``DeclaredVelocity`` at once
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 Velocity = Callable[..., Tensor]  # velocity(x [B, ...], t [B], y [B] | None) -> like x
 
@@ -78,3 +79,20 @@ class Plain:
 def declared(velocity: Velocity) -> DeclaredVelocity:
     """The velocity with its facts, those of a plain function where it declares none."""
     return velocity if isinstance(velocity, DeclaredVelocity) else Plain(velocity)
+
+
+@contextmanager
+def evaluating(velocity: Velocity) -> Iterator[None]:
+    """Within it a network (or the one whose method this is) is in evaluation mode; afterwards each module is as it was.
+
+    In training mode dropout and batch statistics would make another field of it, and of every evaluation a different one.
+    """
+    owner = getattr(velocity, "__self__", velocity)
+    training = [module for module in owner.modules() if module.training] if isinstance(owner, nn.Module) else []
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True

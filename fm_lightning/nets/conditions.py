@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 
 def check_labels(net: nn.Module, y: Tensor | None, num_classes: int) -> None:
@@ -14,10 +14,9 @@ def check_labels(net: nn.Module, y: Tensor | None, num_classes: int) -> None:
         UserError: a conditional network got none.
     """
     if num_classes and y is None:
-        raise OldError(
-            f"{type(net).__name__} with num_classes={num_classes} got no labels",
-            "one per sample",
-            "pass labels=..., or build the network with num_classes=0",
+        raise UserError(
+            f"{type(net).__name__} with num_classes={num_classes} needs labels.",
+            "Pass labels=..., or build it with num_classes=0.",
         )
 
 

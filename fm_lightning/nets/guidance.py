@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.nets.velocity import Velocity
 
 Parts = tuple[Tensor, Tensor, Tensor | None]  # guided, conditional, unconditional
@@ -67,16 +67,16 @@ class Guided(Velocity):
             self.num_classes, self.singular_end = net.num_classes, net.singular_end
             null_label = net.null_label if null_label is None else null_label
         if null_label is None:
-            raise OldError(
-                f"a {type(net).__name__} without a null label given to Guided",
-                "a Velocity trained with null_class=True",
-                "give null_label=... if some label means no class",
+            raise UserError(
+                f"{type(net).__name__} has no null label, which guidance needs.",
+                "Train a network with null_class=True, or pass null_label=... if a label means no class.",
             )
         if channels is not None and channels < 1:
-            raise OldError(f"channels={channels} given to Guided", "at least 1", "leave it out to guide all")
+            raise UserError(f"channels={channels} must be at least 1.", "Leave it out to guide all channels.")
         if len(interval) != 2 or not 0 <= interval[0] < interval[1] <= 1:
-            raise OldError(
-                f"interval={list(interval)} given to Guided", "two ascending times in [0, 1]", "type e.g. (0.1, 0.8)"
+            raise UserError(
+                f"interval={list(interval)} must be two ascending times in [0, 1].",
+                "Use for example interval=(0.1, 0.8).",
             )
         self.net, self.scale, self.channels = net, scale, channels
         self.begin, self.end = map(float, interval)
@@ -115,10 +115,9 @@ class Guided(Velocity):
         if isinstance(self.net, Velocity):
             self.net.check_shape(shape)
         if self.channels is not None and self.channels > shape[0]:
-            raise OldError(
-                f"channels={self.channels} given to Guided for samples of shape {list(shape)}",
-                f"at most {shape[0]}",
-                "leave it out to guide all",
+            raise UserError(
+                f"channels={self.channels} exceeds the {shape[0]} channels of samples of shape {list(shape)}.",
+                "Leave it out to guide all channels.",
             )
 
     def _guided(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
@@ -144,7 +143,7 @@ class Guided(Velocity):
 
     def _labels(self, x: Tensor, y: Tensor | None) -> Tensor:
         if y is None:
-            raise OldError("no labels given to Guided", "one per sample", "pass labels=...")
+            raise UserError("Guidance needs labels.", "Pass labels=..., one per sample.")
         if self.channels is not None:
             self.check_shape(x.shape[1:])
         return y

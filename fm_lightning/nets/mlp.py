@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.nets.conditions import check_labels, distinct
 from fm_lightning.nets.velocity import Velocity
 
@@ -90,8 +90,7 @@ class ResidualMLP(Velocity):
     def check_shape(self, shape: Sequence[int]) -> None:
         """Raises UserError for samples of another shape."""
         if tuple(shape) != self.shape:
-            raise OldError(
-                f"samples of shape {list(shape)} given to ResidualMLP",
-                f"{list(self.shape)}",
-                f"type shape={list(shape)}",
+            raise UserError(
+                f"ResidualMLP takes samples of shape {list(self.shape)}, not {list(shape)}.",
+                f"Build it with shape={list(shape)}.",
             )

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.nets.conditions import check_labels, distinct
 from fm_lightning.nets.unet_blocks import sinusoids
 from fm_lightning.nets.velocity import Velocity
@@ -68,23 +68,24 @@ class SiT(Velocity):
     ) -> None:
         super().__init__()
         if model not in MODELS:
-            raise OldError(f"SiT model={model!r} given", f"one of {', '.join(MODELS)}", "choose among these")
+            raise UserError(f"SiT: model={model!r} is unknown.", f"Choose among {', '.join(MODELS)}.")
         given = (width, depth, heads, patch)
         width, depth, heads, patch = sizes = [b if a is None else a for a, b in zip(given, MODELS[model], strict=True)]
         if min(sizes) < 1:
-            raise OldError(f"SiT width, depth, heads, patch = {sizes} given", "1 or more", "change the smallest")
+            raise UserError(
+                f"SiT: width, depth, heads and patch are {sizes} and must be at least 1.", "Increase the smallest."
+            )
         self.shape, self.patch = tuple(shape), patch
         self.num_classes, self.null_label = num_classes, num_classes or None
         self.checkpoint = checkpoint
         if len(self.shape) != 3 or any(side < patch or side % patch for side in self.shape[1:]):
-            raise OldError(
-                f"SiT shape={list(shape)} with patch={patch} given",
-                "[channels, height, width] in whole patches",
-                "choose a patch that divides height and width",
+            raise UserError(
+                f"SiT: shape={list(shape)} must be [channels, height, width] in whole patches of {patch} pixels.",
+                "Choose a patch that divides height and width.",
             )
         if width % heads or width % 4:
-            raise OldError(
-                f"SiT width={width} with heads={heads} given", "a multiple of heads and of 4", "change one of the two"
+            raise UserError(
+                f"SiT: width={width} must be a multiple of 4 and of heads={heads}.", "Change one of the two."
             )
         channels, rows, columns = self.shape[0], self.shape[1] // patch, self.shape[2] // patch
         self.x_embedder = Patches(channels, width, patch)
@@ -117,10 +118,9 @@ class SiT(Velocity):
     def check_shape(self, shape: Sequence[int]) -> None:
         """Raises UserError for samples of another shape: positions are learned for one."""
         if tuple(shape) != self.shape:
-            raise OldError(
-                f"samples of shape {list(shape)} given to SiT",
-                f"{list(self.shape)}",
-                f"build it with shape={list(shape)}",
+            raise UserError(
+                f"SiT takes samples of shape {list(self.shape)}, not {list(shape)}.",
+                f"Build it with shape={list(shape)}.",
             )
 
     def _checked(self, y: Tensor | None) -> Tensor:
@@ -128,10 +128,9 @@ class SiT(Velocity):
         assert y is not None
         looks = y.device.type == "cpu" and not torch.compiler.is_compiling()
         if looks and ((y < 0) | (y > self.num_classes)).any():
-            raise OldError(
-                f"labels {int(y.min())} ... {int(y.max())} given to SiT",
-                f"0 ... {self.num_classes} (the last means no class)",
-                "build it with the data's num_classes",
+            raise UserError(
+                f"SiT takes labels 0 ... {self.num_classes} (the last means no class), not {int(y.min())} ... {int(y.max())}.",
+                "Build it with the data's num_classes.",
             )
         return y
 

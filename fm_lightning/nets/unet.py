@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.nets.conditions import check_labels, distinct
 from fm_lightning.nets.unet_blocks import Resample, ResBlock, Rung, SelfAttention, sinusoids, zero
 from fm_lightning.nets.velocity import Velocity
@@ -93,25 +93,19 @@ class UNet(Velocity):
         widths = [int(mult * num_channels) for mult in channel_mult]  # channels, per resolution
         resolutions = [self.shape[2] // 2**level for level in range(len(widths))]
         if not widths or any(width % groups or width < groups for width in widths):
-            raise OldError(
-                (
-                    f"UNet got num_channels={num_channels} and channel_mult={list(channel_mult)}, that is {widths} "
-                    "channels"
-                ),
-                f"multiples of groups={groups}",
-                "change one of the three",
+            raise UserError(
+                f"UNet: num_channels={num_channels} and channel_mult={list(channel_mult)} make {widths} channels, not multiples "
+                f"of groups={groups}.",
+                "Change one of the three.",
             )
         if unknown := set(attention_resolutions) - set(resolutions):
-            raise OldError(
-                f"UNet got attention_resolutions={list(attention_resolutions)}",
-                f"some of its resolutions {resolutions}, of which {min(unknown)} is none",
-                "choose among these",
+            raise UserError(
+                f"UNet: {min(unknown)} of attention_resolutions={list(attention_resolutions)} is not among {resolutions}.",
+                "Choose among these.",
             )
         if null_class and not num_classes:
-            raise OldError(
-                "UNet got null_class=True and num_classes=0",
-                "classes beside the null class",
-                "give num_classes, or drop null_class",
+            raise UserError(
+                "UNet: null_class=True needs num_classes of at least 1.", "Set num_classes, or leave null_class out."
             )
 
         emb = 4 * num_channels
@@ -123,13 +117,9 @@ class UNet(Velocity):
         def attention(channels: int) -> SelfAttention:
             heads = channels // num_head_channels if num_head_channels else num_heads
             if heads < 1 or channels % (num_head_channels or heads):
-                raise OldError(
-                    (
-                        f"UNet got num_heads={num_heads} and num_head_channels={num_head_channels} to attend on {channels} "
-                        "channels"
-                    ),
-                    f"a divisor of {channels}",
-                    "change it or channel_mult",
+                raise UserError(
+                    f"UNet: num_heads={num_heads} and num_head_channels={num_head_channels} do not divide {channels} channels.",
+                    "Change one of them or channel_mult.",
                 )
             return SelfAttention(channels, heads, groups)
 
@@ -192,16 +182,15 @@ class UNet(Velocity):
         """Raises UserError for images ``[channels, height, width]`` that the network cannot take."""
         if len(shape) != 3 or shape[0] != self.shape[0]:
             channels = self.shape[0] if len(self.shape) == 3 else "channels"
-            raise OldError(
-                f"images of shape {list(shape)} given to UNet",
-                f"[{channels}, height, width]",
-                f"type shape={list(shape)}",
+            raise UserError(
+                f"UNet takes images of shape [{channels}, height, width], not {list(shape)}.",
+                f"Build it with shape={list(shape)}.",
             )
         if any(side % self.multiple or side < self.multiple for side in shape[1:]):
-            raise OldError(
-                f"images of {shape[1]} x {shape[2]} pixels given to UNet",
-                f"multiples of {self.multiple} (it halves them {self.multiple.bit_length() - 1} times)",
-                "resize them or shorten channel_mult",
+            raise UserError(
+                f"UNet halves images {self.multiple.bit_length() - 1} times, and {shape[1]} x {shape[2]} are not multiples of "
+                f"{self.multiple}.",
+                "Resize the images or shorten channel_mult.",
             )
 
     def _checked(self, y: Tensor | None) -> Tensor:
@@ -209,9 +198,8 @@ class UNet(Velocity):
         assert y is not None
         last = self.num_classes - (self.null_label is None)
         if y.device.type == "cpu" and not torch.compiler.is_compiling() and ((y < 0) | (y > last)).any():
-            raise OldError(
-                f"UNet got labels {int(y.min())} ... {int(y.max())}",
-                f"0 ... {last}",
-                "set num_classes to the data's, null_class for guidance",
+            raise UserError(
+                f"UNet takes labels 0 ... {last}, not {int(y.min())} ... {int(y.max())}.",
+                "Set num_classes to the data's, and null_class=True for guidance.",
             )
         return y

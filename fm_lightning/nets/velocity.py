@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 
 class Velocity(nn.Module):
@@ -47,11 +47,10 @@ def check_network(net: nn.Module, shape: Sequence[int], num_classes: int) -> Non
     if not isinstance(net, Velocity):
         return
     if net.num_classes != num_classes:  # labels that the network ignores would only look as if they meant something
-        raise OldError(
-            f"a network for {net.num_classes or 'no'} classes given with data of {num_classes or 'none'}",
-            "the same number",
-            f"type --model.net.init_args.num_classes {num_classes}"
-            + (", or conditional: false" if num_classes else ""),
+        raise UserError(
+            f"The network is for {net.num_classes or 'no'} classes and the data have {num_classes or 'none'}.",
+            f"Build the network with num_classes={num_classes}"
+            + (", or the data with conditional=False." if num_classes else "."),
         )
     net.check_shape(shape)
 
@@ -59,18 +58,21 @@ def check_network(net: nn.Module, shape: Sequence[int], num_classes: int) -> Non
 def check_null_label(net: nn.Module, given: str) -> None:
     """Raises UserError where a network has no label that means "no class"; ``given`` says what needs one."""
     if not isinstance(net, Velocity) or net.null_label is None:
-        raise OldError(
-            f"{given} given for a network without a null label",
-            "one",
-            "type null_class: true (with num_classes) for the network, or leave both options out",
+        raise UserError(
+            f"{given}: the network has no null label.",
+            "Build it with null_class=True and num_classes, or leave both options out.",
         )
 
 
-def check_returned(net: nn.Module, v: Tensor, x: Tensor) -> None:
-    """Raises UserError where a velocity has another shape than the samples: it would be broadcast."""
+def check_returned(net: nn.Module, v: object, x: Tensor) -> None:
+    """Raises UserError where a network returns no tensor, or one of another shape, which would be broadcast."""
+    if not isinstance(v, Tensor):
+        raise UserError(
+            f"{type(net).__name__} returns a {type(v).__name__}, not a tensor.",
+            "Wrap it in a module that returns the velocity alone, for example net(x, t)[0].",
+        )
     if v.shape != x.shape:
-        raise OldError(
-            f"a velocity of shape {list(v.shape)} given by {type(net).__name__} for samples of shape {list(x.shape)}",
-            "the same shape",
-            "return one number per number of x",
+        raise UserError(
+            f"{type(net).__name__} returns a velocity of shape {list(v.shape)} for samples of shape {list(x.shape)}.",
+            "Return one number per number of x.",
         )

@@ -93,6 +93,19 @@ def test_the_average_is_preferred_wherever_it_stands() -> None:
         {"net_model": prefixed(raw, "module."), "ema_model": average.state_dict(), "step": 1},
         {"state_dict": {"x": torch.zeros(1)}, "ema": {"state_dict": prefixed(average, "net.")}},
         {"ema": 0.9999, "ema_model": average.state_dict(), "model": raw.state_dict()},
+        {"model": raw.state_dict(), "model_ema": average.state_dict()},
+        {
+            "state_dict": raw.state_dict(),
+            "state_dict_ema": prefixed(average, "module."),
+            "ema_updates": torch.tensor(7),
+        },
+        {"net": raw.state_dict(), "averaged_model": {"n_averaged": torch.tensor(3), **prefixed(average, "module.")}},
+        {"model": raw.state_dict(), "modelEMA": average.state_dict()},
+        {"state_dict": prefixed(raw, "net.") | prefixed(average, "net_ema.") | {"loss.weight": torch.ones(2)}},
+        {"state_dict": prefixed(raw, "model.") | prefixed(average, "ema.module.")},
+        {"n_averaged": torch.tensor(3), **prefixed(average, "module.")},
+        # Lightning's: the raw weights stand next to the average.
+        {"state_dict": prefixed(average, "net."), "current_model_state": prefixed(raw, "net.")},
     ):
         load_weights(other, checkpoint)
         assert same(other, average)
@@ -121,7 +134,63 @@ def test_weights_are_copied_not_shared_and_take_the_networks_dtype(tmp_path: Pat
     assert net.inlet.weight.any()
 
 
+@pytest.mark.parametrize("name", ["net", "model", "module"])
+def test_a_networks_own_names_are_not_taken_for_a_wrappers(name: str) -> None:
+    """torchcfm's MLP keeps all its layers under ``net``."""
+
+    def network(seed: int) -> nn.Module:
+        module = nn.Module()
+        setattr(module, name, nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)))
+        return random(module, seed)
+
+    net, other = network(1), network(2)
+    for state in (net.state_dict(), {"ema": net.state_dict()}, {"state_dict": prefixed(net, "module._orig_mod.")}):
+        load_weights(other := network(3), state)
+        assert same(other, net)
+    inner = getattr(other, name)
+    load_weights(inner, net.state_dict())  # the same file for the network inside
+    assert same(inner, getattr(net, name))
+
+
 # What is refused
+
+
+@pytest.mark.parametrize(
+    ("keys", "choose"),
+    [
+        (("model", "second"), "second"),  # equal names, of which nothing says that one is an average
+        (("ema_0.999", "ema_0.9999"), "ema_0.9999"),
+        (("ema", "model_ema"), "model_ema"),
+    ],
+)
+def test_several_sets_of_weights_are_named(keys: tuple[str, str], choose: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    nets = {key: mlp(i) for i, key in enumerate(keys)}
+    torch.save({key: net.state_dict() for key, net in nets.items()} | {"step": 3}, "two.pt")
+    with pytest.raises(UserError, match=f"two.pt holds several sets of weights: {', '.join(keys)}.") as refused:
+        load_weights(mlp(5), "two.pt")
+    exec(refused.value.fix.partition(": ")[2], {"torch": torch})  # the fix works as it is printed
+    load_weights(other := mlp(6), "weights.pt")
+    assert same(other, nets[choose])
+
+
+def test_an_average_in_a_callbacks_state_is_named() -> None:
+    content = {"state_dict": prefixed(mlp(1), "net."), "callbacks": {"Average": {"ema_weights": mlp(2).state_dict()}}}
+    with pytest.raises(UserError, match="weights: state_dict, callbacks/Average/ema_weights"):
+        load_weights(mlp(3), content)
+    # Names that lost their dots cannot be matched.
+    flat = {"model_ema." + key.replace(".", ""): value for key, value in mlp(2).state_dict().items()}
+    with pytest.raises(UserError, match=r"holds model.\* and model_ema.\*"):
+        load_weights(mlp(3), {"state_dict": prefixed(mlp(1), "model.") | flat})
+
+
+def test_wrappers_inside_the_names_are_named() -> None:
+    """As ``torch.compile`` of a layer alone leaves them."""
+    for infix in ("_orig_mod.", "_checkpoint_wrapped_module."):
+        state = {key.replace("layers.", f"layers.{infix}"): value for key, value in mlp(1).state_dict().items()}
+        with pytest.raises(UserError, match=rf"contain '{infix}', for example time.layers.{infix}0.weight") as refused:
+            load_weights(mlp(2), state)
+        assert refused.value.fix == f"Pass the state dict with k.replace('{infix}', '') for each of its names k."
 
 
 def damaged(folder: Path) -> dict[str, Path]:
@@ -145,7 +214,7 @@ def damaged(folder: Path) -> dict[str, Path]:
 def test_damaged_files(kind: str, name: str, tmp_path: Path) -> None:
     file = damaged(tmp_path)[f"{kind} {name}"]
     with pytest.raises(
-        UserError, match=r"cannot be read \(truncated or foreign\) given, expected .*fetch the file again"
+        UserError, match=r"cannot be read as weights: it is truncated or foreign. Copy the file again"
     ) as said:
         load_weights(mlp(), file)
     assert str(file) in str(said.value)
@@ -154,12 +223,12 @@ def test_damaged_files(kind: str, name: str, tmp_path: Path) -> None:
 
 def test_files_that_are_not_there_or_hold_code(tmp_path: Path) -> None:
     for path in (tmp_path / "nothing.pt", tmp_path):
-        with pytest.raises(UserError, match="given, expected an existing file"):
+        with pytest.raises(UserError, match="There is no file"):
             load_weights(mlp(), path)
     torch.save(mlp(), tmp_path / "module.pt")
-    with pytest.raises(UserError, match="hold more than plain data"):
+    with pytest.raises(UserError, match="holds more than plain data"):
         load_weights(mlp(), tmp_path / "module.pt")
-    with pytest.raises(UserError, match="type int given, expected a file or a state dict"):
+    with pytest.raises(UserError, match=r"A int holds no weights. Pass a file or a state dict"):
         load_weights(mlp(), 3)  # type: ignore[arg-type]
 
 
@@ -168,14 +237,14 @@ def test_files_that_are_not_there_or_hold_code(tmp_path: Path) -> None:
     [
         (
             {"shadow_params": [torch.ones(1)], "decay": 0.9},
-            "with the keys shadow_params, decay given, expected tensors by name",
+            r"\(shadow_params\) holds a list. Pass a state dict",
         ),
         (
-            {"ema": {"shadow": {"a": torch.ones(1)}}, "model": {"a": torch.ones(1)}},
-            r"\(ema\) with the keys shadow given",
+            {"ema": {"decay": 0.9, "shadow_params": [torch.ones(2)]}, "model": {"a": torch.ones(2)}},
+            r"\(ema/shadow_params\) holds a list",
         ),
-        ({}, "of nothing given"),
-        ({f"k{i}": i for i in range(20)}, r"k0, k1, .*k7, \.\.\. given"),
+        ({}, "its keys are none"),
+        ({f"k{i}": i for i in range(20)}, r"its keys are k0, k1, .*k7, \.\.\."),
     ],
 )
 def test_unknown_nestings_list_the_keys_found(content: dict, message: str) -> None:
@@ -185,25 +254,21 @@ def test_unknown_nestings_list_the_keys_found(content: dict, message: str) -> No
 
 def test_a_list_of_tensors(tmp_path: Path) -> None:
     torch.save([torch.ones(2)], tmp_path / "list.pt")
-    with pytest.raises(UserError, match=r"list.pt holding a list given, expected tensors by name"):
+    with pytest.raises(UserError, match=r"list.pt holds a list. Pass a state dict: tensors by name"):
         load_weights(mlp(), tmp_path / "list.pt")
 
 
 def test_the_first_key_that_does_not_fit_is_named_with_both_shapes() -> None:
     wider = ResidualMLP([2], width=16, depth=1).state_dict()
-    with pytest.raises(
-        UserError, match=r"^time.layers.0.weight of shape \[16, 64\] given by the state dict, expected \[8, 64\]"
-    ):
+    with pytest.raises(UserError, match=r"^time.layers.0.weight of the state dict has shape \[16, 64\], not \[8, 64\]"):
         load_weights(mlp(), wider)
     state = mlp().state_dict()
     last = next(reversed(state))
-    with pytest.raises(UserError, match=rf"without {last} given, expected its shape \[2\]"):
+    with pytest.raises(UserError, match=rf"the state dict lacks {last} \(of shape \[2\]\)"):
         load_weights(mlp(), {key: value for key, value in state.items() if key != last})
-    with pytest.raises(
-        UserError, match=r"^label.weight of shape \[3, 8\] given by the state dict, expected no such key"
-    ):
+    with pytest.raises(UserError, match=r"^label.weight of the state dict has no place in the network"):
         load_weights(mlp(), state | {"label.weight": torch.ones(3, 8)})
-    with pytest.raises(UserError, match=r"of torch.int8 given by the state dict, expected torch.float32"):
+    with pytest.raises(UserError, match=r"of the state dict is torch.int8, not torch.float32"):
         load_weights(mlp(), {key: value.to(torch.int8) for key, value in state.items()})
 
 
@@ -256,9 +321,7 @@ def test_the_checkpoint_of_sits_own_training_script(tmp_path: Path) -> None:
 def test_a_sit_that_is_not_square() -> None:
     net = sit(shape=(4, 4, 8))
     assert same(load_sit(net.state_dict(), **SIZES, shape=(4, 4, 8)), net)
-    with pytest.raises(
-        UserError, match=r"pos_embed of shape \[1, 8, 32\] given by the state dict, expected \[1, 4, 32\]"
-    ):
+    with pytest.raises(UserError, match=r"pos_embed of the state dict has shape \[1, 8, 32\], not \[1, 4, 32\]"):
         load_sit(net.state_dict(), **SIZES)
 
 
@@ -267,26 +330,36 @@ def test_a_published_size_is_named(tmp_path: Path) -> None:
     save_file(small.state_dict(), tmp_path / "s8.safetensors")
     assert same(load_sit(tmp_path / "s8.safetensors", "S/8"), small)
     for wrong in ("XL/2", "S/2", "B/8"):
-        with pytest.raises(UserError, match=rf"s8.safetensors given, which holds SiT-S/8, expected SiT-{wrong};"):
+        with pytest.raises(UserError, match=rf"s8.safetensors holds SiT-S/8, not SiT-{wrong}\."):
             load_sit(tmp_path / "s8.safetensors", wrong)
-    with pytest.raises(UserError, match="which holds SiT-S/8, expected SiT-S/4"):
+    with pytest.raises(UserError, match="holds SiT-S/8, not SiT-S/4"):
         load_weights(SiT(model="S/4"), tmp_path / "s8.safetensors")
-    with pytest.raises(UserError, match="holds a SiT of width 32, depth 2 and patch 2, expected SiT-S/8"):
+    with pytest.raises(UserError, match="holds a SiT of width 32, depth 2 and patch 2, not SiT-S/8"):
         load_sit(sit().state_dict(), "S/8")
-    with pytest.raises(UserError, match="model='S/3' given"):
+    with pytest.raises(UserError, match="model='S/3' is unknown"):
         load_sit(small.state_dict(), "S/3")
     with pytest.raises(
-        UserError, match=r"y_embedder.embedding_table.weight of shape \[1001, 384\] given .* expected \[11, 384\]"
+        UserError, match=r"y_embedder.embedding_table.weight .* has shape \[1001, 384\], not \[11, 384\]"
     ):
         load_weights(SiT(model="S/8", num_classes=10), small.state_dict())
 
 
+def test_misspelt_keywords_are_named() -> None:
+    for load in (load_sit, load_repa):
+        with pytest.raises(UserError, match=r"load_sit does not take widht. Did you mean width?"):
+            load(sit().state_dict(), "S/2", widht=3)
+    with pytest.raises(UserError, match=r"load_torchcfm does not take num_chanels. Did you mean num_channels?"):
+        load_torchcfm({}, **{"num_chanels" if key == "num_channels" else key: value for key, value in SMALL.items()})
+    with pytest.raises(UserError, match=r"load_torchcfm needs dim, num_res_blocks."):
+        load_torchcfm({}, num_channels=32)
+
+
 def test_what_is_no_sit_is_refused() -> None:
     for call in (load_sit, lambda state: load_weights(sit(), state)):
-        with pytest.raises(UserError, match=r"the keys time.layers.0.weight, .*expected a SiT's"):
+        with pytest.raises(UserError, match=r"holds no SiT; its keys are time.layers.0.weight, "):
             call(mlp().state_dict())
     part = {key: value for key, value in SiT(model="S/8").state_dict().items() if key != "pos_embed"}
-    with pytest.raises(UserError, match="without 'pos_embed' given"):
+    with pytest.raises(UserError, match="lacks 'pos_embed'"):
         load_sit(part, "S/8")
 
 
@@ -311,9 +384,9 @@ def test_repas_clock_and_sign_are_turned() -> None:
     load_weights(into, repa_checkpoint(net))
     assert torch.equal(into(x, t, y), turned(x, t, y))
     for call in (lambda s: load_sit(s, **SIZES), lambda s: load_weights(sit(learn_sigma=False), s)):
-        with pytest.raises(UserError, match=r"projectors\.\* given, expected a SiT: .*load_repa.*Reversed"):
+        with pytest.raises(UserError, match=r"projectors\.\*: it is of REPA, .*load_repa.*Reversed"):
             call(repa_checkpoint(net))
-    with pytest.raises(UserError, match=r"expected \[4, 8, 8\]"):
+    with pytest.raises(UserError, match=r"shape \[4, 8, 8\], not"):
         turned.check_shape((3, 8, 8))
 
 
@@ -393,12 +466,10 @@ def test_torchcfms_files(nesting: str, tmp_path: Path) -> None:
 
 def test_a_torchcfm_file_under_an_unknown_key_or_of_another_network() -> None:
     with pytest.raises(
-        UserError, match="with the keys weights, step given, expected tensors by name, or these under one of ema"
+        UserError, match=r"its keys are weights, step. Pass the state dict, or a file with it under one of ema"
     ):
         load_torchcfm({"weights": {"a": torch.ones(1)}, "step": 3}, **SMALL)
-    with pytest.raises(
-        UserError, match=r"the keys x_embedder.proj.weight, .* given, expected those of torchcfm's U-Net"
-    ):
+    with pytest.raises(UserError, match=r"holds no U-Net of torchcfm; its keys are x_embedder.proj.weight, "):
         load_torchcfm({k: v for k, v in sit().state_dict().items() if k != "pos_embed"}, **SMALL)
 
 

@@ -91,8 +91,6 @@ def test_the_gain_of_an_adaptive_step_is_its_integral():
     ],
 )
 def test_what_needs_fixed_steps_says_so(ask):
-    with pytest.raises(
-        UserError, match=r"solver='dopri5'.*expected a solver with fixed steps; type solver='rk4'"
-    ) as caught:
+    with pytest.raises(UserError, match=r"fixed steps.* Use solver='rk4'") as caught:
         ask()
     assert "\n" not in str(caught.value)

@@ -163,11 +163,13 @@ def test_many_dimensions_take_probes():
     [
         (
             lambda x: log_likelihood(lambda x, t, y: x, x, Schedule(solver="dopri5")),
-            "solver='dopri5' given for a likelihood",
+            "needs a solver with fixed steps",
         ),
-        (lambda x: log_likelihood(lambda x, t, y: x, x, Schedule(end_noise=0.1)), "expected no end noise"),
-        (lambda x: log_likelihood(lambda x, t, y: torch.zeros_like(x), x), "without gradient given"),
-        (lambda x: log_likelihood(lambda x, t, y: x, x, probes=-1), "probes=-1 given"),
+        (lambda x: log_likelihood(lambda x, t, y: x, x, Schedule(end_noise=0.1)), "path without end_noise"),
+        (lambda x: log_likelihood(lambda x, t, y: x, x, Schedule(inject_noise=(0.5, 0.1))), "without .*inject_noise"),
+        (lambda x: log_likelihood(lambda x, t, y: x, x, Schedule(blend=0.1)), "blend"),
+        (lambda x: log_likelihood(lambda x, t, y: torch.zeros_like(x), x), "carries no gradient"),
+        (lambda x: log_likelihood(lambda x, t, y: x, x, probes=-1), "probes=-1 must be"),
     ],
 )
 def test_refused(call, message):

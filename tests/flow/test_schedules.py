@@ -142,7 +142,7 @@ def test_an_end_before_the_start_is_refused(t_end):
 
 @pytest.mark.parametrize("given_", ["much", [0.1, None], [0.1, -0.1], float("nan")])
 def test_end_noise_that_is_no_deviation_is_refused(given_):
-    with pytest.raises(UserError, match=r"end_noise=.*expected a finite number of at least 0"):
+    with pytest.raises(UserError, match=r"end_noise=.* must be a finite number of at least 0"):
         Schedule(end_noise=given_)
 
 

@@ -127,7 +127,7 @@ def test_it_passes_on_what_the_network_is() -> None:
     net = UNet((1, 4, 4), 8, 1, (1,), (), num_heads=1, num_classes=2, null_class=True, groups=4)
     field = Guided(net, 2.0)
     assert (field.num_classes, field.null_label, field.singular_end) == (2, 2, False)
-    with pytest.raises(UserError, match="given to UNet"):
+    with pytest.raises(UserError, match="UNet takes"):
         field.check_shape((3, 4, 4))
 
 
@@ -145,9 +145,9 @@ def test_guided_unet() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"channels": 0}, "channels=0 given to Guided, expected at least 1"),
+        ({"channels": 0}, "channels=0 must be at least 1"),
         ({"channels": -2}, "channels=-2"),
-        ({"interval": (0.7, 0.2)}, r"interval=\[0.7, 0.2\] given to Guided, expected two ascending times"),
+        ({"interval": (0.7, 0.2)}, r"interval=\[0.7, 0.2\] must be two ascending times"),
         ({"interval": (0.5, 0.5)}, "interval"),
         ({"interval": (200, 800)}, "interval"),
         ({"interval": (-0.1, 1)}, "interval"),
@@ -162,16 +162,14 @@ def test_settings_that_are_refused(settings: dict, message: str) -> None:
 
 def test_bad_input(batch: tuple[Tensor, Tensor, Tensor]) -> None:
     x, t, y = batch
-    with pytest.raises(UserError, match="no labels"):
+    with pytest.raises(UserError, match="needs labels"):
         Guided(Labelled(), 2.0)(x, t)
     for call in (Guided(Labelled(), 2.0, channels=4), Guided(Labelled(), 2.0, channels=4).at(0.5)):
-        with pytest.raises(
-            UserError, match=r"channels=4 given to Guided for samples of shape \[3\], expected at most 3"
-        ):
+        with pytest.raises(UserError, match=r"channels=4 exceeds the 3 channels of samples of shape \[3\]"):
             call(x, t, y)
     plain = UNet((1, 4, 4), 8, 1, (1,), (), num_heads=1, num_classes=2, groups=4)
     for net in (nn.Linear(3, 3), ResidualMLP([3], num_classes=2), plain):
-        with pytest.raises(UserError, match=rf"a {type(net).__name__} without a null label.*null_class=True"):
+        with pytest.raises(UserError, match=rf"{type(net).__name__} has no null label.*null_class=True"):
             Guided(net, 2.0)
 
 

@@ -154,5 +154,5 @@ def test_a_network_that_forgets_a_dimension_is_refused_by_the_loss():
             return x[:, :1]
 
     x0, x1 = torch.randn(2, 4, 2)
-    with pytest.raises(UserError, match=r"shape \[4, 1\] given by Narrow for samples of shape \[4, 2\]"):
+    with pytest.raises(UserError, match=r"Narrow returns a velocity of shape \[4, 1\] for samples of shape \[4, 2\]"):
         FlowMatching(Narrow()).loss(x0, x1, torch.rand(4), None)
