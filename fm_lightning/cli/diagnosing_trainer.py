@@ -13,9 +13,9 @@ from fm_lightning.data import FlowData
 from fm_lightning.diagnosis.diagnose import FOLDER, diagnose, second_space, write
 from fm_lightning.diagnosis.subject import read_others, read_subject
 from fm_lightning.errors import OldError
+from fm_lightning.hashes import weights_hash
 from fm_lightning.report.diagnosis import draw
 from fm_lightning.table.evaluation import Evaluation
-from fm_lightning.table.keys import weights_hash
 from fm_lightning.training.facts import run_facts
 from fm_lightning.training.module import FlowMatching
 from fm_lightning.training.tracking import AppendingCSVLogger, read_series

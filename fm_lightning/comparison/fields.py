@@ -14,7 +14,7 @@ from fm_lightning.comparison.rows import Row
 from fm_lightning.errors import OldError
 from fm_lightning.flow import EmpiricalVelocity
 from fm_lightning.flow.integrate import Velocity
-from fm_lightning.table.keys import weights_hash
+from fm_lightning.hashes import weights_hash
 
 if TYPE_CHECKING:
     from fm_lightning.data.samples import Samples

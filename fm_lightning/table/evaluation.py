@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.table.manifest import Manifest
 from fm_lightning.table.parts import Part, TornPart
 
@@ -29,13 +29,13 @@ Column = tuple[str, np.ndarray]
 
 
 class Evaluation:
-    """Rows times seeds, read from disk; nothing is held in memory but the lines that are asked for.
+    """Rows times seeds, read from disk; only the requested lines are held in memory.
 
     Attributes:
         folder: ``RUN_DIR/evaluation``.
         manifest: see ``Manifest``.
-        parts: all that can be read.
-        torn: parts that cannot, with the reason; they count as missing.
+        parts: those that are whole.
+        torn: damaged parts with the reason; they count as missing.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, parts: Sequence[Part], torn: Sequence[tuple[Part, str]] = ()):
@@ -51,11 +51,7 @@ class Evaluation:
         folder = Path(run_dir) / FOLDER
         manifest = Manifest.read(folder / "manifest.json")
         if manifest is None:
-            raise OldError(
-                f"{run_dir} holds no evaluation",
-                f"a run directory with {FOLDER}/manifest.json",
-                f"type fm-lightning test -c {run_dir}/config.yaml",
-            )
+            raise UserError(f"{run_dir} holds no evaluation.", f"Make one: fm-lightning test -c {run_dir}/config.yaml")
         return cls(folder, manifest, *find_parts(folder))
 
     @property
@@ -65,7 +61,7 @@ class Evaluation:
 
     @property
     def shown(self) -> dict[str, dict[str, Any]]:
-        """The rows of the comparison: those that calibration seeds alone saw are left out."""
+        """The rows of the comparison, without those that were sampled on calibration seeds only."""
         return {name: about for name, about in self.rows.items() if about["kind"] != "calibration"}
 
     def nfe(self, row: str) -> int:
@@ -104,7 +100,7 @@ class Evaluation:
         return pd.concat(frames).sort_values("seed", kind="stable").reset_index(drop=True).assign(row=row)
 
     def columns(self, row: str, measure: str, seeds: range | None = None) -> dict[str, np.ndarray]:
-        """What a measure found: column -> ``[n]`` or ``[n, D]``, ascending in the seed; with ``seed``, always.
+        """The columns of a measure: name -> ``[n]`` or ``[n, D]``, ascending in the seed; ``seed`` is always among them.
 
         Args:
             row: the row's name.
@@ -146,7 +142,7 @@ class Evaluation:
     def _gathered(places: Iterable[Place], read: Callable[[Part, slice], Iterable[Column]]) -> dict[str, np.ndarray]:
         """``seed`` and columns, ascending in the seed; each is allocated once and filled part by part.
 
-        Features may be as large as the host's memory allows once, and not three times.
+        Features may fill most of the host's memory, so that there is no room for copies.
 
         Args:
             places: see ``_places``.
@@ -168,7 +164,7 @@ class Evaluation:
                 if name not in found:
                     found[name] = np.empty((len(order), *values.shape[1:]), values.dtype)
                 elif (held := np.result_type(found[name], values)) != found[name].dtype:
-                    found[name] = found[name].astype(held)  # one part has numbers that float16 does not hold
+                    found[name] = found[name].astype(held)  # one part has numbers beyond float16
                 found[name][here] = values
         return found
 
@@ -178,15 +174,13 @@ class Evaluation:
 
     def _key(self, row: str) -> str:
         if row not in self.manifest.rows:
-            raise OldError(
-                f"row {row!r} given", f"one of {', '.join(self.manifest.rows) or 'none'}", "type one of these"
-            )
+            raise UserError(f"There is no row {row!r}.", f"Use one of {', '.join(self.manifest.rows) or 'none'}.")
         return self.manifest.rows[row]["key"]
 
     def _places(self, row: str, seeds: range | None, need: str | None = None) -> Iterator[Place]:
         """Parts with lines of the row, where they stand, and which of them count: each seed once."""
         key, seeds = self._key(row), self.seeds if seeds is None else seeds
-        # Of two parts with the same seeds the one that has more measures is read.
+        # Of two parts with the same seeds, the one with more measures is read.
         found = [part for part in self.parts if key in part.keys and (need is None or part.has(need))]
         found.sort(key=lambda part: (-len(self._measures(part)), part.path.name))
         taken = np.zeros(len(seeds), dtype=bool)
@@ -201,7 +195,7 @@ class Evaluation:
 
 
 def find_parts(folder: Path) -> tuple[list[Part], list[tuple[Part, str]]]:
-    """The parts of an evaluation's folder: those that can be read, and those that cannot, with the reason."""
+    """The parts of an evaluation's folder, all of which are read once: whole ones, and damaged ones with the reason."""
     sound, torn = [], []
     for path in sorted((folder / "parts").glob("[0-9]*-[0-9]*-*")):
         part = Part(path)

@@ -8,10 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 
 def definition(value: Any) -> Any:
@@ -38,10 +35,9 @@ def definition(value: Any) -> Any:
         return {str(k): definition(v) for k, v in sorted(value.items())}
     if isinstance(value, Sequence):
         return [definition(v) for v in value]
-    raise OldError(
-        f"{type(value).__name__} given as part of a schedule",
-        "a frozen dataclass of plain numbers and words",
-        "declare it with @dataclass(frozen=True)",
+    raise UserError(
+        f"A schedule holds a {type(value).__name__}, which has no canonical form.",
+        "Declare it as a frozen dataclass of numbers and words.",
     )
 
 
@@ -53,16 +49,3 @@ def key(defined: Any) -> str:
     """16 hexadecimal digits that name a definition."""
     text = json.dumps(defined, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def weights_hash(module: nn.Module) -> str:
-    """SHA-256 over names, types and bytes of all parameters and buffers, those of no checkpoint included."""
-    digest = hashlib.sha256()
-    for name, value in sorted([*module.named_parameters(), *module.named_buffers()]):
-        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
-        digest.update(_bytes(value))
-    return digest.hexdigest()[:32]
-
-
-def _bytes(value: Tensor) -> Any:
-    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
+from fm_lightning.files import read_json, write_json
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -19,11 +19,11 @@ class Manifest:
     """``manifest.json``.
 
     Attributes:
-        identity: hashes and settings that every line depends on; other ones make the lines untrue.
+        identity: hashes and settings that every line depends on; with other ones the lines are no longer true.
         rows: name -> what the row is, in display order: ``key``, ``kind``, ``of``, ``label``, ``description``, ``steps``, ...
-        definitions: key -> the row's canonical definition; those of rows that were asked for earlier stay.
-        chosen: schedule's key -> family -> doses at each place where its curve reaches the schedule: measured on calibration
-            seeds, read back, never measured anew.
+        definitions: key -> the row's canonical definition, including rows of earlier commands.
+        chosen: schedule's key -> family -> doses at each place where its curve reaches the schedule: measured once, on
+            calibration seeds.
         judged: schedule -> the row that it is judged against, and its families' rows, three for each place.
         measures: measure -> fingerprint of the latest command.
         seeds: ``[first, count]`` of the comparison.
@@ -44,43 +44,40 @@ class Manifest:
         """The manifest, or None where there is none.
 
         Raises:
-            UserError: a file that is none, or of another version.
+            UserError: it is damaged, or of another version.
         """
+        fix = _sample_again(path.parent)
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path, fix)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):
-            found = None
-        if not isinstance(found, dict) or not isinstance(found.get("identity"), dict):
-            raise OldError(f"{path} given", "the manifest of an evaluation", "type --again to keep it aside")
-        if found.get("version") != VERSION:
-            raise OldError(
-                f"{path} of version {found.get('version')!r} given", f"{VERSION}", "type --again to keep it aside"
-            )
-        del found["version"]
-        return cls(**{**found, "seeds": tuple(found.get("seeds", (0, 0)))})
+        version = found.pop("version", None)
+        if version != VERSION:
+            raise UserError(f"{path} has version {version}, and this program reads version {VERSION}.", fix)
+        return cls(**{**found, "seeds": tuple(found["seeds"])})
 
     def write(self, path: Path) -> None:
         """Writes it whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"version": VERSION} | self.__dict__, indent=1, ensure_ascii=False))
-        os.replace(temporary, path)
+        write_json(path, {"version": VERSION} | self.__dict__)
 
     def require(self, identity: Mapping[str, Any], folder: Path) -> None:
-        """Raises UserError unless the lines were sampled from just this."""
+        """Raises UserError unless the lines were sampled with this identity."""
         for name in {**self.identity, **identity}:
             there, here = self.identity.get(name), identity.get(name)
             if there != here:
-                raise OldError(
-                    (
-                        f"{folder} holds an evaluation with other {name.replace('_', ' ')} ({_short(there)} there, "
-                        f"{_short(here)} here)"
-                    ),
-                    "the same",
-                    "type --again to keep it aside and sample anew, or another --name",
+                raise UserError(
+                    f"{folder} holds an evaluation with other {name.replace('_', ' ')} ({_short(there)} there, "
+                    f"{_short(here)} here).",
+                    "Set it aside with --again, or use another --name.",
                 )
+
+
+def _sample_again(folder: Path) -> str:
+    config = folder.parent / "config.yaml"
+    if config.exists():
+        return f"Set it aside and sample again: fm-lightning test -c {config} --again"
+    return f"Move {folder} away and compare again."
 
 
 def _short(value: Any) -> str:

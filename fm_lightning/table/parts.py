@@ -1,19 +1,20 @@
-"""Parts: one block of seeds times a set of rows, on disk whole or not at all.
+"""Parts: one block of seeds for a set of rows, on disk whole or not at all.
 
     parts/FIRST-LAST-KEYHASH/       lines of seeds FIRST to LAST of the rows whose keys KEYHASH names
+        part.json                   what it holds, with the size and checksum of the next three files
         lines.parquet               one line per (row, seed), row after row: see ``LINES``
-        energy.npy                  float32, flat: for each row its lines' energies per step, [lines, steps]
+        energy.npy                  float32, flat: for each row the energies of its lines per step, [lines, steps]
         samples.npy                 [lines, ...] float32 in the model's space, where samples are kept
-        MEASURE-FINGERPRINT.parquet one file a measure, so that another can come later
+        MEASURE-FINGERPRINT.json    size and checksum of the measure's files; each measure has its own, so that one can be added
+        MEASURE-FINGERPRINT.parquet its columns that are numbers
         MEASURE-FINGERPRINT.COLUMN.npy   its columns that are vectors, [lines, D]
 
-A part is made under a hidden name and renamed; of two processes that make the same part the second discards its own.
-Nothing is locked, because shared file systems do not lock.
+A JSON file is written after the files that it names. A part is made under a hidden name and renamed; of two processes that
+make the same part, the second discards its own. Parts are written without locks, because not every shared file system has them.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -26,9 +27,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fm_lightning.files import DamagedFile, checksum, read_json, replacing, sync, write_json
 from fm_lightning.table.keys import key as hashed
 
-VERSION = 1
+PART = "part.json"
 LINES = {
     "row": "name under which the row was sampled first",
     "key": "the row's definition",
@@ -71,21 +73,12 @@ class Part:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """``{"version", "keys", "steps", "lines", "nfe"}``, lists along the keys, and ``"kept"``: keys with samples.
+        """``{"keys", "steps", "lines", "nfe"}``, lists along the keys, ``"kept"``: keys with samples, and ``"files"``.
 
         Raises:
-            TornPart: missing, truncated, or of another version.
+            TornPart: missing or damaged.
         """
-        try:
-            metadata = pq.read_metadata(self.path / "lines.parquet")
-            about = json.loads((metadata.metadata or {})[b"fm_lightning"])
-        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-            raise TornPart(f"lines.parquet: {' '.join(str(error).split()) or type(error).__name__}") from error
-        if about.get("version") != VERSION:
-            raise TornPart(f"lines.parquet has version {about.get('version')!r}, expected {VERSION}")
-        if metadata.num_rows != sum(about["lines"]):
-            raise TornPart(f"lines.parquet has {metadata.num_rows} lines, expected {sum(about['lines'])}")
-        return about
+        return self._read_json(PART)
 
     @property
     def keys(self) -> list[str]:
@@ -103,33 +96,24 @@ class Part:
         return slice(start, start + self.about["lines"][at])
 
     def check(self) -> None:
-        """Raises TornPart unless every file has the size that it should have."""
-        _ = self.about
-        for file in self.path.iterdir():
-            if file.suffix == ".npy":
-                lines = len(self._array(file))
-                sizes = {"energy.npy": self._energy_size(), "samples.npy": self._kept_lines()}
-                expected = sizes.get(file.name, self.count)
-                if lines != expected:
-                    raise TornPart(f"{file.name} has {lines} entries, expected {expected}")
-            elif file.suffix == ".parquet" and file.name != "lines.parquet":
-                try:
-                    rows = pq.read_metadata(file).num_rows
-                except (OSError, pa.ArrowException) as error:
-                    raise TornPart(f"{file.name}: {' '.join(str(error).split())}") from error
-                if rows != self.count:
-                    raise TornPart(f"{file.name} has {rows} lines, expected {self.count}")
-        if not (self.path / "energy.npy").exists():
-            raise TornPart("energy.npy is missing")
+        """Raises TornPart unless every file is what was written; reads all of them once."""
+        for file in (PART, *sorted(file.name for file in self.path.glob("*.json") if file.name != PART)):
+            for name, (size, sum_) in self._read_json(file)["files"].items():
+                path = self.path / name
+                if not path.exists():
+                    raise TornPart(f"{name} is missing")
+                if path.stat().st_size != size:
+                    raise TornPart(f"{name} has {path.stat().st_size:,} bytes instead of {size:,}")
+                if checksum(path) != sum_:
+                    raise TornPart(f"the checksum of {name} does not match")
 
-    def _energy_size(self) -> int:
-        return sum(n * s for n, s in zip(self.about["lines"], self.about["steps"]))
-
-    def _array(self, file: Path) -> np.ndarray:
+    def _read_json(self, name: str) -> dict[str, Any]:
         try:
-            return np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise TornPart(f"{file.name}: {' '.join(str(error).split())}") from error
+            return read_json(self.path / name)
+        except FileNotFoundError as error:
+            raise TornPart(f"{name} is missing") from error
+        except DamagedFile as error:
+            raise TornPart(f"{name}: {error.reason}") from error
 
     # What it holds
 
@@ -143,15 +127,12 @@ class Part:
 
     def energy(self, key: str) -> np.ndarray:
         """``[lines, steps]`` energy in each step."""
-        flat, begin = self._array(self.path / "energy.npy"), 0
+        flat, begin = np.load(self.path / "energy.npy", mmap_mode="r"), 0
         for name, n, steps in zip(self.keys, self.about["lines"], self.about["steps"]):
             if name == key:
                 return flat[begin : begin + n * steps].reshape(n, steps)
             begin += n * steps
         raise KeyError(key)
-
-    def _kept_lines(self) -> int:
-        return sum(n for key, n in zip(self.keys, self.about["lines"]) if key in self.about["kept"])
 
     @property
     def keeps_all(self) -> bool:
@@ -164,20 +145,20 @@ class Part:
         for name, n in zip(self.keys, self.about["lines"]):
             if name in self.about["kept"]:
                 if name == key:
-                    return self._array(self.path / "samples.npy")[begin : begin + n]
+                    return np.load(self.path / "samples.npy", mmap_mode="r")[begin : begin + n]
                 begin += n
         return None
 
     def has(self, measure: str) -> bool:
         """Whether the measure ``NAME-FINGERPRINT`` is there."""
-        return (self.path / f"{measure}.parquet").exists()
+        return (self.path / f"{measure}.json").exists()
 
     def measured(self, measure: str) -> pa.Table:
         return pq.read_table(self.path / f"{measure}.parquet")
 
     def vectors(self, measure: str, column: str) -> np.ndarray:
         """``[lines, D]`` of all rows, memory-mapped."""
-        return self._array(self.path / f"{measure}.{column}.npy")
+        return np.load(self.path / f"{measure}.{column}.npy", mmap_mode="r")
 
     def vector_columns(self, measure: str) -> list[str]:
         return sorted(f.name.split(".")[-2] for f in self.path.glob(f"{measure}.*.npy"))
@@ -185,17 +166,16 @@ class Part:
     # Writing
 
     def add(self, measure: str, columns: Columns) -> None:
-        """Writes a measure of all lines beside what is there; the Parquet file comes last and says that it is whole."""
+        """Writes a measure of all lines next to what is there; the JSON file comes last and says that it is whole."""
+        files = []
         for name, values in columns.items():
             if values.ndim > 1:
-                _write_array(self.path / f"{measure}.{name}.npy", compact(values))
+                files.append(_write_array(self.path / f"{measure}.{name}.npy", compact(values)))
         flat = {name: values for name, values in columns.items() if values.ndim == 1}
-        # A measure of vectors alone still has a file that says how many lines it covers.
+        # A measure of vectors alone still has a table that says how many lines it covers.
         table = pa.table(flat or {"line": np.arange(self.count)})
-        temporary = self.path / f".{measure}.{os.getpid()}.tmp"
-        _write_table(table, temporary)
-        _sync(temporary)
-        os.replace(temporary, self.path / f"{measure}.parquet")
+        files.append(_write_table(table, self.path / f"{measure}.parquet"))
+        write_json(self.path / f"{measure}.json", {"files": _sums(files)})
 
 
 def write_part(
@@ -231,25 +211,27 @@ def write_part(
     place = folder / f"{first:09d}-{last:09d}-{hashed(list(keys))}"
     temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".tmp", dir=folder))
     try:
-        about: dict[str, Any] = {
-            "version": VERSION,
+        kept = [key for key in keys if key in samples]
+        flat = [np.ascontiguousarray(e, dtype=np.float32).reshape(-1) for e in energies]
+        files = [
+            _write_table(lines, temporary / "lines.parquet"),
+            _write_array(temporary / "energy.npy", *flat or [np.zeros(0, np.float32)]),
+        ]
+        if samples:
+            files.append(_write_array(temporary / "samples.npy", *(samples[key] for key in kept)))
+        about = {
             "keys": list(keys),
             "steps": [int(e.shape[1]) for e in energies],
             "lines": list(map(int, counts)),
             "nfe": list(map(int, nfe)),
-            "kept": [k for k in keys if k in samples],
+            "kept": kept,
+            "files": _sums(files),
         }
-        _write_table(lines.replace_schema_metadata({"fm_lightning": json.dumps(about)}), temporary / "lines.parquet")
-        flat = [np.ascontiguousarray(e, dtype=np.float32).reshape(-1) for e in energies]
-        _write_array(temporary / "energy.npy", *flat or [np.zeros(0, np.float32)])
-        if samples:
-            _write_array(temporary / "samples.npy", *(samples[k] for k in about["kept"]))
+        write_json(temporary / PART, about)
         made = Part(temporary)
         for name, columns in measures.items():
             made.add(name, columns)
-        _sync(temporary / "lines.parquet")
-        temporary.chmod(0o755)  # mkdtemp makes folders that nobody else may read
-        _sync(temporary)
+        temporary.chmod(0o755)  # mkdtemp makes folders that other users cannot read
         try:
             os.rename(temporary, place)
         except OSError:
@@ -259,7 +241,7 @@ def write_part(
             for name, columns in measures.items():
                 if not there.has(name):
                     there.add(name, columns)
-        _sync(folder)
+        sync(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Part(place)
@@ -273,15 +255,16 @@ def compact(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float16)
 
 
-def _write_table(table: pa.Table, path: Path) -> None:
-    # A dictionary of a column of energies costs four times the rest, and saves nothing.
-    pq.write_table(table, path, use_dictionary=[name for name in ("row", "key") if name in table.column_names])
+def _write_table(table: pa.Table, path: Path) -> Path:
+    with replacing(path) as temporary:
+        # A dictionary of a column of energies costs four times the rest, and saves nothing.
+        pq.write_table(table, temporary, use_dictionary=[name for name in ("row", "key") if name in table.column_names])
+    return path
 
 
-def _write_array(path: Path, *pieces: np.ndarray) -> None:
+def _write_array(path: Path, *pieces: np.ndarray) -> Path:
     """One array of the pieces' rows, one after the other, of one type and shape."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         header = np.lib.format.header_data_from_array_1_0(np.asarray(pieces[0], order="C"))
         if len(pieces) > 1:
             header["shape"] = (sum(map(len, pieces)), *pieces[0].shape[1:])
@@ -289,14 +272,9 @@ def _write_array(path: Path, *pieces: np.ndarray) -> None:
         for piece in pieces:
             # np.save would write through the C library, whose error does not say that the disk is full.
             file.write(np.asarray(piece, order="C").reshape(-1).view(np.uint8).data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    return path
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _sums(files: Sequence[Path]) -> dict[str, tuple[int, int]]:
+    """File name -> its size in bytes and its checksum."""
+    return {file.name: (file.stat().st_size, checksum(file)) for file in files}

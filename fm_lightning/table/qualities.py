@@ -2,12 +2,11 @@
 
     evaluation/qualities/KEY-MEASURE-N.npz      seeds [n], and of "frechet" and "kernel" the value and influences [n]
 
-They are a cache: whatever is missing is computed anew from the features on disk.
+They are a cache: what is missing or damaged is recomputed from the features on disk.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fm_lightning.files import DamagedFile, read_arrays, write_arrays
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.verdicts.residual import Measure, Quality
@@ -26,9 +26,9 @@ NAMES: tuple[Measure, ...] = ("frechet", "kernel")
 def keep_qualities(
     evaluation: Evaluation, row: str, compute: Callable[[Mapping[str, Tensor]], Mapping[Measure, Quality]]
 ) -> None:
-    """Computes a row's qualities unless they are there for just these seeds and this reference."""
+    """Computes a row's qualities unless they are there for these seeds and this reference."""
     place = _place(evaluation, row)
-    if place is None or place.exists():
+    if place is None or _read(place):
         return
     columns = read_columns(evaluation, row, evaluation.manifest.about["quality"]["key"])
     if not columns:
@@ -37,23 +37,30 @@ def keep_qualities(
     for name, quality in compute(columns).items():
         arrays |= {f"{name}_value": np.array(quality.value), f"{name}_influence": quality.influence}
     place.parent.mkdir(exist_ok=True)
-    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    os.replace(temporary, place)
+    write_arrays(place, arrays)
 
 
 def read_qualities(evaluation: Evaluation, row: str) -> dict[Measure, tuple[NDArray[np.int64], Quality]]:
     """name -> seeds ``[n]`` and the quality over them; empty where none were computed."""
     place = _place(evaluation, row)
-    if place is None or not place.exists():
+    kept = {} if place is None else _read(place)
+    return {
+        name: (kept["seeds"], Quality(float(kept[f"{name}_value"]), kept[f"{name}_influence"]))
+        for name in NAMES
+        if f"{name}_value" in kept
+    }
+
+
+def _read(place: Path) -> dict[str, NDArray]:
+    """What is there; empty if there is nothing, or if it is damaged, which is said."""
+    try:
+        return read_arrays(place)
+    except FileNotFoundError:
         return {}
-    with np.load(place, allow_pickle=False) as kept:
-        return {
-            name: (kept["seeds"], Quality(float(kept[f"{name}_value"]), kept[f"{name}_influence"]))
-            for name in NAMES
-            if f"{name}_value" in kept
-        }
+    except DamagedFile as error:
+        print(f"{error.problem} It is computed again.", flush=True)
+        place.unlink()
+        return {}
 
 
 def _place(evaluation: Evaluation, row: str) -> Path | None:

@@ -34,9 +34,10 @@ from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import OldError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
 from fm_lightning.flow import Velocity as VelocityField
+from fm_lightning.hashes import weights_hash
 from fm_lightning.nets.guidance import Guidance, drop_labels
 from fm_lightning.nets.velocity import check_network, check_null_label, check_returned
-from fm_lightning.table.keys import definition, weights_hash
+from fm_lightning.table.keys import definition
 from fm_lightning.training.average import check_average
 from fm_lightning.training.draws import Draws, held_out_bridge
 from fm_lightning.training.loop_state import end_at_a_whole_step

@@ -160,7 +160,7 @@ def test_no_limit_is_written_in_two_ways(command, refused):
 def test_the_weights_that_were_compared_are_in_the_last_checkpoint(command, tmp_path):
 
     from fm_lightning import load_network
-    from fm_lightning.table.keys import weights_hash
+    from fm_lightning.hashes import weights_hash
 
     change = lambda c: c["trainer"].update(max_steps=5)  # noqa: E731  (checkpoints are written every 2 steps)
     assert command("run", "-c", tiny_config(tmp_path / "five.yaml", change)).status == 0

@@ -1,0 +1,205 @@
+"""Claims: at most one command at a time writes into a folder.
+
+    RUN_DIR/running.json      who writes there; renewed while its process lives, deleted at the end
+
+A claim is a file that exactly one process can create. A claim is stale if its process is gone, or, where that cannot be seen
+from this machine, if it has not been renewed for ``SILENT`` seconds. A stale claim is removed by whoever holds the claim on
+*it* (a file named after it): of two processes that find it, only one may remove it, and neither can remove a newer one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fm_lightning.errors import UserError
+from fm_lightning.files import create
+
+RUNNING = "running.json"
+SILENT = 600.0  # seconds without renewal after which a claim from another machine is stale
+RENEWAL = SILENT / 20
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process that holds a claim."""
+
+    token: str  # of this claim alone
+    machine: str
+    host: str = "unknown"
+    pid: int = 0
+    started: str | None = None
+
+    @classmethod
+    def this_process(cls) -> Owner:
+        pid = os.getpid()
+        return cls(secrets.token_hex(8), _machine(), socket.gethostname(), pid, _started(pid))
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is this process, or the one that started it to use another device."""
+        return self.pid in (os.getpid(), os.getppid()) and self.runs_here
+
+    @property
+    def runs_here(self) -> bool:
+        return self.machine == _machine() and _started(self.pid) == self.started
+
+
+class Claim:
+    """The right to write into a folder.
+
+    Within one process a folder can be claimed several times; the last release frees it.
+
+    Args:
+        folder: which; it is made.
+    """
+
+    _held: dict[Path, tuple[Owner, int]] = {}  # noqa: RUF012  # of this process: folder -> owner, how often
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / RUNNING
+
+    def take(self) -> None:
+        """Claims the folder.
+
+        Raises:
+            UserError: another process that is still running holds it.
+        """
+        at = self.folder.resolve()
+        if (found := _read(self.path)) and found.is_ours:
+            self._held[at] = (found, self._held.get(at, (found, 0))[1] + 1)
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mine = Owner.this_process()
+        if other := _take(self.path, mine):
+            raise UserError(
+                f"Another command (process {other.pid} on {other.host}) is writing to {self.folder}.",
+                f"Wait for it. If it no longer runs, delete {self.path}",
+            )
+        self._held[at] = (mine, 1)
+        threading.Thread(target=self._renew, args=(mine,), daemon=True).start()
+        atexit.register(self._forget, mine)
+
+    def release(self) -> None:
+        """Frees the folder, if this process holds it."""
+        at = self.folder.resolve()
+        if at not in self._held:
+            return
+        owner, times = self._held[at]
+        if times > 1:
+            self._held[at] = (owner, times - 1)
+            return
+        self._forget(owner)
+
+    def check(self) -> None:
+        """Raises UserError if this process no longer holds the folder: it was silent for too long, and another took over."""
+        held = self._held.get(self.folder.resolve())
+        if held and _read(self.path) != held[0]:
+            raise UserError(
+                f"Another command has taken over {self.folder}, because this one had stopped for {SILENT / 60:.0f} minutes.",
+                "Wait for it, then run the same command again.",
+            )
+
+    def _renew(self, owner: Owner) -> None:
+        at = self.folder.resolve()
+        while True:
+            time.sleep(RENEWAL)
+            if at not in self._held or self._held[at][0] != owner or _read(self.path) != owner:
+                return
+            with suppress(OSError):
+                os.utime(self.path)
+
+    def _forget(self, owner: Owner) -> None:
+        at = self.folder.resolve()
+        if at not in self._held or self._held[at][0] != owner:
+            return
+        del self._held[at]
+        if owner.pid == os.getpid() and _read(self.path) == owner:
+            self.path.unlink(missing_ok=True)
+
+
+def _take(path: Path, mine: Owner) -> Owner | None:
+    """Creates a claim; returns its owner where another process holds it."""
+    while not create(path, json.dumps(asdict(mine))):
+        owner = _read(path)
+        if owner is None:  # released in between
+            continue
+        if not _is_stale(path, owner):
+            return owner
+        removing = path.with_name(f".{path.name}.{owner.token}.tmp")
+        if _take(removing, mine) is not None:
+            time.sleep(0.01)  # another process is removing it
+            continue
+        try:
+            if _read(path) == owner:
+                path.unlink()
+        finally:
+            removing.unlink()
+    return None
+
+
+def _is_stale(path: Path, owner: Owner) -> bool:
+    if owner.machine == _machine():
+        return not owner.runs_here
+    try:
+        return _now(path.parent) - path.stat().st_mtime > SILENT
+    except FileNotFoundError:
+        return False  # released in between
+
+
+def _read(path: Path) -> Owner | None:
+    """A claim's owner; None where there is no claim."""
+    try:
+        text = path.read_text(errors="replace")
+    except FileNotFoundError:
+        return None
+    try:
+        return Owner(**json.loads(text))
+    except (ValueError, TypeError):  # being written where links do not exist, or damaged: its age alone decides
+        return Owner("unreadable", "")
+
+
+def _now(folder: Path) -> float:
+    """The time on the file system of a folder, whose clock may differ from this machine's."""
+    probe = folder / f".{RUNNING}.{secrets.token_hex(4)}.tmp"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _machine() -> str:
+    """Names the machine, its start and the process numbers' namespace: where two agree, a process number means the same."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()}/{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _started(pid: int) -> str | None:
+    """When a process of this machine began, or None where there is none: a reused number belongs to another process."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]  # a killed process may be listed until its parent reaps it
+    except (OSError, IndexError):
+        pass
+    try:  # no /proc: that it lives must do
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        return "unknown"
+    return "unknown"
