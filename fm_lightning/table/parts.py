@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fm_lightning.files import DamagedFile, checksum, read_json, replacing, sync, write_json
+from fm_lightning.files import DamagedFile, checksum, read_json, sync, write_json
 from fm_lightning.table.keys import key as hashed
 
 PART = "part.json"
@@ -255,16 +255,19 @@ def compact(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float16)
 
 
+# A file without the JSON file that names it is not there yet, so that neither of these needs another name at first.
+
+
 def _write_table(table: pa.Table, path: Path) -> Path:
-    with replacing(path) as temporary:
-        # A dictionary of a column of energies costs four times the rest, and saves nothing.
-        pq.write_table(table, temporary, use_dictionary=[name for name in ("row", "key") if name in table.column_names])
+    # A dictionary of a column of energies costs four times the rest, and saves nothing.
+    pq.write_table(table, path, use_dictionary=[name for name in ("row", "key") if name in table.column_names])
+    sync(path)
     return path
 
 
 def _write_array(path: Path, *pieces: np.ndarray) -> Path:
     """One array of the pieces' rows, one after the other, of one type and shape."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with path.open("wb") as file:
         header = np.lib.format.header_data_from_array_1_0(np.asarray(pieces[0], order="C"))
         if len(pieces) > 1:
             header["shape"] = (sum(map(len, pieces)), *pieces[0].shape[1:])
@@ -272,6 +275,7 @@ def _write_array(path: Path, *pieces: np.ndarray) -> Path:
         for piece in pieces:
             # np.save would write through the C library, whose error does not say that the disk is full.
             file.write(np.asarray(piece, order="C").reshape(-1).view(np.uint8).data)
+    sync(path)
     return path
 
 
