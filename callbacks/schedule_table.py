@@ -85,16 +85,10 @@ class ScheduleTable(ValidationTable):
 
     def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         assert self.loop is not None
-        self.results = self.loop.finish(self._about(trainer, pl_module))
+        self.results = self.loop.finish(run_facts(trainer, pl_module.data))
         for row in self.results["rows"]:
             numbers = {f"test/{row['name']}/{k}": v for k, v in row["metrics"].items() if v is not None}
             pl_module.log_dict(numbers, add_dataloader_idx=False)
-
-    def _about(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
-        about = run_facts(trainer, pl_module.data)
-        if not pl_module.data.has_training_data:
-            about["left_out"] = "memorization, its verdicts and the floors: the training data are not at hand"
-        return about
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         assert self.loop is not None

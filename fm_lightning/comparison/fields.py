@@ -49,6 +49,20 @@ class Field(ABC):
         return Row("field", base.schedule, velocity=velocity, content=f"{type(velocity).__name__}:{weights}")
 
 
+class Given(Field):
+    """A velocity that is at hand.
+
+    Args:
+        field: ``v(x, t, y)``.
+    """
+
+    def __init__(self, field: Velocity) -> None:
+        self.field = field
+
+    def velocity(self, data: Samples, device: torch.device) -> Velocity:
+        return self.field
+
+
 class ClosedForm(Field):
     """The optimal velocity of the training subset itself: what a model that memorizes perfectly would do."""
 

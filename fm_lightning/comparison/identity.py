@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fm_lightning.comparison.sampling import Model
 from fm_lightning.errors import UserError
-from fm_lightning.flow.velocity import Velocity, declared
+from fm_lightning.flow.velocity import Velocity, declared, evaluating
 from fm_lightning.noise import noise
 from fm_lightning.table.keys import key
 
@@ -88,18 +88,18 @@ def probe(velocity: Velocity, model: Model) -> Tensor:
     y = None
     if samples.num_classes:
         y = (torch.arange(COUNT) * samples.num_classes // COUNT).to(model.device)
-    field = declared(velocity)
-    found = []
-    for time in TIMES:
-        at, t = field.at(time), x.new_full((COUNT,), time)
-        once, half = at(x, t, y), COUNT // 2
-        again = [at(x[i], t[i], None if y is None else y[i]) for i in (slice(half, None), slice(0, half))]
-        if difference(torch.cat(again[::-1]).cpu().numpy(), once.cpu().numpy()) > REPEATED:
-            raise UserError(
-                f"{type(velocity).__name__} gives two velocities for one state.",
-                "Switch off dropout and batch statistics, for example with net.eval().",
-            )
-        found.append(once.float().cpu())
+    found, half = [], COUNT // 2
+    with evaluating(velocity):
+        for time in TIMES:
+            at, t = declared(velocity).at(time), x.new_full((COUNT,), time)
+            once = at(x, t, y).float().cpu()
+            again = [at(x[i], t[i], None if y is None else y[i]) for i in (slice(half, None), slice(0, half))]
+            if difference(torch.cat(again[::-1]).float().cpu().numpy(), once.numpy()) > REPEATED:
+                raise UserError(
+                    f"The velocity {type(velocity).__name__} gives two values for one state.",
+                    "Switch off dropout and batch statistics, for example with net.eval().",
+                )
+            found.append(once)
     return torch.stack(found)
 
 
