@@ -9,6 +9,7 @@ from lightning import Trainer
 
 from fm_lightning.callbacks.monitor import Monitor
 from fm_lightning.callbacks.wandb_media import log_energies
+from fm_lightning.comparison.results import RowResult
 from fm_lightning.metrics import KineticPathEnergy
 from fm_lightning.metrics.energy import mean_power
 from fm_lightning.metrics.per_seed import Columns
@@ -66,8 +67,5 @@ class KPEDistribution(Monitor[KineticPathEnergy]):
             arrays |= {f"kpe/{name}": mine["kpe"].float().numpy(), f"times/{name}": times.numpy()}
             arrays[f"power/{name}"] = mean_power(mine["energy"], times).numpy()
             arrays[f"gain/{name}"] = pl_module.rows[name].schedule.eta(times[:-1]).numpy()
-        rows = [
-            {"name": name, "kind": row.kind, "of": row.of, "label": row.label(name)}
-            for name, row in pl_module.rows.items()
-        ]
+        rows = [RowResult(name, row.kind, label=row.label(name), of=row.of) for name, row in pl_module.rows.items()]
         log_energies(trainer, rows, arrays, self.tau_split, "val")

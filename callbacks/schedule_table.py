@@ -15,6 +15,7 @@ from fm_lightning.report.build import save
 from fm_lightning.report.pictures import read_pictures, write_pictures
 from fm_lightning.table.columns import read_columns
 from fm_lightning.training.facts import run_facts
+from fm_lightning.training.tracking import log_results
 from fm_lightning.verdicts.margins import Margins
 
 
@@ -86,9 +87,9 @@ class ScheduleTable(ValidationTable):
     def on_test_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         assert self.loop is not None
         self.results = self.loop.finish(run_facts(trainer, pl_module.data))
-        for row in self.results["rows"]:
-            numbers = {f"test/{row['name']}/{k}": v for k, v in row["metrics"].items() if v is not None}
-            pl_module.log_dict(numbers, add_dataloader_idx=False)
+        for row in self.results.rows:
+            numbers = {f"test/{row.name}/{k}": v for k, v in row.metrics.items() if v is not None}
+            log_results(trainer, pl_module, numbers)
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         assert self.loop is not None

@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric
 
 from fm_lightning.callbacks.monitor import ValidationCallback, monitors
 from fm_lightning.callbacks.wandb_media import log_table
+from fm_lightning.comparison.results import RowResult
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.training.tracking import wandb_loggers
 from fm_lightning.trajectory import Trajectory
@@ -49,12 +50,6 @@ class ValidationTable(ValidationCallback):
         for name, row in pl_module.rows.items():
             numbers = {k: v for m in monitors(trainer) for k, v in m.values.get(name, {}).items()}
             numbers |= {"rms_to_base": self._rms[name]} if name in self._rms else {}
-            about = {
-                "name": name,
-                "kind": row.kind,
-                "of": row.of,
-                "label": row.label(name),
-                "nfe": self._nfe.get(name, 0),
-            }
-            rows.append(about | {"metrics": numbers})
+            nfe = self._nfe.get(name, 0)
+            rows.append(RowResult(name, row.kind, label=row.label(name), of=row.of, nfe=nfe, metrics=numbers))
         log_table(trainer, rows, "val")

@@ -1,4 +1,4 @@
-"""What W&B gets of rows besides numbers: tables, histograms, figures. Names begin with the stage, ``val`` or ``test``."""
+"""What W&B gets besides the curves: tables, histograms and figures. Names begin with the stage, ``val`` or ``test``."""
 
 from __future__ import annotations
 
@@ -9,35 +9,39 @@ import numpy as np
 import torch
 from torchvision.utils import make_grid
 
+from fm_lightning.comparison.results import FamilyResult, Results, RowResult
 from fm_lightning.report.curves import energy_profile
 from fm_lightning.report.frontier import frontier
 from fm_lightning.report.words import headline
 from fm_lightning.training.tracking import figure_image, log_media, wandb_loggers
 
 Arrays = Mapping[str, np.ndarray]
+ROW = ("name", "kind", "of", "label", "nfe")
 VERDICT = ("schedule", "against", "outcome", "claim", "n", "n_needed", "paragraph")
-FAMILY = ("family", "outcome", "residual", "low", "high", "margin", "n_needed", "sentence")
+FAMILY = ("schedule", "family", "outcome", "residual", "margin", "n_needed", "sentence")
+IN_SUMMARY = ("base", "schedule", "field")
 
 
-def log_table(trainer: Any, rows: Sequence[Mapping[str, Any]], stage: str) -> None:
-    """``{stage}/schedules``: a line for each row, with its metrics."""
+def log_table(trainer: Any, rows: Sequence[RowResult], stage: str, pictures: Mapping[str, Any] | None = None) -> None:
+    """``{stage}/schedules``: a line per row, with its metrics and, where there are pictures, its first samples."""
     if any(wandb_loggers(trainer)):
-        names = sorted({key for row in rows for key in row["metrics"]})
+        names = sorted({name for row in rows for name in row.metrics})
         lines = [
-            [row[key] for key in ("name", "kind", "of", "label", "nfe")] + [row["metrics"].get(name) for name in names]
+            [getattr(row, key) for key in ROW]
+            + ([pictures.get(row.name)] if pictures else [])
+            + [row.metrics.get(name) for name in names]
             for row in rows
         ]
-        log_media(trainer, {f"{stage}/schedules": _table(["row", "kind", "of", "label", "nfe", *names], lines)})
+        heads = ["row", *ROW[1:], *(["samples"] if pictures else []), *names]
+        log_media(trainer, {f"{stage}/schedules": _table(heads, lines)})
 
 
-def log_energies(
-    trainer: Any, rows: Sequence[Mapping[str, Any]], arrays: Arrays, tau_split: float | None, stage: str
-) -> None:
-    """``{stage}/{row}/kpe``, a histogram over samples, and ``{stage}/energy_profile``, mean power over time.
+def log_energies(trainer: Any, rows: Sequence[RowResult], arrays: Arrays, tau_split: float | None, stage: str) -> None:
+    """``{stage}/energy_profile``, mean power over time, and in validation ``val/{row}/kpe``, a histogram over samples.
 
     Args:
-        trainer: whose W&B loggers get them; without one nothing is drawn.
-        rows: name, kind, of and label of each.
+        trainer: its W&B loggers get them; without one nothing is drawn.
+        rows: the rows to draw.
         arrays: ``kpe/ROW`` ``[N]``, ``power/ROW`` and ``gain/ROW`` ``[S]``, ``times/ROW`` ``[S + 1]``.
         tau_split: time that separates early from late energy.
         stage: "val" or "test".
@@ -46,61 +50,73 @@ def log_energies(
         return
     import wandb  # here, because it takes a second that runs without W&B need not wait
 
-    media: dict[str, Any] = {
-        f"{stage}/{key.removeprefix('kpe/')}/kpe": wandb.Histogram(np_histogram=np.histogram(values, bins=64))
-        for key, values in arrays.items()
-        if key.startswith("kpe/")
-    }
-    figure = energy_profile({"rows": rows, "tau_split": tau_split}, arrays)
+    media: dict[str, Any] = {}
+    if stage == "val":
+        for row in rows:
+            if (values := arrays.get(f"kpe/{row.name}")) is not None:
+                media[f"val/{row.name}/kpe"] = wandb.Histogram(np_histogram=np.histogram(values, bins=64))
+    figure = energy_profile(Results(rows=tuple(rows), tau_split=tau_split), arrays)
     if figure is not None:
         media[f"{stage}/energy_profile"] = figure_image(figure)
     log_media(trainer, media)
 
 
-def log_samples(trainer: Any, samples: Mapping[str, np.ndarray], stage: str) -> None:
-    """``{stage}/{row}/samples``: a grid of each row's images ``[M, H, W, C]`` uint8; nothing of other data."""
-    if not any(wandb_loggers(trainer)):
-        return
-    import wandb  # here, because it takes a second that runs without W&B need not wait
+def log_comparison(trainer: Any, results: Results, arrays: Arrays) -> None:
+    """A finished comparison: each number once in the run's summary, and its tables and figures.
 
-    media = {}
-    for name, images in samples.items():
-        if images.ndim == 4:
-            grid = make_grid(torch.from_numpy(images).permute(0, 3, 1, 2), nrow=8, pad_value=255)
-            media[f"{stage}/{name}/samples"] = wandb.Image(grid.permute(1, 2, 0).numpy())
-    log_media(trainer, media)
-
-
-def log_comparison(trainer: Any, results: Mapping[str, Any], arrays: Arrays) -> None:
-    """All of a finished comparison: its table, energies and samples, and where schedules were judged ``test/frontier`` and
-    the tables ``test/verdicts`` (a line for each schedule and family) and ``test/claims`` (one for each schedule).
-
-    The headline stands in the run's summary. Families' rows are in ``test/schedules`` alone.
+    ``test/{row}/{metric}`` and ``headline`` stand in the summary, for plain sampling, schedules and fields. The table
+    ``test/schedules`` has every row with its samples. Where schedules were judged, ``test/frontier`` is the figure,
+    ``test/verdicts`` has a line per schedule and ``test/families`` one per schedule and family.
     """
     if not any(wandb_loggers(trainer)):
         return
-    rows = [row for row in results["rows"] if row["kind"] != "family"]
-    log_table(trainer, results["rows"], "test")
-    log_energies(trainer, rows, arrays, results.get("tau_split"), "test")
-    samples = {row["name"]: arrays.get(f"samples/{row['name']}") for row in rows}
-    log_samples(trainer, {name: images for name, images in samples.items() if images is not None}, "test")
-    verdicts = results["verdicts"]
-    media: dict[str, Any] = {}
-    if verdicts:
-        media["test/claims"] = _table(VERDICT, [[verdict[key] for key in VERDICT] for verdict in verdicts])
+    rows = [row for row in results.rows if row.kind != "family"]
+    log_table(trainer, results.rows, "test", _samples(rows, arrays))
+    log_energies(trainer, rows, arrays, results.tau_split, "test")
+    if results.verdicts:
         lines = [
-            [verdict["schedule"], family["family"], family["outcome"], *(family["residual"] or [None] * 3)]
-            + [family[key] for key in ("margin", "n_needed", "sentence")]
-            for verdict in verdicts
-            for family in verdict["families"]
+            (verdict.schedule, *(value for key in FAMILY[1:] for value in _cells(each, key)))
+            for verdict in results.verdicts
+            for each in verdict.families
         ]
-        media["test/verdicts"] = _table(("schedule", *FAMILY), lines)
+        verdicts = [[getattr(verdict, key) for key in VERDICT] for verdict in results.verdicts]
+        media: dict[str, Any] = {
+            "test/verdicts": _table(VERDICT, verdicts),
+            "test/families": _table(("schedule", "family", "outcome", "residual", "low", "high", *FAMILY[4:]), lines),
+        }
         figure = frontier(results, arrays)
         if figure is not None:
             media["test/frontier"] = figure_image(figure)
         log_media(trainer, media)
+    numbers = {
+        f"test/{row.name}/{name}": value
+        for row in results.rows
+        if row.kind in IN_SUMMARY
+        for name, value in row.metrics.items()
+        if value is not None
+    }
+    outcomes = {f"test/{verdict.schedule}/outcome": verdict.outcome for verdict in results.verdicts}
     for logger in wandb_loggers(trainer):
-        logger.experiment.summary["headline"] = headline(results)
+        logger.experiment.summary.update(numbers | outcomes | {"headline": headline(results)})
+
+
+def _cells(family: FamilyResult, key: str) -> Sequence[Any]:
+    """A field of a family's verdict; the residual takes three cells, with its interval."""
+    found = getattr(family, key)
+    return (found or (None,) * 3) if key == "residual" else (found,)
+
+
+def _samples(rows: Sequence[RowResult], arrays: Arrays) -> dict[str, Any]:
+    """A picture of each row's first samples, where they are images ``[M, H, W, C]`` uint8."""
+    import wandb  # here, because it takes a second that runs without W&B need not wait
+
+    found = {}
+    for row in rows:
+        images = arrays.get(f"samples/{row.name}")
+        if images is not None and images.ndim == 4:
+            grid = make_grid(torch.from_numpy(images).permute(0, 3, 1, 2), nrow=8, pad_value=255)
+            found[row.name] = wandb.Image(grid.permute(1, 2, 0).numpy())
+    return found
 
 
 def _table(columns: Iterable[str], lines: Sequence[Sequence[Any]]) -> Any:

@@ -23,7 +23,7 @@ KNOWS: dict[str, set[str]] = {
     "comparison": {"flow", "nets", "metrics", "verdicts", "table", "data", "adapters"},
     "training": {"flow", "nets", "metrics", "data", "adapters", "table", "comparison"},
     "diagnosis": {"flow", "metrics", "verdicts", "table", "data", "comparison"},
-    "study": {"verdicts", "table"},
+    "study": {"verdicts", "table", "comparison"},
     "report": {"metrics", "verdicts", "table", "comparison", "study", "diagnosis"},
     "callbacks": {
         "flow",

@@ -28,7 +28,7 @@ from fm_lightning.cli.parser_errors import shorten, user_error
 from fm_lightning.cli.run_directory import RunDirectory, comparison, identity, length
 from fm_lightning.data import FlowData
 from fm_lightning.errors import OldError, UserError
-from fm_lightning.report.results import replace_file
+from fm_lightning.files import write_whole
 from fm_lightning.training.average import check_average
 from fm_lightning.training.module import FlowMatching
 from fm_lightning.training.precision import check_precision
@@ -69,7 +69,7 @@ class RunRecord(SaveConfigCallback):
 
     def _keep_config(self) -> None:
         text = yaml.safe_dump(self.plain_config, sort_keys=False, allow_unicode=True)
-        replace_file(self.directory.path / "config.yaml", text.encode())
+        write_whole(self.directory.path / "config.yaml", text)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Now that the comparison has been let in: the report reads its rows and callbacks from here.

@@ -15,15 +15,14 @@ from typing import Any, NoReturn
 
 from PIL import Image
 
-from fm_lightning.comparison.build import SCHEMA
-from fm_lightning.comparison.rows import BASE
-from fm_lightning.errors import OldError
-from fm_lightning.report.across_runs import build, flat, to_csv
-from fm_lightning.report.results import replace_file
+from fm_lightning.comparison.results import read_results
+from fm_lightning.errors import OldError, UserError
+from fm_lightning.files import write_whole
 from fm_lightning.report.run_forest import run_forest
 from fm_lightning.report.run_page import render
 from fm_lightning.report.run_table import print_table
 from fm_lightning.report.style import png
+from fm_lightning.study.across_runs import build, flat, to_csv
 from fm_lightning.study.replicates import NAMED, Run, experiments
 from fm_lightning.table.evaluation import Evaluation
 
@@ -54,10 +53,10 @@ def main(args: Sequence[str]) -> None:
     runs = [read(path, name if unique else str(path)) for path, name in zip(paths, names)]
     comparison = build(experiments(runs))
     out.mkdir(parents=True, exist_ok=True)
-    replace_file(out / "compare.json", json.dumps(comparison, indent=1, ensure_ascii=False).encode())
-    replace_file(out / "compare.csv", to_csv(comparison).encode())
+    write_whole(out / "compare.json", json.dumps(comparison, indent=1, ensure_ascii=False))
+    write_whole(out / "compare.csv", to_csv(comparison))
     print_table(comparison)
-    replace_file(out / "compare.html", render(comparison, out.name).encode())
+    write_whole(out / "compare.html", render(comparison, out.name))
     print(f"\nReport: {out / 'compare.html'}")
     if given.wandb:
         log(comparison, out)
@@ -80,19 +79,11 @@ def read(path: Path, name: str) -> Run:
                 "a finished one",
                 f"{finish}",
             )
-    try:
-        results = json.loads((path / "results.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise OldError(f"{path} holds no results.json", "a finished comparison", f"{finish}") from None
-    except (OSError, ValueError):
-        raise OldError(f"{path}/results.json cannot be read", "a comparison's results", f"{finish}") from None
-    report = f"type fm-lightning report {path}"
-    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
-        raise OldError(f"{path}/results.json of another version given", f"schema {SCHEMA}", f"{report}")
-    samples = {row["name"]: row["samples"] for row in results["rows"]}
+    results = read_results(path)
+    samples = {row.name: row.samples for row in results.rows}
     named = [row for row, about in evaluation.rows.items() if about["kind"] in NAMED]
-    if BASE not in named or any(samples.get(row) != len(evaluation.seeds) for row in named):
-        raise OldError(f"{path}/results.json is older than its evaluation", "the same rows and seeds", f"{report}")
+    if "base" not in named or any(samples.get(row) != len(evaluation.seeds) for row in named):
+        raise UserError(f"{path}/results.json is older than its evaluation.", f"Run fm-lightning report {path}")
     return Run(name, results, evaluation)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from fm_lightning.callbacks.sample_writer import SAMPLES
 from fm_lightning.errors import OldError
-from fm_lightning.report.results import replace_file
+from fm_lightning.files import write_whole
 from fm_lightning.training.trainer import unless_all
 
 RECORD = "run.json"
@@ -73,7 +73,7 @@ class RunDirectory:
         if (record := self.record) and record | entries == record:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        replace_file(self.path / RECORD, json.dumps(record | entries, indent=1).encode())
+        write_whole(self.path / RECORD, json.dumps(record | entries, indent=1))
 
     def admit(self, command: str, config: Mapping[str, Any], again: bool = False) -> None:
         """Lets a command begin or go on in this directory, or says why not.

@@ -1,4 +1,4 @@
-"""The results of a comparison as one dictionary, out of its table."""
+"""The results of a comparison, out of its table."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import asdict
 from typing import Any
 
 from fm_lightning.comparison.judge import judge_all
+from fm_lightning.comparison.judging import judge_all
+from fm_lightning.comparison.results import Results
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.verdicts.outcomes import FamilyVerdict, Verdict
 from fm_lightning.verdicts.residual import Estimate
 from fm_lightning.verdicts.wording import claim, family_sentence, headline, paragraph
 
-SCHEMA = 2
 NO_CLAIM = "No claim: what a schedule does beside copying less cannot be told where the training data are not at hand."
 
 
-def build(evaluation: Evaluation, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """``results.json`` out of an evaluation and what ``Collector.rows`` found in it."""
+def build(evaluation: Evaluation, rows: Sequence[dict[str, Any]]) -> Results:
+    """The results out of an evaluation and what ``Collector.rows`` found in it."""
     about = evaluation.manifest.about
     quality = about.get("quality")
     samples = max((row["samples"] for row in rows), default=0)
     verdicts = judge_all(evaluation)
-    return {
-        "schema": SCHEMA,
+    content = {
         **about,
         "identity": evaluation.manifest.identity,
         "samples": samples,
@@ -34,6 +34,7 @@ def build(evaluation: Evaluation, rows: Sequence[dict[str, Any]]) -> dict[str, A
         "verdicts": [_entry(evaluation, verdict) for verdict in verdicts],
         "headline": headline(verdicts) if verdicts else NO_CLAIM if about.get("left_out") else None,
     }
+    return Results.from_dict(content)
 
 
 def _entry(evaluation: Evaluation, verdict: Verdict) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from fm_lightning.comparison.judge import NEIGHBOURS
 from fm_lightning.comparison.measurement import concatenated, kept_samples, measure_rows, measure_together
 from fm_lightning.comparison.measures import Measure
 from fm_lightning.comparison.processes import all_results, first_process_result, print_once, process
+from fm_lightning.comparison.results import Results
 from fm_lightning.comparison.rows import BASE, Row
 from fm_lightning.comparison.sampling import Model
 from fm_lightning.data.batches import SeedBatch, seed_batch
@@ -181,7 +182,7 @@ class ComparisonLoop:
         self.rows = self._comparison_rows | family_rows(self._candidates, manifest.chosen, self._families == "all")
         self._plan(self.rows, self._seeds, list(self._kept_measures))
 
-    def finish(self, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def finish(self, about: Mapping[str, Any] | None = None) -> Results:
         """The results of what is there: each row's numbers, and the verdicts.
 
         Args:
@@ -196,7 +197,7 @@ class ComparisonLoop:
         shares = all_results(Collector(self.table, self.measures).rows(names[rank::world]))
         found = {row["name"]: row for share in shares for row in share}
 
-        def results() -> dict[str, Any]:
+        def results() -> Results:
             self._write_manifest()
             return build(self.table, [found[name] for name in names])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from fm_lightning.report.formats import MISSING, count, decimals, number, share, signed, span
-from fm_lightning.report.results import Results, Row, base_row, interval, metric, quality_key
+from fm_lightning.report.results import Results, Row, base_row, interval, metric, quality_key, quality_label
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ def family_columns(results: Results) -> list[Column]:
     ]
     for kind, head in (("frechet", "Fréchet"), ("kernel", "kernel")):
         key = f"quality_{kind}"
-        if any(metric(row, key) is not None for row in results["rows"]):
-            places = decimals(metric(row, key) for row in results["rows"])
+        if any(metric(row, key) is not None for row in results.rows):
+            places = decimals(metric(row, key) for row in results.rows)
             about = f"{head} distance to real data, unbiased; this is what is judged"
             found.append(Column(key, head, "unbiased", about, partial(_number, key=key, places=places)))
-    samples = Column("samples", "N", "", "samples measured", lambda row: count(row.get("samples")))
+    samples = Column("samples", "N", "", "samples measured", lambda row: count(row.samples))
     return [*found, _energies(results)[0], _nfe(), samples]
 
 
@@ -97,12 +97,12 @@ def _number(row: Row, key: str, places: int) -> str:
 
 
 def _quality_places(results: Results, key: str) -> int:
-    return decimals(metric(row, key) for row in results["rows"])
+    return decimals(metric(row, key) for row in results.rows)
 
 
 def _quality(results: Results, key: str) -> Column:
-    label = (results.get("quality") or {}).get("label", key)
-    sizes = {count(row.get("samples")) for row in results["rows"] if row["kind"] not in ("floor", "family")}
+    label = quality_label(results)
+    sizes = {count(row.samples) for row in results.rows if row.kind not in ("floor", "family")}
     under = f"N = {sizes.pop()}" if len(sizes) == 1 else ""
     about = f"{label}, plug-in, biased by about D / N; lower is better"
     places = _quality_places(results, key)
@@ -115,7 +115,7 @@ def _change(name: str, key: str, head: str, about: str, places: int, scale: floa
     def cell(row: Row) -> str:
         change = interval(row, "vs_base", name, scale)
         if change is None:
-            return "" if row["kind"] == "base" else MISSING
+            return "" if row.kind == "base" else MISSING
         return signed(change[0], places)
 
     def aside(row: Row) -> str:
@@ -127,8 +127,8 @@ def _change(name: str, key: str, head: str, about: str, places: int, scale: floa
 
 
 def _energies(results: Results) -> list[Column]:
-    places = decimals(metric(row, "kpe_mean") for row in results["rows"])
-    split = results.get("tau_split")
+    places = decimals(metric(row, "kpe_mean") for row in results.rows)
+    split = results.tau_split
     at = "the split" if split is None else f"t = {split}"
     wanted = [
         ("kpe_mean", "KPE", "kinetic path energy per sample, mean"),
@@ -142,4 +142,4 @@ def _energies(results: Results) -> list[Column]:
 
 def _nfe() -> Column:
     about = "network evaluations per sample"
-    return Column("nfe", "NFE", "", about, lambda row: count(row.get("nfe")) if row.get("nfe") else MISSING)
+    return Column("nfe", "NFE", "", about, lambda row: count(row.nfe) if row.nfe else MISSING)

@@ -20,6 +20,7 @@ from fm_lightning.report.results import (
     metric,
     of_kind,
     quality_key,
+    quality_label,
     title,
 )
 from fm_lightning.report.style import FAINT, INK, MUTED, WIDTH, colours, lighter, new_figure, styled
@@ -27,7 +28,7 @@ from fm_lightning.report.style import FAINT, INK, MUTED, WIDTH, colours, lighter
 
 def _stepwise(arrays: Arrays, what: str, row: Row) -> tuple[np.ndarray, np.ndarray] | None:
     """``(values [S], edges [S + 1])`` of a row, or None where one of them is absent or does not fit."""
-    values, edges = arrays.get(f"{what}/{row['name']}"), arrays.get(f"times/{row['name']}")
+    values, edges = arrays.get(f"{what}/{row.name}"), arrays.get(f"times/{row.name}")
     if values is None or edges is None or values.ndim != 1 or edges.shape != (len(values) + 1,) or not len(values):
         return None
     return np.asarray(values, dtype=float), np.asarray(edges, dtype=float)
@@ -36,7 +37,7 @@ def _stepwise(arrays: Arrays, what: str, row: Row) -> tuple[np.ndarray, np.ndarr
 @styled
 def gain_curves(results: Results, arrays: Arrays) -> Figure | None:
     """eta(t) of each schedule, and how far its displacement runs ahead of the clock the network is told."""
-    curves = {row["name"]: found for row in of_kind(results, "schedule") if (found := _stepwise(arrays, "gain", row))}
+    curves = {row.name: found for row in of_kind(results, "schedule") if (found := _stepwise(arrays, "gain", row))}
     if not curves:
         return None
     figure = new_figure(WIDTH, 3.5, layout="constrained")
@@ -50,19 +51,19 @@ def gain_curves(results: Results, arrays: Arrays) -> Figure | None:
         axes.set(xlabel="time t, noise to data", xlim=(0, 1))
         _split_line(axes, results)
     for row in of_kind(results, "schedule"):
-        if row["name"] not in curves:
+        if row.name not in curves:
             continue
-        gain, edges = curves[row["name"]]
+        gain, edges = curves[row.name]
         ahead = np.concatenate([[0.0], np.cumsum((gain - 1) * np.diff(edges))])
-        left.stairs(gain, edges, baseline=None, color=tint[row["name"]], linewidth=1.6)
-        right.plot(edges, ahead, color=tint[row["name"]])
-        ends.append(Label(1.0, float(ahead[-1]), title(row), tint[row["name"]]))
+        left.stairs(gain, edges, baseline=None, color=tint[row.name], linewidth=1.6)
+        right.plot(edges, ahead, color=tint[row.name])
+        ends.append(Label(1.0, float(ahead[-1]), title(row), tint[row.name]))
     at_line_ends(right, [*ends, Label(1.0, 0.0, "base", INK)])
     return figure
 
 
 def _split_line(axes: Axes, results: Results) -> None:
-    split = finite(results.get("tau_split"))
+    split = finite(results.tau_split)
     if split is not None:
         axes.axvline(split, color=FAINT, linewidth=1.0, linestyle=(0, (4, 3)), zorder=0.8)
 
@@ -71,30 +72,30 @@ def _split_line(axes: Axes, results: Results) -> None:
 def energy_profile(results: Results, arrays: Arrays) -> Figure | None:
     """Mean power over time for base and fields, and each schedule's change from base in percent."""
     rows = of_kind(results, "base", "schedule", "field")
-    curves = {row["name"]: found for row in rows if (found := _stepwise(arrays, "power", row))}
+    curves = {row.name: found for row in rows if (found := _stepwise(arrays, "power", row))}
     if not curves:
         return None
     base = base_row(results)
-    has_base = base is not None and base["name"] in curves
+    has_base = base is not None and base.name in curves
     figure = new_figure(WIDTH, 3.5, layout="constrained")
     left, *others = figure.subplots(1, 2 if has_base and len(curves) > 1 else 1, squeeze=False)[0]
     tint = colours(results)
-    shown = [row for row in rows if row["name"] in curves]
+    shown = [row for row in rows if row.name in curves]
     left.set(title="kinetic power, mean over samples", xlabel="time t, noise to data", xlim=(0, 1))
     left.set_ylabel("½‖dx/dt‖², energy per unit of time")
     for row in shown:
-        power, edges = curves[row["name"]]
-        strong = row["kind"] == "base"
-        dashes = (0, (2, 1.6)) if row["kind"] == "field" else "-"
+        power, edges = curves[row.name]
+        strong = row.kind == "base"
+        dashes = (0, (2, 1.6)) if row.kind == "field" else "-"
         middle = (edges[1:] + edges[:-1]) / 2
         left.plot(
             middle,
             power,
-            color=tint[row["name"]],
+            color=tint[row.name],
             linewidth=2.2 if strong else 1.2,
             linestyle=dashes,
             zorder=3 if strong else 2,
-            label=title(row) if row["kind"] != "schedule" else None,
+            label=title(row) if row.kind != "schedule" else None,
         )
     if len(left.get_legend_handles_labels()[0]):
         left.legend(loc="best")
@@ -106,20 +107,20 @@ def energy_profile(results: Results, arrays: Arrays) -> Figure | None:
     right = others[0]
     right.set(title="change from base, %", xlabel="time t, noise to data", xlim=(0, 1))
     assert base is not None
-    at_base, base_edges = curves[base["name"]]
+    at_base, base_edges = curves[base.name]
     base_middle = (base_edges[1:] + base_edges[:-1]) / 2
-    right.axhline(0, color=tint[base["name"]], linewidth=1.2)
-    labels = [Label(1.0, 0.0, title(base), tint[base["name"]])]
+    right.axhline(0, color=tint[base.name], linewidth=1.2)
+    labels = [Label(1.0, 0.0, title(base), tint[base.name])]
     for row in shown:
-        if row["kind"] != "schedule":
+        if row.kind != "schedule":
             continue
-        power, edges = curves[row["name"]]
+        power, edges = curves[row.name]
         middle = (edges[1:] + edges[:-1]) / 2
         with np.errstate(divide="ignore", invalid="ignore"):
             change = 100 * (power / np.interp(middle, base_middle, at_base) - 1)
-        right.plot(middle, change, color=tint[row["name"]])
+        right.plot(middle, change, color=tint[row.name])
         if np.isfinite(change[-1]):
-            labels.append(Label(float(middle[-1]), float(change[-1]), title(row), tint[row["name"]]))
+            labels.append(Label(float(middle[-1]), float(change[-1]), title(row), tint[row.name]))
     at_line_ends(right, labels)
     return figure
 
@@ -129,10 +130,10 @@ def energy_histograms(results: Results, arrays: Arrays) -> Figure | None:
     """The distribution of KPE over samples: one panel per schedule, base in grey behind each."""
     found = {}
     for row in of_kind(results, "base", "schedule", "field"):
-        values = np.asarray(arrays.get(f"kpe/{row['name']}", []), dtype=float).ravel()
+        values = np.asarray(arrays.get(f"kpe/{row.name}", []), dtype=float).ravel()
         if np.isfinite(values).any():
-            found[row["name"]] = values[np.isfinite(values)]
-    rows = [row for row in results["rows"] if row["name"] in found]
+            found[row.name] = values[np.isfinite(values)]
+    rows = [row for row in results.rows if row.name in found]
     if not rows:
         return None
     base = base_row(results)
@@ -145,16 +146,16 @@ def energy_histograms(results: Results, arrays: Arrays) -> Figure | None:
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     tint, places = colours(results), decimals([hi], 3)
     for axes, row in zip(panels.flat, rows):
-        values = found[row["name"]]
-        axes.set_title(title(row), color=tint[row["name"]])
+        values = found[row.name]
+        axes.set_title(title(row), color=tint[row.name])
         axes.grid(False)
         axes.spines["left"].set_visible(False)
         axes.set_yticks([])
-        if base is not None and base["name"] in found:
-            axes.hist(found[base["name"]], bins, density=True, color=lighter(INK, 0.86))
-        axes.hist(values, bins, density=True, histtype="step", color=tint[row["name"]], linewidth=1.5)
+        if base is not None and base.name in found:
+            axes.hist(found[base.name], bins, density=True, color=lighter(INK, 0.86))
+        axes.hist(values, bins, density=True, histtype="step", color=tint[row.name], linewidth=1.5)
         middle = float(np.median(values))
-        axes.axvline(middle, color=tint[row["name"]], linewidth=1.0, linestyle=(0, (2, 1.6)))
+        axes.axvline(middle, color=tint[row.name], linewidth=1.0, linestyle=(0, (2, 1.6)))
         axes.annotate(
             f"median {number(middle, places)}",
             (0.99, 0.97),
@@ -173,12 +174,11 @@ def energy_histograms(results: Results, arrays: Arrays) -> Figure | None:
 @styled
 def training_curves(results: Results, arrays: Arrays) -> Figure | None:
     """What validation saw during training: copies, Fréchet distance, energy, loss."""
-    train = results.get("train") or {}
-    steps, series = train.get("steps") or [], train.get("series") or {}
+    steps, series = results.train.steps, results.train.series
     key = quality_key(results)
     wanted = [("f_mem", "F_mem, %", 100.0), ("kpe_mean", "KPE, mean", 1.0), ("loss", "loss", 1.0)]
     if key is not None:
-        wanted.insert(1, (key, str((results.get("quality") or {}).get("label", key)), 1.0))
+        wanted.insert(1, (key, quality_label(results), 1.0))
     panels = [(words, lines) for name, words, scale in wanted if (lines := _lines(steps, series, name, scale))]
     if not panels:
         return None
@@ -201,7 +201,7 @@ def _lines(steps, series: Mapping, name: str, scale: float) -> dict[str, tuple[n
     """The series whose last part is ``name``, without their gaps."""
     found = {}
     for key, values in series.items():
-        if key.rsplit("/", 1)[-1] != name or not isinstance(values, (list, tuple)):
+        if key.rsplit("/", 1)[-1] != name:
             continue
         pairs = [(at, scale * value) for at, raw in zip(steps, values) if (value := finite(raw)) is not None]
         if len(pairs) > 1:
@@ -217,30 +217,30 @@ def thresholds(results: Results, arrays: Arrays) -> Figure | None:
     for row in of_kind(results, "base", "schedule"):
         pairs = sorted(
             (float(found[1]), 100 * value)
-            for name in row["metrics"]
+            for name in row.metrics
             if (found := re.fullmatch(r"f_mem_at_(\d*\.?\d+)", name)) and (value := metric(row, name)) is not None
         )
         if len(pairs) > 1:
-            curves[row["name"]] = ([at for at, _ in pairs], [value for _, value in pairs])
+            curves[row.name] = ([at for at, _ in pairs], [value for _, value in pairs])
     base = base_row(results)
-    if base is None or base["name"] not in curves or len(curves) < 2:
+    if base is None or base.name not in curves or len(curves) < 2:
         return None
     figure = new_figure(WIDTH, 3.4, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.25])
     tint = colours(results)
-    grid, at_base = curves[base["name"]]
+    grid, at_base = curves[base.name]
     left.set_title("plain sampling")
-    left.plot(grid, at_base, color=tint[base["name"]], marker="o", markersize=4)
+    left.plot(grid, at_base, color=tint[base.name], marker="o", markersize=4)
     right.set_title("change from it, points")
-    right.axhline(0, color=tint[base["name"]], linewidth=1.2)
+    right.axhline(0, color=tint[base.name], linewidth=1.2)
     labels = []
     for row in of_kind(results, "schedule"):
-        if row["name"] not in curves or curves[row["name"]][0] != grid:
+        if row.name not in curves or curves[row.name][0] != grid:
             continue
-        change = np.asarray(curves[row["name"]][1]) - np.asarray(at_base)
-        right.plot(grid, change, color=tint[row["name"]], zorder=3)
-        labels.append(Label(grid[-1], float(change[-1]), title(row), tint[row["name"]]))
-    used = results.get("threshold")
+        change = np.asarray(curves[row.name][1]) - np.asarray(at_base)
+        right.plot(grid, change, color=tint[row.name], zorder=3)
+        labels.append(Label(grid[-1], float(change[-1]), title(row), tint[row.name]))
+    used = results.threshold
     for axes in (left, right):
         axes.set_xlabel("a copy is d1 / d2 below …")
         axes.set_xticks(grid)

@@ -55,7 +55,7 @@ class Plate:
 
 
 def _control_samples(results: Results, arrays: Mapping[str, np.ndarray]) -> Figure | None:
-    names = [row["name"] for row in of_kind(results, "control", "floor")]
+    names = [row.name for row in of_kind(results, "control", "floor")]
     draw = sample_scatter if "training/points" in arrays else sample_grid
     return draw(results, arrays, names) if names else None
 

@@ -25,7 +25,7 @@ def change_forest(results: Results, arrays: Arrays) -> Figure | None:
     """Paired change of F_mem, and of the Fréchet distance, against base: each schedule above its true clock, then fields."""
     measures = [("f_mem", 100.0, "change of F_mem, points", "left: fewer copies than base", 1)]
     key = quality_key(results)
-    if key is not None and any(interval(row, "vs_base", key) for row in results["rows"]):
+    if key is not None and any(interval(row, "vs_base", key) for row in results.rows):
         measures.append((key, 1.0, "change of the Fréchet distance", "left: nearer to real data than base", 2))
     shown = [[row for row in group if interval(row, "vs_base", "f_mem")] for group in groups(results)]
     shown = [group for group in shown if group]
@@ -34,11 +34,11 @@ def change_forest(results: Results, arrays: Arrays) -> Figure | None:
     places: dict[str, float] = {}
     at, before = 0.0, shown[0]
     for group in shown:
-        apart = max(len(before), len(group)) > 1 or before[0]["kind"] != group[0]["kind"]
+        apart = max(len(before), len(group)) > 1 or before[0].kind != group[0].kind
         at += 0.55 if places and apart else 0.0
         before = group
         for row in group:
-            places[row["name"]] = at
+            places[row.name] = at
             at += 1.0
     figure = new_figure(WIDTH, 0.9 + 0.235 * at, layout="constrained")
     panels = figure.subplots(1, len(measures), sharey=True, squeeze=False, width_ratios=[1.25, 1][: len(measures)])[0]
@@ -51,7 +51,7 @@ def change_forest(results: Results, arrays: Arrays) -> Figure | None:
     panels[0].set_ylim(at - 0.4, -0.6)
     panels[0].set_yticks([])
     for row in rows:
-        _name(panels[0], row, places[row["name"]], tint[row["name"]])
+        _name(panels[0], row, places[row.name], tint[row.name])
     return figure
 
 
@@ -77,7 +77,7 @@ def _name(axes: Axes, row: Row, y: float, colour) -> None:
         aside = write(subtitle(row), left, color=MUTED)
         renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
         left -= aside.get_window_extent(renderer).width * 72 / axes.figure.dpi + 7
-    control = row["kind"] == "control"
+    control = row.kind == "control"
     write(title(row), left, color=MUTED if control else colour, weight="normal" if control else "bold")
 
 
@@ -85,7 +85,7 @@ def _panel(axes: Axes, shown: Sequence[Sequence[Row]], places, tint, name, scale
     ends: list[float] = []
     for group in shown:
         for row in group:
-            if row["kind"] in ("schedule", "control"):
+            if row.kind in ("schedule", "control"):
                 ends += interval(row, "vs_base", name, scale) or ()
     lo, hi = within(ends, 0.0, reach=4.0)
     axes.set_xlim(lo, hi)
@@ -98,7 +98,7 @@ def _panel(axes: Axes, shown: Sequence[Sequence[Row]], places, tint, name, scale
         for row in group:
             change = interval(row, "vs_base", name, scale)
             if change is not None:
-                _estimate(axes, row, places[row["name"]], change, tint[row["name"]], (lo, hi), digits)
+                _estimate(axes, row, places[row.name], change, tint[row.name], (lo, hi), digits)
 
 
 def _estimate(axes: Axes, row: Row, y: float, parts, colour, limits, digits: int) -> None:
@@ -122,8 +122,6 @@ def _estimate(axes: Axes, row: Row, y: float, parts, colour, limits, digits: int
             ha="right" if inwards < 0 else "left",
         )
         return
-    thick = 2.4 if row["kind"] == "schedule" else 1.3
+    thick = 2.4 if row.kind == "schedule" else 1.3
     axes.plot([lo, hi], [y, y], color=colour, linewidth=thick, zorder=3, clip_on=True)
-    axes.plot(
-        [value], [y], **point_style(row, colour, 7.0 if row["kind"] == "schedule" else 6.0), zorder=4, clip_on=False
-    )
+    axes.plot([value], [y], **point_style(row, colour, 7.0 if row.kind == "schedule" else 6.0), zorder=4, clip_on=False)

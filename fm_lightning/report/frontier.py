@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from fm_lightning.comparison.results import VerdictResult
 from fm_lightning.report.labels import Label, place
 from fm_lightning.report.results import Arrays, Results, finite, metric
 from fm_lightning.report.style import FAINT, GRID, INK, MUTED, OUTCOME_COLOURS, WIDTH, new_figure, styled
@@ -46,36 +47,36 @@ def frontier(results: Results, arrays: Arrays) -> Figure | None:
     return figure
 
 
-def _drawable(results: Results, verdict: Mapping[str, Any]) -> bool:
-    return {verdict["schedule"], verdict["against"]} <= _points(results, verdict).keys()
+def _drawable(results: Results, verdict: VerdictResult) -> bool:
+    return {verdict.schedule, verdict.against} <= _points(results, verdict).keys()
 
 
-def _points(results: Results, verdict: Mapping[str, Any]) -> dict[str, Point]:
+def _points(results: Results, verdict: VerdictResult) -> dict[str, Point]:
     """Where each row lies by the distance that judges; empty without one, or where base is not away from real data."""
-    measure, base = verdict.get("measure"), finite(verdict.get("base_quality"))
+    measure, base = verdict.measure, finite(verdict.base_quality)
     found: dict[str, Point] = {}
     if not measure or base is None or base <= 0:
         return found
-    for row in results["rows"]:
+    for row in results.rows:
         copies, quality = metric(row, "f_mem"), metric(row, f"quality_{measure}")
         if copies is not None and quality is not None:
-            found[row["name"]] = (100 * copies, quality / base)
+            found[row.name] = (100 * copies, quality / base)
     return found
 
 
-def _panel(axes: Axes, results: Results, verdict: Mapping[str, Any]) -> tuple[list[Label], list[Point], list[Point]]:
+def _panel(axes: Axes, results: Results, verdict: VerdictResult) -> tuple[list[Label], list[Point], list[Point]]:
     """Draws one schedule; returns the labels still to be placed, and the points and lines that they keep off."""
-    name, base = verdict["schedule"], verdict["against"]
+    name, base = verdict.schedule, verdict.against
     at = _points(results, verdict)
     here, start = at[name], at[base]
     axes.set_title(f"{name}: {OUTCOMES[verdict['outcome']]}", fontsize=9.5)
     axes.set_xlabel("copies, % of samples (fewer to the right)")
-    measure = {"frechet": "Fréchet", "kernel": "kernel"}[verdict["measure"]]
+    measure = {"frechet": "Fréchet", "kernel": "kernel"}[verdict.measure]
     axes.set_ylabel(f"{measure} distance / {base}'s (lower is better)")
     outcomes = _outcomes(verdict)
     labels, points, along = [], [start, here], []
     curves: list[tuple[str, np.ndarray, list[Point]]] = []
-    for family, places in results["judged"][name]["families"].items():
+    for family, places in results.judged[name].families.items():
         for names in places:
             nodes = sorted((at[n] for n in names if n in at), reverse=True)
             if len({x for x, _ in nodes}) == 3:
@@ -103,8 +104,8 @@ def _panel(axes: Axes, results: Results, verdict: Mapping[str, Any]) -> tuple[li
     return [Label(*here, name, INK), Label(*start, base, INK), *labels], points, along
 
 
-def _outcomes(verdict: Mapping[str, Any]) -> dict[str, str]:
-    return {family["family"]: family["outcome"] for family in verdict["families"]}
+def _outcomes(verdict: VerdictResult) -> dict[str, str]:
+    return {family.family: family.outcome for family in verdict.families}
 
 
 def _parabola(nodes: Sequence[Point]) -> np.ndarray:
@@ -118,25 +119,25 @@ def _parabola(nodes: Sequence[Point]) -> np.ndarray:
 def _own(results: Results, name: str, start: Point, here: Point, at: Mapping[str, Point]) -> list[Point]:
     """The schedule's own dose curve, from base on: rows ``NAME~own~K`` are labelled "FACTOR of its gain"."""
     doses = {0.0: start, 1.0: here}
-    for row in results["rows"]:
-        if row["name"].startswith(f"{name}~own~") and row["name"] in at:
-            doses[float(row["label"].split()[0])] = at[row["name"]]
+    for row in results.rows:
+        if row.name.startswith(f"{name}~own~") and row.name in at:
+            doses[float(row.label.split()[0])] = at[row.name]
     return [doses[factor] for factor in sorted(doses)]
 
 
-def _half_box(verdict: Mapping[str, Any]) -> Point:
-    margin = verdict["margin"]
-    return 100 * (finite(margin["memorized"]) or 0.0), (finite(margin["quality"]) or 0.0) / verdict["base_quality"]
+def _half_box(verdict: VerdictResult) -> Point:
+    margin = verdict.margin
+    return 100 * (margin.memorized or 0.0), (margin.quality or 0.0) / (verdict.base_quality or 1.0)
 
 
-def _box(axes: Axes, here: Point, verdict: Mapping[str, Any]) -> None:
+def _box(axes: Axes, here: Point, verdict: VerdictResult) -> None:
     wide, tall = _half_box(verdict)
     box = Rectangle((here[0] - wide, here[1] - tall), 2 * wide, 2 * tall, gid="margin", zorder=1.5)
     box.set(facecolor=GRID, edgecolor=MUTED, linewidth=0.9)
     axes.add_patch(box)
 
 
-def _limits(axes: Axes, start: Point, here: Point, nodes: Sequence[Point], verdict: Mapping[str, Any]) -> Point:
+def _limits(axes: Axes, start: Point, here: Point, nodes: Sequence[Point], verdict: VerdictResult) -> Point:
     """Sets limits that hold base, schedule, box and doses, but no curve far above them; returns those of the distance."""
     wide, tall = _half_box(verdict)
     x = [start[0], here[0] - wide, here[0] + wide, *(x for x, _ in nodes)]
@@ -152,11 +153,11 @@ def _limits(axes: Axes, start: Point, here: Point, nodes: Sequence[Point], verdi
     return low, high
 
 
-def _legend(figure: Figure, results: Results, shown: Sequence[Mapping[str, Any]]) -> None:
+def _legend(figure: Figure, results: Results, shown: Sequence[VerdictResult]) -> None:
     found = {
         _outcomes(verdict).get(family)
         for verdict in shown
-        for family, places in results["judged"][verdict["schedule"]]["families"].items()
+        for family, places in results.judged[verdict.schedule].families.items()
         if places
     }
     words = {

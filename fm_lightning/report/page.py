@@ -10,6 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from fm_lightning.comparison.results import VerdictResult
+from fm_lightning.files import write_whole
 from fm_lightning.report.columns import Column, columns, family_columns
 from fm_lightning.report.figures import FIGURES
 from fm_lightning.report.formats import count, number, share, signed, span, true_minus
@@ -24,7 +26,7 @@ from fm_lightning.report.results import (
     metric,
     of_kind,
     quality_key,
-    replace_file,
+    quality_label,
     subtitle,
     title,
 )
@@ -67,22 +69,22 @@ GLOSSARY = (
 
 def write_report(run_dir: str | os.PathLike[str], results: Results, arrays: Arrays) -> Path:
     """Writes ``RUN_DIR/report.html`` and returns its path."""
-    return replace_file(Path(run_dir) / "report.html", render(results, arrays).encode("utf-8"))
+    return write_whole(Path(run_dir) / "report.html", render(results, arrays))
 
 
 def render(results: Results, arrays: Arrays) -> str:
     """The page as HTML with everything inside: no script, no address of anything outside."""
     chosen = columns(results)
     return template("page.html").render(
-        name=results.get("name") or "comparison",
-        created=_date(results.get("created")),
+        name=results.name or "comparison",
+        created=_date(results.created),
         headline=headline(results),
         scope=scope(results),
         tiles=list(_tiles(results)),
         verdicts=[_verdict(results, verdict) for verdict in verdicts(results)],
         outcomes=OUTCOMES,
         outcome_colours=OUTCOME_COLOURS,
-        base=(base_row(results) or {"name": "base"})["name"],
+        base=base.name if (base := base_row(results)) else "base",
         columns=chosen,
         groups=_cells(results, groups(results), chosen),
         family_columns=family_columns(results),
@@ -90,7 +92,7 @@ def render(results: Results, arrays: Arrays) -> str:
         glossary=GLOSSARY,
         figures=list(_figures(results, arrays)),
         facts=list(_facts(results)),
-        config=_config(results.get("config")),
+        config=_config(results.config),
     )
 
 
@@ -106,22 +108,22 @@ def _tiles(results: Results) -> Iterator[dict[str, str]]:
     base, key = base_row(results), quality_key(results)
     if base is not None and metric(base, "f_mem") is not None:
         lo_hi = span(metric(base, "f_mem_lo"), metric(base, "f_mem_hi"), share, 1)
-        aside = f"{lo_hi}, N = {count(base.get('samples'))}"
+        aside = f"{lo_hi}, N = {count(base.samples)}"
         yield _tile("copies under plain sampling", share(metric(base, "f_mem")), "%", aside)
     if base is not None and key is not None and metric(base, key) is not None:
-        label = str((results.get("quality") or {}).get("label", key))
-        aside = f"plain sampling, N = {count(base.get('samples'))}"
+        label = quality_label(results)
+        aside = f"plain sampling, N = {count(base.samples)}"
         yield _tile(label, number(metric(base, key)), "", aside)
     shaped = of_kind(results, "schedule")
     changes = [(found, row) for row in shaped if (found := interval(row, "vs_base", "f_mem", 100))]
     if changes:
         (change, lo, hi), row = min(changes, key=lambda pair: pair[0][0])
-        aside = f"{title(row)} {true_minus(span(lo, hi, signed, 1))}, N = {count(row.get('samples'))}"
+        aside = f"{title(row)} {true_minus(span(lo, hi, signed, 1))}, N = {count(row.samples)}"
         yield _tile("largest fall in copies" if change < 0 else "smallest rise in copies",
                     true_minus(signed(change, 1)), "points", aside)  # fmt: skip
     judged = verdicts(results)
     if judged:
-        better = sum(verdict["outcome"] == "better" for verdict in judged)
+        better = sum(verdict.outcome == "better" for verdict in judged)
         yield _tile(OUTCOMES["better"], f"{better} of {len(judged)}", "", "schedules judged")
 
 
@@ -129,18 +131,18 @@ def _tile(label: str, value: str, unit: str, aside: str) -> dict[str, str]:
     return {"label": label, "value": value, "unit": unit, "aside": aside}
 
 
-def _verdict(results: Results, verdict: Mapping[str, Any]) -> dict[str, Any]:
+def _verdict(results: Results, verdict: VerdictResult) -> dict[str, Any]:
     """A verdict with the numbers that it rests on."""
     moved = f"{share(verdict['base_memorized'])} → {share(verdict['memorized'])} % copies"
     numbers = [moved]
-    base, own = finite(verdict["base_quality"]), finite(verdict["quality"])
-    if verdict["measure"] and base is not None and own is not None:
-        word = {"frechet": "extrapolated Fréchet", "kernel": "kernel"}[verdict["measure"]]
+    base, own = finite(verdict.base_quality), finite(verdict.quality)
+    if verdict.measure and base is not None and own is not None:
+        word = {"frechet": "extrapolated Fréchet", "kernel": "kernel"}[verdict.measure]
         before, after = (f"{value:#.3g}".rstrip(".") for value in (base, own))  # 6.00, not 6
         numbers.append(f"{word} distance {before} → {after}")
     numbers.append(f"{count(verdict['n'])} paired seeds")
-    tint = colours(results).get(verdict["schedule"], MUTED)
-    return {**verdict, "numbers": true_minus(", ".join(numbers)), "colour": tint}
+    tint = colours(results).get(verdict.schedule, MUTED)
+    return {**vars(verdict), "numbers": true_minus(", ".join(numbers)), "colour": tint}
 
 
 def _cells(results: Results, rows: Iterable[Iterable[Row]], chosen: Iterable[Column]) -> list[list[dict[str, Any]]]:
@@ -149,12 +151,12 @@ def _cells(results: Results, rows: Iterable[Iterable[Row]], chosen: Iterable[Col
     return [
         [
             {
-                "kind": row["kind"],
-                "name": row["name"],
+                "kind": row.kind,
+                "name": row.name,
                 "title": title(row),
                 "subtitle": subtitle(row),
-                "description": row.get("description") or "",
-                "colour": tint[row["name"]] if row["kind"] in ("base", "schedule") else "",
+                "description": row.description or "",
+                "colour": tint[row.name] if row.kind in ("base", "schedule") else "",
                 "cells": [(true_minus(column.cell(row)), true_minus(column.aside(row))) for column in chosen],
             }
             for row in group
@@ -167,9 +169,9 @@ def _families(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
     """The families' rows under the schedule that they are compared with, itself and its base first."""
     found = []
     for verdict in verdicts(results):
-        name = verdict["schedule"]
-        rows = [row for row in results["rows"] if row["name"] in (name, verdict["against"])]
-        rows += [row for row in of_kind(results, "family") if row.get("of") == name]
+        name = verdict.schedule
+        rows = [row for row in results.rows if row.name in (name, verdict.against)]
+        rows += [row for row in of_kind(results, "family") if row.of == name]
         if len(rows) > 2:
             found.append((name, _cells(results, [rows], family_columns(results))[0]))
     return found
@@ -192,38 +194,37 @@ def _figures(results: Results, arrays: Arrays) -> Iterator[dict[str, Any]]:
 
 def _facts(results: Results) -> Iterator[tuple[str, str]]:
     """What someone needs to judge the numbers, and to measure them again."""
-    quality = results.get("quality") or {}
-    sizes = {row["samples"] for row in results["rows"] if row["kind"] != "floor" and row.get("samples")}
+    sizes = {row.samples for row in results.rows if row.kind != "floor" and row.samples}
     if sizes:
         many = count(min(sizes)) if len(sizes) == 1 else f"{count(min(sizes))} to {count(max(sizes))}"
         yield "samples", f"{many} per row, from the same noise and labels in every row"
-    if results.get("seed") is not None:
-        yield "seed", str(results["seed"])
-    if results.get("training_images") is not None:
+    if results.seed is not None:
+        yield "seed", str(results.seed)
+    if results.training_images is not None:
         yield "training data", f"{count(results['training_images'])}, all of them searched for copies"
-    if results.get("weights"):
+    if results.weights:
         yield "weights", f"{results['weights']}: this model was not trained here"
-    if results.get("left_out"):
-        yield "left out", str(results["left_out"])
-    if finite(results.get("threshold")) is not None:
+    if results.left_out:
+        yield "left out", str(results.left_out)
+    if finite(results.threshold) is not None:
         yield "a copy is", f"d1 / d2 below {number(results['threshold'], 4)}, in the model's space, unclipped"
-    if quality.get("label"):
-        against = f", against {count(quality['reference'])} real samples" if quality.get("reference") else ""
-        yield "quality", f"{quality['label']}{against}"
-    margins = results.get("margins") or {}
-    if verdicts(results) and margins:
-        yield "margins", _margins(margins)
-    if results.get("space"):
-        yield "space of energies", str(results["space"])
-    if finite(results.get("tau_split")) is not None:
+    if (quality := results.quality) is not None:
+        against = f", against {count(quality.reference)} real samples" if quality.reference else ""
+        yield "quality", f"{quality_label(results)}{against}"
+    if results.verdicts and results.margins:
+        yield "margins", _margins(results.margins)
+    if results.space:
+        yield "space of energies", str(results.space)
+    if finite(results.tau_split) is not None:
         yield "early ends at", f"t = {results['tau_split']}"
-    if finite(results.get("duration_s")) is not None:
-        yield "time taken", _duration(float(results["duration_s"]))
-    for key in ("hardware", "command"):
-        if results.get(key):
-            yield key, str(results[key])
-    if isinstance(results.get("versions"), Mapping):
-        yield "versions", ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    if finite(results.duration_s) is not None:
+        yield "time taken", _duration(float(results.duration_s))
+    if results.hardware:
+        yield "hardware", results.hardware
+    if results.command:
+        yield "command", results.command
+    if results.versions:
+        yield "versions", ", ".join(f"{name} {version}" for name, version in results.versions.items())
 
 
 def _margins(margins: Mapping[str, float]) -> str:

@@ -1,35 +1,22 @@
-"""The results of a comparison as the report reads them: the dictionary of ``results.json`` (schema 2, see ``build``).
+"""Reading ``comparison.results.Results`` for tables, figures and pages.
 
-``arrays`` maps ``"kpe/ROW"``, ``"power/ROW"``, ... to numpy arrays. Tables, figures and page take these two and nothing else.
+``arrays`` maps ``"kpe/ROW"``, ``"power/ROW"``, ... to numpy arrays. Tables, figures and pages take these two and nothing else.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-Results = Mapping[str, Any]
-Row = Mapping[str, Any]
+from fm_lightning.comparison.results import Interval, Results
+from fm_lightning.comparison.results import RowResult as Row
+
+__all__ = ["Arrays", "Numbers", "Results", "Row"]
 Arrays = Mapping[str, np.ndarray]
-
-
-def replace_file(path: Path, content: bytes) -> Path:
-    """Write ``content`` so that a reader sees the old file or the new one, never half of one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
-
-
-# --- reading a results dictionary ---
+Numbers = Mapping[str, Any]  # what a diagnosis found
 
 
 def finite(value: object) -> float | None:
@@ -43,30 +30,35 @@ def finite(value: object) -> float | None:
 
 
 def metric(row: Row, name: str) -> float | None:
-    return finite(row["metrics"].get(name))
+    """A metric of the row, or None."""
+    return finite(row.metrics.get(name))
 
 
-def interval(row: Row, against: str, name: str, scale: float = 1.0) -> tuple[float, float, float] | None:
-    """``(change, lo, hi)`` of a metric against ``"vs_base"`` or ``"vs_parent"``, times ``scale``.
-
-    None where there is no change; NaN for an end that is missing, which neither prints nor plots.
-    """
-    found = (row.get(against) or {}).get(name)
-    if not isinstance(found, (list, tuple)) or len(found) != 3 or finite(found[0]) is None:
+def interval(row: Row, against: Literal["vs_base", "vs_parent"], name: str, scale: float = 1.0) -> Interval | None:
+    """The change of a metric and its interval, times ``scale``; None where there is no change."""
+    found: Interval | None = getattr(row, against).get(name)
+    if found is None or finite(found.value) is None:
         return None
-    change, lo, hi = (math.nan if (part := finite(raw)) is None else scale * part for raw in found)
-    return change, lo, hi
+    return Interval(*(scale * part for part in found))
 
 
 def quality_key(results: Results) -> str | None:
-    return (results.get("quality") or {}).get("key")
+    """The metric of the distance to real data."""
+    return results.quality.key if results.quality else None
+
+
+def quality_label(results: Results) -> str:
+    """The distance's name in words."""
+    return "" if results.quality is None else results.quality.label or results.quality.key
 
 
 def of_kind(results: Results, *kinds: str) -> list[Row]:
-    return [row for row in results["rows"] if row["kind"] in kinds]
+    """The rows of these kinds."""
+    return [row for row in results.rows if row.kind in kinds]
 
 
 def base_row(results: Results) -> Row | None:
+    """The row of plain sampling."""
     return next(iter(of_kind(results, "base")), None)
 
 
@@ -75,31 +67,23 @@ def groups(results: Results) -> list[list[Row]]:
 
     Families have a table of their own.
     """
-    found: list[list[Row]] = []
-    home: dict[str, list[Row]] = {}
-    for row in results["rows"]:
-        kind = row["kind"]
-        if kind == "family":
+    found: dict[tuple[bool, str | None], list[Row]] = {}
+    for row in results.rows:
+        if row.kind == "family":
             continue
-        key = row.get("of") if kind == "control" else kind if kind in ("field", "floor") else row["name"]
-        if key not in home:
-            home[key] = []
-            found.append(home[key])
-        home[key].append(row)
-    return found
+        together = row.kind in ("field", "floor")
+        key = row.kind if together else row.of if row.kind == "control" else row.name
+        found.setdefault((together, key), []).append(row)
+    return list(found.values())
 
 
 def title(row: Row) -> str:
     """The word by which people know a row: a schedule's name, the label of anything else."""
-    label = str(row.get("label") or row["name"])
-    if row["kind"] in ("base", "schedule"):
-        return row["name"]
-    return label
+    return row.name if row.kind in ("base", "schedule") else row.label or row.name
 
 
 def subtitle(row: Row) -> str:
     """What ``title`` leaves unsaid, or an empty string."""
-    label = str(row.get("label") or "")
-    if row["kind"] == "floor" and row.get("samples"):
-        return f"N = {row['samples']}"  # of what is there, not of the comparison's seeds
-    return label if row["kind"] in ("base", "schedule") and label != row["name"] else ""
+    if row.kind == "floor" and row.samples:
+        return f"N = {row.samples:,}"  # of the real samples, not of the comparison's seeds
+    return row.label if row.kind in ("base", "schedule") and row.label != row.name else ""

@@ -42,7 +42,7 @@ def sample_grid(results: Results, arrays: Arrays, names: Iterable[str] | None = 
     head, total = 0.3, sum(heights) + 0.3 * len(strips)
     figure = new_figure(WIDTH, total)
     top, tint = total, colours(results)
-    threshold = finite(results.get("threshold")) or 1 / 3
+    threshold = finite(results.threshold) or 1 / 3
     for (row, made, near, ratio), height in zip(strips, heights):
         axes = figure.add_axes((0.1 / WIDTH, (top - head - height) / total, 1 - 0.2 / WIDTH, height / total))
         _strip(axes, made, near, ratio, threshold, tall / side, height / side)
@@ -55,15 +55,15 @@ def _chosen(results: Results, names: Iterable[str] | None) -> list[Row]:
     if names is None:
         return of_kind(results, "base", "schedule", "field")
     wanted = set(names)
-    return [row for row in results["rows"] if row["name"] in wanted]
+    return [row for row in results.rows if row.name in wanted]
 
 
 def _pairs(arrays: Arrays, row: Row) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None] | None:
     """``(samples, nearest, ratios)`` of a row's first seeds."""
-    made = arrays.get(f"samples/{row['name']}")
+    made = arrays.get(f"samples/{row.name}")
     if made is None or made.ndim != 4 or made.shape[-1] not in (1, 3) or not len(made):
         return None
-    near, ratio = arrays.get(f"nearest/{row['name']}"), arrays.get(f"ratio/{row['name']}")
+    near, ratio = arrays.get(f"nearest/{row.name}"), arrays.get(f"ratio/{row.name}")
     near = near[:COLUMNS] if near is not None and near.shape == made.shape else None
     ratio = ratio[:COLUMNS] if ratio is not None and ratio.shape == made.shape[:1] else None
     return made[:COLUMNS], near, ratio
@@ -121,10 +121,10 @@ def _pictures(axes: Axes, lines: list[np.ndarray], tall: float) -> float:
 
 
 def _heading(figure: Figure, row: Row, x: float, y: float, tint) -> None:
-    text = figure.text(x, y, title(row), weight="bold", color=tint[row["name"]], fontsize=9.5, va="bottom")
+    text = figure.text(x, y, title(row), weight="bold", color=tint[row.name], fontsize=9.5, va="bottom")
     aside = [subtitle(row)] if subtitle(row) else []
-    if row["kind"] == "control":
-        aside.append(f"control of {row.get('of')}")
+    if row.kind == "control":
+        aside.append(f"control of {row.of}")
     if metric(row, "f_mem") is not None:
         aside.append(f"{share(metric(row, 'f_mem'))} % of all its samples are copies")
     extent = text.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
@@ -140,7 +140,7 @@ def most_copied(results: Results, arrays: Arrays) -> Figure | None:
         return None
     rows = []
     for row in of_kind(results, "base", "schedule", "field"):
-        counts = arrays.get(f"most_copied/{row['name']}")
+        counts = arrays.get(f"most_copied/{row.name}")
         if counts is not None and counts.shape == (len(images),):
             rows.append((row, counts))
     if not rows:
@@ -165,13 +165,13 @@ def most_copied(results: Results, arrays: Arrays) -> Figure | None:
             ha="right",
             va="center",
             weight="bold",
-            color=tint[row["name"]],
+            color=tint[row.name],
             fontsize=8.5,
         )
         for j in range(shown):
             depth = float(counts[j]) / most
             cell = Rectangle((j * (1 + GAP), y - line * 0.45), 1, line * 0.9, linewidth=0)
-            cell.set_facecolor(lighter(tint[row["name"]], 1 - 0.55 * depth))
+            cell.set_facecolor(lighter(tint[row.name], 1 - 0.55 * depth))
             axes.add_patch(cell)
             axes.text(j * (1 + GAP) + 0.5, y, count(counts[j]), ha="center", va="center", fontsize=8.5, color=INK)
     return figure
@@ -186,7 +186,7 @@ def sample_scatter(results: Results, arrays: Arrays, names: Iterable[str] | None
     rows = [
         (row, made)
         for row in _chosen(results, names)
-        if (made := arrays.get(f"samples/{row['name']}")) is not None and made.ndim == 2 and made.shape[1] == 2
+        if (made := arrays.get(f"samples/{row.name}")) is not None and made.ndim == 2 and made.shape[1] == 2
     ]
     if not rows:
         return None
@@ -197,14 +197,14 @@ def sample_scatter(results: Results, arrays: Arrays, names: Iterable[str] | None
     figure = new_figure(WIDTH, 0.4 + (panel + 0.35) * down, layout="constrained")
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     tint = colours(results)
-    threshold = finite(results.get("threshold")) or 1 / 3
+    threshold = finite(results.threshold) or 1 / 3
     for axes, (row, made) in zip(panels.flat, rows):
-        ratio = arrays.get(f"ratio/{row['name']}")
+        ratio = arrays.get(f"ratio/{row.name}")
         copied = np.zeros(len(made), bool) if ratio is None or len(ratio) != len(made) else ratio < threshold
         axes.scatter(*points.T, s=34, facecolor="none", edgecolor=lighter(MUTED, 0.35), linewidth=0.8, zorder=1)
-        axes.scatter(*made[~copied].T, s=9, facecolor="white", edgecolor=tint[row["name"]], linewidth=1.0, zorder=2)
-        axes.scatter(*made[copied].T, s=11, color=tint[row["name"]], linewidth=0, zorder=3)
-        axes.set_title(title(row), color=tint[row["name"]])
+        axes.scatter(*made[~copied].T, s=9, facecolor="white", edgecolor=tint[row.name], linewidth=1.0, zorder=2)
+        axes.scatter(*made[copied].T, s=11, color=tint[row.name], linewidth=0, zorder=3)
+        axes.set_title(title(row), color=tint[row.name])
         axes.set_aspect("equal")
         axes.tick_params(length=0)
     for axes in panels.flat[len(rows) :]:

@@ -16,6 +16,7 @@ from fm_lightning.report.results import (
     Row,
     metric,
     quality_key,
+    quality_label,
     title,
 )
 from fm_lightning.report.style import (
@@ -37,27 +38,27 @@ def quality_memorization(results: Results, arrays: Arrays) -> Figure | None:
     if key is None:
         return None
     at = {
-        row["name"]: (100 * x, y)
-        for row in results["rows"]
-        if row["kind"] != "family" and (x := metric(row, "f_mem")) is not None and (y := metric(row, key)) is not None
+        row.name: (100 * x, y)
+        for row in results.rows
+        if row.kind != "family" and (x := metric(row, "f_mem")) is not None and (y := metric(row, key)) is not None
     }
-    rows = [row for row in results["rows"] if row["name"] in at]
+    rows = [row for row in results.rows if row.name in at]
     if not rows:
         return None
-    near = [row for row in rows if row["kind"] in ("base", "schedule", "control")] or rows
-    centre = at[near[0]["name"]]
-    x_limits = within((at[row["name"]][0] for row in near), centre[0], reach=5)
-    y_limits = within((at[row["name"]][1] for row in near), centre[1], reach=5)
+    near = [row for row in rows if row.kind in ("base", "schedule", "control")] or rows
+    centre = at[near[0].name]
+    x_limits = within((at[row.name][0] for row in near), centre[0], reach=5)
+    y_limits = within((at[row.name][1] for row in near), centre[1], reach=5)
     inside = [
         row
         for row in rows
-        if x_limits[0] <= at[row["name"]][0] <= x_limits[1] and y_limits[0] <= at[row["name"]][1] <= y_limits[1]
+        if x_limits[0] <= at[row.name][0] <= x_limits[1] and y_limits[0] <= at[row.name][1] <= y_limits[1]
     ]
     outside = len(inside) < len(rows)
     figure = new_figure(WIDTH, 4.9, layout="constrained")
     panels = figure.subplots(1, 2 if outside else 1, width_ratios=[2.5, 1] if outside else None, squeeze=False)[0]
     tint = colours(results)
-    label = str((results.get("quality") or {}).get("label", key))
+    label = quality_label(results)
     for axes in panels:
         axes.set_xlabel("F_mem, % of samples that are copies")
     panels[0].set(xlim=x_limits, ylim=y_limits, ylabel=f"{label}, lower is better")
@@ -79,12 +80,12 @@ def quality_memorization(results: Results, arrays: Arrays) -> Figure | None:
         )
         overview.add_patch(box)
         far = [row for row in rows if row not in inside]
-        names = [Label(*at[row["name"]], _wrapped(title(row)), tint[row["name"]], "normal") for row in far]
+        names = [Label(*at[row.name], _wrapped(title(row)), tint[row.name], "normal") for row in far]
         panels[0].set_title("close-up")
-        place(overview, names, [at[row["name"]] for row in rows], size=8)
-    named = [row for row in inside if row["kind"] != "control"]
-    labels = [Label(*at[row["name"]], title(row), tint[row["name"]]) for row in named]
-    place(panels[0], labels, [at[row["name"]] for row in inside], _along(inside, at))
+        place(overview, names, [at[row.name] for row in rows], size=8)
+    named = [row for row in inside if row.kind != "control"]
+    labels = [Label(*at[row.name], title(row), tint[row.name]) for row in named]
+    place(panels[0], labels, [at[row.name] for row in inside], _along(inside, at))
     return figure
 
 
@@ -92,9 +93,9 @@ def _along(rows: Sequence[Row], at) -> list[tuple[float, float]]:
     """Points along the whiskers and links of ``_cloud``, for labels to keep off."""
     found = []
     for row in rows:
-        here, ends = at[row["name"]], None
-        if row["kind"] == "control" and row.get("of") in at:
-            ends = (here, at[row["of"]])
+        here, ends = at[row.name], None
+        if row.kind == "control" and row.of in at:
+            ends = (here, at[row.of])
         elif (lo := metric(row, "f_mem_lo")) is not None and (hi := metric(row, "f_mem_hi")) is not None:
             ends = ((100 * lo, here[1]), (100 * hi, here[1]))
         found += [(x, y) for x, y in np.linspace(np.asarray(ends[0]), ends[1], 40)] if ends else []
@@ -103,15 +104,15 @@ def _along(rows: Sequence[Row], at) -> list[tuple[float, float]]:
 
 def _cloud(axes: Axes, rows: Sequence[Row], at, tint, *, whiskers: bool, size: float = 7.5) -> None:
     for row in rows:
-        x, y = at[row["name"]]
-        colour = tint[row["name"]]
-        if row["kind"] == "control" and row.get("of") in at:
-            parent = at[row["of"]]
-            axes.plot([x, parent[0]], [y, parent[1]], color=lighter(tint[row["of"]], 0.6), linewidth=0.8, zorder=1.5)
+        x, y = at[row.name]
+        colour = tint[row.name]
+        if row.kind == "control" and row.of in at:
+            parent = at[row.of]
+            axes.plot([x, parent[0]], [y, parent[1]], color=lighter(tint[row.of], 0.6), linewidth=0.8, zorder=1.5)
         lo, hi = metric(row, "f_mem_lo"), metric(row, "f_mem_hi")
-        if whiskers and lo is not None and hi is not None and row["kind"] != "control":
+        if whiskers and lo is not None and hi is not None and row.kind != "control":
             axes.plot([100 * lo, 100 * hi], [y, y], color=lighter(colour, 0.55), linewidth=1.2, zorder=1.8)
-        above = {"control": 3.0, "schedule": 4.0, "base": 4.5}.get(row["kind"], 3.5)
+        above = {"control": 3.0, "schedule": 4.0, "base": 4.5}.get(row.kind, 3.5)
         axes.plot([x], [y], **point_style(row, colour, size), zorder=above)
 
 

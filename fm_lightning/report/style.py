@@ -112,17 +112,17 @@ def _saved(figure: Figure, **how: Any) -> bytes:
 def colours(results: Results) -> dict[str, Any]:
     """A colour for every row but families': ink for base, one of the palette for each schedule, lighter for its control."""
     found: dict[str, Any] = {}
-    shaped = [row["name"] for row in results["rows"] if row["kind"] == "schedule"]
-    for row in results["rows"]:
-        if row["kind"] == "base":
-            found[row["name"]] = INK
-        elif row["kind"] == "schedule":
-            found[row["name"]] = PALETTE[shaped.index(row["name"]) % len(PALETTE)]
-        elif row["kind"] in ("field", "floor"):
-            found[row["name"]] = MUTED
-    for row in results["rows"]:
-        if row["kind"] == "control":
-            found[row["name"]] = lighter(found.get(row.get("of"), MUTED), 0.25)
+    shaped = [row.name for row in results.rows if row.kind == "schedule"]
+    for row in results.rows:
+        if row.kind == "base":
+            found[row.name] = INK
+        elif row.kind == "schedule":
+            found[row.name] = PALETTE[shaped.index(row.name) % len(PALETTE)]
+        elif row.kind in ("field", "floor"):
+            found[row.name] = MUTED
+    for row in results.rows:
+        if row.kind == "control":
+            found[row.name] = lighter(found.get(row.of, MUTED), 0.25)
     return found
 
 
@@ -144,10 +144,10 @@ def lighter(colour: str, by: float) -> tuple[float, float, float]:
 
 def point_style(row: Row, colour: Any, size: float = 6.5) -> dict[str, Any]:
     """Keywords for ``plot``: schedules filled, controls hollow."""
-    hollow = row["kind"] == "control"
-    scale = 1.45 if row["kind"] == "field" else 1.0  # a star's body is small
+    hollow = row.kind == "control"
+    scale = 1.45 if row.kind == "field" else 1.0  # a star's body is small
     return {
-        "marker": MARKERS[row["kind"]],
+        "marker": MARKERS[row.kind],
         "markersize": size * scale,
         "markerfacecolor": "white" if hollow else colour,
         "markeredgecolor": colour,

@@ -15,9 +15,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from fm_lightning.files import write_whole
 from fm_lightning.report.columns import Column, columns
 from fm_lightning.report.formats import ascii_only, count
-from fm_lightning.report.results import Results, Row, finite, groups, interval, replace_file, subtitle, title
+from fm_lightning.report.results import Results, Row, finite, groups, interval, subtitle, title
 from fm_lightning.report.words import OUTCOMES, headline, trained_elsewhere, verdicts
 
 UNWATCHED_WIDTH = 160  # for a pipe or a log file, where nothing wraps
@@ -53,8 +54,8 @@ def print_table(results: Results, console: Console | None = None) -> None:
         about = f"against {verdict['against']}, {count(verdict['n'])} paired seeds"
         line = Text(write(f"{verdict['schedule']}: {OUTCOMES[verdict['outcome']]}")).append(write(f"  {about}"), "dim")
         console.print(Padding(line, (0, 0, 0, 2), expand=False))
-        for family in verdict["families"]:
-            console.print(Padding(Text(write(family["sentence"])), (0, 0, 0, 4), expand=False))
+        for family in verdict.families:
+            console.print(Padding(Text(write(family.sentence)), (0, 0, 0, 4), expand=False))
 
 
 def _console() -> Console:
@@ -93,7 +94,7 @@ def _table(results: Results, chosen: Sequence[Column], write, gone: Collection[s
         table.add_column(head, justify="right", no_wrap=True)
     before: list[Row] = []
     for group in groups(results):
-        if before and (max(len(before), len(group)) > 1 or before[0]["kind"] != group[0]["kind"]):
+        if before and (max(len(before), len(group)) > 1 or before[0].kind != group[0].kind):
             table.add_section()
         for row in group:
             cells = [_cell(column, row, widths[column.key], write) for column in chosen]
@@ -103,9 +104,9 @@ def _table(results: Results, chosen: Sequence[Column], write, gone: Collection[s
 
 
 def _name(row: Row, labels: bool, write) -> Text:
-    if row["kind"] == "control":
+    if row.kind == "control":
         return Text(write(f"  {title(row)}"), style="dim")
-    name = Text(write(title(row)), style="bold" if row["kind"] in ("base", "schedule") else "")
+    name = Text(write(title(row)), style="bold" if row.kind in ("base", "schedule") else "")
     if labels and subtitle(row):
         name.append(write(f"  {subtitle(row)}"), style="not bold dim")
     return name
@@ -113,7 +114,7 @@ def _name(row: Row, labels: bool, write) -> Text:
 
 def _cell(column: Column, row: Row, aside_width: int, write) -> Text:
     """A number with its interval after it; numbers and brackets each stand in a column of their own."""
-    text = Text(write(column.cell(row)), style="dim" if row["kind"] == "control" else "")
+    text = Text(write(column.cell(row)), style="dim" if row.kind == "control" else "")
     if aside_width:
         text.append(write(f" {column.aside(row):>{aside_width}}"), style="dim")
     return text
@@ -129,12 +130,12 @@ def write_csv(results: Results, path: str | os.PathLike[str]) -> Path:
     ``METRIC_vs_parent`` (the schedule minus this control), each with ``_lo`` and ``_hi``. Shares are 0..1. A family's row
     names its schedule under ``of``.
     """
-    rows = results["rows"]
+    rows = results.rows
     plain = ["name", "kind", "of", "label", "samples", "nfe", "steps", "description"]
-    metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
+    metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
     changes = list(
         dict.fromkeys(
-            (against, name) for against in ("vs_base", "vs_parent") for row in rows for name in row.get(against) or {}
+            (against, name) for against in ("vs_base", "vs_parent") for row in rows for name in getattr(row, against)
         )
     )
     head = [
@@ -146,12 +147,12 @@ def write_csv(results: Results, path: str | os.PathLike[str]) -> Path:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)
     for row in rows:
-        line = ["" if row.get(key) is None else row[key] for key in plain]
-        line += [_empty_or(finite(row["metrics"].get(name))) for name in metrics]
+        line = ["" if (value := getattr(row, key)) is None else value for key in plain]
+        line += [_empty_or(finite(row.metrics.get(name))) for name in metrics]
         for against, name in changes:
             line += [_empty_or(finite(part)) for part in interval(row, against, name) or (None,) * 3]
         writer.writerow(line)
-    return replace_file(Path(path), text.getvalue().encode("utf-8"))
+    return write_whole(Path(path), text.getvalue())
 
 
 def _empty_or(value: float | None) -> object:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from fm_lightning.comparison.results import VerdictResult
 from fm_lightning.report.formats import count, share, span
 from fm_lightning.report.results import Results, base_row, metric, of_kind
 
@@ -18,19 +18,19 @@ OUTCOMES = {  # a verdict's or a family's outcome, in a word or two
 }
 
 
-def verdicts(results: Results) -> Sequence[Mapping[str, Any]]:
+def verdicts(results: Results) -> Sequence[VerdictResult]:
     """One entry for each schedule judged (see ``build``); empty where none was."""
-    return results.get("verdicts") or ()
+    return results.verdicts
 
 
 def headline(results: Results) -> str:
     """The one sentence to remember: all claims, or why there are none."""
     if not of_kind(results, "schedule"):
         return "No shaped schedule was compared."
-    if results.get("headline"):
-        return str(results["headline"])
-    copies = any("f_mem" in row["metrics"] for row in results["rows"])
-    if not copies and not results.get("quality"):
+    if results.headline:
+        return str(results.headline)
+    copies = any("f_mem" in row.metrics for row in results.rows)
+    if not copies and not results.quality:
         return (
             "Neither copies nor quality were measured, so nothing can be called better or worse "
             "(add MemorizationMonitor and FIDMonitor to trainer.callbacks)."
@@ -46,10 +46,10 @@ def scope(results: Results) -> str:
     base = base_row(results)
     if base is not None and metric(base, "f_mem") is not None:
         lo_hi = span(metric(base, "f_mem_lo"), metric(base, "f_mem_hi"), share, 1)
-        many = f"{count(base.get('samples'))} samples"
+        many = f"{count(base.samples)} samples"
         parts.append(f"Plain sampling: {share(metric(base, 'f_mem'))} % {lo_hi} of {many} are copies.")
-    judged = {verdict["schedule"] for verdict in verdicts(results)}
-    others = [row["name"] for row in of_kind(results, "schedule") if row["name"] not in judged]
+    judged = {verdict.schedule for verdict in verdicts(results)}
+    others = [row.name for row in of_kind(results, "schedule") if row.name not in judged]
     if judged and others:
         parts.append(f"Compared, but not judged: {_listed(others)}.")
     return " ".join(parts)
@@ -57,7 +57,7 @@ def scope(results: Results) -> str:
 
 def trained_elsewhere(results: Results) -> str:
     """Where the weights come from, of a model that was not trained here; else empty."""
-    weights = results.get("weights")
+    weights = results.weights
     return f"The model was not trained here: its weights are those of {weights}." if weights else ""
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from fm_lightning.comparison.results import Results
 from fm_lightning.errors import OldError
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.manifest import Manifest
@@ -52,12 +53,12 @@ class Run:
 
     Attributes:
         name: its directory's.
-        results: ``results.json``.
+        results: what was found in it.
         evaluation: the table that they were made from.
     """
 
     name: str
-    results: Mapping[str, Any]
+    results: Results
     evaluation: Evaluation
 
     @property
@@ -135,10 +136,10 @@ def differences(there: Any, here: Any, key: str = "") -> Iterator[tuple[str, Any
 
 def _settled(run: Run) -> dict[str, Any]:
     """What replicates have in common: their configuration, and what was measured with what."""
-    measured = {key: run.results.get(key) for key in MEASURED_WITH}
-    if isinstance(measured["quality"], Mapping):  # which may stand on more samples in one of them
-        measured["quality"] = {key: value for key, value in measured["quality"].items() if key != "samples"}
-    return _fixed(run.results.get("config") or {}) | measured
+    measured = {key: getattr(run.results, key) for key in MEASURED_WITH}
+    if run.results.quality is not None:  # one of them may have more samples
+        measured["quality"] = {key: value for key, value in asdict(run.results.quality).items() if key != "samples"}
+    return _fixed(run.results.config) | measured
 
 
 def _fixed(config: Mapping[str, Any], key: str = "") -> dict[str, Any]:

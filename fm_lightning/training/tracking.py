@@ -1,15 +1,15 @@
-"""Where numbers go: an appending CSV file, and what W&B takes besides numbers."""
+"""Where numbers are logged: an appending CSV file, and W&B's media and summary."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
@@ -22,10 +22,10 @@ HEADER = ("step", "name", "value")
 
 
 class AppendingCSVLogger(Logger):
-    """Appends ``step,name,value`` rows to ``metrics.csv`` in the run's directory; nothing that was written is touched.
+    """Appends ``step,name,value`` rows to ``metrics.csv`` in the run's directory; earlier rows stay as they are.
 
-    One row a number, because the set of names grows with schedules and stages. A resumed run goes on in the same file;
-    where it repeats a step, the later row counts (``read_series`` does so).
+    One row per number, because the set of names grows with schedules and stages. A resumed run appends to the same file;
+    where it repeats a step, ``read_series`` takes the later row.
 
     Args:
         save_dir: directory of the file; the command line fills in the run's directory.
@@ -101,6 +101,22 @@ def figure_image(figure: Figure) -> wandb.Image:
 
 
 def log_media(trainer: Trainer, media: dict[str, Any]) -> None:
-    """Sends wandb objects (Histogram, Image, Table) with the current step to every W&B logger."""
+    """Sends wandb objects (Histogram, Image, Table) to every W&B logger, at the step of the numbers logged with them."""
     for logger in wandb_loggers(trainer):
-        logger.experiment.log({**media, "trainer/global_step": trainer.global_step})
+        logger.experiment.log({**media, "trainer/global_step": logged_step(trainer)})
+
+
+def logged_step(trainer: Trainer) -> int:
+    """The step at which Lightning logs numbers now: that of the last training batch, which ``global_step`` has passed."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def log_results(trainer: Trainer, module: LightningModule, numbers: Mapping[str, float]) -> None:
+    """Logs a comparison's numbers, each of which is measured once: W&B gets them as a summary (see ``wandb_media``).
+
+    A history would hold hundreds of curves of one point.
+    """
+    module.log_dict(dict(numbers), logger=False, add_dataloader_idx=False)
+    for logger in trainer.loggers:
+        if not isinstance(logger, WandbLogger):
+            logger.log_metrics(dict(numbers), step=logged_step(trainer))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fm_lightning.report.across_runs import build
 from tiny_runs import says, tiny_config
 from wandb_files import read_wandb
 
-from fm_lightning.report.across_runs import build
 from fm_lightning.study.replicates import Run, experiments
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.verdicts.random_effects import combine

@@ -64,8 +64,10 @@ def measured(folder):
 
 @pytest.fixture(scope="session")
 def make_results(measured):
-    """``make_results(kind)`` -> results and arrays of one's own; kind "toy" is what was measured, "gray" and "rgb" have
-    images for pictures."""
+    """``make_results(kind)`` -> results as plain data, and arrays, of one's own.
+
+    Kind "toy" is what was measured; "gray" and "rgb" have images for pictures.
+    """
 
     def make(kind="toy"):
         results, arrays = copy.deepcopy(measured[0]), dict(measured[1])

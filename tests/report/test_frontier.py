@@ -7,14 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fm_lightning.comparison.results import Results
 from fm_lightning.report.frontier import frontier
 from fm_lightning.verdicts.margins import Margin
+
+read = Results.from_dict
 
 
 @pytest.fixture
 def drawn(make_results):
     results, _ = make_results()
-    figure = frontier(results, {})
+    figure = frontier(read(results), {})
     (axes,) = figure.axes
     rows = {row["name"]: row["metrics"] for row in results["rows"]}
     (verdict,) = results["verdicts"]
@@ -106,20 +109,20 @@ def test_several_schedules_have_a_panel_each_and_those_without_a_distance_none(m
         results["rows"].append({**next(r for r in results["rows"] if r["name"] == "stronger"), "name": name})
         results["judged"][name] = results["judged"]["stronger"]
         results["verdicts"].append({**verdict, "schedule": name})
-    assert len(visible(frontier(results, {}))) == 5
+    assert len(visible(frontier(read(results), {}))) == 5
     results["verdicts"][0] = {**verdict, "measure": None}
     results["verdicts"][1] = {**verdict, "schedule": "gone"}
     results["verdicts"][2] = {**results["verdicts"][2], "base_quality": 0.0}
-    assert len(visible(frontier(results, {}))) == 2
+    assert len(visible(frontier(read(results), {}))) == 2
     results["verdicts"] = [{**verdict, "base_quality": None}]
-    assert frontier(results, {}) is None
+    assert frontier(read(results), {}) is None
 
 
 def test_a_schedule_that_does_not_lower_memorization_stands_without_curves(make_results):
     results, _ = make_results()
     results["verdicts"][0] |= {"outcome": "not lowered", "families": []}
     results["judged"]["stronger"]["families"] = {"noise": []}
-    (axes,) = frontier(results, {}).axes
+    (axes,) = frontier(read(results), {}).axes
     assert sorted(text.get_text() for text in axes.texts) == ["base", "stronger"]
 
 

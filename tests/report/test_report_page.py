@@ -9,18 +9,21 @@ import sys
 
 import pytest
 
+from fm_lightning.comparison.results import Results, RowResult
 from fm_lightning.report.curves import gain_curves
 from fm_lightning.report.formats import number, share
 from fm_lightning.report.page import render, write_report
 from fm_lightning.report.results import title
 from fm_lightning.report.words import OUTCOMES
 
+read = Results.from_dict
+
 
 @pytest.fixture(scope="module")
 def page(make_results, tmp_path_factory):
     results, arrays = make_results("gray")
     run = tmp_path_factory.mktemp("run")
-    path = write_report(run, results, arrays)
+    path = write_report(run, read(results), arrays)
     assert path == run / "report.html"
     assert [file.name for file in run.iterdir()] == ["report.html"]
     return results, path.read_text(encoding="utf-8")
@@ -37,7 +40,7 @@ def test_the_main_table_has_every_row_but_families(page):
         there = f'<th scope="row" title="{row["name"]}:' in table
         assert there == (row["kind"] != "family"), row["name"]
         if there:
-            assert title(row) in html.unescape(table)
+            assert title(read(results).row(row["name"])) in html.unescape(table)
             assert f">{share(row['metrics']['f_mem'])}<" in table
             assert f">{number(row['metrics']['fd_raw'], 5)}<" in table
     assert text.count("data:image/svg+xml;base64,") == 8
@@ -73,7 +76,7 @@ def test_the_frontier_comes_first_then_the_sentences_then_the_table(page):
 def test_every_outcome_has_its_chip(make_results, outcome):
     results, _ = make_results()
     results["verdicts"][0] |= {"outcome": outcome, "families": [], "claim": "says so"}
-    text = render(results, {})
+    text = render(read(results), {})
     assert f">{OUTCOMES[outcome]}</span>" in text
     assert "<li>stronger says so</li>" in text, "where no family was tested the claim stands alone"
     assert f'<dd class="value">{int(outcome == "better")} of 1</dd>' in text
@@ -84,7 +87,7 @@ def test_numbers_carry_the_samples_that_they_were_measured_on(make_results):
     for row in results["rows"]:
         row["samples"] = {"base": 399, "held_out": 37}.get(row["name"], 400)
     results["samples"] = 1234
-    text = render(results, {})
+    text = render(read(results), {})
     assert "plain sampling, N = 399" in text
     assert "<small>N = 37</small>" in text
     assert "399 to 400 per row" in text
@@ -114,21 +117,21 @@ def test_special_characters_stay_text(make_results):
     results["verdicts"][0].update(schedule=evil, paragraph=evil, claim=evil)
     results["verdicts"][0]["families"][0]["sentence"] = evil
     results.update(name=evil, hardware=evil, headline=evil, config={evil: evil})
-    text = render(results, {"power/base": arrays["power/base"]})
+    text = render(read(results), {"power/base": arrays["power/base"]})
     drawn = {key.replace("stronger", evil): arrays[key] for key in ("gain/stronger", "times/stronger")}
-    assert gain_curves(results, drawn) is not None
+    assert gain_curves(read(results), drawn) is not None
     assert "<img src=x" not in text
     assert html.escape(evil).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
 
 
 def test_points_are_drawn_over_the_training_points(make_results):
     results, arrays = make_results()
-    text = render(results, {key: value for key, value in arrays.items() if "/base" in key or "training" in key})
+    text = render(read(results), {key: value for key, value in arrays.items() if "/base" in key or "training" in key})
     assert "Samples over the training points" in text
 
 
 def test_the_least_that_can_be_shown():
-    text = render({"schema": 2, "rows": [{"name": "base", "kind": "base", "metrics": {"f_mem": None}}]}, {})
+    text = render(Results((RowResult("base", "base", metrics={"f_mem": None}),)), {})
     assert "No shaped schedule was compared" in text
     assert 'id="verdicts"' not in text
     assert 'id="families"' not in text
@@ -141,7 +144,7 @@ def test_missing_values_are_dashes(make_results):
     for row in results["rows"]:
         row["metrics"]["kpe_mean"] = float("nan")
     results["config"] = None
-    text = render(results, {})
+    text = render(read(results), {})
     assert text.count("<td>–</td>") >= len(results["rows"])
     assert not re.search(r"\bnan\b|None", text)
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from fm_lightning.report.diagnosis.estimates import ENERGY_WORDS, dots, rows
 from fm_lightning.report.diagnosis.semantics import show
 from fm_lightning.report.formats import count
-from fm_lightning.report.results import Arrays, Results
+from fm_lightning.report.results import Arrays, Numbers
 from fm_lightning.report.style import COPY, FAINT, INK, MUTED, PALETTE, WIDTH, new_figure, styled
 
 LINES = {
@@ -21,12 +21,12 @@ LINES = {
 }
 
 
-def _of(results: Results, question: str = "copying") -> dict[str, Any]:
+def _of(results: Numbers, question: str = "copying") -> dict[str, Any]:
     return results["questions"][question]["numbers"]
 
 
 @styled
-def goldilocks(results: Results, arrays: Arrays) -> Figure | None:
+def goldilocks(results: Numbers, arrays: Arrays) -> Figure | None:
     """F_mem in quantile groups of each energy, with Wilson's intervals."""
     curves = {name: found for name, found in _of(results)["curves"].items() if "curve" in found}
     if not curves:
@@ -48,7 +48,7 @@ def goldilocks(results: Results, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def predictors(results: Results, arrays: Arrays) -> Figure | None:
+def predictors(results: Numbers, arrays: Arrays) -> Figure | None:
     """AUROC of each predictor of copying."""
     found = {name: entry["auroc"] for name, entry in _of(results)["predictors"].items()}
     if all(estimate["value"] is None for estimate in found.values()):
@@ -63,7 +63,7 @@ def predictors(results: Results, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def commitment(results: Results, arrays: Arrays) -> Figure | None:
+def commitment(results: Numbers, arrays: Arrays) -> Figure | None:
     """When trajectories commit to their final nearest training image: copies and others."""
     times = arrays.get("copying/commitment/time")
     if times is None or not len(times):
@@ -88,7 +88,7 @@ def commitment(results: Results, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def power(results: Results, arrays: Arrays) -> Figure | None:
+def power(results: Numbers, arrays: Arrays) -> Figure | None:
     """Mean power of network and closed form over time, and over 1 - t on logarithmic axes."""
     if "copying/power/network" not in arrays:
         return None
@@ -114,7 +114,7 @@ def power(results: Results, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def originals(results: Results, arrays: Arrays) -> Figure | None:
+def originals(results: Numbers, arrays: Arrays) -> Figure | None:
     """The surest copies above their training images; of 2-D data all samples over the training points."""
     samples = arrays.get("copying/copies/samples")
     if samples is not None:
@@ -141,7 +141,7 @@ def originals(results: Results, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def five_ways(results: Results, arrays: Arrays) -> Figure | None:
+def five_ways(results: Numbers, arrays: Arrays) -> Figure | None:
     """Each measure of copying (filled) beside its held-out floor (hollow), one panel a unit."""
     measures = [entry for entry in _of(results, "five_ways")["measures"].values() if "value" in entry]
     units = [u for u in ("share", "percent", "z") if any(entry["unit"] == u for entry in measures)]
@@ -170,7 +170,7 @@ def five_ways(results: Results, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def training(results: Results, arrays: Arrays) -> Figure | None:
+def training(results: Numbers, arrays: Arrays) -> Figure | None:
     """F_mem, early and late KPE and the distance to real images at each validation."""
     series = {
         key.removeprefix("over_training/series/"): v

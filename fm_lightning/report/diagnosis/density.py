@@ -9,17 +9,17 @@ from matplotlib.figure import Figure
 
 from fm_lightning.report.diagnosis.estimates import ENERGY_WORDS, dots, rows
 from fm_lightning.report.formats import count, number, true_minus, with_span
-from fm_lightning.report.results import Arrays, Results, finite
+from fm_lightning.report.results import Arrays, Numbers, finite
 from fm_lightning.report.style import INK, MUTED, PALETTE, WIDTH, new_figure, styled
 
 POINTS = 4000  # drawn of a scatter: more hide each other
 
 
-def _of(results: Results) -> dict[str, Any]:
+def _of(results: Numbers) -> dict[str, Any]:
     return results["questions"]["density"]["numbers"]
 
 
-def _measures(results: Results) -> list[str]:
+def _measures(results: Numbers) -> list[str]:
     """Those that are drawn, in order: one of each kind."""
     names = dict.fromkeys(entry["measure"] for entry in _of(results)["associations"])
     return [name for name in names if not name.startswith("knn_20")]
@@ -36,7 +36,7 @@ def title_of(measure: str) -> str:
 
 
 @styled
-def scatters(results: Results, arrays: Arrays) -> Figure | None:
+def scatters(results: Numbers, arrays: Arrays) -> Figure | None:
     """KPE of each sample against measures of density, with Spearman's rho."""
     names = [name for name in _measures(results) if not name.startswith("kde_")][:6]
     if not names:
@@ -66,7 +66,7 @@ def scatters(results: Results, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def forest(results: Results, arrays: Arrays) -> Figure | None:
+def forest(results: Numbers, arrays: Arrays) -> Figure | None:
     """Plain (filled) and partial (hollow) rank correlations of every energy with every measure."""
     names = _measures(results)
     if not names:
@@ -88,7 +88,7 @@ def forest(results: Results, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def bridge(results: Results, arrays: Arrays) -> Figure | None:
+def bridge(results: Numbers, arrays: Arrays) -> Figure | None:
     """Rank correlation of the network's power with the bridge's log density at the same state, over time."""
     points = [
         (p["t"], *(finite(p["rho"][key]) for key in ("value", "low", "high")))

@@ -11,9 +11,10 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from fm_lightning.files import write_whole
 from fm_lightning.report.diagnosis import copying, density, semantics
 from fm_lightning.report.formats import count, true_minus
-from fm_lightning.report.results import Arrays, Results, replace_file
+from fm_lightning.report.results import Arrays, Numbers
 from fm_lightning.report.style import png
 from fm_lightning.report.templates import template
 
@@ -28,7 +29,7 @@ class Plate:
     question: str
     title: str
     caption: str
-    draw: Callable[[Results, Arrays], Figure | None]
+    draw: Callable[[Numbers, Arrays], Figure | None]
 
 
 PLATES = (
@@ -131,7 +132,7 @@ PLATES = (
 )
 
 
-def draw(folder: Path, results: Results, arrays: Arrays, pdf: bool = False) -> Path:
+def draw(folder: Path, results: Numbers, arrays: Arrays, pdf: bool = False) -> Path:
     """Writes ``figures/KEY.png`` (and ``.pdf``) and the page into ``folder``; returns the page."""
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
@@ -141,7 +142,7 @@ def draw(folder: Path, results: Results, arrays: Arrays, pdf: bool = False) -> P
         if figure is None:
             continue
         content = png(figure)
-        replace_file(figures / f"{plate.key}.png", content)
+        write_whole(figures / f"{plate.key}.png", content)
         if pdf:
             with matplotlib.rc_context({"pdf.fonttype": 42}):
                 figure.savefig(figures / f"{plate.key}.pdf", metadata={"CreationDate": None})
@@ -154,10 +155,10 @@ def draw(folder: Path, results: Results, arrays: Arrays, pdf: bool = False) -> P
             }
         )
     page = _render(results, shown)
-    return replace_file(folder / PAGE, page.encode())
+    return write_whole(folder / PAGE, page)
 
 
-def caption(plate: Plate, results: Results) -> str:
+def caption(plate: Plate, results: Numbers) -> str:
     """The plate's caption with its numbers."""
     questions: Mapping[str, Any] = results["questions"]
     return plate.caption.format(
@@ -170,7 +171,7 @@ def caption(plate: Plate, results: Results) -> str:
     )
 
 
-def _render(results: Results, shown: Mapping[str, list[dict[str, Any]]]) -> str:
+def _render(results: Numbers, shown: Mapping[str, list[dict[str, Any]]]) -> str:
     questions = [
         {
             "title": question["title"],

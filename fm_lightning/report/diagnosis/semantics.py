@@ -8,20 +8,20 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fm_lightning.report.formats import count, number, true_minus, with_span
-from fm_lightning.report.results import Arrays, Results, finite
+from fm_lightning.report.results import Arrays, Numbers, finite
 from fm_lightning.report.style import INK, PALETTE, WIDTH, new_figure, styled
 
 WORDS = {"score": "confidence in the own class", "margin": "margin of the own class"}
 
 
-def judges(results: Results) -> dict[str, Any]:
+def judges(results: Numbers) -> dict[str, Any]:
     """Who judged: key -> numbers."""
     numbers = results["questions"]["semantics"]["numbers"]
     return {key: found for key, found in numbers.items() if isinstance(found, dict)}
 
 
 @styled
-def thirds(results: Results, arrays: Arrays) -> Figure | None:
+def thirds(results: Numbers, arrays: Arrays) -> Figure | None:
     """Mean score and margin in the thirds of KPE, with 95 % intervals."""
     panels = [
         (key, column.removeprefix(f"{key}_"), found)
@@ -49,7 +49,7 @@ def thirds(results: Results, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def extremes(results: Results, arrays: Arrays) -> Figure | None:
+def extremes(results: Numbers, arrays: Arrays) -> Figure | None:
     """The samples of the lowest and of the highest KPE."""
     keys = [key for key in ("lowest", "highest") if f"semantics/{key}" in arrays]
     strips = [(f"{key} KPE", arrays[f"semantics/{key}"]) for key in keys]

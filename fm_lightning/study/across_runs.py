@@ -19,21 +19,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
+import numpy as np
 
-from fm_lightning.comparison.rows import BASE
-from fm_lightning.metrics import Change
-from fm_lightning.metrics.intervals import Influence, paired_mean_change
-from fm_lightning.report.results import finite, interval
+from fm_lightning.comparison.results import Interval, RowResult, VerdictResult
+from fm_lightning.estimate import Estimate
 from fm_lightning.study.replicates import Experiment, Run
 from fm_lightning.verdicts.outcomes import holm
 from fm_lightning.verdicts.random_effects import LEAST, combine
 from fm_lightning.verdicts.residual import LEVEL, Z
 
 SCHEMA = 1
+BASE = "base"
 DECIDED = ("better", "explained", "not lowered")  # outcomes that say something, and so can replicate
 KPE = ("kpe_per_dimension", "kpe_per_displacement")
-Effects = dict[str, Change]  # measure -> change against base
+Effects = dict[str, Interval]  # measure -> change against base
 
 
 def build(found: Sequence[Experiment]) -> dict[str, Any]:
@@ -88,9 +87,9 @@ def _run(run: Run) -> dict[str, Any]:
     identity = run.identity
     return {
         "name": run.name,
-        "samples": run.results.get("samples"),
+        "samples": run.results.samples,
         **{key: identity.get(key) for key in ("weights", "base_seed", "training_data")},
-        "data": ((run.results.get("config") or {}).get("data") or {}).get("class_path"),
+        "data": (run.results.config.get("data") or {}).get("class_path"),
         "levels": {row: _levels(run, row) for row in run.rows("base", "schedule")},
     }
 
@@ -110,34 +109,35 @@ def _over(runs: Mapping[str, Effects]) -> dict[str, Any]:
     return found
 
 
-def _error(change: Change) -> float:
+def _error(change: Interval) -> float:
     return (change.high - change.low) / (2 * Z)
 
 
 def _effects(run: Run, schedule: str) -> Effects:
-    row = next(row for row in run.results["rows"] if row["name"] == schedule)
-    base = next(row for row in run.results["rows"] if row["name"] == BASE)["metrics"]
+    row, base = run.results.row(schedule), run.results.row(BASE)
+    assert row is not None
+    assert base is not None
     found: Effects = {}
-    if change := interval(row, "vs_base", "f_mem"):
-        found["f_mem"] = Change(*change)
-    found |= _qualities(run, schedule, row, base)
+    if "f_mem" in row.vs_base:
+        found["f_mem"] = row.vs_base["f_mem"]
+    found |= _qualities(run, row, base.metrics)
     here, there = _energies(run, schedule), _energies(run, BASE)
-    return found | {measure: paired_mean_change(here[measure], there[measure]) for measure in KPE if measure in here}
+    return found | {measure: Interval(*(here[measure] - there[measure])) for measure in KPE if measure in here}
 
 
-def _qualities(run: Run, schedule: str, row: Mapping[str, Any], base: Mapping[str, Any]) -> Effects:
-    verdict = _verdict(run, schedule)
+def _qualities(run: Run, row: RowResult, base: Mapping[str, float | None]) -> Effects:
+    verdict = run.results.verdict(row.name)
     found: Effects = {}
-    if verdict is not None and verdict["against"] == BASE and verdict["measure"] is not None:
-        judge = f"quality_{verdict['measure']}"
+    if verdict is not None and verdict.against == BASE and verdict.measure is not None:
+        judge = f"quality_{verdict.measure}"
         other = "quality_kernel" if judge == "quality_frechet" else "quality_frechet"
-        for measure, change in ((judge, verdict["quality_change"]), (other, verdict["other_change"])):
-            found |= _shares(measure, change, finite(base.get(measure)))
-        for family in verdict["families"]:
-            found |= _shares(f"residual_{family['family']}", family["residual"], finite(verdict["base_quality"]))
-    key = (run.results.get("quality") or {}).get("key")
-    if key is not None:
-        found |= _shares(key, interval(row, "vs_base", key), finite(base.get(key)))
+        for measure, change in ((judge, verdict.quality_change), (other, verdict.other_change)):
+            found |= _shares(measure, change, base.get(measure))
+        for family in verdict.families:
+            found |= _shares(f"residual_{family.family}", family.residual, verdict.base_quality)
+    if run.results.quality is not None:
+        key = run.results.quality.key
+        found |= _shares(key, row.vs_base.get(key), base.get(key))
     return found
 
 
@@ -145,65 +145,62 @@ def _shares(measure: str, change: Sequence[float] | None, base: float | None) ->
     """The change as a share of base's distance, whose own error is left out, as in the run's report."""
     if change is None or base is None or base <= 0 or not all(math.isfinite(part) for part in change):
         return {}
-    return {measure: Change(*(part / base for part in change))}
+    return {measure: Interval(*(part / base for part in change))}
 
 
-def _energies(run: Run, row: str) -> dict[str, Influence]:
+def _energies(run: Run, row: str) -> dict[str, Estimate]:
     """The mean KPE in units that compare, with each sample's contribution."""
     lines = run.evaluation.lines(row)
-    kpe, displacement = (torch.tensor(lines[name].to_numpy(dtype="float64")) for name in ("kpe", "displacement"))
-    found: dict[str, Influence] = {}
+    kpe, displacement = (lines[name].to_numpy(dtype=np.float64) for name in ("kpe", "displacement"))
+    found: dict[str, Estimate] = {}
     if size := _numbers(run):
-        found["kpe_per_dimension"] = Influence(float(kpe.mean()) / size, (kpe - kpe.mean()) / size)
+        found["kpe_per_dimension"] = Estimate.of(float(kpe.mean()) / size, (kpe - kpe.mean()) / size)
     if displacement.mean() > 0:
         ratio = float(kpe.mean() / displacement.mean())
-        found["kpe_per_displacement"] = Influence(ratio, (kpe - ratio * displacement) / displacement.mean())
+        found["kpe_per_displacement"] = Estimate.of(ratio, (kpe - ratio * displacement) / displacement.mean())
     return found
 
 
 def _numbers(run: Run) -> int | None:
     """Numbers in a sample; None for results that do not say and have not kept any."""
-    shape = run.results.get("shape")
+    shape: Sequence[int] | None = run.results.shape
     if shape is None and (kept := run.evaluation.samples(BASE)) is not None:
         shape = kept.shape[1:]
     return math.prod(shape) if shape is not None else None
 
 
 def _levels(run: Run, row: str) -> dict[str, float | None]:
-    metrics = next(each for each in run.results["rows"] if each["name"] == row)["metrics"]
-    plug_in = str((run.results.get("quality") or {}).get("key"))
+    found = run.results.row(row)
+    assert found is not None
+    plug_in = run.results.quality.key if run.results.quality else ""
     names = ("f_mem", "quality_frechet", "quality_kernel", plug_in)
-    levels: dict[str, float | None] = {name: finite(metrics[name]) for name in names if name in metrics}
+    levels = {name: found.metrics[name] for name in names if name in found.metrics}
     return levels | {measure: found.value for measure, found in _energies(run, row).items()}
 
 
 # --- verdicts ---
 
 
-def _verdict(run: Run, schedule: str) -> dict[str, Any] | None:
-    return next((entry for entry in run.results.get("verdicts") or () if entry["schedule"] == schedule), None)
-
-
 def _replication(schedule: str, runs: Sequence[Run]) -> dict[str, Any] | None:
     """The outcomes in all runs that judged the schedule, and p of its being better in every one of them."""
-    entries = {run.name: entry for run in runs if (entry := _verdict(run, schedule)) is not None}
+    entries = {run.name: entry for run in runs if (entry := run.results.verdict(schedule)) is not None}
     if not entries:
         return None
-    families = dict.fromkeys(f["family"] for entry in entries.values() for f in entry["families"])
+    families = dict.fromkeys(f.family for entry in entries.values() for f in entry.families)
     return {
-        "outcomes": {run: entry["outcome"] for run, entry in entries.items()},
-        "claims": {run: entry["claim"] for run, entry in entries.items()},
+        "outcomes": {run: entry.outcome for run, entry in entries.items()},
+        "claims": {run: entry.claim for run, entry in entries.items()},
         "families": {
-            name: {r: f["outcome"] for r, entry in entries.items() for f in entry["families"] if f["family"] == name}
+            name: {r: f.outcome for r, entry in entries.items() for f in entry.families if f.family == name}
             for name in families
         },
         "p_better": max(_p_better(entry) for entry in entries.values()),
     }
 
 
-def _p_better(entry: Mapping[str, Any]) -> float:
+def _p_better(entry: VerdictResult) -> float:
     """p of being better than every family that reaches the schedule, in one run."""
-    return max((f["p_better"] for f in entry["families"] if f["outcome"] != "out of reach"), default=1.0)
+    return max((f.p_better for f in entry.families if f.outcome != "out of reach"), default=1.0)
 
 
 def _correct(verdicts: Sequence[dict[str, Any]]) -> None:

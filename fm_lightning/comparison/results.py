@@ -1,0 +1,288 @@
+"""The results of a comparison: what the loop returns, what ``results.json`` holds, and what the report draws.
+
+The fields are fixed; only metrics keep open names, because every measure brings its own. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from fm_lightning.errors import UserError
+from fm_lightning.files import write_whole
+
+SCHEMA = 3
+FILE = "results.json"
+Kind = Literal["base", "schedule", "control", "field", "floor", "family"]
+
+
+class Interval(NamedTuple):
+    """A number and its 95% interval; an end that is unknown is NaN."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One row of the comparison.
+
+    Attributes:
+        name: its name, which no other row has.
+        kind: what it is; a "control" and a "family" belong to the schedule ``of``.
+        metrics: every number that was measured, by name; None for one that is undefined.
+        vs_base, vs_plain, vs_parent: paired changes of metrics against plain sampling, against the same sampling without
+            the gain, and of the schedule ``of`` against this control.
+    """
+
+    name: str
+    kind: Kind
+    label: str = ""
+    of: str | None = None
+    control: str | None = None
+    plain: str | None = None
+    steps: int | None = None
+    description: str = ""
+    nfe: float | None = None
+    samples: int = 0
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    vs_base: dict[str, Interval] = field(default_factory=dict)
+    vs_plain: dict[str, Interval] = field(default_factory=dict)
+    vs_parent: dict[str, Interval] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class QualityFacts:
+    """The distance to real data that the comparison measured: its metric's ``key``, and against how many real samples."""
+
+    key: str
+    label: str = ""
+    reference: int | None = None
+    width: int | None = None
+    real: str | None = None
+    samples: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainingHistory:
+    """What was logged in training: ``series[name][i]`` at ``steps[i]``, None where nothing was logged."""
+
+    steps: tuple[int, ...] = ()
+    series: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The row that a schedule is judged against, and the families' rows, three for each place where a curve reaches it."""
+
+    base: str
+    families: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MarginResult:
+    """The smallest effect that matters: a share of samples, and a distance (None where none judges)."""
+
+    memorized: float | None = None
+    quality: float | None = None
+    floored: bool = False
+
+
+@dataclass(frozen=True)
+class FamilyResult:
+    """A schedule against one family; see ``verdicts.outcomes.FamilyVerdict``."""
+
+    family: str
+    outcome: str
+    sentence: str = ""
+    residual: Interval | None = None
+    relative: Interval | None = None
+    slope: float | None = None
+    margin: float | None = None
+    fewer_copies: float | None = None
+    n_needed: int | None = None
+    by_dose: bool = False
+    p_better: float = 1.0
+    p_worse: float = 1.0
+    p_no_better: float = 1.0
+
+
+@dataclass(frozen=True)
+class VerdictResult:
+    """A verdict as plain data: its numbers, and the sentences that follow from them; see ``verdicts``."""
+
+    schedule: str
+    against: str
+    outcome: str
+    claim: str = ""
+    paragraph: str = ""
+    n: int = 0
+    n_needed: int | None = None
+    memorized: float = math.nan
+    base_memorized: float = math.nan
+    held_out_memorized: float | None = None
+    lowered: Interval | None = None
+    measure: str | None = None
+    quality: float | None = None
+    base_quality: float | None = None
+    quality_change: Interval | None = None
+    relative_change: Interval | None = None
+    other_change: Interval | None = None
+    other_relative: Interval | None = None
+    margin: MarginResult = field(default_factory=MarginResult)
+    families: tuple[FamilyResult, ...] = ()
+
+
+@dataclass(frozen=True)
+class Results:
+    """A comparison's results.
+
+    Attributes:
+        rows: in display order.
+        verdicts: one for each schedule that was judged.
+        judged: schedule -> what it was judged against.
+        headline: the verdicts in one sentence; None where nothing was judged.
+        quality: the distance to real data, if one was measured.
+        config: the configuration of the run, whose names are those of the user's classes.
+    """
+
+    rows: tuple[RowResult, ...]
+    name: str = ""
+    headline: str | None = None
+    verdicts: tuple[VerdictResult, ...] = ()
+    judged: dict[str, Judged] = field(default_factory=dict)
+    samples: int = 0
+    quality: QualityFacts | None = None
+    threshold: float | None = None
+    tau_split: float | None = None
+    margins: dict[str, float] = field(default_factory=dict)
+    created: str | None = None
+    command: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    hardware: str | None = None
+    seed: int | None = None
+    step: int | None = None
+    space: str | None = None
+    shape: tuple[int, ...] | None = None
+    training_images: int | None = None
+    skipped_images: int | None = None
+    weights: str | None = None
+    left_out: str | None = None
+    duration_s: float | None = None
+    train: TrainingHistory = field(default_factory=TrainingHistory)
+    config: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = [row.name for row in self.rows]
+        assert len(set(names)) == len(names), names
+
+    def row(self, name: str) -> RowResult | None:
+        """The row of that name."""
+        return next((row for row in self.rows if row.name == name), None)
+
+    def verdict(self, schedule: str) -> VerdictResult | None:
+        """The verdict on a schedule; None where it was not judged."""
+        return next((verdict for verdict in self.verdicts if verdict.schedule == schedule), None)
+
+    def to_json(self) -> str:
+        """The text of ``results.json``: what is not a finite number is null."""
+        plain = {"schema": SCHEMA} | _plain(self)
+        return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False, default=str)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Results:
+        """The results with these fields; those that no class above has are left out."""
+        return _read(cls, content)
+
+    @classmethod
+    def from_json(cls, text: str) -> Results:
+        """The results in the text of a ``results.json``.
+
+        Raises:
+            UserError: the text of another version, or damaged text.
+        """
+        try:
+            content = json.loads(text)
+            if isinstance(content, dict) and content.get("schema") == SCHEMA:
+                return cls.from_dict(content)
+        except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
+            raise UserError(
+                "The results are damaged.", "Run fm-lightning report RUN_DIR to write them again"
+            ) from error
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise UserError(
+            f"The results have version {found}, and this program reads version {SCHEMA}.",
+            "Run fm-lightning report RUN_DIR to write them again",
+        )
+
+    def write(self, folder: Path) -> Path:
+        """Writes ``results.json`` whole or not at all; returns its path."""
+        return write_whole(Path(folder) / FILE, self.to_json())
+
+
+def read_results(folder: Path) -> Results:
+    """The results of the comparison in a run directory.
+
+    Raises:
+        UserError: there are none, or they cannot be read.
+    """
+    path = Path(folder) / FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} holds no finished comparison.", f"Run fm-lightning test -c {folder}/config.yaml"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"Cannot read {path}: {error}.", f"Run fm-lightning report {folder}") from None
+    try:
+        return Results.from_json(text)
+    except UserError as error:
+        raise UserError(f"{path}: {error.problem}", f"Run fm-lightning report {folder} to write it again") from error
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@cache
+def _fields(kind: type) -> dict[str, Any]:
+    """Name -> type of a class's fields; evaluating annotations is slow, so once for each class."""
+    return get_type_hints(kind)
+
+
+def _read(kind: Any, value: Any) -> Any:
+    """Plain data as a value of that type."""
+    inner = get_args(kind)
+    if get_origin(kind) in (types.UnionType, Union):
+        return None if value is None else _read(next(each for each in inner if each is not type(None)), value)
+    if dataclasses.is_dataclass(kind):
+        types_ = _fields(kind)  # type: ignore[arg-type]
+        return kind(**{name: _read(types_[name], part) for name, part in value.items() if name in types_})  # type: ignore[operator]
+    if kind is Interval:
+        return Interval(*(_read(float, part) for part in value))
+    if get_origin(kind) is tuple:
+        return tuple(_read(inner[0], part) for part in value)
+    if get_origin(kind) is dict:
+        return {name: _read(inner[1], part) for name, part in (value or {}).items()}
+    if kind is float:
+        return math.nan if value is None else float(value)
+    return value
