@@ -107,12 +107,13 @@ def draw(run: Path, out: Path) -> None:
     """The report's figures, each as a PNG."""
     from fm_lightning.cli.report import recalled
     from fm_lightning.comparison.collect import Collector
+    from fm_lightning.comparison.results import read_results
     from fm_lightning.report.figures import FIGURES
     from fm_lightning.report.pictures import read_pictures
     from fm_lightning.table.evaluation import Evaluation
 
     evaluation = Evaluation.open(run)
-    results = json.loads((run / "results.json").read_text())
+    results = read_results(run)
     arrays = Collector(evaluation, recalled(evaluation, run)).arrays() | read_pictures(evaluation)
     for plate in FIGURES:
         if (figure := plate.draw(results, arrays)) is not None:

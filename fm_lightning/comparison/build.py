@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import Any
 
 from fm_lightning.comparison.judge import judge_all
-from fm_lightning.comparison.judging import judge_all
 from fm_lightning.comparison.results import Results
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.verdicts.outcomes import FamilyVerdict, Verdict

@@ -9,10 +9,11 @@ import dataclasses
 import json
 import math
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -21,7 +22,6 @@ from fm_lightning.files import write_whole
 
 SCHEMA = 3
 FILE = "results.json"
-Kind = Literal["base", "schedule", "control", "field", "floor", "family"]
 
 
 class Interval(NamedTuple):
@@ -38,14 +38,14 @@ class RowResult:
 
     Attributes:
         name: its name, which no other row has.
-        kind: what it is; a "control" and a "family" belong to the schedule ``of``.
+        kind: "base", "schedule", "control", "field", "floor" or "family"; a control and a family belong to the schedule ``of``.
         metrics: every number that was measured, by name; None for one that is undefined.
         vs_base, vs_plain, vs_parent: paired changes of metrics against plain sampling, against the same sampling without
             the gain, and of the schedule ``of`` against this control.
     """
 
     name: str
-    kind: Kind
+    kind: str
     label: str = ""
     of: str | None = None
     control: str | None = None
@@ -54,7 +54,7 @@ class RowResult:
     description: str = ""
     nfe: float | None = None
     samples: int = 0
-    metrics: dict[str, float | None] = field(default_factory=dict)
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
     vs_base: dict[str, Interval] = field(default_factory=dict)
     vs_plain: dict[str, Interval] = field(default_factory=dict)
     vs_parent: dict[str, Interval] = field(default_factory=dict)
@@ -281,7 +281,7 @@ def _read(kind: Any, value: Any) -> Any:
         return Interval(*(_read(float, part) for part in value))
     if get_origin(kind) is tuple:
         return tuple(_read(inner[0], part) for part in value)
-    if get_origin(kind) is dict:
+    if get_origin(kind) in (dict, Mapping):
         return {name: _read(inner[1], part) for name, part in (value or {}).items()}
     if kind is float:
         return math.nan if value is None else float(value)

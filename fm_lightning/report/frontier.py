@@ -69,9 +69,9 @@ def _panel(axes: Axes, results: Results, verdict: VerdictResult) -> tuple[list[L
     name, base = verdict.schedule, verdict.against
     at = _points(results, verdict)
     here, start = at[name], at[base]
-    axes.set_title(f"{name}: {OUTCOMES[verdict['outcome']]}", fontsize=9.5)
+    axes.set_title(f"{name}: {OUTCOMES[verdict.outcome]}", fontsize=9.5)
     axes.set_xlabel("copies, % of samples (fewer to the right)")
-    measure = {"frechet": "Fréchet", "kernel": "kernel"}[verdict.measure]
+    measure = {"frechet": "Fréchet", "kernel": "kernel"}[str(verdict.measure)]
     axes.set_ylabel(f"{measure} distance / {base}'s (lower is better)")
     outcomes = _outcomes(verdict)
     labels, points, along = [], [start, here], []

@@ -133,14 +133,14 @@ def _tile(label: str, value: str, unit: str, aside: str) -> dict[str, str]:
 
 def _verdict(results: Results, verdict: VerdictResult) -> dict[str, Any]:
     """A verdict with the numbers that it rests on."""
-    moved = f"{share(verdict['base_memorized'])} → {share(verdict['memorized'])} % copies"
+    moved = f"{share(verdict.base_memorized)} → {share(verdict.memorized)} % copies"
     numbers = [moved]
     base, own = finite(verdict.base_quality), finite(verdict.quality)
     if verdict.measure and base is not None and own is not None:
         word = {"frechet": "extrapolated Fréchet", "kernel": "kernel"}[verdict.measure]
         before, after = (f"{value:#.3g}".rstrip(".") for value in (base, own))  # 6.00, not 6
         numbers.append(f"{word} distance {before} → {after}")
-    numbers.append(f"{count(verdict['n'])} paired seeds")
+    numbers.append(f"{count(verdict.n)} paired seeds")
     tint = colours(results).get(verdict.schedule, MUTED)
     return {**vars(verdict), "numbers": true_minus(", ".join(numbers)), "colour": tint}
 
@@ -201,13 +201,13 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
     if results.seed is not None:
         yield "seed", str(results.seed)
     if results.training_images is not None:
-        yield "training data", f"{count(results['training_images'])}, all of them searched for copies"
+        yield "training data", f"{count(results.training_images)}, all of them searched for copies"
     if results.weights:
-        yield "weights", f"{results['weights']}: this model was not trained here"
+        yield "weights", f"{results.weights}: this model was not trained here"
     if results.left_out:
         yield "left out", str(results.left_out)
     if finite(results.threshold) is not None:
-        yield "a copy is", f"d1 / d2 below {number(results['threshold'], 4)}, in the model's space, unclipped"
+        yield "a copy is", f"d1 / d2 below {number(results.threshold, 4)}, in the model's space, unclipped"
     if (quality := results.quality) is not None:
         against = f", against {count(quality.reference)} real samples" if quality.reference else ""
         yield "quality", f"{quality_label(results)}{against}"
@@ -216,7 +216,7 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
     if results.space:
         yield "space of energies", str(results.space)
     if finite(results.tau_split) is not None:
-        yield "early ends at", f"t = {results['tau_split']}"
+        yield "early ends at", f"t = {results.tau_split}"
     if finite(results.duration_s) is not None:
         yield "time taken", _duration(float(results.duration_s))
     if results.hardware:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -34,8 +34,8 @@ def metric(row: Row, name: str) -> float | None:
     return finite(row.metrics.get(name))
 
 
-def interval(row: Row, against: Literal["vs_base", "vs_parent"], name: str, scale: float = 1.0) -> Interval | None:
-    """The change of a metric and its interval, times ``scale``; None where there is no change."""
+def interval(row: Row, against: str, name: str, scale: float = 1.0) -> Interval | None:
+    """The change of a metric ``"vs_base"`` or ``"vs_parent"`` and its interval, times ``scale``; None where there is none."""
     found: Interval | None = getattr(row, against).get(name)
     if found is None or finite(found.value) is None:
         return None

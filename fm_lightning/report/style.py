@@ -122,7 +122,7 @@ def colours(results: Results) -> dict[str, Any]:
             found[row.name] = MUTED
     for row in results.rows:
         if row.kind == "control":
-            found[row.name] = lighter(found.get(row.of, MUTED), 0.25)
+            found[row.name] = lighter(found.get(str(row.of), MUTED), 0.25)
     return found
 
 

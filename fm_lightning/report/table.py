@@ -51,8 +51,8 @@ def print_table(results: Results, console: Console | None = None) -> None:
         console.print(Text(write(elsewhere)))
     console.print(Text(write(headline(results)), style="bold"))
     for verdict in verdicts(results):
-        about = f"against {verdict['against']}, {count(verdict['n'])} paired seeds"
-        line = Text(write(f"{verdict['schedule']}: {OUTCOMES[verdict['outcome']]}")).append(write(f"  {about}"), "dim")
+        about = f"against {verdict.against}, {count(verdict.n)} paired seeds"
+        line = Text(write(f"{verdict.schedule}: {OUTCOMES[verdict.outcome]}")).append(write(f"  {about}"), "dim")
         console.print(Padding(line, (0, 0, 0, 2), expand=False))
         for family in verdict.families:
             console.print(Padding(Text(write(family.sentence)), (0, 0, 0, 4), expand=False))

@@ -13,6 +13,7 @@ from lightning import Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 from fm_lightning.callbacks.wandb_media import log_comparison
+from fm_lightning.comparison.results import Results
 
 STEPS, SEEDS = 8, 50
 
@@ -43,13 +44,14 @@ def judged():
         "margin": {"memorized": 0.01, "quality": 0.04}, "families": families,
     }  # fmt: skip
     places = {"noise": [[dose["name"] for dose in doses]], "blend": []}
-    return {
+    content = {
         "rows": rows + doses,
         "tau_split": 0.6,
         "verdicts": [verdict],
         "judged": {"kts": {"base": "base", "families": places}},
         "headline": "kts is explained by noise.",
     }
+    return Results.from_dict(content)
 
 
 def saved():
@@ -80,28 +82,34 @@ def table(logged, name):
 
 
 def test_verdicts_stand_in_tables(logged):
-    noise, blend = table(logged, "test/verdicts")
+    noise, blend = table(logged, "test/families")
     assert noise | {"schedule": "kts", "outcome": "explained", "residual": 0.4, "low": 0.2, "high": 0.6} == noise
     assert (blend["outcome"], blend["residual"], blend["sentence"]) == ("out of reach", None, "out of reach: blend")
-    (claim,) = table(logged, "test/claims")
+    (claim,) = table(logged, "test/verdicts")
     assert (claim["claim"], claim["paragraph"]) == ("is explained by noise", "Over 50 seeds.")
-    assert logged[1]["summary"]["headline"] == "kts is explained by noise."
-    assert [line["row"] for line in table(logged, "test/schedules")] == [each["name"] for each in judged()["rows"]]
 
 
-def test_figures_and_samples_are_pictures(logged):
+def test_every_number_stands_once_in_the_summary(logged):
+    summary, history = logged[1]["summary"], logged[1]["history"]
+    assert summary["headline"] == "kts is explained by noise."
+    assert (summary["test/base/f_mem"], summary["test/kts/quality_frechet"]) == (0.5, 2.6)
+    assert summary["test/kts/outcome"] == "explained"
+    media = {"schedules", "verdicts", "families", "frontier", "energy_profile"}
+    assert {name for name in history if name.startswith("test/")} == {f"test/{name}" for name in media}
+    assert not [name for name in summary if "~" in name], "families stand in tables alone"
+
+
+def test_the_table_has_every_row_with_its_samples(logged):
     folder, written = logged
-    for name in ("test/frontier", "test/energy_profile", "test/base/samples", "test/kts.true_clock/samples"):
+    lines = table(logged, "test/schedules")
+    assert [line["row"] for line in lines] == [row.name for row in judged().rows]
+    pictures = {line["row"]: line["samples"] for line in lines if line["samples"]}
+    assert pictures.keys() == {"base", "kts", "kts.true_clock"}
+    assert pictures["base"]["height"] == 2 * (8 + 2) + 2, "12 samples, 8 a line"
+    for name in ("test/frontier", "test/energy_profile"):
         image = written["history"][name][-1]
         assert image["_type"] == "image-file"
         assert next(folder.rglob(image["path"])).stat().st_size > 500
-    assert written["history"]["test/base/samples"][-1]["height"] == 2 * (8 + 2) + 2, "12 samples, 8 a line"
-
-
-def test_families_stand_in_tables_alone(logged):
-    history = logged[1]["history"]
-    assert sum(history["test/kts/kpe"][-1]["values"]) == SEEDS
-    assert not [name for name in history if "~" in name]
 
 
 if __name__ == "__main__":

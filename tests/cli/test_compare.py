@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fm_lightning.report.across_runs import build
 from tiny_runs import says, tiny_config
 from wandb_files import read_wandb
 
+from fm_lightning.comparison.results import Results
+from fm_lightning.study.across_runs import build
 from fm_lightning.study.replicates import Run, experiments
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.verdicts.random_effects import combine
@@ -123,12 +124,16 @@ def test_what_is_refused(command, refused, runs):
 
 def test_an_unfinished_run_is_refused(refused, runs):
     (runs / "t1/results.json").rename(runs / "t1/kept")
-    says(refused("compare", "runs/t0", "runs/t1"), "runs/t1 holds no results.json", "fm-lightning test -c runs/t1")
+    says(
+        refused("compare", "runs/t0", "runs/t1"), "runs/t1 holds no finished comparison", "fm-lightning test -c runs/t1"
+    )
     whole = (runs / "t1/kept").read_text()
     (runs / "t1/results.json").write_text(whole[:100])
-    says(refused("compare", "runs/t0", "runs/t1"), "results.json cannot be read")
+    says(
+        refused("compare", "runs/t0", "runs/t1"), "results.json: The results are damaged", "fm-lightning report runs/t1"
+    )
     (runs / "t1/results.json").write_text(json.dumps(json.loads(whole) | {"schema": 1}))
-    says(refused("compare", "runs/t0", "runs/t1"), "expected schema 2", "fm-lightning report runs/t1")
+    says(refused("compare", "runs/t0", "runs/t1"), "have version 1", "fm-lightning report runs/t1")
     fewer = json.loads(whole)
     fewer["rows"] = [row for row in fewer["rows"] if row["name"] != "kts"]
     (runs / "t1/results.json").write_text(json.dumps(fewer))
@@ -157,7 +162,7 @@ def with_verdicts(runs: Path, *outcomes: str, p: float = 1e-6) -> dict:
         (entry,) = results["verdicts"]
         entry |= {"outcome": outcome, "measure": "frechet", "base_quality": 0.5}
         entry["families"] = [{"family": "noise", "outcome": outcome, "residual": [-0.01, -0.02, 0.0], "p_better": p}]
-        found.append(Run(name, results, Evaluation.open(runs / name)))
+        found.append(Run(name, Results.from_dict(results), Evaluation.open(runs / name)))
     return build(experiments(found))
 
 

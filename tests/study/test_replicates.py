@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_runs import TINY
 
+from fm_lightning.comparison.results import QualityFacts, Results
 from fm_lightning.errors import UserError
 from fm_lightning.study.replicates import Run, experiments, no_replicate
 from fm_lightning.table.evaluation import Evaluation
@@ -30,7 +32,8 @@ def run(seed: int, change=lambda config: None, rows=None, **identity) -> Run:
         rows={name: {"key": name, "kind": kinds.get(name, "schedule")} for name in rows},
         definitions=dict(rows),
     )
-    results = {"config": config, "threshold": 1 / 3, "tau_split": 0.6, "quality": {"key": "fd_raw", "samples": 13}}
+    quality = QualityFacts("fd_raw", samples=13)
+    results = Results((), config=config, threshold=1 / 3, tau_split=0.6, quality=quality)
     return Run(config["name"], results, Evaluation(Path("nowhere"), manifest, []))
 
 
@@ -77,10 +80,10 @@ def test_another_training_is_no_replicate(change, words):
 
 def test_another_measure_is_no_replicate():
     other = run(1)
-    other.results["threshold"] = 0.2
+    other = replace(other, results=replace(other.results, threshold=0.2))
     assert no_replicate(run(0), other) == "threshold is 0.3333333333333333 in t0 and 0.2 in t1"
     more = run(1)
-    more.results["quality"]["samples"] = 4000
+    more = replace(more, results=replace(more.results, quality=QualityFacts("fd_raw", samples=4000)))
     assert no_replicate(run(0), more) is None
 
 
