@@ -22,18 +22,12 @@ FAMILY = ("schedule", "family", "outcome", "residual", "margin", "n_needed", "se
 IN_SUMMARY = ("base", "schedule", "field")
 
 
-def log_table(trainer: Any, rows: Sequence[RowResult], stage: str, pictures: Mapping[str, Any] | None = None) -> None:
-    """``{stage}/schedules``: a line per row, with its metrics and, where there are pictures, its first samples."""
+def log_table(trainer: Any, rows: Sequence[RowResult], stage: str) -> None:
+    """``{stage}/schedules``: a line per row, with its metrics."""
     if any(wandb_loggers(trainer)):
         names = sorted({name for row in rows for name in row.metrics})
-        lines = [
-            [getattr(row, key) for key in ROW]
-            + ([pictures.get(row.name)] if pictures else [])
-            + [row.metrics.get(name) for name in names]
-            for row in rows
-        ]
-        heads = ["row", *ROW[1:], *(["samples"] if pictures else []), *names]
-        log_media(trainer, {f"{stage}/schedules": _table(heads, lines)})
+        lines = [[getattr(row, key) for key in ROW] + [row.metrics.get(name) for name in names] for row in rows]
+        log_media(trainer, {f"{stage}/schedules": _table(["row", *ROW[1:], *names], lines)})
 
 
 def log_energies(trainer: Any, rows: Sequence[RowResult], arrays: Arrays, tau_split: float | None, stage: str) -> None:
@@ -65,14 +59,15 @@ def log_comparison(trainer: Any, results: Results, arrays: Arrays) -> None:
     """A finished comparison: each number once in the run's summary, and its tables and figures.
 
     ``test/{row}/{metric}`` and ``headline`` stand in the summary, for plain sampling, schedules and fields. The table
-    ``test/schedules`` has every row with its samples. Where schedules were judged, ``test/frontier`` is the figure,
+    ``test/schedules`` has every row, ``test/samples`` their first samples. Where schedules were judged, ``test/frontier`` is the figure,
     ``test/verdicts`` has a line per schedule and ``test/families`` one per schedule and family.
     """
     if not any(wandb_loggers(trainer)):
         return
     rows = [row for row in results.rows if row.kind != "family"]
-    log_table(trainer, results.rows, "test", _samples(rows, arrays))
+    log_table(trainer, results.rows, "test")
     log_energies(trainer, rows, arrays, results.tau_split, "test")
+    media: dict[str, Any] = {"test/samples": pictures} if (pictures := _samples(rows, arrays)) else {}
     if results.verdicts:
         lines = [
             (verdict.schedule, *(value for key in FAMILY[1:] for value in _cells(each, key)))
@@ -87,7 +82,7 @@ def log_comparison(trainer: Any, results: Results, arrays: Arrays) -> None:
         figure = frontier(results, arrays)
         if figure is not None:
             media["test/frontier"] = figure_image(figure)
-        log_media(trainer, media)
+    log_media(trainer, media)
     numbers = {
         f"test/{row.name}/{name}": value
         for row in results.rows
@@ -106,16 +101,16 @@ def _cells(family: FamilyResult, key: str) -> Sequence[Any]:
     return (found or (None,) * 3) if key == "residual" else (found,)
 
 
-def _samples(rows: Sequence[RowResult], arrays: Arrays) -> dict[str, Any]:
+def _samples(rows: Sequence[RowResult], arrays: Arrays) -> list[Any]:
     """A picture of each row's first samples, where they are images ``[M, H, W, C]`` uint8."""
     import wandb  # here, because it takes a second that runs without W&B need not wait
 
-    found = {}
+    found = []
     for row in rows:
         images = arrays.get(f"samples/{row.name}")
         if images is not None and images.ndim == 4:
             grid = make_grid(torch.from_numpy(images).permute(0, 3, 1, 2), nrow=8, pad_value=255)
-            found[row.name] = wandb.Image(grid.permute(1, 2, 0).numpy())
+            found.append(wandb.Image(grid.permute(1, 2, 0).numpy(), caption=row.name))
     return found
 
 

@@ -94,18 +94,17 @@ def test_every_number_stands_once_in_the_summary(logged):
     assert summary["headline"] == "kts is explained by noise."
     assert (summary["test/base/f_mem"], summary["test/kts/quality_frechet"]) == (0.5, 2.6)
     assert summary["test/kts/outcome"] == "explained"
-    media = {"schedules", "verdicts", "families", "frontier", "energy_profile"}
+    media = {"schedules", "verdicts", "families", "frontier", "energy_profile", "samples"}
     assert {name for name in history if name.startswith("test/")} == {f"test/{name}" for name in media}
     assert not [name for name in summary if "~" in name], "families stand in tables alone"
 
 
-def test_the_table_has_every_row_with_its_samples(logged):
+def test_rows_stand_in_a_table_and_their_samples_in_pictures(logged):
     folder, written = logged
-    lines = table(logged, "test/schedules")
-    assert [line["row"] for line in lines] == [row.name for row in judged().rows]
-    pictures = {line["row"]: line["samples"] for line in lines if line["samples"]}
-    assert pictures.keys() == {"base", "kts", "kts.true_clock"}
-    assert pictures["base"]["height"] == 2 * (8 + 2) + 2, "12 samples, 8 a line"
+    assert [line["row"] for line in table(logged, "test/schedules")] == [row.name for row in judged().rows]
+    samples = written["history"]["test/samples"][-1]
+    assert samples["captions"] == ["base", "kts", "kts.true_clock"]
+    assert samples["height"] == 2 * (8 + 2) + 2, "12 samples, 8 a line"
     for name in ("test/frontier", "test/energy_profile"):
         image = written["history"][name][-1]
         assert image["_type"] == "image-file"
