@@ -58,9 +58,10 @@ def log_energies(trainer: Any, rows: Sequence[RowResult], arrays: Arrays, tau_sp
 def log_comparison(trainer: Any, results: Results, arrays: Arrays) -> None:
     """A finished comparison: each number once in the run's summary, and its tables and figures.
 
-    ``test/{row}/{metric}`` and ``headline`` stand in the summary, for plain sampling, schedules and fields. The table
-    ``test/schedules`` has every row, ``test/samples`` their first samples. Where schedules were judged, ``test/frontier`` is the figure,
-    ``test/verdicts`` has a line per schedule and ``test/families`` one per schedule and family.
+    ``test/{row}/{metric}``, ``test/{schedule}/outcome`` and ``headline`` stand in the summary, for plain sampling, schedules
+    and fields. ``test/schedules`` is a table of all rows, ``test/samples`` their first samples. Where schedules were judged,
+    ``test/frontier`` is the figure, ``test/verdicts`` has a line per schedule and ``test/families`` one per schedule and
+    family.
     """
     if not any(wandb_loggers(trainer)):
         return
@@ -75,7 +76,7 @@ def log_comparison(trainer: Any, results: Results, arrays: Arrays) -> None:
             for each in verdict.families
         ]
         verdicts = [[getattr(verdict, key) for key in VERDICT] for verdict in results.verdicts]
-        media: dict[str, Any] = {
+        media |= {
             "test/verdicts": _table(VERDICT, verdicts),
             "test/families": _table(("schedule", "family", "outcome", "residual", "low", "high", *FAMILY[4:]), lines),
         }
