@@ -109,8 +109,8 @@ def draw(run: Path, out: Path) -> None:
     from fm_lightning.comparison.collect import Collector
     from fm_lightning.comparison.results import read_results
     from fm_lightning.report.figures import FIGURES
-    from fm_lightning.report.pictures import read_pictures
     from fm_lightning.table.evaluation import Evaluation
+    from fm_lightning.table.pictures import read_pictures
 
     evaluation = Evaluation.open(run)
     results = read_results(run)

@@ -14,8 +14,8 @@ from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
 from fm_lightning.callbacks.monitor import ValidationCallback, visible
 from fm_lightning.data.samples import TEST_SEED
 from fm_lightning.errors import OldError
-from fm_lightning.report.pictures import write_pictures
 from fm_lightning.table.evaluation import FOLDER
+from fm_lightning.table.pictures import write_pictures
 from fm_lightning.training.tracking import log_media, wandb_loggers
 from fm_lightning.trajectory import Trajectory
 

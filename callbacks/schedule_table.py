@@ -12,8 +12,8 @@ from fm_lightning.comparison.compare import KEEP, ComparisonLoop
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.errors import UserError
 from fm_lightning.report.build import save
-from fm_lightning.report.pictures import read_pictures, write_pictures
 from fm_lightning.table.columns import read_columns
+from fm_lightning.table.pictures import read_pictures, write_pictures
 from fm_lightning.training.facts import run_facts
 from fm_lightning.training.tracking import log_results
 from fm_lightning.verdicts.margins import Margins

@@ -65,6 +65,13 @@ def write_whole(path: Path, content: bytes | str) -> Path:
     return path
 
 
+def csv_text(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula; None is empty."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return "" if value is None else value
+
+
 def create(path: Path, content: str) -> bool:
     """Writes a file whole, unless there is one: of several processes exactly one succeeds.
 

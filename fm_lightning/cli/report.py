@@ -22,9 +22,9 @@ from fm_lightning.comparison.collect import Collector
 from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.named import EXTRACTORS
 from fm_lightning.report.build import save
-from fm_lightning.report.pictures import read_pictures
 from fm_lightning.table.columns import ENERGY
 from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.table.pictures import read_pictures
 
 
 def main(args: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from fm_lightning.data.samples import TEST_SEED
-from fm_lightning.errors import OldError
+from fm_lightning.errors import OldError, UserError
 from fm_lightning.flow import Schedule
 from fm_lightning.flow.integrate import Velocity
 from fm_lightning.flow.schedule import plain
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fm_lightning.data.split import Encoded
 
 BASE, HELD_OUT = "base", "held_out"
+LONGEST = 60  # characters of a schedule's name
 
 
 @dataclass(frozen=True)
@@ -123,15 +124,25 @@ def schedule_rows(schedules: Mapping[str, Schedule]) -> dict[str, Row]:
     """Rows of the model under each schedule; plain sampling comes first, added where it is missing.
 
     Raises:
-        UserError: a name that could not be told from a control's, or cannot stand in a logged name.
+        UserError: a name that is another kind of row's, or that a logged name, a file or a figure cannot hold.
     """
     for name in schedules:
-        if not name or set(name) & set("./ "):
-            raise OldError(f"schedule name {name!r} given", "one without '.', '/' or blanks", "type e.g. 'kts_001'")
+        _check_name(name)
     first = next(iter(schedules.values()), Schedule())
     rows = {BASE: Row("base", schedules.get(BASE, plain(first)))}
     rows |= {name: Row("schedule", s) for name, s in schedules.items() if name != BASE}
     return rows
+
+
+def _check_name(name: str) -> None:
+    fix = "Rename it, for example to kts_001."
+    if not name or len(name) > LONGEST:
+        raise UserError(f"The schedule name {name[:20]!r} has {len(name)} characters.", f"Use 1 to {LONGEST}.")
+    if name in FLOORS:
+        raise UserError(f"The name {name!r} is that of the row of {FLOORS[name]}.", fix)
+    # ".", "~" and "/" separate the parts of other rows' names and of logged names.
+    if wrong := [letter for letter in name if letter in "./~" or letter.isspace() or not letter.isprintable()]:
+        raise UserError(f"The schedule name {name!r} contains {wrong[0]!r}.", fix)
 
 
 def plain_row(rows: Mapping[str, Row], name: str) -> str:

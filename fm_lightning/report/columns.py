@@ -30,8 +30,8 @@ def columns(results: Results) -> list[Column]:
         Column(
             "f_mem",
             "F_mem %",
-            "95 %",
-            "share of samples that copy a training image, with its 95 % Wilson interval",
+            "95%",
+            "share of samples that copy a training image, with its 95% Wilson interval",
             lambda row: share(metric(row, "f_mem")),
             lambda row: span(metric(row, "f_mem_lo"), metric(row, "f_mem_hi"), share, 1),
         ),
@@ -76,7 +76,7 @@ def family_columns(results: Results) -> list[Column]:
         Column(
             "f_mem",
             "F_mem %",
-            "95 %",
+            "95%",
             "share of samples that copy a training image",
             lambda row: share(metric(row, "f_mem")),
             lambda row: span(metric(row, "f_mem_lo"), metric(row, "f_mem_hi"), share, 1),
@@ -122,7 +122,7 @@ def _change(name: str, key: str, head: str, about: str, places: int, scale: floa
         _, lo, hi = interval(row, "vs_base", name, scale) or (None, None, None)
         return span(lo, hi, signed, places)
 
-    under = "points, paired" if name == "f_mem" else "paired, 95 %"
+    under = "points, paired" if name == "f_mem" else "paired, 95%"
     return Column(key, head, under, about, cell, aside)
 
 

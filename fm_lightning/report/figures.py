@@ -50,8 +50,7 @@ class Plate:
     title: str
     caption: str
     draw: Callable[[Results, Arrays], Figure | None]
-    pixels: bool = False  # PNG instead of SVG
-    folded: bool = False  # shown on a click
+    pixels: bool = False  # PNG instead of SVG, and never inverted
 
 
 def _control_samples(results: Results, arrays: Mapping[str, np.ndarray]) -> Figure | None:
@@ -63,8 +62,8 @@ def _control_samples(results: Results, arrays: Mapping[str, np.ndarray]) -> Figu
 FIGURES = (
     Plate(
         "frontier",
-        "Judged schedules beside trivial manipulations",
-        "Fewer copies to the right, nearer to real data downwards. Each line is one trivial manipulation at growing dose: "
+        "Judged schedules and trivial manipulations",
+        "Fewer copies to the left, nearer to real data downwards. Each line is one trivial manipulation at growing dose: "
         "the parabola through three doses is drawn solid, and thin back to plain sampling. The box is the margin, the "
         "smallest effect that matters. A schedule is better than a manipulation only if the line passes above the whole "
         "box, by more than chance; a line that meets the box or passes below it leaves no room for that claim.",
@@ -73,14 +72,14 @@ FIGURES = (
     Plate(
         "change",
         "What each schedule changes",
-        "Change against plain sampling on the same seeds, with its 95 % interval. Triangles are the schedule's step sizes "
+        "Change against plain sampling on the same seeds, with its 95% interval. Triangles are the schedule's step sizes "
         "with the true clock: what its discretisation alone does.",
         change_forest,
     ),
     Plate(
         "quality",
         "Quality against memorization",
-        "Towards the lower left samples are nearer to real data and fewer of them are copies. Bars are the 95 % intervals of "
+        "Towards the lower left samples are nearer to real data and fewer of them are copies. Bars are the 95% intervals of "
         "each row's share of copies on its own, much wider than those of the paired changes above: judge differences there.",
         quality_memorization,
     ),
@@ -107,7 +106,6 @@ FIGURES = (
         "As above, for the true clock of each schedule, held-out real data and training data.",
         _control_samples,
         pixels=True,
-        folded=True,
     ),
     Plate(
         "most_copied",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fm_lightning.report.formats import signed, true_minus
+from fm_lightning.report.dots import dot, forest_axes, line_name
 from fm_lightning.report.results import Arrays, Results, Row, groups, interval, quality_key, subtitle, title
 from fm_lightning.report.style import (
     MUTED,
@@ -23,10 +23,10 @@ from fm_lightning.report.style import (
 @styled
 def change_forest(results: Results, arrays: Arrays) -> Figure | None:
     """Paired change of F_mem, and of the Fréchet distance, against base: each schedule above its true clock, then fields."""
-    measures = [("f_mem", 100.0, "change of F_mem, points", "left: fewer copies than base", 1)]
+    measures = [("f_mem", 100.0, "change of F_mem, points", "left: fewer copies than base")]
     key = quality_key(results)
     if key is not None and any(interval(row, "vs_base", key) for row in results.rows):
-        measures.append((key, 1.0, "change of the Fréchet distance", "left: nearer to real data than base", 2))
+        measures.append((key, 1.0, "change of the Fréchet distance", "left: nearer to real data than base"))
     shown = [[row for row in group if interval(row, "vs_base", "f_mem")] for group in groups(results)]
     shown = [group for group in shown if group]
     if not shown:
@@ -43,8 +43,8 @@ def change_forest(results: Results, arrays: Arrays) -> Figure | None:
     figure = new_figure(WIDTH, 0.9 + 0.235 * at, layout="constrained")
     panels = figure.subplots(1, len(measures), sharey=True, squeeze=False, width_ratios=[1.25, 1][: len(measures)])[0]
     tint = colours(results)
-    for axes, (name, scale, words, hint, digits) in zip(panels, measures):
-        _panel(axes, shown, places, tint, name, scale, digits)
+    for axes, (name, scale, words, hint) in zip(panels, measures):
+        _panel(axes, shown, places, tint, name, scale)
         axes.set_title(words)
         axes.set_xlabel(hint)
     rows = [row for group in shown for row in group]
@@ -56,72 +56,25 @@ def change_forest(results: Results, arrays: Arrays) -> Figure | None:
 
 
 def _name(axes: Axes, row: Row, y: float, colour) -> None:
-    """``name  label`` to the left of the axes, the name in the schedule's colour."""
-
-    def write(text: str, left: float, **how):
-        return axes.annotate(
-            text,
-            (0, y),
-            (left, 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            fontsize=9,
-            annotation_clip=False,
-            **how,
-        )
-
+    """``name  label`` before the axes, the name in the schedule's colour."""
     left = -10.0
     if subtitle(row):
-        aside = write(subtitle(row), left, color=MUTED)
-        renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
-        left -= aside.get_window_extent(renderer).width * 72 / axes.figure.dpi + 7
+        left = line_name(axes, y, subtitle(row), left, color=MUTED) - 7
     control = row.kind == "control"
-    write(title(row), left, color=MUTED if control else colour, weight="normal" if control else "bold")
+    line_name(axes, y, title(row), left, color=MUTED if control else colour, weight="normal" if control else "bold")
 
 
-def _panel(axes: Axes, shown: Sequence[Sequence[Row]], places, tint, name, scale, digits) -> None:
+def _panel(axes: Axes, shown: Sequence[Sequence[Row]], places, tint, name: str, scale: float) -> None:
+    rows = [row for group in shown for row in group]
     ends: list[float] = []
-    for group in shown:
-        for row in group:
-            if row.kind in ("schedule", "control"):
-                ends += interval(row, "vs_base", name, scale) or ()
-    lo, hi = within(ends, 0.0, reach=4.0)
-    axes.set_xlim(lo, hi)
-    axes.grid(False, axis="y")
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.axvline(0, color=MUTED, linewidth=1.0, zorder=1)
-    axes.margins(y=0)
-    for group in shown:
-        for row in group:
-            change = interval(row, "vs_base", name, scale)
-            if change is not None:
-                _estimate(axes, row, places[row.name], change, tint[row.name], (lo, hi), digits)
-
-
-def _estimate(axes: Axes, row: Row, y: float, parts, colour, limits, digits: int) -> None:
-    """A point with its interval; an arrow at the edge, with the number, for what lies beyond it."""
-    value, lo, hi = parts
-    left, right = limits
-    if not left <= value <= right:
-        edge, inwards = (right, -1) if value > right else (left, 1)
-        axes.annotate(
-            "",
-            (edge, y),
-            (edge + inwards * 0.05 * (right - left), y),
-            arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 1.4},
-        )
-        axes.annotate(
-            true_minus(signed(value, digits)),
-            (edge + inwards * 0.06 * (right - left), y),
-            fontsize=8,
-            color=colour,
-            va="center",
-            ha="right" if inwards < 0 else "left",
-        )
-        return
-    thick = 2.4 if row.kind == "schedule" else 1.3
-    axes.plot([lo, hi], [y, y], color=colour, linewidth=thick, zorder=3, clip_on=True)
-    axes.plot([value], [y], **point_style(row, colour, 7.0 if row.kind == "schedule" else 6.0), zorder=4, clip_on=False)
+    for row in rows:
+        if row.kind in ("schedule", "control"):
+            ends += interval(row, "vs_base", name, scale) or ()
+    limits = within(ends, 0.0, reach=4.0)
+    forest_axes(axes, limits)
+    for row in rows:
+        if (change := interval(row, "vs_base", name, scale)) is not None:
+            main = row.kind == "schedule"
+            style = point_style(row, tint[row.name], 7.5 if main else 6.5)
+            width = 2.4 if main else 1.3
+            dot(axes, places[row.name], *change, colour=tint[row.name], width=width, limits=limits, **style)

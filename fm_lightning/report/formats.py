@@ -42,9 +42,9 @@ def share(value: object, places: int = 1) -> str:
 
 
 def count(value: object) -> str:
-    """``2 000``: thousands set apart by a narrow space that does not break."""
+    """``2,000``."""
     found = finite(value)
-    return MISSING if found is None else f"{round(found):,}".replace(",", "\u202f")
+    return MISSING if found is None else f"{round(found):,}"
 
 
 def span(lo: object, hi: object, write=signed, places: int = 2) -> str:

@@ -1,6 +1,6 @@
 """Frontier: a judged schedule beside the curves that trivial manipulations draw in (memorized share, distance).
 
-Copies become fewer to the right, samples better downwards. A curve that clears the margin's box from above is one that the
+Copies become fewer to the left, samples better downwards. A curve that clears the margin's box from above is one that the
 schedule beats by more than the margin: with slope P' it passes ``r < -(dQ + |P'| dM)`` (``comparison.judgement``).
 """
 
@@ -36,7 +36,7 @@ def frontier(results: Results, arrays: Arrays) -> Figure | None:
         return None
     across = min(len(shown), 2 if len(shown) < 5 else 3)
     down = -(-len(shown) // across)
-    figure = new_figure(WIDTH, 0.45 + (3.9 if across < 3 else 3.3) * down, layout="constrained")
+    figure = new_figure(WIDTH, 0.4 + 3.3 * down, layout="constrained")
     panels = figure.subplots(down, across, squeeze=False)
     for axes in panels.flat[len(shown) :]:
         axes.set_visible(False)
@@ -70,9 +70,9 @@ def _panel(axes: Axes, results: Results, verdict: VerdictResult) -> tuple[list[L
     at = _points(results, verdict)
     here, start = at[name], at[base]
     axes.set_title(f"{name}: {OUTCOMES[verdict.outcome]}", fontsize=9.5)
-    axes.set_xlabel("copies, % of samples (fewer to the right)")
+    axes.set_xlabel("copies, % of samples (left: fewer)")
     measure = {"frechet": "Fréchet", "kernel": "kernel"}[str(verdict.measure)]
-    axes.set_ylabel(f"{measure} distance / {base}'s (lower is better)")
+    axes.set_ylabel(f"{measure} distance / {base}'s (down: better)")
     outcomes = _outcomes(verdict)
     labels, points, along = [], [start, here], []
     curves: list[tuple[str, np.ndarray, list[Point]]] = []
@@ -145,7 +145,7 @@ def _limits(axes: Axes, start: Point, here: Point, nodes: Sequence[Point], verdi
     top = max(kept) + REACH * max(abs(here[1] - start[1]), tall)
     kept += [min(y, top) for _, y in nodes]
     side, head = 0.08 * (max(x) - min(x)), 0.1 * (max(kept) - min(kept))
-    axes.set_xlim(max(x) + side, min(x) - 3 * side)  # room for labels at the curves' ends
+    axes.set_xlim(max(min(x) - 3 * side, -2.0), min(max(x) + side, 102.0))  # room for labels at the curves' ends
     low, high = min(kept) - head, max(kept) + head
     axes.set_ylim(low, high)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))

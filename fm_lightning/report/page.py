@@ -14,7 +14,7 @@ from fm_lightning.comparison.results import VerdictResult
 from fm_lightning.files import write_whole
 from fm_lightning.report.columns import Column, columns, family_columns
 from fm_lightning.report.figures import FIGURES
-from fm_lightning.report.formats import count, number, share, signed, span, true_minus
+from fm_lightning.report.formats import MISSING, count, number, share, signed, span, true_minus
 from fm_lightning.report.results import (
     Arrays,
     Results,
@@ -22,17 +22,14 @@ from fm_lightning.report.results import (
     base_row,
     finite,
     groups,
-    interval,
-    metric,
     of_kind,
-    quality_key,
     quality_label,
     subtitle,
     title,
 )
 from fm_lightning.report.style import MUTED, OUTCOME_COLOURS, colours, png, svg
 from fm_lightning.report.templates import template
-from fm_lightning.report.words import OUTCOMES, headline, scope, verdicts
+from fm_lightning.report.words import FAMILY_WORDS, OUTCOMES, answer, headline, scope, verdicts
 
 GLOSSARY = (
     ("F_mem", "Share of samples whose nearest training image is closer than the second nearest by the threshold."),
@@ -67,6 +64,9 @@ GLOSSARY = (
 )
 
 
+MEASURES = {"frechet": "Fréchet distance", "kernel": "kernel distance"}
+
+
 def write_report(run_dir: str | os.PathLike[str], results: Results, arrays: Arrays) -> Path:
     """Writes ``RUN_DIR/report.html`` and returns its path."""
     return write_whole(Path(run_dir) / "report.html", render(results, arrays))
@@ -78,9 +78,11 @@ def render(results: Results, arrays: Arrays) -> str:
     return template("page.html").render(
         name=results.name or "comparison",
         created=_date(results.created),
-        headline=headline(results),
+        headline=answer(results),
+        detail=headline(results) if results.verdicts else "",
         scope=scope(results),
-        tiles=list(_tiles(results)),
+        answers=list(_answers(results)),
+        distance_label=_distance(results),
         verdicts=[_verdict(results, verdict) for verdict in verdicts(results)],
         outcomes=OUTCOMES,
         outcome_colours=OUTCOME_COLOURS,
@@ -96,6 +98,12 @@ def render(results: Results, arrays: Arrays) -> str:
     )
 
 
+def _distance(results: Results) -> str:
+    """The distances that judge, in words."""
+    measures = dict.fromkeys(verdict.measure for verdict in results.verdicts if verdict.measure)
+    return " or ".join(MEASURES[measure] for measure in measures)
+
+
 def _date(created: object) -> str:
     try:
         return datetime.fromisoformat(str(created)).strftime("%d %B %Y, %H:%M").lstrip("0")
@@ -103,46 +111,45 @@ def _date(created: object) -> str:
         return ""
 
 
-def _tiles(results: Results) -> Iterator[dict[str, str]]:
-    """The few numbers at the head of the page, each with the samples that it was measured on."""
-    base, key = base_row(results), quality_key(results)
-    if base is not None and metric(base, "f_mem") is not None:
-        lo_hi = span(metric(base, "f_mem_lo"), metric(base, "f_mem_hi"), share, 1)
-        aside = f"{lo_hi}, N = {count(base.samples)}"
-        yield _tile("copies under plain sampling", share(metric(base, "f_mem")), "%", aside)
-    if base is not None and key is not None and metric(base, key) is not None:
-        label = quality_label(results)
-        aside = f"plain sampling, N = {count(base.samples)}"
-        yield _tile(label, number(metric(base, key)), "", aside)
-    shaped = of_kind(results, "schedule")
-    changes = [(found, row) for row in shaped if (found := interval(row, "vs_base", "f_mem", 100))]
-    if changes:
-        (change, lo, hi), row = min(changes, key=lambda pair: pair[0][0])
-        aside = f"{title(row)} {true_minus(span(lo, hi, signed, 1))}, N = {count(row.samples)}"
-        yield _tile("largest fall in copies" if change < 0 else "smallest rise in copies",
-                    true_minus(signed(change, 1)), "points", aside)  # fmt: skip
-    judged = verdicts(results)
-    if judged:
-        better = sum(verdict.outcome == "better" for verdict in judged)
-        yield _tile(OUTCOMES["better"], f"{better} of {len(judged)}", "", "schedules judged")
+def _answers(results: Results) -> Iterator[dict[str, Any]]:
+    """A line for each schedule judged: copies, distance, outcome, and the families behind it."""
+    tint = colours(results)
+    for verdict in results.verdicts:
+        fall, relative = verdict.lowered, verdict.relative_change
+        families: dict[str, list[str]] = {}
+        for family in verdict.families:
+            families.setdefault(family.outcome, []).append(family.family)
+        yield {
+            "schedule": verdict.schedule,
+            "against": verdict.against,
+            "colour": tint.get(verdict.schedule, MUTED),
+            "outcome": verdict.outcome,
+            "copies": f"{share(verdict.base_memorized)} → {share(verdict.memorized)}%",
+            "copies_change": ""
+            if fall is None
+            else true_minus(
+                f"{signed(-100 * fall.value, 1)} points {span(-100 * fall.high, -100 * fall.low, signed, 1)}"
+            ),
+            "distance": f"{_significant(verdict.base_quality)} → {_significant(verdict.quality)}",
+            "distance_change": ""
+            if relative is None
+            else true_minus(
+                f"{signed(100 * relative.value, 0)}% {span(100 * relative.low, 100 * relative.high, signed, 0)}"
+            ),
+            "families": [(FAMILY_WORDS.get(outcome, outcome), names) for outcome, names in families.items()],
+            "claim": verdict.claim,
+        }
 
 
-def _tile(label: str, value: str, unit: str, aside: str) -> dict[str, str]:
-    return {"label": label, "value": value, "unit": unit, "aside": aside}
+def _significant(value: float | None) -> str:
+    """Three digits, whatever the size: 6.00, 0.0122."""
+    return MISSING if value is None else f"{value:#.3g}".rstrip(".")
 
 
 def _verdict(results: Results, verdict: VerdictResult) -> dict[str, Any]:
-    """A verdict with the numbers that it rests on."""
-    moved = f"{share(verdict.base_memorized)} → {share(verdict.memorized)} % copies"
-    numbers = [moved]
-    base, own = finite(verdict.base_quality), finite(verdict.quality)
-    if verdict.measure and base is not None and own is not None:
-        word = {"frechet": "extrapolated Fréchet", "kernel": "kernel"}[verdict.measure]
-        before, after = (f"{value:#.3g}".rstrip(".") for value in (base, own))  # 6.00, not 6
-        numbers.append(f"{word} distance {before} → {after}")
-    numbers.append(f"{count(verdict.n)} paired seeds")
+    """A verdict with the number of seeds that it rests on."""
     tint = colours(results).get(verdict.schedule, MUTED)
-    return {**vars(verdict), "numbers": true_minus(", ".join(numbers)), "colour": tint}
+    return {**vars(verdict), "numbers": f"{count(verdict.n)} paired seeds", "colour": tint}
 
 
 def _cells(results: Results, rows: Iterable[Iterable[Row]], chosen: Iterable[Column]) -> list[list[dict[str, Any]]]:
@@ -186,8 +193,8 @@ def _figures(results: Results, arrays: Arrays) -> Iterator[dict[str, Any]]:
         yield {
             "key": plate.key,
             "title": plate.title,
-            "caption": plate.caption.replace(" %", "\u00a0%"),
-            "folded": plate.folded,
+            "caption": plate.caption,
+            "pixels": plate.pixels,
             "uri": f"data:image/{kind};base64,{base64.b64encode(content).decode()}",
         }
 
@@ -229,8 +236,8 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
 
 def _margins(margins: Mapping[str, float]) -> str:
     return (
-        f"{100 * margins['memorized']:g} points of F_mem, at most {100 * margins['of_base']:g} % of base's, plus "
-        f"{100 * margins['quality']:g} % of base's distance, at least two standard errors of as many real samples"
+        f"{100 * margins['memorized']:g} points of F_mem, at most {100 * margins['of_base']:g}% of the baseline's, plus "
+        f"{100 * margins['quality']:g}% of the baseline's distance, and at least two standard errors of the real data's own"
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fm_lightning.report.dots import dot, forest_axes, line_name
 from fm_lightning.report.style import INK, MUTED, PALETTE, WIDTH, lighter, new_figure, styled, within
 
 Comparison = Mapping[str, Any]  # of across_runs.build
@@ -27,19 +28,19 @@ class Panel:
 
 
 PANELS: Mapping[str, Panel] = {
-    "f_mem": Panel("change of F_mem", "points", 100),
-    "quality_kernel": Panel("change of kernel distance", "% of plain sampling's", 100),
-    "quality_frechet": Panel("change of Fréchet distance", "% of plain sampling's, unbiased", 100),
-    "kpe_per_dimension": Panel("change of KPE", "per dimension"),
-    "kpe_per_displacement": Panel("change of KPE", "per displacement"),
+    "f_mem": Panel("copies", "change in points; left: fewer", 100),
+    "quality_kernel": Panel("kernel distance", "change, % of plain sampling's", 100),
+    "quality_frechet": Panel("Fréchet distance", "change, % of plain sampling's, unbiased", 100),
+    "kpe_per_dimension": Panel("KPE / dimension", "change"),
+    "kpe_per_displacement": Panel("KPE / displacement", "change"),
 }
 
 
 def panel(measure: str) -> Panel:
     """How a measure is shown; a plug-in Fréchet distance goes by its own name."""
     if measure.startswith("residual_"):
-        return Panel(f"beyond {measure.removeprefix('residual_')}", "% of plain sampling's", 100)
-    return PANELS.get(measure) or Panel(f"change of {measure}", "% of plain sampling's, plug-in", 100)
+        return Panel(f"beyond {measure.removeprefix('residual_')}", "distance, % of plain sampling's", 100)
+    return PANELS.get(measure) or Panel(measure, "change, % of plain sampling's, plug-in", 100)
 
 
 def shown(comparison: Comparison) -> list[str]:
@@ -56,7 +57,7 @@ def shown(comparison: Comparison) -> list[str]:
 
 @styled
 def run_forest(comparison: Comparison) -> Figure | None:
-    """A point with its 95 % interval for every run; over replicates a diamond, and a thin line for another replicate."""
+    """A point with its 95% interval for every run; over replicates a diamond, and a thin line for another replicate."""
     measures = shown(comparison)
     lines = list(_lines(comparison, measures))
     if not lines:
@@ -69,8 +70,14 @@ def run_forest(comparison: Comparison) -> Figure | None:
     panels[0].set_ylim(height - 0.3, -0.7)
     panels[0].set_yticks([])
     for line in lines:
-        _name(panels[0], line)
+        colour = {"head": line.colour, "run": MUTED, "combined": INK}[line.kind]
+        line_name(panels[0], line.y, line.text, color=colour, weight="normal" if line.kind == "run" else "bold")
     return figure
+
+
+def run_names(entry: Mapping[str, Any]) -> str:
+    """The runs of one experiment by their names."""
+    return ", ".join(run["name"] for run in entry["runs"])
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def _lines(comparison: Comparison, measures: Sequence[str]) -> Iterator[_Line]:
             if not effects:
                 continue
             colour = PALETTE[names.index(schedule["schedule"]) % len(PALETTE)]
-            where = f", experiment {entry['number']}" if several else ""
+            where = f", {run_names(entry)}" if several else ""
             yield _Line(y, schedule["schedule"] + where, colour, "head", {})
             y += 1
             for run in entry["runs"]:
@@ -110,61 +117,20 @@ def _lines(comparison: Comparison, measures: Sequence[str]) -> Iterator[_Line]:
             y += 0.4
 
 
-def _name(axes: Axes, line: _Line) -> None:
-    colour = {"head": line.colour, "run": MUTED, "combined": INK}[line.kind]
-    axes.annotate(
-        line.text,
-        (0, line.y),
-        (-10, 0),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        fontsize=9,
-        color=colour,
-        weight="normal" if line.kind == "run" else "bold",
-        annotation_clip=False,
-    )
-
-
 def _draw(axes: Axes, lines: Sequence[_Line], measure: str) -> None:
     how = panel(measure)
     here = [(line, line.effects[measure]) for line in lines if measure in line.effects]
     ends = [how.scale * effect[end] for _, effect in here for end in ("low", "value", "high")]
     lo, hi = within(ends, 0.0, reach=6.0)
-    axes.set_xlim(lo, hi)
+    forest_axes(axes, (lo, hi))
     axes.set_title(how.title)
     axes.set_xlabel(how.hint)
-    axes.grid(False, axis="y")
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.axvline(0, color=MUTED, linewidth=1.0, zorder=1)
-    axes.locator_params(axis="x", nbins=4)
     for line, effect in here:
         value, low, high = (how.scale * effect[key] for key in ("value", "low", "high"))
-        if not lo <= value <= hi:
-            _beyond(axes, line, value, (lo, hi))
-        elif line.kind == "run":
-            axes.plot([low, high], [line.y] * 2, color=line.colour, linewidth=1.4, zorder=3)
-            axes.plot([value], [line.y], "o", color=line.colour, markersize=5.5, zorder=4)
+        if line.kind == "run" or not lo <= value <= hi:
+            dot(axes, line.y, value, low, high, colour=line.colour, limits=(lo, hi))
         else:
             if effect["prediction"]:
                 reach = [how.scale * end for end in effect["prediction"]]
                 axes.plot(reach, [line.y] * 2, color=lighter(line.colour, 0.55), linewidth=1.0, zorder=2)
             axes.fill([low, value, high, value], line.y + DIAMOND, color=line.colour, linewidth=0, zorder=4)
-
-
-def _beyond(axes: Axes, line: _Line, value: float, limits: tuple[float, float]) -> None:
-    """An arrow at the edge, with the number."""
-    lo, hi = limits
-    edge, inwards = (hi, -1) if value > hi else (lo, 1)
-    axes.annotate(
-        f"{value:+.3g}",
-        (edge, line.y),
-        (edge + inwards * 0.2 * (hi - lo), line.y),
-        fontsize=8,
-        color=line.colour,
-        va="center",
-        ha="center",
-        arrowprops={"arrowstyle": "-|>", "color": line.colour},
-    )

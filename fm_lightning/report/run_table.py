@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fm_lightning.report.formats import MISSING, ascii_only, decimals, share, signed, span
-from fm_lightning.report.run_forest import panel
+from fm_lightning.report.run_forest import panel, run_names
 
 UNWATCHED_WIDTH = 160  # for a pipe or a log file
 Cell = tuple[str, str]
@@ -74,7 +74,7 @@ def print_table(comparison: Mapping[str, Any], console: Console | None = None) -
     write = str if console.encoding.lower().startswith("utf") else ascii_only
     for entry in comparison["experiments"]:
         if len(comparison["experiments"]) > 1:
-            console.print(Text(write(f"Experiment {entry['number']}"), style="bold"))
+            console.print(Text(write(run_names(entry)), style="bold"))
         for reason in entry["apart"]:
             console.print(Text(write(f"Not pooled: {reason}."), style="dim"))
         console.print(_table(entry, list(lines(entry)), write))

@@ -126,7 +126,7 @@ def _heading(figure: Figure, row: Row, x: float, y: float, tint) -> None:
     if row.kind == "control":
         aside.append(f"control of {row.of}")
     if metric(row, "f_mem") is not None:
-        aside.append(f"{share(metric(row, 'f_mem'))} % of all its samples are copies")
+        aside.append(f"{share(metric(row, 'f_mem'))}% of all its samples are copies")
     extent = text.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
     right = x + (extent.width / figure.dpi + 0.14) / figure.get_figwidth()
     figure.text(right, y, " · ".join(aside), color=MUTED, fontsize=8.5, va="bottom")

@@ -29,6 +29,7 @@ MARKERS = {"base": "o", "schedule": "o", "control": "^", "field": "*", "floor": 
 
 STYLE: dict[str, Any] = {
     "font.size": 9,
+    "text.parse_math": False,  # names are text, also "$x"
     "text.color": INK,
     "axes.labelsize": 9,
     "axes.labelcolor": INK,

@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fm_lightning.files import write_whole
+from fm_lightning.files import csv_text, write_whole
 from fm_lightning.report.columns import Column, columns
 from fm_lightning.report.formats import ascii_only, count
 from fm_lightning.report.results import Results, Row, finite, groups, interval, subtitle, title
@@ -147,7 +147,7 @@ def write_csv(results: Results, path: str | os.PathLike[str]) -> Path:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)
     for row in rows:
-        line = ["" if (value := getattr(row, key)) is None else value for key in plain]
+        line = [csv_text(getattr(row, key)) for key in plain]
         line += [_empty_or(finite(row.metrics.get(name))) for name in metrics]
         for against, name in changes:
             line += [_empty_or(finite(part)) for part in interval(row, against, name) or (None,) * 3]

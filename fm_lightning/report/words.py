@@ -40,6 +40,43 @@ def headline(results: Results) -> str:
     return "No schedule was judged against trivial manipulations, so nothing can be called an improvement."
 
 
+FAMILY_WORDS = {  # a family's outcome, as a phrase before the family's name
+    "better": "better than",
+    "no better": "no better than",
+    "worse": "worse than",
+    "undecided": "undecided against",
+    "out of reach": "out of reach of",
+}
+TOGETHER = {  # what the schedules of one outcome have in common, for a reader who knows none of our words
+    "better": "{} fewer training images and stay{} closer to real data than every trivial manipulation tested",
+    "worse": "{} fewer training images, but trivial manipulations such as {} do it better",
+    "no better": "{} fewer training images, but trivial manipulations such as {} do it as well",
+    "undecided": "{} fewer training images; whether trivial manipulations do it as well is undecided",
+    "out of reach": "{} fewer training images than any trivial manipulation tested can",
+    "not lowered": "{} no fewer training images than plain sampling",
+}
+
+
+def answer(results: Results) -> str:
+    """The results in one sentence for a reader who does not know the method."""
+    found: dict[str, list[VerdictResult]] = {}
+    for verdict in results.verdicts:
+        found.setdefault(verdict.outcome, []).append(verdict)
+    parts = [_together(outcome, some) for outcome, some in found.items()]
+    return f"{'; '.join(parts)}." if parts else headline(results)
+
+
+def _together(outcome: str, some: Sequence[VerdictResult]) -> str:
+    names, one = _listed([verdict.schedule for verdict in some]), len(some) == 1
+    if outcome == "no claim":
+        return f"no claim is possible about {names}"
+    subject = f"{names} cop{'ies' if one else 'y'}"
+    rivals = dict.fromkeys(f.family for v in some for f in v.families if f.outcome == outcome)
+    rival = next(iter(rivals), "added noise")
+    words = TOGETHER.get(outcome, "{} fewer training images")
+    return words.format(subject, rival) if outcome != "better" else words.format(subject, "s" if one else "")
+
+
 def scope(results: Results) -> str:
     """What the headline rests on: plain sampling's copies, and the schedules that were not judged."""
     parts = [elsewhere] if (elsewhere := trained_elsewhere(results)) else []
@@ -47,7 +84,7 @@ def scope(results: Results) -> str:
     if base is not None and metric(base, "f_mem") is not None:
         lo_hi = span(metric(base, "f_mem_lo"), metric(base, "f_mem_hi"), share, 1)
         many = f"{count(base.samples)} samples"
-        parts.append(f"Plain sampling: {share(metric(base, 'f_mem'))} % {lo_hi} of {many} are copies.")
+        parts.append(f"Plain sampling: {share(metric(base, 'f_mem'))}% {lo_hi} of {many} are copies.")
     judged = {verdict.schedule for verdict in verdicts(results)}
     others = [row.name for row in of_kind(results, "schedule") if row.name not in judged]
     if judged and others:

@@ -23,6 +23,7 @@ import numpy as np
 
 from fm_lightning.comparison.results import Interval, RowResult, VerdictResult
 from fm_lightning.estimate import Estimate
+from fm_lightning.files import csv_text
 from fm_lightning.study.replicates import Experiment, Run
 from fm_lightning.verdicts.outcomes import holm
 from fm_lightning.verdicts.random_effects import LEAST, combine
@@ -46,7 +47,7 @@ def headline(entries: Sequence[Mapping[str, Any]]) -> str:
     """What the runs say together, in a sentence for each schedule that was judged."""
     said = []
     for entry in entries:
-        where = f" in experiment {entry['number']}" if len(entries) > 1 else ""
+        where = f" ({', '.join(run['name'] for run in entry['runs'])})" if len(entries) > 1 else ""
         said += [f"{s['schedule']}{where}: {s['verdict']['sentence']}" for s in entry["schedules"] if s["verdict"]]
     return "; ".join(said) + "." if said else "No schedule was judged in these runs, so nothing is claimed."
 
@@ -254,5 +255,6 @@ def to_csv(comparison: Mapping[str, Any]) -> str:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, (*COLUMNS, *COMBINED), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(flat(comparison))
+    for line in flat(comparison):
+        writer.writerow({key: csv_text(value) for key, value in line.items()})
     return text.getvalue()

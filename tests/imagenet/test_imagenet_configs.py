@@ -11,8 +11,8 @@ from small_imagenet import SEEDS, small
 from tiny_runs import says
 
 from fm_lightning.metrics.archive_images import ArchiveImages
-from fm_lightning.report.pictures import read_pictures
 from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.table.pictures import read_pictures
 
 
 def results(workplace, name):

@@ -13,8 +13,8 @@ import pytest
 import torch
 from image_files import png, write_parquet
 
-from fm_lightning.report.pictures import read_pictures
 from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.table.pictures import read_pictures
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "latents_small.yaml"

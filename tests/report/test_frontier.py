@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fm_lightning.comparison.results import Results
 from fm_lightning.report.frontier import frontier
+from fm_lightning.report.words import OUTCOMES
 from fm_lightning.verdicts.margins import Margin
 
 read = Results.from_dict
@@ -49,17 +50,17 @@ def test_each_family_is_the_parabola_through_its_three_doses(drawn):
             assert curve.get_linewidth() > 1.5
 
 
-def test_fewer_copies_lie_to_the_right_and_everything_that_counts_is_inside(drawn):
+def test_fewer_copies_lie_to_the_left_and_everything_that_counts_is_inside(drawn):
     _, verdict, axes, at = drawn
-    right, left = axes.get_xlim()[1], axes.get_xlim()[0]
-    assert right < left
+    left, right = axes.get_xlim()
+    assert -2 <= left < right <= 102
     low, high = axes.get_ylim()
     for name in ("base", "stronger"):
         x, y = at(name)
-        assert right < x < left
+        assert left < x < right
         assert low < y < high
     assert at("base")[1] == pytest.approx(1.0)
-    assert verdict["outcome"] in axes.get_title(loc="left")
+    assert OUTCOMES[verdict["outcome"]] in axes.get_title(loc="left")
 
 
 def test_lines_are_labelled_where_they_end(drawn):

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import fm_lightning
 from fm_lightning.comparison.results import Results, RowResult
 from fm_lightning.report.curves import gain_curves
+from fm_lightning.report.figures import FIGURES
 from fm_lightning.report.formats import number, share
 from fm_lightning.report.page import render, write_report
 from fm_lightning.report.results import title
-from fm_lightning.report.words import OUTCOMES
+from fm_lightning.report.style import svg
+from fm_lightning.report.words import OUTCOMES, answer
 
 read = Results.from_dict
 
@@ -35,7 +40,7 @@ def section(text, begin, end):
 
 def test_the_main_table_has_every_row_but_families(page):
     results, text = page
-    table = section(text, 'id="table"', 'id="families"')
+    table = section(text, 'id="table"', "</details>")
     for row in results["rows"]:
         there = f'<th scope="row" title="{row["name"]}:' in table
         assert there == (row["kind"] != "family"), row["name"]
@@ -49,7 +54,7 @@ def test_the_main_table_has_every_row_but_families(page):
 
 def test_families_are_folded_into_a_table_of_their_own(page):
     results, text = page
-    table = html.unescape(section(text, '<details id="families">', "What the words mean"))
+    table = html.unescape(section(text, '<details id="families">', "</details>"))
     families = [row for row in results["rows"] if row["kind"] == "family"]
     assert len(families) > 12
     for row in families:
@@ -58,28 +63,42 @@ def test_families_are_folded_into_a_table_of_their_own(page):
     assert table.count("<tr class=") == len(families) + 2, "and the schedule and its base"
 
 
-def test_the_frontier_comes_first_then_the_sentences_then_the_table(page):
+def test_the_first_screen_is_a_sentence_a_figure_and_a_table(page):
     results, text = page
-    places = [text.index(part) for part in ("<h1", 'id="frontier"', 'id="verdicts"', 'id="table"', 'id="change"')]
-    assert places == sorted(places)
-    words = html.unescape(text)
+    places = [text.index(part) for part in ("<h1", 'id="frontier"', 'id="answer"', "<details")]
+    assert places == sorted(places), "and everything else is folded"
     (verdict,) = results["verdicts"]
-    assert results["headline"] in section(words, "<h1", "</h1>")
-    said = section(words, 'id="verdicts"', "</section>")
-    for family in verdict["families"]:
-        assert f"<li>{family['sentence']}</li>" in said
-    assert f">{verdict['paragraph']}</pre></details>" in said
-    assert f">{OUTCOMES[verdict['outcome']]}</span>" in said
+    assert answer(read(results)) in html.unescape(section(text, "<h1", "</h1>"))
+    table = html.unescape(section(text, 'id="answer"', "</table>"))
+    assert f"{share(verdict['base_memorized'])} → {share(verdict['memorized'])}%" in table
+    assert f">{OUTCOMES[verdict['outcome']]}</span>" in table
+    assert all(family["family"] in table for family in verdict["families"])
+
+
+def test_verdicts_are_folded_with_sentences_and_a_paragraph(page):
+    results, text = page
+    (verdict,) = results["verdicts"]
+    found = html.unescape(section(text, 'id="verdicts"', "</details>"))
+    assert results["headline"] in found
+    assert all(f"<li>{family['sentence']}</li>" in found for family in verdict["families"])
+    assert f">{verdict['paragraph']}</pre>" in found
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
-def test_every_outcome_has_its_chip(make_results, outcome):
+def test_every_outcome_has_its_chip_and_its_sentence(make_results, outcome):
     results, _ = make_results()
     results["verdicts"][0] |= {"outcome": outcome, "families": [], "claim": "says so"}
     text = render(read(results), {})
     assert f">{OUTCOMES[outcome]}</span>" in text
     assert "<li>stronger says so</li>" in text, "where no family was tested the claim stands alone"
-    assert f'<dd class="value">{int(outcome == "better")} of 1</dd>' in text
+    assert "stronger" in section(text, "<h1", "</h1>")
+    assert "{" not in answer(read(results))
+
+
+def test_small_numbers_are_not_rounded_away(make_results):
+    results, _ = make_results()
+    results["verdicts"][0] |= {"base_quality": 0.01218, "quality": 0.00987}
+    assert "0.0122 → 0.00987" in render(read(results), {})
 
 
 def test_numbers_carry_the_samples_that_they_were_measured_on(make_results):
@@ -88,10 +107,10 @@ def test_numbers_carry_the_samples_that_they_were_measured_on(make_results):
         row["samples"] = {"base": 399, "held_out": 37}.get(row["name"], 400)
     results["samples"] = 1234
     text = render(read(results), {})
-    assert "plain sampling, N = 399" in text
+    assert "of 399 samples are copies" in text
     assert "<small>N = 37</small>" in text
     assert "399 to 400 per row" in text
-    assert "1\u202f234" not in text
+    assert "1,234" not in text
 
 
 def test_facts_are_there(page):
@@ -124,6 +143,20 @@ def test_special_characters_stay_text(make_results):
     assert html.escape(evil).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
 
 
+@pytest.mark.parametrize("name", ["$\\\\frac{$", "$x^2$", "a$b$c", "\\\\alpha", "=1+1", "<b>", "名前", "%s{0}"])
+def test_a_name_is_text_in_every_figure(make_results, name):
+    results, arrays = make_results()
+    text = json.dumps(results).replace('"stronger', json.dumps(name)[:-1])
+    results = json.loads(text)
+    arrays = {key.replace("stronger", name): values for key, values in arrays.items()}
+    found = Results.from_dict(results)
+    assert found.row(name) is not None
+    for plate in FIGURES:
+        if (figure := plate.draw(found, arrays)) is not None:
+            assert svg(figure)
+    assert html.escape(name) in render(found, {})
+
+
 def test_points_are_drawn_over_the_training_points(make_results):
     results, arrays = make_results()
     text = render(read(results), {key: value for key, value in arrays.items() if "/base" in key or "training" in key})
@@ -149,8 +182,11 @@ def test_missing_values_are_dashes(make_results):
     assert not re.search(r"\bnan\b|None", text)
 
 
-def test_starts_without_torch():
+def test_the_whole_room_draws_without_torch():
     slow = ("torch", "lightning", "scipy", "matplotlib.pyplot")
-    code = f"import sys, fm_lightning.report.page; print([name for name in {slow} if name in sys.modules])"
+    room = Path(fm_lightning.__file__).parent / "report"
+    names = [".".join(path.relative_to(room).with_suffix("").parts) for path in sorted(room.rglob("*.py"))]
+    every = ", ".join(f"fm_lightning.report.{name}" for name in names if "__init__" not in name)
+    code = f"import sys, {every}; print([name for name in {slow} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

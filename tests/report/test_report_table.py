@@ -125,6 +125,14 @@ def test_csv_holds_every_row_and_every_number(make_results, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+x", "-x", "@x"])
+def test_no_name_is_a_formula_in_a_spreadsheet(make_results, tmp_path, name):
+    results, _ = make_results()
+    results["rows"][1]["name"] = name
+    with write_csv(read(results), tmp_path / "results.csv").open(newline="", encoding="utf-8") as file:
+        assert [line["name"] for line in csv.DictReader(file)][1] == f"'{name}"
+
+
 def test_groups_keep_the_control_with_its_schedule(make_results):
     results, _ = make_results()
     found = groups(read(results))

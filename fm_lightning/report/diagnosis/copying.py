@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from fm_lightning.report.diagnosis.estimates import ENERGY_WORDS, dots, rows
 from fm_lightning.report.diagnosis.semantics import show
@@ -53,12 +54,12 @@ def predictors(results: Numbers, arrays: Arrays) -> Figure | None:
     found = {name: entry["auroc"] for name, entry in _of(results)["predictors"].items()}
     if all(estimate["value"] is None for estimate in found.values()):
         return None
-    figure = new_figure(WIDTH * 0.62, 0.3 * len(found) + 0.8, layout="constrained")
+    figure = new_figure(WIDTH * 0.8, 0.3 * len(found) + 0.8, layout="constrained")
     axes = figure.subplots()
+    axes.axvline(0.5, color=MUTED, linewidth=0.9, zorder=0.5)
     dots(axes, list(found.values()), PALETTE[0])
     rows(axes, [f"{ENERGY_WORDS.get(name, name)} (n = {count(estimate['n'])})" for name, estimate in found.items()])
-    axes.axvline(0.5, color=MUTED, linewidth=0.9, zorder=0.5)
-    axes.set(xlim=(0, 1), xlabel="AUROC for copies; below ½ a low value goes with copying")
+    axes.set(xlim=(0, 1), xlabel="AUROC for copies; below 0.5, low values go with copying")
     return figure
 
 
@@ -106,6 +107,9 @@ def power(results: Numbers, arrays: Arrays) -> Figure | None:
         xlabel="time t, noise to data", ylabel="power ½‖v‖², mean", xlim=(0, 1), ylim=(0, 2.5 * float(np.max(ends)))
     )
     right.set(xlabel="1 − t, data to the left")
+    for axis in (right.xaxis, right.yaxis):  # powers of ten would need mathematical text
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
     gap = np.array([0.2, 0.02])
     right.loglog(gap, float(ends.mean()) * (gap / 0.2) ** -2, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
     right.annotate("(1 − t)⁻²", (gap[1], float(ends.mean()) * 100), color=MUTED, fontsize=8.5)
@@ -190,7 +194,7 @@ def training(results: Numbers, arrays: Arrays) -> Figure | None:
                 low, high = (100 * series[key][:, 1] for key in ("f_mem_lo", "f_mem_hi"))
                 axes.fill_between(steps, low, high, color=COPY, alpha=0.2, linewidth=0)
             axes.axhline(1, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-            axes.set_title("F_mem, % (dashed: 1 %)")
+            axes.set_title("F_mem, % (dashed: 1%)")
         elif name == "kpe":
             for key, colour, label in (("kpe_early_mean", PALETTE[0], "early"), ("kpe_late_mean", PALETTE[1], "late")):
                 if key in series:

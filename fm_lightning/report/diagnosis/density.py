@@ -52,7 +52,7 @@ def scatters(results: Numbers, arrays: Arrays) -> Figure | None:
         x, y = values[:POINTS], kpe[: len(values)][:POINTS]
         kept = np.isfinite(x)
         axes.plot(
-            x[kept], y[kept], ".", color=PALETTE[0], markersize=2.6, alpha=0.45, markeredgewidth=0, rasterized=True
+            x[kept], y[kept], ".", color=PALETTE[0], markersize=4.5, alpha=0.5, markeredgewidth=0, rasterized=True
         )
         rho = rhos[name]
         words = with_span(rho["value"], rho["low"], rho["high"], number) if rho["value"] is not None else "undefined"

@@ -13,12 +13,14 @@ from matplotlib.figure import Figure
 
 from fm_lightning.files import write_whole
 from fm_lightning.report.diagnosis import copying, density, semantics
+from fm_lightning.report.diagnosis.answer import answers
 from fm_lightning.report.formats import count, true_minus
 from fm_lightning.report.results import Arrays, Numbers
 from fm_lightning.report.style import png
 from fm_lightning.report.templates import template
 
 PAGE = "diagnosis.html"
+FIRST = "predictors"  # the figure of the first screen
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Plate:
     title: str
     caption: str
     draw: Callable[[Numbers, Arrays], Figure | None]
+    pixels: bool = False  # never inverted in dark mode
 
 
 PLATES = (
@@ -37,8 +40,8 @@ PLATES = (
         "density",
         "density",
         "What a sample cost, and how dense real images lie around it",
-        "One dot a sample, {n} samples of plain sampling ({probed} where a likelihood is shown). Support is minus the mean "
-        "distance to the five nearest images. ρ is Spearman's, with Fisher's 95 % interval.",
+        "One dot per sample, {n} samples of plain sampling ({probed} where a likelihood is shown). Support is minus the mean "
+        "distance to the five nearest images. ρ is Spearman's, with Fisher's 95% interval.",
         density.scatters,
     ),
     Plate(
@@ -46,7 +49,7 @@ PLATES = (
         "density",
         "Every energy against every measure of density",
         "Spearman's rho, plain (filled) and given the norm of the noise, the distance from the training mean and, where a "
-        "model has labels, the class (hollow), with Fisher's 95 % intervals; {n} samples, {probed} for the likelihood. Many "
+        "model has labels, the class (hollow), with Fisher's 95% intervals; {n} samples, {probed} for the likelihood. Many "
         "comparisons: single intervals that just miss 0 mean little.",
         density.forest,
     ),
@@ -55,7 +58,7 @@ PLATES = (
         "density",
         "Power and the bridge's density along the way",
         "At each time, rank correlation over {probed} samples of the network's power ½‖v‖² with the log density of the bridge "
-        "(1 − t) x0 + t x1 at the same state; band: Fisher's 95 % interval.",
+        "(1 − t) x0 + t x1 at the same state; band: Fisher's 95% interval.",
         density.bridge,
     ),
     Plate(
@@ -63,21 +66,22 @@ PLATES = (
         "semantics",
         "Semantic strength in thirds of KPE",
         "Means over {n} samples in thirds of KPE, taken within each class, so that no class is in one third more than in "
-        "another; Student's 95 % intervals; g is Hedges's effect size, highest minus lowest third.",
+        "another; Student's 95% intervals; g is Hedges's effect size, highest minus lowest third.",
         semantics.thirds,
     ),
     Plate(
         "extremes",
         "semantics",
-        "The cheapest and the dearest samples",
+        "The samples of lowest and highest energy",
         "Of {n} samples those of the lowest KPE, lowest first, and of the highest, highest first.",
         semantics.extremes,
+        pixels=True,
     ),
     Plate(
         "goldilocks",
         "copying",
         "Which energies copy",
-        "F_mem in quantile groups of each energy, low to high, over {n} samples; Wilson's 95 % intervals. The p beneath "
+        "F_mem in quantile groups of each energy, low to high, over {n} samples; Wilson's 95% intervals. The p beneath "
         "tests whether the curve neither rises nor falls throughout (isotonic likelihood ratio in both orders).",
         copying.goldilocks,
     ),
@@ -85,7 +89,7 @@ PLATES = (
         "predictors",
         "copying",
         "What tells copies apart",
-        "AUROC for the event “d1 / d2 below {threshold}”, with DeLong's 95 % interval; n beside each name. Nearness is "
+        "AUROC for the event “d1 / d2 below {threshold}”, with DeLong's 95% interval; n beside each name. Nearness is "
         "nearly the event itself.",
         copying.predictors,
     ),
@@ -113,12 +117,13 @@ PLATES = (
         "The surest of {copies} copies among {n} samples, the smallest d1 / d2 first, one for each training image; of points, "
         "all samples.",
         copying.originals,
+        pixels=True,
     ),
     Plate(
         "five_ways",
         "five_ways",
         "Copying in five ways",
-        "Each measure of {n} samples (filled) beside that of {held_out} held-out real images, its floor (hollow), with 95 % "
+        "Each measure of {n} samples (filled) beside that of {held_out} held-out real images, its floor (hollow), with 95% "
         "intervals (shares: Wilson; C_T: DeLong).",
         copying.five_ways,
     ),
@@ -126,7 +131,7 @@ PLATES = (
         "training",
         "over_training",
         "Over training",
-        "Each validation, on {val} seeds of plain sampling; band: Wilson's 95 % interval.",
+        "Each validation, on {val} seeds of plain sampling; band: Wilson's 95% interval.",
         copying.training,
     ),
 )
@@ -151,6 +156,7 @@ def draw(folder: Path, results: Numbers, arrays: Arrays, pdf: bool = False) -> P
                 "key": plate.key,
                 "title": plate.title,
                 "caption": caption(plate, results),
+                "pixels": plate.pixels,
                 "uri": f"data:image/png;base64,{base64.b64encode(content).decode()}",
             }
         )
@@ -176,10 +182,11 @@ def _render(results: Numbers, shown: Mapping[str, list[dict[str, Any]]]) -> str:
         {
             "title": question["title"],
             "sentences": [true_minus(line) for line in question["sentences"]],
-            "figures": shown.get(name, []),
+            "figures": [figure for figure in shown.get(name, []) if figure["key"] != FIRST],
         }
         for name, question in results["questions"].items()
     ]
+    first = next((figure for figures in shown.values() for figure in figures if figure["key"] == FIRST), None)
     facts = {key: results[key] for key in ("command", "created", "hardware", "step") if results.get(key) is not None}
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in (results.get("versions") or {}).items())
     facts["seconds"] = ", ".join(f"{name} {seconds}" for name, seconds in results["seconds"].items())
@@ -187,6 +194,8 @@ def _render(results: Numbers, shown: Mapping[str, list[dict[str, Any]]]) -> str:
         name=results.get("name") or "run",
         n=count(results["n"]),
         probed=count(results["probed"]),
+        answer=answers(results),
+        first=first,
         questions=questions,
         facts=facts,
     )

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fm_lightning.comparison.rows import BASE
 from fm_lightning.table.evaluation import Evaluation
 
 FOLDER = "pictures"
@@ -46,7 +45,7 @@ def read_pictures(evaluation: Evaluation) -> dict[str, np.ndarray]:
     if (place / "training.npz").exists():
         training = _read(place / "training.npz")
         if "images" in training:
-            out |= {"most_copied/images": training["images"], f"most_copied/{BASE}": training["counts"]}
+            out |= {"most_copied/images": training["images"], "most_copied/base": training["counts"]}
         else:
             out["training/points"] = training["points"]
     return out
