@@ -66,7 +66,7 @@ def columns(results: Results) -> list[Column]:
                 1,
                 scale=100 / at_base,
             )
-            found.append(Column("quality_percent", "ΔFréchet", "%", percent.about, percent.cell))
+            found.append(Column("quality_percent", "ΔFréchet %", "of base's", percent.about, percent.cell))
     return found + _energies(results) + [_nfe()]
 
 

@@ -55,17 +55,20 @@ def _beyond(axes: Axes, y: float, value: float, colour: Any, left: float, right:
         color=colour,
         va="center",
         ha="right" if inwards < 0 else "left",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+        zorder=5,
     )
 
 
-def forest_axes(axes: Axes, limits: tuple[float, float]) -> None:
-    """Axes with a line at no change and nothing at the heights, for dots."""
+def forest_axes(axes: Axes, limits: tuple[float, float], ticks: int = 5) -> None:
+    """Axes with a line at no change, nothing at the heights, and at most so many ticks, for dots."""
     axes.set_xlim(*limits)
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.axvline(0, color=MUTED, linewidth=1.0, zorder=1)
-    axes.locator_params(axis="x", nbins=5)
+    axes.locator_params(axis="x", nbins=ticks)
+    axes.ticklabel_format(axis="x", scilimits=(-2, 5))
 
 
 def line_name(axes: Axes, y: float, text: str, left: float = -10.0, **how: Any) -> float:

@@ -92,7 +92,6 @@ class _Line:
 
 
 def _lines(comparison: Comparison, measures: Sequence[str]) -> Iterator[_Line]:
-    several = len(comparison["experiments"]) > 1
     names = list(dict.fromkeys(s["schedule"] for e in comparison["experiments"] for s in e["schedules"]))
     y = 0.0
     for entry in comparison["experiments"]:
@@ -101,8 +100,7 @@ def _lines(comparison: Comparison, measures: Sequence[str]) -> Iterator[_Line]:
             if not effects:
                 continue
             colour = PALETTE[names.index(schedule["schedule"]) % len(PALETTE)]
-            where = f", {run_names(entry)}" if several else ""
-            yield _Line(y, schedule["schedule"] + where, colour, "head", {})
+            yield _Line(y, schedule["schedule"], colour, "head", {})
             y += 1
             for run in entry["runs"]:
                 there = {m: e["runs"][run["name"]] for m, e in effects.items() if run["name"] in e["runs"]}
@@ -122,9 +120,9 @@ def _draw(axes: Axes, lines: Sequence[_Line], measure: str) -> None:
     here = [(line, line.effects[measure]) for line in lines if measure in line.effects]
     ends = [how.scale * effect[end] for _, effect in here for end in ("low", "value", "high")]
     lo, hi = within(ends, 0.0, reach=6.0)
-    forest_axes(axes, (lo, hi))
+    forest_axes(axes, (lo, hi), ticks=3)
     axes.set_title(how.title)
-    axes.set_xlabel(how.hint)
+    axes.set_xlabel(how.hint.replace(", ", ",\n").replace("; ", "\n"))
     for line, effect in here:
         value, low, high = (how.scale * effect[key] for key in ("value", "low", "high"))
         if line.kind == "run" or not lo <= value <= hi:

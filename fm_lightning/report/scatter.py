@@ -61,6 +61,7 @@ def quality_memorization(results: Results, arrays: Arrays) -> Figure | None:
     label = quality_label(results)
     for axes in panels:
         axes.set_xlabel("F_mem, % of samples that are copies")
+    x_limits = max(x_limits[0], -2.0), min(x_limits[1], 102.0)
     panels[0].set(xlim=x_limits, ylim=y_limits, ylabel=f"{label}, lower is better")
     _cloud(panels[0], inside, at, tint, whiskers=True)
     _towards_better(panels[0])
@@ -69,6 +70,10 @@ def quality_memorization(results: Results, arrays: Arrays) -> Figure | None:
         overview.set_title("overview, close-up framed", fontsize=9)
         _cloud(overview, rows, at, tint, whiskers=False, size=4.5)
         overview.margins(0.16)
+        left, right = overview.get_xlim()
+        overview.set_xlim(max(left, -5), min(right, 108))  # a share, with room for dots at 0 and 100%
+        if min(y for _, y in at.values()) > 0:  # a plug-in distance, which is never below 0
+            overview.set_ylim(bottom=max(overview.get_ylim()[0], 0.0))
         box = Rectangle(
             (x_limits[0], y_limits[0]),
             x_limits[1] - x_limits[0],

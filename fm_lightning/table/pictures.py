@@ -1,19 +1,19 @@
-"""Pictures of a comparison: the first samples of every row beside their nearest training images.
+"""Pictures of a comparison: the first samples of every row with their nearest training images.
 
     evaluation/pictures/KEY-FIRST.npz      samples, nearest [m, H, W, C] uint8 (points: [m, 2]), ratio, seed [m] of one row
     evaluation/pictures/training.npz       images [k, H, W, C] and counts [k] of those that base copies most, or points [n, 2]
 
-Each is written when its block is finished, so that a comparison that goes on after a kill has them all.
+Each is written when its block is finished, so that a comparison that is killed and resumed has them all.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from fm_lightning.files import write_arrays
 from fm_lightning.table.evaluation import Evaluation
 
 FOLDER = "pictures"
@@ -23,10 +23,7 @@ def write_pictures(folder: Path, name: str, arrays: Mapping[str, np.ndarray]) ->
     """Writes ``folder/pictures/NAME.npz`` whole or not at all."""
     place = folder / FOLDER
     place.mkdir(parents=True, exist_ok=True)
-    temporary = place / f".{name}.{os.getpid()}.tmp"
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **dict(arrays))
-    os.replace(temporary, place / f"{name}.npz")
+    write_arrays(place / f"{name}.npz", arrays, compressed=True)
 
 
 def read_pictures(evaluation: Evaluation) -> dict[str, np.ndarray]:

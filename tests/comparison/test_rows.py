@@ -30,10 +30,19 @@ def test_base_comes_first_and_is_added_where_it_is_missing():
     assert own[BASE].schedule.steps == 7
 
 
-@pytest.mark.parametrize("name", ["", "a.b", "a/b", "a b"])
-def test_names_that_could_be_mistaken_are_refused(name):
-    with pytest.raises(UserError, match="expected one without"):
+@pytest.mark.parametrize(
+    "name",
+    ["", "a.b", "a/b", "a b", "a~b", "a\nb", "a\x00b", "a\u202eb", "\ud800", "x" * 61, "held_out", "copies"],
+)
+def test_names_that_could_be_mistaken_or_cannot_be_shown_are_refused(name):
+    with pytest.raises(UserError, match=r"schedule name|is that of the row") as caught:
         schedule_rows({name: Schedule()})
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["$\\frac{$", "=1+1", "<b>", "名前", "a,b", "%s{0}"])
+def test_any_other_name_is_text(name):
+    assert name in schedule_rows({name: Schedule()})
 
 
 def test_a_description_tells_every_manipulation():

@@ -10,7 +10,8 @@ from fm_lightning.report.diagnosis.semantics import WORDS, judges
 from fm_lightning.report.formats import number, signed, true_minus, with_span
 from fm_lightning.report.results import Numbers, finite
 
-WEAK = 0.1  # a rank correlation, or twice the distance of an AUROC from 1/2, below which the words say "hardly"
+ENERGY = {name: words.replace("KPE", "energy") for name, words in ENERGY_WORDS.items()}
+WEAK = 0.1  # a rank correlation, or twice the distance of an AUROC from 1/2, below which the words say "slightly"
 
 
 def answers(results: Numbers) -> list[str]:
@@ -44,7 +45,7 @@ def _density(results: Numbers) -> str:
     if sign == 0:
         return f"Density: energy itself tells nothing measurable about it ({numbers})."
     where = "dense" if sign > 0 else "sparse"
-    how = "hardly more often" if size < WEAK else "more often"
+    how = "only slightly more often" if size < WEAK else "more often"
     return f"Density: high-energy samples lie {how} in {where} regions of the data ({numbers})."
 
 
@@ -74,7 +75,7 @@ def _copying(results: Numbers) -> str:
     area, sign = areas[best], _sign(areas[best], 0.5)
     numbers = f"{_with_interval(area, 'AUROC', number)}, where 0.5 tells nothing"
     if sign == 0:
-        return f"Copying: no energy tells copies from other samples (at best {ENERGY_WORDS[best]}: {numbers})."
-    how = "hardly " if 2 * abs(area["value"] - 0.5) < WEAK else ""
+        return f"Copying: no energy tells copies from other samples (at best {ENERGY[best]}: {numbers})."
+    how = "slightly " if 2 * abs(area["value"] - 0.5) < WEAK else ""
     level = "high" if sign > 0 else "low"
-    return f"Copying: {how}more copies are among samples of {level} {ENERGY_WORDS[best]} ({numbers})."
+    return f"Copying: {how}more copies are among samples of {level} {ENERGY[best]} ({numbers})."
