@@ -33,7 +33,8 @@ class ScheduleTable(ValidationTable):
             alone, or none.
         gigabytes: where all samples would take more than this, only base's are kept.
         families: trivial manipulations to judge schedules against: those that cost little beside base, all (as ``fm-lightning
-            falsify``), or none.
+            falsify``), none, or a list of names, in which "cheap" stands for all cheap ones; "earlier checkpoint" and "average"
+            need files that training kept (``CheckpointSeries``, ``PowerAverages``).
         margin_copies: the smallest change of F_mem that matters, as a share; 0.01 is one point. At most a tenth of base's.
         margin_quality: the smallest change of the distance that matters, as a share of base's; but no less than two standard
             errors of the distance of as many held-out real samples.
@@ -46,7 +47,7 @@ class ScheduleTable(ValidationTable):
         self,
         samples: str = "all",
         gigabytes: float = 4.0,
-        families: Literal["none", "cheap", "all"] = "cheap",
+        families: Literal["none", "cheap", "all"] | list[str] = "cheap",
         margin_copies: float = Margins.memorized,
         margin_quality: float = Margins.quality,
     ) -> None:

@@ -16,7 +16,6 @@ _HOMES = {
     "families": "fm_lightning.comparison.families",
     "judge": "fm_lightning.comparison.judge",
     "Guided": "fm_lightning.nets",
-    "noise": "fm_lightning.noise",
     **dict.fromkeys(
         (
             "KTS",
@@ -64,7 +63,6 @@ if TYPE_CHECKING:
         nearest,
     )
     from fm_lightning.nets import Guided
-    from fm_lightning.noise import noise
     from fm_lightning.table.evaluation import Evaluation
     from fm_lightning.training.module import FlowMatching
     from fm_lightning.training.trainer import FlowTrainer
@@ -99,7 +97,6 @@ __all__ = [
     "load_torchcfm",
     "load_weights",
     "nearest",
-    "noise",
 ]
 
 

@@ -19,9 +19,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fm_lightning.comparison.families import Family, families, own_doses
+from fm_lightning.comparison.families import WEIGHT_FAMILIES, Family, families, own_doses
 from fm_lightning.comparison.judge import NEIGHBOURS
 from fm_lightning.comparison.rows import BASE, Row, check_judged
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.memorization import copied
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.evaluation import Evaluation
@@ -32,7 +33,7 @@ from fm_lightning.verdicts.residual import share_change
 
 # A schedule's key -> a family (see `Candidate.family_key`) -> the doses at each place where its curve reaches the schedule.
 Chosen = dict[str, dict[str, list[list[float]]]]
-Which = Literal["none", "cheap", "all"] | Sequence[Family]
+Which = Literal["none", "cheap", "all"] | Sequence[str | Family]
 
 
 @dataclass(frozen=True)
@@ -80,19 +81,25 @@ class Candidate:
 def _row(family: Family, base: Row, dose: float, **facts: Any) -> Row:
     """The base manipulated by ``dose``; a family that changes more than the schedule returns a row itself."""
     made = family.at(base.schedule, dose)
-    return replace(made if isinstance(made, Row) else Row("family", made), **facts)
+    if isinstance(made, Row):
+        return replace(made, **facts | ({"note": made.note} if made.note else {}))
+    return replace(Row("family", made), **facts)
 
 
-def candidates(rows: Mapping[str, Row], names: Sequence[str], which: Which) -> list[Candidate]:
+def candidates(
+    rows: Mapping[str, Row], names: Sequence[str], which: Which, further: Sequence[Family] = ()
+) -> list[Candidate]:
     """The schedules to judge, with the families to judge them against.
 
     Args:
         rows: of the comparison.
         names: the schedules' names.
-        which: "cheap" families, "all", "none" (then nothing is judged), or families of one's own.
+        which: "cheap" families, "all", "none" (then nothing is judged); or a list of families and names of families, in which
+            "cheap" stands for all cheap ones.
+        further: families that this model has besides those of any sampler.
 
     Raises:
-        UserError: a name of no schedule, or of base itself.
+        UserError: a name of no schedule, of base itself, or of no family.
     """
     if which == "none":
         return []
@@ -101,10 +108,29 @@ def candidates(rows: Mapping[str, Row], names: Sequence[str], which: Which) -> l
     for name in names:
         row = rows[name]
         base = row.plain or BASE
-        known = families(rows[base].schedule) if isinstance(which, str) else which
-        lowering = tuple(f for f in known if f.direction != "raises" and (f.cheap or which != "cheap"))
+        asked = _named_families(which, [*families(rows[base].schedule), *further])
+        lowering = tuple(family for family in asked if family.direction != "raises")
         found.append(Candidate(name, row, base, rows[base], lowering))
     return found
+
+
+def _named_families(which: Which, known: Sequence[Family]) -> list[Family]:
+    """The families that ``which`` names, in its order."""
+    if which == "all":
+        return list(known)
+    found: dict[str, Family] = {}
+    for item in [which] if isinstance(which, str) else which:
+        if isinstance(item, Family):
+            some = [item]
+        elif item == "cheap":
+            some = [family for family in known if family.cheap]
+        else:
+            some = [family for family in known if family.name == item]
+            if not some and item not in WEIGHT_FAMILIES:  # those are missing where training kept nothing for them
+                names = ", ".join(dict.fromkeys(["cheap", *(family.name for family in known), *WEIGHT_FAMILIES]))
+                raise UserError(f"There is no family {item!r}.", f"Choose among {names}.")
+        found |= {family.name: family for family in some}
+    return list(found.values())
 
 
 def calibration_rows(some: Sequence[Candidate], chosen: Chosen) -> dict[str, Row]:

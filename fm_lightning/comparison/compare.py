@@ -31,8 +31,9 @@ from fm_lightning.comparison.measurement import concatenated, kept_samples, meas
 from fm_lightning.comparison.measures import Measure
 from fm_lightning.comparison.processes import all_results, first_process_result, print_once, process
 from fm_lightning.comparison.results import Results
-from fm_lightning.comparison.rows import BASE, Row
+from fm_lightning.comparison.rows import BASE, Row, StoredVelocity
 from fm_lightning.comparison.sampling import Model
+from fm_lightning.comparison.weight_families import NO_WEIGHTS, WeightFamilies
 from fm_lightning.data.batches import SeedBatch, seed_batch
 from fm_lightning.data.samples import CALIBRATION_SEED, CALIBRATION_SEEDS, TEST_SEED
 from fm_lightning.errors import UserError
@@ -60,6 +61,7 @@ class ComparisonLoop:
         batch_size: seeds of a batch, on each process.
         judge: names of the schedules to judge.
         families: to judge them against, see ``candidates``.
+        weight_families: those of weights that training kept.
         margins: the smallest effects that matter.
         keep: whose samples to keep: of "all" rows, of "base", or "none". With kept samples another measure can be added
             without sampling again.
@@ -83,6 +85,7 @@ class ComparisonLoop:
         batch_size: int,
         judge: Sequence[str] = (),
         families: Which = "cheap",
+        weight_families: WeightFamilies = NO_WEIGHTS,
         margins: Margins | None = None,
         keep: str = "all",
         gigabytes: float = 4.0,
@@ -96,6 +99,7 @@ class ComparisonLoop:
         self._seeds = range(TEST_SEED, TEST_SEED + seeds)
         self._calibration = range(CALIBRATION_SEED, CALIBRATION_SEED + CALIBRATION_SEEDS)
         self._judge, self._families, self._margins = judge, families, margins or Margins()
+        self._weight_families = weight_families
         self._keep, self._gigabytes = keep, gigabytes
         self._fingerprints = {m.name: m.fingerprint for m in self.measures if m.fingerprint}
         self._kept_measures = {m.name: m for m in self.measures if m.name in self._fingerprints}
@@ -127,7 +131,14 @@ class ComparisonLoop:
         for name, content in contents.items():
             self.rows[name] = replace(self.rows[name], content=content)
         which = self._families if NEIGHBOURS in self._kept_measures else "none"
-        self._candidates = candidates(self.rows, self._judge, which)
+        self._candidates = candidates(self.rows, self._judge, which, self._weight_families.families)
+        self._untested = {
+            name: reason
+            for name, reason in self._weight_families.missing.items()
+            if self._candidates and (which == "all" or name in which)
+        }
+        for name, reason in self._untested.items():
+            print_once(f"Not tested: {name}, because {reason}")
         calibration = calibration_rows(self._candidates, self.table.manifest.chosen)
         self.calibrates = bool(calibration)
         self._comparison_rows, self.rows = self.rows, self.rows | calibration
@@ -191,6 +202,7 @@ class ComparisonLoop:
         self.table = self._read()
         duration = {"duration_s": time.time() - self._began, "seed": self.model.base_seed, "weights": self._source}
         self.table.manifest.about = {**(about or {}), **duration, **self._facts, "margins": asdict(self._margins)}
+        self.table.manifest.about["untested"] = self._untested
         rank, world = process()
         names = list(self.table.shown)
         # Each process solves the eigenproblems of some rows.
@@ -216,8 +228,10 @@ class ComparisonLoop:
         self._writer.claim()
         self._claimed = True
         probes = Probes(self._writer.folder, self.model)
-        fields = {name: row for name, row in self.rows.items() if row.velocity is not None}
-        contents = {name: f"{row.content}~{probes.name(row.velocity)}" for name, row in fields.items()}
+        contents = {}
+        for name, row in self.rows.items():
+            if row.velocity is not None and not isinstance(row.velocity, StoredVelocity):
+                contents[name] = f"{row.content}~{probes.name(row.velocity)}"
         table = self._writer.open(self._identity(probes), print_once)
         probes.keep()
         return table, contents

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from fm_lightning.comparison.rows import Row
 
 LATE = 0.9  # where late manipulations begin, as a share of the way
+EARLIER_CHECKPOINT, AVERAGE = "earlier checkpoint", "average"
+WEIGHT_FAMILIES = (EARLIER_CHECKPOINT, AVERAGE)  # see `weight_families`: they need files that training kept
 Direction = Literal["lowers", "raises", "either"]
 
 

@@ -6,7 +6,7 @@ data that nobody sampled (held-out real ones, copies of training data), sent thr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,19 @@ LONGEST = 60  # characters of a schedule's name
 
 
 @dataclass(frozen=True)
+class StoredVelocity:
+    """A velocity that is loaded when it is sampled.
+
+    Attributes:
+        content: names it.
+        load: makes it; valid until another one is loaded.
+    """
+
+    content: str
+    load: Callable[[], Velocity]
+
+
+@dataclass(frozen=True)
 class Row:
     """One line of the table.
 
@@ -48,7 +61,7 @@ class Row:
     kind: str
     schedule: Schedule
     of: str | None = None
-    velocity: Velocity | None = None
+    velocity: Velocity | StoredVelocity | None = None
     images: Tensor | Encoded | None = None
     first_seed: int = 0
     content: str = ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fm_lightning.comparison.rows import Row
+from fm_lightning.comparison.rows import Row, StoredVelocity
 from fm_lightning.flow import Schedule, integrate_many
 from fm_lightning.flow.velocity import Plain, Velocity, declared
 from fm_lightning.noise import noise
@@ -88,15 +88,16 @@ def sample(
 
     ``evaluated`` is called before each call of a velocity.
     """
-    fields: dict[int, tuple[Velocity, dict[str, Schedule]]] = {}
+    fields: dict[object, tuple[Velocity | StoredVelocity, dict[str, Schedule]]] = {}
     for name, row in rows.items():
         if row.images is None:
             field = row.velocity or velocity
-            fields.setdefault(id(row.velocity), (field, {}))[1][name] = row.schedule
+            same = field.content if isinstance(field, StoredVelocity) else id(row.velocity)
+            fields.setdefault(same, (field, {}))[1][name] = row.schedule
     sampled: dict[str, Trajectory] = {}
     for field, schedules in fields.values():
         sampled |= integrate_many(
-            field,
+            field.load() if isinstance(field, StoredVelocity) else field,
             x0,
             schedules,
             labels=labels,
@@ -133,9 +134,10 @@ def evaluations(rows: Mapping[str, Row], count: int, merge_rows: int = 0) -> int
 class _Zero(Plain):
     """No velocity at all in the place of another, or of the model."""
 
-    def __init__(self, instead_of: Velocity | None) -> None:
+    def __init__(self, instead_of: Velocity | StoredVelocity | None) -> None:
         super().__init__(lambda x, t, y: torch.zeros_like(x))
-        self.singular_end = instead_of is not None and declared(instead_of).singular_end
+        known = instead_of is not None and not isinstance(instead_of, StoredVelocity)
+        self.singular_end = known and declared(instead_of).singular_end
 
 
 def _still(images: Tensor | Encoded, first_seed: int, x0: Tensor, seeds: Tensor, labels: Tensor | None) -> Trajectory:

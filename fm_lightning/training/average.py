@@ -34,12 +34,12 @@ def network_weights(trainer: Trainer, module: LightningModule) -> dict[str, Tens
         if model is not None and int(model.n_averaged):
             state = model.module.state_dict()
             return {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
-    return module.net.state_dict()  # type: ignore[operator, union-attr]
+    return module.net.state_dict()  # type: ignore[union-attr]
 
 
 @rank_zero_only
 def say_disk(trainer: Trainer, module: LightningModule, what: str, count: int, folder: Path) -> None:
     """Prints how much disk ``count`` copies of the network's weights will take."""
-    size = count * sum(value.nbytes for value in module.net.state_dict().values())  # type: ignore[operator, union-attr]
+    size = count * sum(value.nbytes for value in module.net.state_dict().values())  # type: ignore[union-attr]
     amount = f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
     print(f"Keeps {count} {what} in {folder} ({amount})", flush=True)

@@ -29,6 +29,7 @@ from fm_lightning.comparison.measures import Measure
 from fm_lightning.comparison.plan import SamplingPlan
 from fm_lightning.comparison.rows import Row
 from fm_lightning.comparison.sampling import Model, SamplingListener
+from fm_lightning.comparison.weight_families import NO_WEIGHTS, WeightFamilies, weight_families
 from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import OldError
@@ -243,10 +244,15 @@ class FlowMatching(LightningModule):
             batch_size=self.data.eval_batch_size,
             judge=self.plan.judge,
             source=self.weights,
+            weight_families=self._weight_families(folder),
             **options,
         )
         self.comparison.open()
         return self.comparison
+
+    def _weight_families(self, folder: str | Path) -> WeightFamilies:
+        step = getattr(self.trainer, "tested_step", None) or self.trainer.global_step
+        return NO_WEIGHTS if self.weights or not step else weight_families(folder, step, self.net, self.guidance.of)
 
     def on_test_start(self) -> None:
         if self.comparison is None:
