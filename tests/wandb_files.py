@@ -50,9 +50,11 @@ def written(folder: Path, seconds: float = 60, still: float = 3) -> list[Path]:
 
 
 def read_wandb(folder: Path) -> dict[str, Any]:
-    """``history``: name -> values in order; ``config``; ``summary``; ``files``; ``ids`` of the W&B runs."""
+    """``history``: name -> values in order; ``steps``: name -> their ``trainer/global_step``; ``config``; ``summary``; ``files``;
+    ``ids`` of the W&B runs.
+    """
     paths = written(folder)
-    history, config, summary, files, ids = {}, {}, {}, set(), set()
+    history, steps, config, summary, files, ids = {}, {}, {}, {}, set(), set()
     for path in paths:
         for record in records(path):
             kind = record.WhichOneof("record_type")
@@ -63,6 +65,7 @@ def read_wandb(folder: Path) -> dict[str, Any]:
                     (row.setdefault(outer[0], {}) if outer else row)[key] = json.loads(item.value_json)
                 for key, value in row.items():
                     history.setdefault(key, []).append(value)
+                    steps.setdefault(key, []).append(row.get("trainer/global_step"))
             elif kind == "config" or kind == "run":
                 update = record.config.update if kind == "config" else record.run.config.update
                 config |= {item.key or item.nested_key[0]: json.loads(item.value_json) for item in update}
@@ -74,4 +77,4 @@ def read_wandb(folder: Path) -> dict[str, Any]:
                 }
             elif kind == "files":
                 files |= {file.path for file in record.files.files}
-    return {"history": history, "config": config, "summary": summary, "files": files, "ids": ids}
+    return {"history": history, "steps": steps, "config": config, "summary": summary, "files": files, "ids": ids}

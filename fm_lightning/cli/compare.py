@@ -26,6 +26,7 @@ from fm_lightning.study.across_runs import build, flat, to_csv
 from fm_lightning.study.replicates import NAMED, Run, experiments
 from fm_lightning.table.evaluation import Evaluation
 
+ENDS = {"": "value", "_lo": "low", "_hi": "high"}
 NAMES = 4  # runs that a directory's name spells out
 
 
@@ -92,7 +93,13 @@ def log(comparison: Mapping[str, Any], out: Path) -> None:
     import wandb  # here, because it takes a second that comparisons without W&B need not wait
 
     try:
-        run = wandb.init(project="fm_lightning", name=out.name, job_type="compare", dir=str(out.resolve()), config={})
+        run = wandb.init(
+            project="fm_lightning",
+            name=out.name,
+            job_type="compare",
+            dir=str(out.resolve()),
+            config=_config(comparison),
+        )
     except wandb.errors.UsageError as error:
         raise OldError(
             f"--wandb given without a W&B account ({' '.join(str(error).split())})",
@@ -111,8 +118,31 @@ def log(comparison: Mapping[str, Any], out: Path) -> None:
     if figure is not None:
         media["compare/forest"] = wandb.Image(Image.open(io.BytesIO(png(figure))))
     run.log({name: value for name, value in media.items() if value is not None})
-    run.summary["headline"] = comparison["headline"]
+    run.summary.update(_numbers(comparison) | {"headline": comparison["headline"]})
     run.finish()
+
+
+def _config(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """What was compared: the runs by their names, and which of them are replicates."""
+    entries = comparison["experiments"]
+    about = ("samples", "base_seed", "training_data", "weights")
+    runs = {run["name"]: {key: run[key] for key in about} for entry in entries for run in entry["runs"]}
+    return {"runs": runs, "replicates": [[run["name"] for run in entry["runs"]] for entry in entries]}
+
+
+def _numbers(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """``SCHEDULE/MEASURE``, over replicates where there are some; of several experiments ``RUN/SCHEDULE/MEASURE``."""
+    numbers: dict[str, Any] = {}
+    for entry in comparison["experiments"]:
+        prefix = f"{entry['runs'][0]['name']}/" if len(comparison["experiments"]) > 1 else ""
+        for schedule in entry["schedules"]:
+            name = f"{prefix}{schedule['schedule']}"
+            for measure, effect in schedule["effects"].items():
+                found = effect["combined"] or next(iter(effect["runs"].values()))
+                numbers |= {f"{name}/{measure}{end}": found[key] for end, key in ENDS.items()}
+            if schedule["verdict"]:
+                numbers[f"{name}/verdict"] = schedule["verdict"]["sentence"]
+    return numbers
 
 
 def _verdicts(comparison: Mapping[str, Any], wandb: Any) -> Any:

@@ -1,4 +1,8 @@
-"""Direct labels that do not overlap: beside points, and at the right ends of lines."""
+"""Direct labels that do not overlap: next to points, and at the right ends of lines.
+
+``adjustText`` also moves labels apart, but it imports pyplot, whose global state is never touched here, and it cannot prefer
+to cross a thin line over a point.
+"""
 
 from __future__ import annotations
 

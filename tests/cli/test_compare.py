@@ -117,7 +117,7 @@ def test_what_is_refused(command, refused, runs):
     says(refused("compare", "runs/t0", "nowhere"), "nowhere given", "existing run directory")
     says(refused("compare", "runs/t0", "--speed", "3"), "--speed", "expected run directories")
     (runs / "empty").mkdir()
-    says(refused("compare", "runs/t0", "runs/empty"), "runs/empty holds no evaluation", "type fm-lightning test -c")
+    says(refused("compare", "runs/t0", "runs/empty"), "runs/empty holds no evaluation", "fm-lightning test -c")
     shutil.copytree(runs / "t0", runs / "copy")
     says(refused("compare", "runs/t0", "runs/copy"), "t0 and copy given, which are the same run", "leave one out")
 
@@ -202,6 +202,13 @@ def test_wandb_takes_it_as_a_run_of_its_own(command, runs, monkeypatch):
     logged = read_wandb(Path("told"))
     assert {"compare/effects", "compare/verdicts", "compare/forest", "compare/report"} <= logged["history"].keys()
     assert logged["summary"]["headline"] == json.loads(Path("told/compare.json").read_text())["headline"]
+    assert set(logged["config"]["runs"]) == {"t0", "t1", "spiral"}
+    assert logged["config"]["replicates"] == [["t0", "t1"], ["spiral"]]
+    combined = json.loads(Path("told/compare.json").read_text())["experiments"][0]["schedules"][0]["effects"]["f_mem"][
+        "combined"
+    ]
+    assert logged["summary"]["t0/kts/f_mem"] == pytest.approx(combined["value"])
+    assert logged["summary"]["spiral/kts/f_mem_lo"] <= logged["summary"]["spiral/kts/f_mem"]
     (table,) = Path("told").rglob("effects*.table.json")
     with Path("told/compare.csv").open() as lines:
         expected = list(csv.reader(lines))
