@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-INITIAL, END, HELD_OUT, INJECTED, LABEL = 0, 1, 2, 3, 4  # purposes
+INITIAL, END, HELD_OUT, INJECTED, LABEL, DIFFUSION = 0, 1, 2, 3, 4, 5  # purposes
 PROBES = 16  # the signs of Hutchinson's divergence estimate
 
 
@@ -26,17 +26,37 @@ def noise(seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, p
         base_seed: the run's seed.
         purpose: ``INITIAL`` for the noise that a trajectory starts from, ``END`` for noise added at its end,
             ``HELD_OUT`` for the validation loss (there the seed is a place in the held-out set), ``INJECTED`` for noise
-            put in on the way, ``PROBES`` for likelihoods.
+            added once during sampling, ``DIFFUSION`` for that of an SDE's steps, ``PROBES`` for likelihoods.
 
     Returns:
         ``[B, *shape]`` float32 on the CPU.
     """
-    # All at once: asked one by one, seeds on a device would make the host wait for each.
+    # All at once: one by one, seeds on a device would make the host wait for each.
     seeds = seeds.tolist() if isinstance(seeds, torch.Tensor) else [int(s) for s in seeds]
     out = np.empty((len(seeds), int(np.prod(shape))), dtype=np.float32)
     for row, seed in zip(out, seeds):
         _generator(seed, base_seed, purpose).standard_normal(out=row, dtype=np.float32)
     return torch.from_numpy(out).reshape(len(seeds), *shape)
+
+
+class NoiseStream:
+    """One stream of standard normal noise per seed, drawn in order: draw i of a seed is the same in any batch.
+
+    Args:
+        seeds, shape, base_seed, purpose: as for ``noise``.
+    """
+
+    def __init__(self, seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, purpose: int) -> None:
+        self.shape = tuple(shape)
+        numbers = seeds.tolist() if isinstance(seeds, torch.Tensor) else [int(s) for s in seeds]
+        self._generators = [_generator(seed, base_seed, purpose) for seed in numbers]
+
+    def draw(self) -> Tensor:
+        """The next draw, ``[B, *shape]`` float32 on the CPU."""
+        out = np.empty((len(self._generators), int(np.prod(self.shape))), dtype=np.float32)
+        for row, generator in zip(out, self._generators):
+            generator.standard_normal(out=row, dtype=np.float32)
+        return torch.from_numpy(out).reshape(-1, *self.shape) if len(out) else torch.empty(0, *self.shape)
 
 
 def uniform(seeds: Tensor, base_seed: int, purpose: int) -> Tensor:

@@ -24,7 +24,8 @@ class Trajectory:
         x1: ``[B, ...]`` samples in the model's own space.
         energy: ``[S, B]`` float32 (float64 for a float64 state), kinetic energy spent in each step.
         field_energy: ``[B]`` the energy of the unshaped field along the same path, ``1/2 int ||v||^2 dt``.
-        displacement: ``[B]`` ``1/2 ||x1 - x0||^2``, the energy of the straight line between the same ends.
+        displacement: ``[B]`` ``1/2 ||x1 - x0||^2``, the energy of the straight line between the same ends; NaN of an SDE, whose
+            path is not the velocity's alone.
         times: ``[S + 1]`` float64, the edges of the steps on the host.
         gain: ``[S]`` float64, the gain at each step's left edge, on the host.
         nfe: network evaluations a sample that sampling with this schedule alone costs, guidance's second one included.

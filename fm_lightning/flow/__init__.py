@@ -1,6 +1,7 @@
 """Flow matching and its sampling in pure PyTorch: paths, couplings, grids, gains, solvers, controls."""
 
 from fm_lightning.flow.couplings import Coupling, Independent, OptimalTransport
+from fm_lightning.flow.diffusion import Diffusion
 from fm_lightning.flow.empirical import EmpiricalVelocity
 from fm_lightning.flow.gains import KTS, SSC, Brake, Constant, Gain, Product
 from fm_lightning.flow.integrate import integrate, integrate_many
@@ -10,7 +11,8 @@ from fm_lightning.flow.schedule import Schedule
 from fm_lightning.flow.solvers import Solver
 from fm_lightning.flow.times import Discrete, LogitNormal, Stratified, TimeSampling, Uniform
 from fm_lightning.flow.true_clock import true_clock
-from fm_lightning.flow.velocity import DeclaredVelocity, GuidedVelocity, Velocity, evaluating
+from fm_lightning.flow.velocity import DeclaredVelocity, GuidableVelocity, GuidedVelocity, Velocity, evaluating
+from fm_lightning.guidance import Guidance
 
 __all__ = [
     "KTS",
@@ -19,9 +21,12 @@ __all__ = [
     "Constant",
     "Coupling",
     "DeclaredVelocity",
+    "Diffusion",
     "Discrete",
     "EmpiricalVelocity",
     "Gain",
+    "GuidableVelocity",
+    "Guidance",
     "GuidedVelocity",
     "Independent",
     "Likelihood",

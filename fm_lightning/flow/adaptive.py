@@ -40,11 +40,12 @@ def integrate_adaptively(evaluate: Evaluator, x0: Tensor, schedule: Schedule, na
 
     def augmented(t: Tensor, state: State) -> State:
         nonlocal evaluations, time
-        time = min(max(float(t), 0.0), schedule.t_end)  # rounding must not lead outside
+        time = min(max(float(t), schedule.t_start), schedule.t_end)  # rounding must not lead outside
         told = schedule.tell(time)
-        evaluations += evaluate.evaluations(told)
+        guidance = schedule.guidance_at(told, evaluate.guided)
+        evaluations += evaluate.evaluations(told, guidance)
         eta = float(schedule.eta(torch.tensor([time], dtype=torch.float64)))
-        [(v, norms)] = evaluate([(state[0], told)])
+        [(v, norms)] = evaluate([(state[0], told, guidance)])
         power = norms[0].square() / 2
         return (v * eta).to(x0.dtype), power * eta**2, power
 

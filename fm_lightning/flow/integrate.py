@@ -34,7 +34,8 @@ from fm_lightning.flow.adaptive import integrate_adaptively
 from fm_lightning.flow.evaluation import Evaluator, norm
 from fm_lightning.flow.schedule import Schedule, Step
 from fm_lightning.flow.velocity import Velocity, evaluating
-from fm_lightning.noise import END, INJECTED, noise
+from fm_lightning.guidance import Guidance
+from fm_lightning.noise import DIFFUSION, END, INJECTED, NoiseStream, noise
 from fm_lightning.trajectory import Trajectory
 
 Probe = Callable[[int, float, Tensor, Tensor], None]
@@ -123,7 +124,11 @@ def _integrate(
     probe: Probe | None,
 ) -> dict[str, Trajectory]:
     _check_start(x0, labels, seeds)
-    plans = {name: s.plan(evaluate.singular_end) for name, s in schedules.items() if s.method.fixed_steps}
+    plans = {
+        name: s.plan(evaluate.singular_end, evaluate.guided) for name, s in schedules.items() if s.method.fixed_steps
+    }
+    for guidance in {g for plan in plans.values() for step in plan for g in step.guidance}:
+        evaluate.under(guidance)  # refused before any work
     finished = {}
     adaptive = {name: schedule for name, schedule in schedules.items() if name not in plans}
     for schedule in adaptive.values():
@@ -133,11 +138,14 @@ def _integrate(
 
     starts: dict[float, list[str]] = {}
     for name in plans:
-        starts.setdefault(schedules[name].x0_scale, []).append(name)
+        starts.setdefault(schedules[name].start_scale, []).append(name)
     live = [_Branch(x0 * scale if scale != 1 else x0, names, []) for scale, names in starts.items()]
     injected = None
     if any(step.noise for plan in plans.values() for step in plan):
         injected = _drawn(x0, seeds, base_seed, INJECTED)[0]
+    # Draw i of a seed's stream belongs to step i of every schedule, whichever of them use it.
+    random_steps = max((i + 1 for plan in plans.values() for i, step in enumerate(plan) if step.jump), default=0)
+    stream = NoiseStream(range(len(x0)) if seeds is None else seeds, x0.shape[1:], base_seed, DIFFUSION)
     i = 0
     while live:
         forks: list[tuple[_Branch, Step]] = []
@@ -159,11 +167,12 @@ def _integrate(
             if step.noise:
                 assert injected is not None
                 branch.x = branch.x.add(injected, alpha=step.noise)
-        _advance(evaluate, forks, i, probe)
+        jump = stream.draw().to(x0.device, x0.dtype, non_blocking=x0.is_cuda) if i < random_steps else None
+        _advance(evaluate, forks, i, probe, jump)
         live = [branch for branch, _ in forks]
         i += 1
 
-    _require_finite(finished)
+    _require_finite(finished, schedules)
     return {name: _finish(finished[name], x0, schedules[name], labels, seeds, base_seed) for name in schedules}
 
 
@@ -191,33 +200,46 @@ def _check_adaptive(schedule: Schedule, evaluate: Evaluator, probe: Probe | None
         raise UserError(f"solver={schedule.solver!r} has no fixed steps, which {what} needs.", "Use solver='rk4'.")
 
 
-def _advance(evaluate: Evaluator, forks: Sequence[tuple[_Branch, Step]], i: int, probe: Probe | None) -> None:
-    """Takes one step on every branch, stage by stage."""
+def _advance(
+    evaluate: Evaluator, forks: Sequence[tuple[_Branch, Step]], i: int, probe: Probe | None, jump: Tensor | None
+) -> None:
+    """Takes one step on every branch, stage by stage; ``jump`` is the noise of those that are random."""
+    for branch, step in forks:
+        if step.jump and len(step.told) > 1:  # Heun's noise comes before its two evaluations, as in SiT's sampler
+            branch.x = branch.x.add(jump, alpha=step.jump)
     velocities: list[list[Tensor]] = [[] for _ in forks]
+    drifts: list[list[Tensor]] = [[] for _ in forks]
     for stage in range(max((len(step.told) for _, step in forks), default=0)):
         # Branches that just parted share one tensor: they ask for the same first velocity and get it once.
-        asked: dict[tuple[int, float], Tensor] = {}
-        askers: list[tuple[int, tuple[int, float]]] = []
+        asked: dict[tuple[int, float, Guidance | None], Tensor] = {}
+        askers: list[tuple[int, tuple[int, float, Guidance | None]]] = []
         for f, (branch, step) in enumerate(forks):
             if stage < len(step.told):
                 x = branch.x
-                for a, eta, v in zip(step.tableau.a[stage], step.gains, velocities[f]):
+                for a, eta, v in zip(step.tableau.a[stage], step.gains, drifts[f]):
                     if a:
                         x = x.add(v, alpha=step.dt * a * eta)
-                key = id(x), step.told[stage]  # `asked` keeps x alive, so that an id names one tensor
+                guidance = step.guidance[stage] if step.guidance else None
+                key = id(x), step.told[stage], guidance  # `asked` keeps x alive, so that an id names one tensor
                 asked[key] = x
                 askers.append((f, key))
-        answers = dict(zip(asked, evaluate([(x, told) for (_, told), x in asked.items()])))
+        answers = dict(zip(asked, evaluate([(x, told, guidance) for (_, told, guidance), x in asked.items()])))
         for f, key in askers:
             v, norms = answers[key]
+            branch, step = forks[f]
             velocities[f].append(v)
-            forks[f][0].norms.append(norms)
-    for (branch, step), vs in zip(forks, velocities):
+            drifts[f].append(
+                v.mul(step.drift[stage][0]).add(asked[key], alpha=step.drift[stage][1]) if step.drift else v
+            )
+            branch.norms.append(norms)
+    for (branch, step), vs, ds in zip(forks, velocities, drifts):
         if probe is not None:
             probe(i, step.t, branch.x, vs[0])
-        for b, eta, v in zip(step.tableau.b, step.gains, vs):
+        for b, eta, d in zip(step.tableau.b, step.gains, ds):
             if b:
-                branch.x = branch.x.add(v, alpha=step.dt * b * eta)
+                branch.x = branch.x.add(d, alpha=step.dt * b * eta)
+        if step.jump and len(step.told) == 1:
+            branch.x = branch.x.add(jump, alpha=step.jump)
 
 
 def _trajectory(
@@ -246,7 +268,7 @@ def _trajectory(
         if step.noise and injected is not None:  # a jump is no way that the velocity went
             start = start.add(injected, alpha=step.noise)
     guidance: dict[str, Tensor] = {}
-    if evaluate.records:
+    if all_squares.shape[1] == 3:
         lefts = [owner.index(i) for i in range(len(plan))]
         guidance["guidance_energy"] = (plain * (squares - all_squares[:, 1])).sum(0)
         guidance["guidance_gap"] = torch.stack([branch.norms[left][2] for left in lefts])
@@ -254,16 +276,22 @@ def _trajectory(
         x1=branch.x,
         energy=energy,
         field_energy=(plain * squares).sum(0),
-        displacement=norm(branch.x - start, x0.dtype).square() / 2,
+        displacement=energy.new_full((len(x0),), torch.nan)
+        if schedule.diffusion
+        else norm(branch.x - start, x0.dtype).square() / 2,
         times=schedule.edges,
         gain=torch.tensor([step.gains[0] for step in plan], dtype=torch.float64),
-        nfe=sum(evaluate.evaluations(told) for step in plan for told in step.told),
+        nfe=sum(
+            evaluate.evaluations(told, guidance)
+            for step in plan
+            for told, guidance in zip(step.told, step.guidance or [None] * len(step.told))
+        ),
         **guidance,
     )
 
 
 def _start(x0: Tensor, schedule: Schedule) -> Tensor:
-    return x0 * schedule.x0_scale if schedule.x0_scale != 1 else x0
+    return x0 * schedule.start_scale if schedule.start_scale != 1 else x0
 
 
 def _drawn(x: Tensor, seeds: Tensor | None, base_seed: int, purpose: int, draws: int = 1) -> Tensor:
@@ -278,15 +306,19 @@ def _like(x: Tensor, numbers: Sequence[float]) -> Tensor:
     return torch.tensor(numbers, dtype=x.dtype).to(x.device, non_blocking=x.is_cuda)
 
 
-def _require_finite(trajectories: Mapping[str, Trajectory]) -> None:
+def _require_finite(trajectories: Mapping[str, Trajectory], schedules: Mapping[str, Schedule]) -> None:
     # x1 shows in the displacement, so these two see everything; the host waits once for all schedules.
-    sound = [t.energy.isfinite().all() & t.displacement.isfinite().all() for t in trajectories.values()]
+    ends = {
+        name: norm(t.x1, t.x1.dtype) if schedules[name].diffusion else t.displacement
+        for name, t in trajectories.items()
+    }
+    sound = [t.energy.isfinite().all() & ends[name].isfinite().all() for name, t in trajectories.items()]
     if not sound or bool(torch.stack(sound).all()):
         return
     for name, t in trajectories.items():
         bad = ~t.energy.isfinite()
         step = int(bad.any(1).int().argmax()) if bad.any() else len(t.energy) - 1
-        hit = int((bad.any(0) | ~t.displacement.isfinite()).sum())
+        hit = int((bad.any(0) | ~ends[name].isfinite()).sum())
         if hit:
             raise NotFiniteError(
                 f"Schedule {name or 'base'!r} gives infinite or NaN values from step {step} "

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import NotFiniteError, UserError
+from fm_lightning.flow.evaluation import Evaluator
 from fm_lightning.flow.schedule import Schedule
-from fm_lightning.flow.velocity import Velocity, declared, evaluating
+from fm_lightning.flow.velocity import Velocity, evaluating
 from fm_lightning.noise import PROBES, noise
 
 EXACT = 128  # dimensions up to which the divergence is exact unless probes are asked for
@@ -74,7 +75,7 @@ def log_likelihood(
     Args:
         velocity: as for ``integrate``, differentiable, and each row for itself (no batch statistics).
         x0: ``[B, ...]`` initial noise, standard normal, float32 or float64.
-        schedule: without end_noise, inject_noise and blend, which would blur the density.
+        schedule: without end_noise, inject_noise, blend and diffusion, which would blur the density.
         labels: ``[B]`` int64.
         seeds: ``[B]`` int64; decide the probes' signs (default 0 ... B - 1).
         base_seed: the run's seed.
@@ -90,9 +91,9 @@ def log_likelihood(
     schedule = schedule or Schedule()
     if schedule.solver == "dopri5":
         raise UserError("A likelihood needs a solver with fixed steps, not 'dopri5'.", "Use solver='rk4'.")
-    if any(schedule.noises) or schedule.inject_noise or schedule.blend or not schedule.x0_scale:
+    if any(schedule.noises) or schedule.inject_noise or schedule.blend or schedule.diffusion or not schedule.x0_scale:
         raise UserError(
-            "A likelihood needs a positive x0_scale and a path without end_noise, inject_noise or blend.",
+            "A likelihood needs a positive x0_scale and a path without end_noise, inject_noise, blend or diffusion.",
             "Leave them out.",
         )
     size = x0[0].numel() if len(x0) else math.prod(x0.shape[1:])
@@ -101,20 +102,23 @@ def log_likelihood(
     if probes < 0:
         raise UserError(f"probes={probes} must be 0 (exact) or more.", "Use for example probes=8.")
 
-    start = x0 * schedule.x0_scale
+    start = x0 * schedule.start_scale
     signs = _signs(x0, range(len(x0)) if seeds is None else seeds, base_seed, probes) if probes else None
-    plan = schedule.plan(declared(velocity).singular_end)
+    evaluate = Evaluator(velocity, labels)
+    plan = schedule.plan(evaluate.singular_end, evaluate.guided)
     x, forwards = start, 0
     steps: list[Tensor] = []
     with evaluating(velocity):
         for step in plan:
             velocities: list[Tensor] = []
             parts: list[Tensor] = []
-            for row, eta, told, b in zip(step.tableau.a, step.gains, step.told, step.tableau.b):
+            for i, (row, eta, told, b) in enumerate(zip(step.tableau.a, step.gains, step.told, step.tableau.b)):
                 at = x
                 for a, gain, v in zip(row, step.gains, velocities):
                     at = at.add(v, alpha=step.dt * a * gain) if a else at
-                v, divergence = _divergence(velocity, at, told, labels, signs)
+                guidance = step.guidance[i] if step.guidance else None
+                field = velocity if guidance is None else evaluate.under(guidance)
+                v, divergence = _divergence(field, at, told, labels, signs)
                 velocities.append(v)
                 parts.append(step.dt * b * eta * divergence)
                 forwards += 1
@@ -124,8 +128,8 @@ def log_likelihood(
 
     profile = torch.stack(steps)  # [S, P, B], P probes or 1
     total = profile.sum(0)
-    flat = start.flatten(1).double() / schedule.x0_scale
-    log_p0 = -flat.square().sum(1) / 2 - size * (0.5 * math.log(2 * math.pi) + math.log(schedule.x0_scale))
+    flat = start.flatten(1).double() / schedule.start_scale
+    log_p0 = -flat.square().sum(1) / 2 - size * (0.5 * math.log(2 * math.pi) + math.log(schedule.start_scale))
     log_p = log_p0 - total.mean(0)
     if not log_p.isfinite().all():
         raise NotFiniteError(

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
+from fm_lightning.flow.diffusion import Diffusion
 from fm_lightning.flow.gains import Constant, Gain
 from fm_lightning.flow.grids import named_grid
 from fm_lightning.flow.solvers import EULER, SOLVERS, Solver, Tableau
+from fm_lightning.guidance import Guidance
 
 TOLD_TIMES = ("grid", "displacement", "floor999")
 
@@ -31,6 +33,9 @@ class Step:
     gains: tuple[float, ...]  # eta at each stage
     told: tuple[float, ...]  # the time that the network is told at each stage
     noise: float = 0.0  # standard deviation of the noise put into the state before the step
+    guidance: tuple[Guidance | None, ...] = ()  # at each stage; empty where the velocity is taken as it is
+    drift: tuple[tuple[float, float], ...] = ()  # of an SDE's step: the factors of v and x at each stage
+    jump: float = 0.0  # standard deviation of an SDE's noise in the step
 
     @property
     def advance(self) -> float:
@@ -40,15 +45,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to sample: from ``t = 0`` (noise) to ``t_end`` along ``dx/dt = eta(t) v(x, told time)``.
+    """How to sample: from ``t_start`` (noise) to ``t_end`` along ``dx/dt = eta(t) v(x, told time)``.
 
     Args:
         gain: ``eta(t)``; None is plain sampling.
         steps: number of steps, at least 1.
         solver: "euler", "midpoint", "heun", "rk4", or "dopri5" (adaptive, to 1e-5 for every sample; the grid says where
             energies are read off; see ``paired``).
-        grid: "uniform", "cosine", "shifted:S", or the edges themselves, ascending from 0 to at most 1 (they then decide
-            ``steps`` and ``t_end``).
+        grid: "uniform", "cosine", "shifted:S", or the edges themselves, ascending times in [0, 1] (they then decide
+            ``steps``, ``t_start`` and ``t_end``).
         t_end: where sampling stops, in (0, 1]; named grids are scaled to end there.
         told_time: "grid" tells the network the grid's time; "displacement" tells it the sum of ``eta dt`` so far,
             which passes 1 where the gain's mean does;
@@ -62,9 +67,17 @@ class Schedule:
         blend: weight w of the start in the finished sample, ``(1 - w) x1 + w x0``, in [0, 1); before the end noise.
             Neither energies nor displacement count it.
         allow_reverse: accept a gain that reaches zero or less.
+        guidance: classifier-free guidance of a network with a null label, in place of the velocity's own; None takes the
+            velocity as it is.
+        diffusion: sample the SDE with this diffusion, by Euler-Maruyama (solver "euler") or Heun. The last step, and a step
+            from where the diffusion is infinite, follow the velocity in one Euler step. Energies are those of the velocity
+            along the path; displacement and excess do not exist and are NaN.
+        t_start: where sampling begins, in [0, t_end): for a network that was trained up to some noise level only. The
+            start is ``(1 - t_start) x0_scale x0``. Named grids are scaled to begin there.
 
     Raises:
-        UserError: for a value out of its range, or a gain that is not positive where the solver evaluates it.
+        UserError: for a value out of its range, a gain that is not positive where the solver evaluates it, or a diffusion
+            with a gain or another solver.
     """
 
     gain: Gain | None = None
@@ -78,6 +91,9 @@ class Schedule:
     inject_noise: tuple[float, float] | None = None
     blend: float = 0.0
     allow_reverse: bool = False
+    guidance: Guidance | None = None
+    diffusion: Diffusion | None = None
+    t_start: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.grid, str):
@@ -86,23 +102,33 @@ class Schedule:
             except (TypeError, ValueError, RuntimeError):  # not a sequence, or not of numbers
                 edges = ()
             ascending = all(a < b for a, b in itertools.pairwise(edges))
-            if len(edges) < 2 or not ascending or edges[0] != 0 or not edges[-1] <= 1:
+            if len(edges) < 2 or not ascending or not edges[0] >= 0 or not edges[-1] <= 1:
                 raise UserError(
-                    f"grid={_shorten(edges)} must be at least two ascending times from 0 to at most 1.",
+                    f"grid={_shorten(edges)} must be at least two ascending times in [0, 1].",
                     "Use for example grid=[0, 0.5, 1].",
                 )
             if self.t_end not in (1.0, edges[-1]):
                 raise UserError(
                     f"t_end={self.t_end:g} contradicts a grid that ends at {edges[-1]:g}.", "Pass the grid alone."
                 )
+            if self.t_start not in (0.0, edges[0]):
+                raise UserError(
+                    f"t_start={self.t_start:g} contradicts a grid that begins at {edges[0]:g}.", "Pass the grid alone."
+                )
             # Kept as plain numbers: a schedule compares, hashes and goes into a results file.
             object.__setattr__(self, "grid", edges)
             object.__setattr__(self, "steps", len(edges) - 1)
+            object.__setattr__(self, "t_start", edges[0])
             object.__setattr__(self, "t_end", edges[-1])
         if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
             raise UserError(f"steps={self.steps} must be a whole number of at least 1.", "Use for example steps=100.")
         if not 0 < self.t_end <= 1:
             raise UserError(f"t_end={self.t_end:g} must be above 0 and at most 1.", "Use for example t_end=1.")
+        if not 0 <= self.t_start < self.t_end:
+            raise UserError(
+                f"t_start={self.t_start:g} must be at least 0 and below t_end={self.t_end:g}.",
+                "Use for example t_start=0.",
+            )
         for name, given, allowed in (
             ("solver", self.solver, tuple(SOLVERS)),
             ("told_time", self.told_time, TOLD_TIMES),
@@ -127,12 +153,15 @@ class Schedule:
         self._check_injected()
         _ = self.edges  # an unknown name is refused here, not in the middle of a run
         self._check_gain()
+        self._check_diffusion()
 
     @property
     def edges(self) -> Tensor:
-        """``[steps + 1]`` float64 times from 0 to ``t_end``."""
+        """``[steps + 1]`` float64 times from ``t_start`` to ``t_end``."""
         if isinstance(self.grid, str):
-            return named_grid(self.grid, self.steps) * self.t_end
+            edges = named_grid(self.grid, self.steps) * (self.t_end - self.t_start) + self.t_start
+            edges[-1] = self.t_end
+            return edges
         return torch.tensor(self.grid, dtype=torch.float64)
 
     @property
@@ -160,6 +189,11 @@ class Schedule:
         return self.method.fixed_steps
 
     @property
+    def start_scale(self) -> float:
+        """The factor on the noise at ``t_start``."""
+        return self.x0_scale * (1 - self.t_start)
+
+    @property
     def noises(self) -> tuple[float, ...]:
         """The standard deviations of ``end_noise``, one for each independent draw."""
         return self.end_noise if isinstance(self.end_noise, tuple) else (self.end_noise,)
@@ -172,12 +206,13 @@ class Schedule:
         """The gain at the times ``t``; ones for plain sampling."""
         return (self.gain or Constant())(t)
 
-    def plan(self, singular_end: bool = False) -> list[Step]:
+    def plan(self, singular_end: bool = False, guided: bool = False) -> list[Step]:
         """The single steps, all numbers in float64 and on the host.
 
         Args:
             singular_end: the field does not exist at ``t = 1`` (the closed-form velocity): a last step with a stage
                 there becomes an Euler step.
+            guided: the velocity has guidance of its own, which the schedule's replaces at all times.
 
         Raises:
             UserError: the solver is adaptive.
@@ -185,22 +220,42 @@ class Schedule:
         tableau = self._need_fixed_steps("plan()")
         edges = self.edges.tolist()
         shapes: list[tuple[float, float, Tableau]] = []
-        for t, end in itertools.pairwise(edges):
-            shapes.append((t, end, EULER if singular_end and end >= 1 and 1 in tableau.c else tableau))
+        for i, (t, end) in enumerate(itertools.pairwise(edges)):
+            euler = self.diffusion is not None and not self._random(i, t)
+            shapes.append((t, end, EULER if euler or (singular_end and end >= 1 and 1 in tableau.c) else tableau))
         times = [use.stages(t, end) for t, end, use in shapes]
         eta = iter(self.eta(torch.tensor([time for stages in times for time in stages], dtype=torch.float64)).tolist())
         injected = self._injected(edges)
         steps: list[Step] = []
-        travelled = 0.0
+        travelled = self.t_start
         for (t, end, use), stages in zip(shapes, times):
             gains = tuple(next(eta) for _ in stages)
             if self.told_time == "displacement":
                 told = [travelled + (end - t) * sum(a * g for a, g in zip(row, gains)) for row in use.a]
             else:
                 told = [self.tell(time) for time in stages]
-            steps.append(Step(t, end - t, use, gains, tuple(told), injected.get(len(steps), 0.0)))
-            travelled += steps[-1].advance
+            guidance = tuple(self.guidance_at(time, guided) for time in told)
+            step = Step(t, end - t, use, gains, tuple(told), injected.get(len(steps), 0.0), guidance)
+            if not any(guidance):
+                step = replace(step, guidance=())
+            if self.diffusion is not None and self._random(len(steps), t):
+                pulls = [self.diffusion.pull(time) for time in stages]
+                drift = tuple((1 + k * time, -k) for k, time in zip(pulls, stages))
+                step = replace(step, drift=drift, jump=math.sqrt(2 * (1 - t) * pulls[0] * step.dt))
+            steps.append(step)
+            travelled += step.advance
         return steps
+
+    def guidance_at(self, told: float, guided: bool = False) -> Guidance | None:
+        """The guidance at a told time; None where the velocity is taken as it is. ``guided`` as for ``plan``."""
+        if self.guidance is None:
+            return None
+        now = self.guidance.at(told)
+        return now if guided or now != Guidance() else None
+
+    def _random(self, i: int, t: float) -> bool:
+        """Whether step i, from t, adds noise."""
+        return self.diffusion is not None and i < self.steps - 1 and self.diffusion.exists(t)
 
     def tell(self, t: float) -> float:
         """The time that the network is told at ``t`` ("displacement" needs the steps before, see ``plan``)."""
@@ -222,10 +277,11 @@ class Schedule:
             time, sigma = map(float, self.inject_noise)
         except (TypeError, ValueError):
             time = sigma = math.nan
-        if not (0 <= time < self.t_end and 0 <= sigma < math.inf):
+        if not (self.t_start <= time < self.t_end and 0 <= sigma < math.inf):
             raise UserError(
-                f"inject_noise={self.inject_noise!r} must be a time in [0, {self.t_end:g}) and a finite deviation of at least 0.",
-                f"Use for example inject_noise=({0.9 * self.t_end:g}, 0.05).",
+                f"inject_noise={self.inject_noise!r} must be a time in [{self.t_start:g}, {self.t_end:g}) and "
+                "a finite deviation.",
+                f"Use for example inject_noise=({self.t_start + 0.9 * (self.t_end - self.t_start):g}, 0.05).",
             )
         self._need_fixed_steps(f"inject_noise={self.inject_noise!r}")
         # Without noise nothing is put in: such schedules are equal and share all their steps.
@@ -235,6 +291,16 @@ class Schedule:
         if not isinstance(self.method, Tableau):
             raise UserError(f"{what} needs a solver with fixed steps, not {self.solver!r}.", "Use solver='rk4'.")
         return self.method
+
+    def _check_diffusion(self) -> None:
+        if self.diffusion is None:
+            return
+        if self.solver not in ("euler", "heun"):
+            raise UserError(f"A diffusion cannot be sampled with solver={self.solver!r}.", "Use 'euler' or 'heun'.")
+        if self.gain is not None:
+            raise UserError("A gain has no meaning with a diffusion yet.", "Leave one of the two out.")
+        if not self.diffusion.scale:  # such schedules are equal and share all their steps
+            object.__setattr__(self, "diffusion", None)
 
     def _check_gain(self) -> None:
         if self.gain is None or self.allow_reverse:

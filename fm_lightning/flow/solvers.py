@@ -77,7 +77,7 @@ class Adaptive(Solver):
 
     def times(self, edges: Tensor) -> Tensor:
         # It may look anywhere.
-        return torch.cat([torch.linspace(0, float(edges[-1]), 1001, dtype=torch.float64), edges])
+        return torch.cat([torch.linspace(float(edges[0]), float(edges[-1]), 1001, dtype=torch.float64), edges])
 
     def advances(self, gain: Callable[[Tensor], Tensor], edges: Tensor) -> Tensor:
         fine = edges[:-1, None] + torch.diff(edges)[:, None] * torch.linspace(0, 1, 201, dtype=torch.float64)

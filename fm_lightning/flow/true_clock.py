@@ -23,6 +23,6 @@ def true_clock(schedule: Schedule) -> Schedule | None:
     if not (advance > 0).all():
         return None
     clock = torch.cat([torch.zeros(1, dtype=torch.float64), advance.cumsum(0)])
-    clock = clock / clock[-1] * schedule.t_end
+    clock = schedule.t_start + clock / clock[-1] * (schedule.t_end - schedule.t_start)
     clock[-1] = schedule.t_end
     return replace(plain(schedule), grid=clock)

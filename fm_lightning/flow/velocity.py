@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from fm_lightning.guidance import Guidance
+
 Velocity = Callable[..., Tensor]  # velocity(x [B, ...], t [B], y [B] | None) -> like x
 
 
@@ -55,6 +57,15 @@ class GuidedVelocity(DeclaredVelocity, Protocol):
 
         The last is None where only the conditional one is evaluated; then the first is the second.
         """
+        ...
+
+
+@runtime_checkable
+class GuidableVelocity(DeclaredVelocity, Protocol):
+    """A velocity with a null label, of which guided ones can be made."""
+
+    def guided(self, guidance: Guidance) -> GuidedVelocity:
+        """The same field under this guidance, in place of any that it has."""
         ...
 
 

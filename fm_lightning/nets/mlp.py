@@ -55,16 +55,32 @@ class ResidualMLP(Velocity):
         depth: number of residual blocks.
         expansion: hidden width of a block, in widths.
         num_classes: number of classes; 0 for an unconditional network.
+        null_class: one more label, ``null_label = num_classes``, that means "no class": for classifier-free guidance.
+
+    Raises:
+        UserError: a null class without classes.
     """
 
     def __init__(
-        self, shape: Sequence[int], width: int = 128, depth: int = 3, expansion: int = 2, num_classes: int = 0
+        self,
+        shape: Sequence[int],
+        width: int = 128,
+        depth: int = 3,
+        expansion: int = 2,
+        num_classes: int = 0,
+        null_class: bool = False,
     ) -> None:
         super().__init__()
+        if null_class and not num_classes:
+            raise UserError(
+                "ResidualMLP: null_class=True needs num_classes of at least 1.",
+                "Set num_classes, or leave null_class out.",
+            )
+        self.null_label = num_classes if null_class else None
         self.shape, self.num_classes = tuple(shape), num_classes
         dim = math.prod(self.shape)
         self.time = TimeEmbedding(width)
-        self.label = nn.Embedding(num_classes, width) if num_classes else None
+        self.label = nn.Embedding(num_classes + null_class, width) if num_classes else None
         self.inlet = nn.Linear(dim, width)
         self.blocks = nn.ModuleList(_Block(width, expansion * width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)

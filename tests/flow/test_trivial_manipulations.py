@@ -102,7 +102,7 @@ def test_a_gain_at_another_dose_deviates_by_that_factor(gain, factor):
         ({"inject_noise": (1.0, 0.1)}, r"a time in \[0, 1\)"),
         ({"inject_noise": (0.9, 0.1), "t_end": 0.8}, r"\[0, 0.8\)"),
         ({"inject_noise": (-0.1, 0.1)}, "inject_noise"),
-        ({"inject_noise": (0.9, -0.1)}, "at least 0"),
+        ({"inject_noise": (0.9, -0.1)}, "deviation"),
         ({"inject_noise": (0.9, float("inf"))}, "finite"),
         ({"inject_noise": (0.9,)}, "inject_noise"),
         ({"inject_noise": 0.9}, "inject_noise"),
