@@ -133,7 +133,7 @@ def _energies(results: Results) -> list[Column]:
     wanted = [
         ("kpe_mean", "KPE", "kinetic path energy per sample, mean"),
         ("kpe_early_mean", "early", f"energy spent before {at}"),
-        ("kpe_late_mean", "late", f"energy spent from {at} on"),
+        ("kpe_late_mean", "late", f"energy spent after {at}"),
         ("excess_mean", "excess", "energy above that of the straight line between the same ends"),
     ]
 

@@ -167,7 +167,7 @@ def energy_histograms(results: Results, arrays: Arrays) -> Figure | None:
         )
     for axes in panels.flat[len(rows) :]:
         axes.set_visible(False)
-    figure.supxlabel("kinetic path energy of a sample", fontsize=9)
+    figure.supxlabel("kinetic path energy per sample", fontsize=9)
     return figure
 
 

@@ -39,7 +39,7 @@ def place(
     rather_not: Sequence[tuple[float, float]] = (),
     size: float = 8.5,
 ) -> None:
-    """Write each label near its point, off the points in ``avoid`` (data coordinates) and off each other.
+    """Writes each label near its point, off the points in ``avoid`` (data coordinates) and off each other.
 
     Points in ``rather_not`` (say, along thin lines) are crossed where nothing better is free.
 
@@ -113,7 +113,7 @@ def _cost(box: Bbox, taken: Sequence[Bbox], frame: Bbox, at, scale: float) -> fl
 
 
 def at_line_ends(axes: Axes, labels: Sequence[Label], size: float = 8.5) -> None:
-    """Write labels to the right of the axes at the heights of their lines' ends, apart from each other."""
+    """Writes labels to the right of the axes at the heights of their lines' ends, apart from each other."""
     if not labels:
         return
     figure = axes.get_figure(root=True)

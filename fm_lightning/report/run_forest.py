@@ -1,4 +1,4 @@
-"""The forest of runs: what each schedule changes in every run, one panel a measure, replicates' diamond below them."""
+"""The forest of runs: what each schedule changes in every run, one panel per measure, replicates' diamond below them."""
 
 from __future__ import annotations
 

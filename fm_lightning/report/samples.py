@@ -1,4 +1,4 @@
-"""Samples beside the training images they are nearest to; samples of 2-D data over their training points."""
+"""Samples with the training images nearest to them; samples of 2-D data over their training points."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fm_lightning.report.formats import count, share
 from fm_lightning.report.results import Arrays, Results, Row, finite, metric, of_kind, subtitle, title
 from fm_lightning.report.style import COPY, INK, MUTED, WIDTH, colours, lighter, new_figure, styled
 
-COLUMNS = 12  # pairs a strip: as many as stay legible across a page
+COLUMNS = 12  # pairs per strip: more would be too small to read
 GAP = 0.12  # between images, in image heights
 
 
@@ -70,7 +70,7 @@ def _pairs(arrays: Arrays, row: Row) -> tuple[np.ndarray, np.ndarray | None, np.
 
 
 def _strip(axes: Axes, made, near, ratio, threshold: float, tall: float, height: float) -> None:
-    """Draw the pairs in units of an image's width; ``tall`` and ``height`` are an image's and the strip's."""
+    """Draws the pairs in units of an image's width; ``tall`` and ``height`` are an image's and the strip's."""
     axes.set(xlim=(0, _span(len(made))), ylim=(height, 0))
     axes.axis("off")
     bottom = _pictures(axes, [made] if near is None else [made, near], tall)
@@ -100,7 +100,7 @@ def _span(images: int) -> float:
 
 
 def _pictures(axes: Axes, lines: list[np.ndarray], tall: float) -> float:
-    """Draw lines of images as one mosaic (one artist is far faster than hundreds); returns its lower edge."""
+    """Draws lines of images as one mosaic (one artist is far faster than hundreds); returns its lower edge."""
     many, high, wide = lines[0].shape[:3]
     zoom = max(1, -(-64 // wide))  # whole pixels, so that small images stay sharp and gaps are even
     gap = round(GAP * wide * zoom)

@@ -79,7 +79,7 @@ def _style() -> Any:
 
 
 def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
-    """Run a figure's function under ``STYLE`` and hand the process its own settings back."""
+    """Runs a figure's function under ``STYLE``, and restores the settings of the process."""
 
     @functools.wraps(draw)
     def drawn(*args: Any, **kwargs: Any) -> Figure | None:

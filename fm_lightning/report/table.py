@@ -22,7 +22,7 @@ from fm_lightning.report.results import Results, Row, finite, groups, interval, 
 from fm_lightning.report.words import OUTCOMES, headline, trained_elsewhere, verdicts
 
 UNWATCHED_WIDTH = 160  # for a pipe or a log file, where nothing wraps
-GIVEN_UP = (  # on a narrow terminal, first to last: columns by key, or the interval beside a column's number
+GIVEN_UP = (  # on a narrow terminal, first to last: columns by key, or the interval after a column's number
     ("the change in %", ("quality_percent",)),
     ("labels", ()),
     ("early and late energy", ("kpe_early_mean", "kpe_late_mean")),
@@ -35,7 +35,7 @@ GIVEN_UP = (  # on a narrow terminal, first to last: columns by key, or the inte
 
 
 def print_table(results: Results, console: Console | None = None) -> None:
-    """Print the schedule table, the headline, and a sentence for each schedule and family, as wide as the console allows.
+    """Prints the schedule table, the headline, and a sentence for each schedule and family, as wide as the console allows.
 
     A narrow console gives up columns in the order of ``GIVEN_UP``; below the table it says which.
     """
@@ -124,7 +124,7 @@ def _cell(column: Column, row: Row, aside_width: int, write) -> Text:
 
 
 def write_csv(results: Results, path: str | os.PathLike[str]) -> Path:
-    """Write one line per row with every metric, unrounded, and every paired change; missing values are empty.
+    """Writes one line per row with every metric, unrounded, and every paired change; missing values are empty.
 
     Columns: name, kind, of, label, samples, nfe, steps, description, every metric by its name, ``METRIC_vs_base`` and
     ``METRIC_vs_parent`` (the schedule minus this control), each with ``_lo`` and ``_hi``. Shares are 0..1. A family's row

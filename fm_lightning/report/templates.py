@@ -8,7 +8,7 @@ from fm_lightning.report.formats import true_minus
 
 
 def template(name: str) -> Template:
-    """A template of this package, e.g. ``diagnosis/page.html``; every page extends ``base.html``, its common look."""
+    """A template of this package, for example ``diagnosis/page.html``; every page extends ``base.html``, its common look."""
     loader = PackageLoader("fm_lightning.report", "")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["minus"] = true_minus

@@ -6,7 +6,7 @@ Effects are changes against plain sampling on the same seeds, in units that comp
     quality_frechet/kernel  change of the distance that judges, as a share of plain sampling's, where a verdict has one
     fid, fd_digits, ...     change of the plug-in Fréchet distance, likewise: biased, so it judges nothing
     residual_FAMILY         the distance beyond the family's curve, as a share of plain sampling's
-    kpe_per_dimension       change of the mean KPE divided by the numbers in a sample
+    kpe_per_dimension       change of the mean KPE divided by the dimension of a sample
     kpe_per_displacement    change of the mean KPE divided by the mean displacement; 1 is a straight line at constant speed
 """
 
@@ -163,7 +163,7 @@ def _energies(run: Run, row: str) -> dict[str, Estimate]:
 
 
 def _numbers(run: Run) -> int | None:
-    """Numbers in a sample; None for results that do not say and have not kept any."""
+    """The dimension of a sample; None where neither the results nor kept samples tell it."""
     shape: Sequence[int] | None = run.results.shape
     if shape is None and (kept := run.evaluation.samples(BASE)) is not None:
         shape = kept.shape[1:]

@@ -1,4 +1,4 @@
-"""The frontier: what is drawn where, from a real comparison; and that one look at box and curves is the verdict's condition."""
+"""The frontier: what is drawn where, from a real comparison; the picture of box and curves is the verdict's condition."""
 
 from __future__ import annotations
 

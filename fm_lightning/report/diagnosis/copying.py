@@ -146,7 +146,7 @@ def originals(results: Numbers, arrays: Arrays) -> Figure | None:
 
 @styled
 def five_ways(results: Numbers, arrays: Arrays) -> Figure | None:
-    """Each measure of copying (filled) beside its held-out floor (hollow), one panel a unit."""
+    """Each measure of copying (filled) and its held-out floor (hollow), one panel per unit."""
     measures = [entry for entry in _of(results, "five_ways")["measures"].values() if "value" in entry]
     units = [u for u in ("share", "percent", "z") if any(entry["unit"] == u for entry in measures)]
     if not units:

@@ -61,7 +61,7 @@ def scatters(results: Numbers, arrays: Arrays) -> Figure | None:
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
     for axes in panels[:, 0]:
-        axes.set_ylabel("KPE of a sample")
+        axes.set_ylabel("KPE per sample")
     return figure
 
 

@@ -39,7 +39,7 @@ PLATES = (
     Plate(
         "density",
         "density",
-        "What a sample cost, and how dense real images lie around it",
+        "The energy of each sample, and how dense real images are around it",
         "One dot per sample, {n} samples of plain sampling ({probed} where a likelihood is shown). Support is minus the mean "
         "distance to the five nearest images. ρ is Spearman's, with Fisher's 95% interval.",
         density.scatters,
@@ -89,7 +89,7 @@ PLATES = (
         "predictors",
         "copying",
         "What tells copies apart",
-        "AUROC for the event “d1 / d2 below {threshold}”, with DeLong's 95% interval; n beside each name. Nearness is "
+        "AUROC for the event “d1 / d2 below {threshold}”, with DeLong's 95% interval; n after each name. Nearness is "
         "nearly the event itself.",
         copying.predictors,
     ),
@@ -123,7 +123,7 @@ PLATES = (
         "five_ways",
         "five_ways",
         "Copying in five ways",
-        "Each measure of {n} samples (filled) beside that of {held_out} held-out real images, its floor (hollow), with 95% "
+        "Each measure of {n} samples (filled) and that of {held_out} held-out real images, its floor (hollow), with 95% "
         "intervals (shares: Wilson; C_T: DeLong).",
         copying.five_ways,
     ),

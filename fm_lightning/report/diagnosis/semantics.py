@@ -22,7 +22,7 @@ def judges(results: Numbers) -> dict[str, Any]:
 
 @styled
 def thirds(results: Numbers, arrays: Arrays) -> Figure | None:
-    """Mean score and margin in the thirds of KPE, with 95 % intervals."""
+    """Mean score and margin in the thirds of KPE, with 95% intervals."""
     panels = [
         (key, column.removeprefix(f"{key}_"), found)
         for key, judge in judges(results).items()
