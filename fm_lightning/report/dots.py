@@ -38,8 +38,9 @@ def dot(
     if limits is not None and not limits[0] <= value <= limits[1]:
         _beyond(axes, y, value, colour, *limits)
         return
-    if finite(low) is not None and finite(high) is not None:
-        axes.plot([low, high], [y, y], color=colour, linewidth=width, solid_capstyle="butt", zorder=3)
+    ends = [end for end in (finite(low), finite(high)) if end is not None]
+    if len(ends) == 2:
+        axes.plot(ends, [y, y], color=colour, linewidth=width, solid_capstyle="butt", zorder=3)
     style = {"marker": "o", "markersize": 7.0, "color": colour, "linestyle": "none"} | marker
     axes.plot([value], [y], **style, zorder=4, clip_on=False)
 

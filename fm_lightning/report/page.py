@@ -224,8 +224,8 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
         yield "space of energies", str(results.space)
     if finite(results.tau_split) is not None:
         yield "early ends at", f"t = {results.tau_split}"
-    if finite(results.duration_s) is not None:
-        yield "time taken", _duration(float(results.duration_s))
+    if results.duration_s is not None:
+        yield "time taken", _duration(results.duration_s)
     if results.hardware:
         yield "hardware", results.hardware
     if results.command:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from fm_lightning.report.formats import count, share
-from fm_lightning.report.results import Arrays, Results, Row, finite, metric, of_kind, subtitle, title
+from fm_lightning.report.results import Arrays, Results, Row, metric, of_kind, subtitle, title
 from fm_lightning.report.style import COPY, INK, MUTED, WIDTH, colours, lighter, new_figure, styled
 
 COLUMNS = 12  # pairs per strip: more would be too small to read
@@ -42,7 +42,7 @@ def sample_grid(results: Results, arrays: Arrays, names: Iterable[str] | None = 
     head, total = 0.3, sum(heights) + 0.3 * len(strips)
     figure = new_figure(WIDTH, total)
     top, tint = total, colours(results)
-    threshold = finite(results.threshold) or 1 / 3
+    threshold = results.threshold or 0.0  # without one nothing is called a copy
     for (row, made, near, ratio), height in zip(strips, heights):
         axes = figure.add_axes((0.1 / WIDTH, (top - head - height) / total, 1 - 0.2 / WIDTH, height / total))
         _strip(axes, made, near, ratio, threshold, tall / side, height / side)
@@ -197,7 +197,7 @@ def sample_scatter(results: Results, arrays: Arrays, names: Iterable[str] | None
     figure = new_figure(WIDTH, 0.4 + (panel + 0.35) * down, layout="constrained")
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     tint = colours(results)
-    threshold = finite(results.threshold) or 1 / 3
+    threshold = results.threshold or 0.0  # without one nothing is called a copy
     for axes, (row, made) in zip(panels.flat, rows):
         ratio = arrays.get(f"ratio/{row.name}")
         copied = np.zeros(len(made), bool) if ratio is None or len(ratio) != len(made) else ratio < threshold
