@@ -53,7 +53,7 @@ def configuration(smoke: bool, source: str | None, training_s: float, inception:
         features = {"class_path": "fm_lightning.metrics.RawFeatures", "init_args": {"pool": 4}}
         for callback in trainer["callbacks"]:
             if callback["class_path"].endswith("FIDMonitor"):
-                callback["init_args"] = {"extractor": features}
+                callback["init_args"] = {"extractors": features}
     if smoke:
         config["model"]["scheduler"]["init_args"] = {"warmup_steps": 10}
         for schedule in config["model"]["test_schedules"].values():

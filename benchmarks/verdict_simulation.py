@@ -183,7 +183,7 @@ def frechet_rates(n: int, d: int, repetitions: int, seed: int = 0) -> Rates:
     def row(z: Floats, noise: Floats, dose: float, own: float | None = None) -> Measured:
         x = (1 - 0.3 * dose) * z + 0.2 * dose * noise if own is None else z * np.where(half, own, 1.0)
         features = torch.from_numpy(x + shift * (np.arange(d) == 0))
-        influence = reference.influence(features)[1].numpy()
+        influence = reference.estimate(features).influence
         return Measured(
             z[:, 0] < NORMAL.inv_cdf(memorized(dose)),
             frechet=Quality(extrapolated_distance(reference, features), influence),

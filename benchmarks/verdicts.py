@@ -18,7 +18,7 @@ from fm_lightning.comparison.families import Family, families, own_doses
 from fm_lightning.comparison.rows import BASE, Row
 from fm_lightning.comparison.sampling import evaluations
 from fm_lightning.flow import KTS, Schedule
-from fm_lightning.metrics.kernel_distance import KernelReference
+from fm_lightning.metrics.mmd import KernelReference
 
 SHAPED = Schedule(KTS(0.02, 0.02), steps=100)  # as in configs/digits.yaml
 PLAIN = Schedule(steps=100)
@@ -68,7 +68,7 @@ def main() -> None:
     def measure() -> None:
         nonlocal found
         assert reference is not None
-        found = reference.influence(samples)
+        found = reference.estimate(samples)
 
     own_seconds, _ = clocked(prepare)
     seconds, _ = clocked(measure)

@@ -1,26 +1,26 @@
-"""Monitor: one measure of samples, in validation, in a comparison, and again from a comparison's table.
+"""Monitor: prepares measures from data and device, and logs their numbers in validation.
 
 validation   a metric per row sees every batch, and its numbers are logged
-comparison   ``ScheduleTable`` asks ``measure`` for columns of every batch and keeps them on disk; numbers follow from there
-report       ``recall`` what ``remember`` left, then ``summarize`` the columns on disk: nothing is sampled
+comparison   the measures give columns of every batch for a table on disk; the numbers follow from the columns
+report       the measures are recalled without data, and summarize the columns on disk
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from lightning import Callback, Trainer
-from torch import Tensor
 
 from fm_lightning.comparison.rows import BASE
-from fm_lightning.metrics import Change
-from fm_lightning.metrics.per_seed import Columns, PerSeedMetric
+from fm_lightning.errors import UserError
+from fm_lightning.metrics.measure import Columns, Measure
+from fm_lightning.metrics.per_seed import PerSeedMetric
 from fm_lightning.trajectory import Trajectory
-from fm_lightning.verdicts.residual import Measure, Quality
 
 if TYPE_CHECKING:
     from fm_lightning.training.module import FlowMatching
@@ -29,7 +29,7 @@ M = TypeVar("M", bound=PerSeedMetric)
 
 
 def trajectories(outputs: Any) -> dict[str, Trajectory]:
-    """What a step returned, if these are trajectories (the steps of the validation loss return nothing)."""
+    """What a step returned, if it is trajectories (the steps of the validation loss return nothing)."""
     if isinstance(outputs, dict) and all(isinstance(value, Trajectory) for value in outputs.values()):
         return outputs
     return {}
@@ -63,123 +63,66 @@ class ValidationCallback(Callback):
 
 
 class Monitor(ValidationCallback, ABC, Generic[M]):
-    """A measure that a metric makes of samples.
-
-    In validation it logs ``val/{row}/{number}`` for each number; in a comparison ``ScheduleTable`` logs ``test/...``.
+    """Prepares measures, and in validation logs ``val/{row}/{number}`` for each of their numbers.
 
     Attributes:
-        metrics: row name -> metric, of the latest validation.
+        measures: from ``prepare``; none where there is nothing to measure.
+        metrics: row name -> a metric per measure, of the latest validation.
         values: row name -> numbers, of the latest validation.
     """
 
-    floors = True  # whether the measure means something for images that nobody sampled
-    collective = False  # whether `measure` is one search of all processes, which all of them have to take part in
-
     def __init__(self) -> None:
-        self.metrics: dict[str, M] = {}
+        self.measures: list[M] = []
+        self.metrics: dict[str, list[M]] = {}
         self.values: dict[str, dict[str, float]] = {}
-
-    # What a measure is
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Names the measure's columns on disk, e.g. ``neighbours``."""
-
-    @property
-    def key(self) -> str | None:
-        """The number whose paired change is of interest, e.g. ``f_mem``."""
-        return None
 
     @abstractmethod
     def prepare(self, trainer: Trainer, pl_module: FlowMatching) -> None:
-        """What all rows share (references, extractors), before any metric is built."""
+        """Sets ``measures``, with the references and extractors that all rows share."""
 
     @abstractmethod
-    def build(self) -> M:
-        """A fresh metric."""
+    def recalled(self, folder: Path, fingerprints: Mapping[str, str]) -> list[M]:
+        """The measures without references, see ``Measure.recalled``.
 
-    @property
-    def fingerprint(self) -> str:
-        """Of the columns, see ``PerSeedMetric``; empty for what every line of a table has anyway."""
-        return self.build().fingerprint
-
-    def measure(self, trajectory: Trajectory) -> dict[str, Tensor]:
-        """The columns of a batch."""
-        return self.build().measure(trajectory)
-
-    @abstractmethod
-    def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
-        """A row's numbers from its columns; ``base``: those of plain sampling on the same seeds, except for floors and base."""
-
-    def change(self, here: Columns, there: Columns) -> Change | None:
-        """``key`` here minus there on the same seeds, line by line."""
-        return None
-
-    def facts(self) -> dict[str, Any]:
-        """What the results say beside the rows' numbers, e.g. the threshold of a copy."""
-        return {}
-
-    def qualities(self, columns: Columns) -> dict[Measure, Quality]:
-        """The distances to real data that may judge, with each seed's contributions; empty for what is no such distance."""
-        return {}
+        Args:
+            folder: where ``remember`` wrote.
+            fingerprints: of the columns in the table, by the measures' names; what was not measured is left out.
+        """
 
     def pictures(self, pl_module: FlowMatching, base: Columns) -> dict[str, np.ndarray]:
         """What the report shows of the training data, from base's columns; see ``report.pictures``."""
         return {}
 
-    def remember(self, folder: Path) -> None:
-        """Keeps in ``folder`` what ``summarize`` needs beside the columns."""
-
-    def recall(self, folder: Path, fingerprint: str) -> None:
-        """Reads what ``remember`` kept.
-
-        Raises:
-            UserError: it is not there.
-        """
-
-    # Validation
-
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        if stage != "predict":
-            self.prepare(trainer, pl_module)
+        if stage == "predict":
+            return
+        # Lightning would log the mean of two numbers with one name.
+        if sum(type(callback) is type(self) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]
+            raise UserError(f"Only one {type(self).__name__} is allowed.", "Remove the others.")
+        self.prepare(trainer, pl_module)
 
     def begin(self, trainer: Trainer, pl_module: FlowMatching) -> None:
-        self.metrics = {name: self.build().to(pl_module.device) for name in pl_module.rows}
+        self.metrics = {name: [m.empty().to(pl_module.device) for m in self.measures] for name in pl_module.rows}
 
     def update(self, trainer: Trainer, pl_module: FlowMatching, batch: dict[str, Trajectory]) -> None:
-        for name, metric in self.metrics.items():
-            metric.update(batch[name])
+        for name, metrics in self.metrics.items():
+            for metric in metrics:
+                metric.update(batch[name])
 
     def finish(self, trainer: Trainer, pl_module: FlowMatching) -> None:
-        columns = {name: self.lines(metric) for name, metric in self.metrics.items()}
-        self.values = {
-            name: self.summarize(mine, None if name == BASE else columns[BASE]) for name, mine in columns.items()
-        }
+        self.values = {name: {} for name in self.metrics} if self.measures else {}
+        for i, measure in enumerate(self.measures):
+            columns = {name: metrics[i].per_seed() for name, metrics in self.metrics.items()}
+            for name, mine in columns.items():
+                self.values[name] |= measure.summarize(mine, None if name == BASE else columns[BASE])
+            self.show(trainer, pl_module, columns)
         for name, values in self.values.items():
             finite = {f"val/{name}/{key}": value for key, value in values.items() if value == value}
             # Values are the same on every process, and no loader's index belongs into their names.
             pl_module.log_dict(finite, add_dataloader_idx=False)
-        self.show(trainer, pl_module, columns)
-
-    def lines(self, metric: M) -> Columns:
-        """The columns over all processes, ascending in the seed; collective."""
-        return metric.per_seed()
 
     def show(self, trainer: Trainer, pl_module: FlowMatching, columns: dict[str, Columns]) -> None:
-        """Sends what is no number to W&B, after a validation; called on every process."""
-
-    def with_change(self, numbers: dict[str, float], columns: Columns, base: Columns | None) -> dict[str, float]:
-        """The numbers, with the change of ``key`` from base and its interval."""
-        change = None if base is None else self.change(columns, base)
-        if change is None:
-            return numbers
-        key = self.key
-        return numbers | {
-            f"{key}_change": change.value,
-            f"{key}_change_lo": change.low,
-            f"{key}_change_hi": change.high,
-        }
+        """Sends figures to W&B after a validation, from a measure's columns of each row; called on every process."""
 
 
 def visible(pl_module: FlowMatching, x: torch.Tensor) -> np.ndarray:
@@ -192,3 +135,8 @@ def visible(pl_module: FlowMatching, x: torch.Tensor) -> np.ndarray:
 def monitors(trainer: Any) -> list[Monitor]:
     """The trainer's monitors."""
     return [callback for callback in trainer.callbacks if isinstance(callback, Monitor)]
+
+
+def prepared_measures(trainer: Any) -> list[Measure]:
+    """The measures of the trainer's monitors."""
+    return [measure for monitor in monitors(trainer) for measure in monitor.measures]

@@ -1,4 +1,4 @@
-"""SampleGrid: the first samples of every row beside their nearest training images."""
+"""SampleGrid: the first samples of every row next to their nearest training images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchvision.utils import make_grid
 from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
 from fm_lightning.callbacks.monitor import ValidationCallback, visible
 from fm_lightning.data.samples import TEST_SEED
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.table.evaluation import FOLDER
 from fm_lightning.table.pictures import write_pictures
 from fm_lightning.training.tracking import log_media, wandb_loggers
@@ -35,13 +35,13 @@ class SampleGrid(ValidationCallback):
 
     def __init__(self, count: int = 24) -> None:
         if count < 1:
-            raise OldError(f"SampleGrid: count={count} given", "at least 1", "type e.g. 24")
+            raise UserError(f"count={count} must be positive.", "Pass, for example, 24.")
         self.count = count
         self.samples: dict[str, torch.Tensor] = {}
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if stage != "predict":
-            # The same neighbours as F_mem's, and the training images once in memory.
+            # F_mem's own neighbours, so that the training images are in memory once.
             monitors = [callback for callback in trainer.callbacks if isinstance(callback, MemorizationMonitor)]  # type: ignore[attr-defined]
             self.memorization = monitors[0] if monitors else MemorizationMonitor()
             if not monitors:
@@ -55,14 +55,14 @@ class SampleGrid(ValidationCallback):
         for name, trajectory in batch.items():
             kept = self.samples.get(name)
             missing = self.count - (0 if kept is None else len(kept))
-            if missing:  # else nothing is asked of the device
+            if missing:  # else do not wait for the device
                 more = trajectory.x1[:missing].cpu()
                 self.samples[name] = more if kept is None else torch.cat([kept, more])
 
     def finish(self, trainer: Trainer, pl_module: FlowMatching) -> None:
         data = pl_module.data
         if any(wandb_loggers(trainer)) and data.has_pixels:
-            import wandb  # here, because it takes a second that runs without W&B need not wait
+            import wandb  # here, because it takes a second
 
             grids = {name: make_grid(data.to_uint8(x), nrow=8, pad_value=255) for name, x in self.samples.items()}
             log_media(trainer, {f"val/{n}/samples": wandb.Image(g.permute(1, 2, 0).numpy()) for n, g in grids.items()})
@@ -85,12 +85,12 @@ class SampleGrid(ValidationCallback):
             write_pictures(folder, f"{pl_module.rows[name].key}-{int(mine['seed'][0]):09d}", mine)
 
     def _pictures(self, pl_module: FlowMatching, x: torch.Tensor) -> dict[str, np.ndarray]:
-        collective = self.memorization.collective
         if not self.memorization.measures:
             return {"samples": visible(pl_module, x)} if len(x) else {}
-        if not len(x) and not collective:
+        (metric,) = self.memorization.measures
+        if not len(x) and not metric.collective:
             return {}
-        ratio, index = self.memorization.look(x)
+        ratio, index = metric.closest(x)
         if not len(x):
             return {}
         nearest = visible(pl_module, pl_module.data.reference(index.cpu()))

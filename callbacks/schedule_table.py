@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fm_lightning.callbacks.monitor import monitors
+from fm_lightning.callbacks.monitor import monitors, prepared_measures
 from fm_lightning.callbacks.validation_table import ValidationTable
 from fm_lightning.callbacks.wandb_media import log_comparison
 from fm_lightning.comparison.collect import Collector
@@ -62,7 +62,7 @@ class ScheduleTable(ValidationTable):
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:
         self.loop = pl_module.open_comparison(
             trainer.default_root_dir,
-            monitors(trainer),
+            prepared_measures(trainer),
             families=self.families,
             margins=self.margins,
             keep=self.samples,
@@ -99,8 +99,8 @@ class ScheduleTable(ValidationTable):
         self._close()
 
     def _save(self, trainer: Any, pl_module: Any, loop: ComparisonLoop) -> None:
-        for monitor in monitors(trainer):
-            base = read_columns(loop.table, BASE, monitor.name)
+        for monitor, name in [(m, measure.name) for m in monitors(trainer) for measure in m.measures]:
+            base = read_columns(loop.table, BASE, name)
             if base and (pictures := monitor.pictures(pl_module, base)):
                 write_pictures(loop.table.folder, "training", pictures)
         arrays = Collector(loop.table, loop.measures).arrays() | read_pictures(loop.table)

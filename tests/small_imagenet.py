@@ -74,7 +74,9 @@ def small(name: str, change=lambda config: None) -> Path:
     for callback in trainer["callbacks"]:
         kind, options = callback["class_path"].rpartition(".")[2], callback.setdefault("init_args", {})
         if kind == "FIDMonitor":
-            options["extractor"]["class_path"] = features[options["extractor"]["class_path"].rpartition(".")[2]]
+            listed = options["extractors"] if isinstance(options["extractors"], list) else [options["extractors"]]
+            for extractor in listed:
+                extractor["class_path"] = features[extractor["class_path"].rpartition(".")[2]]
         elif kind == "SemanticsMonitor":
             options |= {"clip": "clip", "class_names": ["a", "b", "c"]}
         elif kind == "ScheduleTable":

@@ -20,9 +20,10 @@ from fm_lightning.cli.parser_errors import shorten, user_error
 from fm_lightning.comparison.build import build
 from fm_lightning.comparison.collect import Collector
 from fm_lightning.errors import OldError
+from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.features.named import EXTRACTORS
+from fm_lightning.metrics.measure import Measure
 from fm_lightning.report.build import save
-from fm_lightning.table.columns import ENERGY
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.pictures import read_pictures
 
@@ -54,21 +55,18 @@ def main(args: Sequence[str]) -> None:
     save(run, build(evaluation, rows), collector.arrays() | read_pictures(evaluation))
 
 
-def recalled(evaluation: Evaluation, run: Path, changes: Sequence[Any] = ()) -> list[Monitor]:
-    """The run's monitors as its configuration has them, with what they need beside the evaluation's columns."""
+def recalled(evaluation: Evaluation, run: Path, changes: Sequence[Any] = ()) -> list[Measure]:
+    """The measures of the run's monitors, as its configuration has them."""
     sys.path.insert(0, str(Path.cwd()))  # a class of the user's own lies where the command is typed
-    found = []
+    found: list[Measure] = []
     config = run / "config.yaml"
     for monitor in _configured(config, changes) if config.is_file() else _guessed(evaluation):
-        fingerprint = evaluation.manifest.measures.get(monitor.name)
-        if fingerprint is not None:
-            monitor.recall(evaluation.folder / "measures", fingerprint)
-        elif monitor.name != ENERGY:
-            print(f"{type(monitor).__name__} ({monitor.name}) has measured nothing here: left out")
-            continue
-        found.append(monitor)
-    for monitor in reversed(found):
-        evaluation.manifest.about |= monitor.facts()
+        measures = monitor.recalled(evaluation.folder / "measures", evaluation.manifest.measures)
+        if not measures:
+            print(f"{type(monitor).__name__} has measured nothing here and is left out.")
+        found += measures
+    for measure in reversed(found):
+        evaluation.manifest.about |= measure.facts()
     return found
 
 
@@ -97,4 +95,5 @@ def _is_monitor(class_path: str) -> bool:
 def _guessed(evaluation: Evaluation) -> list[Monitor]:
     """Of a run that was started from Python and has no configuration."""
     monitors: list[Monitor] = [KPEDistribution(), MemorizationMonitor()]
-    return monitors + [FIDMonitor(name) for name in evaluation.manifest.measures if name in EXTRACTORS]
+    distances: list[FeatureExtractor | str] = [name for name in evaluation.manifest.measures if name in EXTRACTORS]
+    return [*monitors, FIDMonitor(distances)] if distances else monitors

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fm_lightning.comparison.measures import Measure
 from fm_lightning.comparison.rows import BASE
-from fm_lightning.metrics import Change
 from fm_lightning.metrics.energy import mean_power
+from fm_lightning.metrics.measure import Measure
 from fm_lightning.table.columns import ENERGY, on_common_seeds, read_columns
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.qualities import keep_qualities, read_qualities
 
 Columns = Mapping[str, Tensor]
+Interval = tuple[float, float, float]  # value, low, high
 
 
 class Collector:
@@ -42,7 +42,7 @@ class Collector:
         about = self.evaluation.rows[name]
         floor = about["kind"] == "floor"
         numbers: dict[str, float] = {}
-        changes: dict[str, dict[str, Change]] = {"vs_base": {}, "vs_plain": {}, "vs_parent": {}}
+        changes: dict[str, dict[str, Interval]] = {"vs_base": {}, "vs_plain": {}, "vs_parent": {}}
         lines = self.evaluation.lines(name)
         for measure in self.measures:
             if not floor or measure.floors:
@@ -61,7 +61,7 @@ class Collector:
             **{kind: found or None for kind, found in changes.items()},
         }
 
-    def _numbers(self, name: str, measure: Measure, changes: Mapping[str, dict[str, Change]]) -> dict[str, float]:
+    def _numbers(self, name: str, measure: Measure, changes: Mapping[str, dict[str, Interval]]) -> dict[str, float]:
         """What a measure says of a row; adds its changes from other rows to ``changes``.
 
         A row's features may be gigabytes: no more than base's, the row's and one other's are in memory at a time.
@@ -90,7 +90,7 @@ class Collector:
             pair = (theirs, mine) if kind == "vs_parent" else (mine, theirs)
             change = measure.change(*pair)
             if change is not None:
-                changes[kind][measure.key] = change
+                changes[kind][measure.key] = (change.value, change.low, change.high)
         return numbers
 
     def _qualities(self, name: str) -> dict[str, float]:

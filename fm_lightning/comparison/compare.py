@@ -28,7 +28,6 @@ from fm_lightning.comparison.collect import Collector
 from fm_lightning.comparison.identity import Probes
 from fm_lightning.comparison.judge import NEIGHBOURS
 from fm_lightning.comparison.measurement import concatenated, kept_samples, measure_rows, measure_together
-from fm_lightning.comparison.measures import Measure
 from fm_lightning.comparison.processes import all_results, first_process_result, print_once, process
 from fm_lightning.comparison.results import Results
 from fm_lightning.comparison.rows import BASE, Row, StoredVelocity
@@ -37,6 +36,7 @@ from fm_lightning.comparison.weight_families import NO_WEIGHTS, WeightFamilies
 from fm_lightning.data.batches import SeedBatch, seed_batch
 from fm_lightning.data.samples import CALIBRATION_SEED, CALIBRATION_SEEDS, TEST_SEED
 from fm_lightning.errors import UserError
+from fm_lightning.metrics.measure import Measure
 from fm_lightning.table.blocks import Block, missing
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.parts import Part

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fm_lightning.comparison.measures import Measure
+from fm_lightning.metrics.measure import Measure
 from fm_lightning.table.parts import Part
 from fm_lightning.trajectory import Trajectory
 

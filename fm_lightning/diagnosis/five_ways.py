@@ -22,9 +22,9 @@ from fm_lightning.diagnosis.copy_metrics import (
 from fm_lightning.diagnosis.features import Features
 from fm_lightning.diagnosis.subject import Subject
 from fm_lightning.errors import OldError
+from fm_lightning.estimate import wilson
 from fm_lightning.metrics import MemorizationRate
 from fm_lightning.metrics.features.space import FeatureSpace
-from fm_lightning.metrics.intervals import wilson
 from fm_lightning.metrics.memorization import copied
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.verdicts.wording import thousands

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError, UserError
+from fm_lightning.errors import UserError
 
 
 class ArchiveImages:
-    """uint8 images ``[N, H, W, C]`` that an archive holds as ``arr_0``; never more than a batch of them in memory.
+    """uint8 images ``[N, H, W, C]`` that an archive holds as ``arr_0``; at most one batch of them is in memory.
 
     Args:
-        path: the archive, e.g. ``VIRTUAL_imagenet256_labeled.npz`` with 10 000 images, or a model's samples.
+        path: the archive, for example ``VIRTUAL_imagenet256_labeled.npz`` with 10,000 images, or a model's samples.
 
     Attributes:
         shape: ``(N, H, W, C)``.
@@ -58,9 +58,9 @@ class ArchiveImages:
                 try:
                     read = file.read(some * each)
                 except (zipfile.BadZipFile, OSError, EOFError) as error:  # a checksum that fails, a disk that does
-                    raise self._error(f"are damaged behind image {start} ({error})") from error
+                    raise self._error(f"are damaged after image {start} ({error})") from error
                 if len(read) < some * each:
-                    raise self._error(f"end behind image {start + len(read) // each}")
+                    raise self._error(f"end after image {start + len(read) // each}")
                 yield torch.frombuffer(bytearray(read), dtype=torch.uint8).view(some, *image).permute(0, 3, 1, 2)
 
     def _open(self) -> IO[bytes]:
@@ -81,8 +81,7 @@ class ArchiveImages:
         return shape
 
     def _error(self, what: str) -> UserError:
-        return OldError(
-            f"images of {self.path} {what}",
-            "an .npz archive with arr_0, uint8 [N, H, W, 3]",
-            "give ADM's archive, or ask for neither precision and recall nor kernel distances",
+        return UserError(
+            f"The images in {self.path} {what}.",
+            "Use an .npz archive with arr_0, uint8 [N, H, W, 3], or leave precision_recall, kid and cmmd out.",
         )

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
-from fm_lightning.metrics.per_seed import Columns, PerSeedMetric, fingerprint
+from fm_lightning.errors import UserError
+from fm_lightning.metrics.measure import Columns
+from fm_lightning.metrics.per_seed import PerSeedMetric
 from fm_lightning.trajectory import Trajectory
 
 
@@ -18,9 +19,9 @@ class KineticPathEnergy(PerSeedMetric):
     ``measure`` gives ``kpe``, ``displacement``, ``field_energy`` ``[B]`` and ``energy`` ``[B, S]``, the energy of each step.
 
     ``summarize`` returns ``kpe_mean``, ``kpe_std``, ``kpe_q05``, ``kpe_q50``, ``kpe_q95``, ``excess_mean`` (above the
-    straight line), ``displacement_mean`` and ``field_energy_mean`` (of the unshaped field along the same path). Where it is
-    also given ``times`` ``[S + 1]``, the edges of the steps, as by ``compute``, the means ``kpe_early_mean`` and
-    ``kpe_late_mean`` (steps that begin before ``tau_split``, and the others) come with them.
+    straight line), ``displacement_mean`` and ``field_energy_mean`` (of the unshaped field along the same path). If the
+    columns contain ``times`` ``[S + 1]``, the edges of the steps, as those of ``per_seed`` do, it adds ``kpe_early_mean``
+    and ``kpe_late_mean``: the means over the steps that begin before ``tau_split``, and over the other steps.
 
     Args:
         tau_split: time that separates early from late.
@@ -29,7 +30,7 @@ class KineticPathEnergy(PerSeedMetric):
         times: ``[S + 1]`` float64, of the trajectories seen since the last reset; None before.
 
     Raises:
-        UserError: at ``update``, plain samples, which do not tell how they were reached; trajectories of other time steps.
+        UserError: at ``update``, samples without their trajectories, or trajectories with other time steps.
 
     Example:
         >>> import torch
@@ -40,6 +41,9 @@ class KineticPathEnergy(PerSeedMetric):
         1.0
     """
 
+    name = "energy"
+    floors = False  # real images have no trajectory
+
     def __init__(self, tau_split: float = 0.6, **kwargs: Any) -> None:
         super().__init__(("kpe", "displacement", "field_energy", "energy"), **kwargs)
         self.tau_split = tau_split
@@ -47,15 +51,11 @@ class KineticPathEnergy(PerSeedMetric):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint("kinetic path energy")
+        return ""  # every line of a table has its energies
 
     def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
         if not isinstance(samples, Trajectory):
-            raise OldError(
-                f"samples {list(samples.shape)} given to KineticPathEnergy",
-                "the Trajectory that led to them",
-                "give what `integrate` returns",
-            )
+            raise UserError("Samples alone have no energy.", "Pass the trajectory that `integrate` returns.")
         return {
             "kpe": samples.kpe,
             "displacement": samples.displacement,
@@ -68,10 +68,10 @@ class KineticPathEnergy(PerSeedMetric):
         if isinstance(samples, Trajectory):
             before = samples.times if self.times is None else self.times
             if before is not samples.times and not torch.equal(before, samples.times):
-                raise OldError(
-                    f"a trajectory of {len(samples.times) - 1} steps given",
-                    f"the {len(before) - 1} steps at the times of those before",
-                    "use one metric for each schedule",
+                raise UserError(
+                    f"A trajectory of {len(samples.times) - 1} steps follows trajectories of {len(before) - 1} steps, or at "
+                    "other times.",
+                    "Use one metric per schedule.",
                 )
             self.times = samples.times
         super().update(samples, seeds)
@@ -80,11 +80,14 @@ class KineticPathEnergy(PerSeedMetric):
         super().reset()
         self.times = None
 
-    def compute(self) -> dict[str, float]:
-        lines = self._lines()
-        return self.summarize(lines if self.times is None else lines | {"times": self.times})
+    def _lines(self) -> dict[str, Tensor]:
+        lines = super()._lines()
+        return lines if self.times is None else lines | {"times": self.times}
 
-    def summarize(self, columns: Columns) -> dict[str, float]:
+    def facts(self) -> dict[str, Any]:
+        return {"tau_split": self.tau_split}
+
+    def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
         kpe, displacement, field = (columns[name].double() for name in ("kpe", "displacement", "field_energy"))
         low, mid, high = torch.quantile(kpe, torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)).tolist()
         numbers = {

@@ -8,18 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.extractor import FeatureExtractor
-from fm_lightning.metrics.per_seed import PairedMetric, fingerprint, sample_tensor
+from fm_lightning.metrics.features.space import as_read, reader_name
+from fm_lightning.metrics.per_seed import PerSeedMetric, fingerprint, sample_tensor
 from fm_lightning.trajectory import Trajectory
 
 
-class FeatureMetric(PairedMetric):
-    """Each sample goes through the extractor once; whatever is computed later reads the features kept here.
+class FeatureMetric(PerSeedMetric):
+    """Each sample passes through the extractor once; every number is computed from the features kept here.
 
     Args:
         extractor: samples ``[B, ...]`` -> features ``[B, D]``; its attribute ``key`` names the number.
-        width: D, the number of features: a process without samples still has to give its state a shape.
+        width: D, the number of features, from which a process without samples knows the shape of its state.
         read: brings samples into the space that the extractor reads, e.g. a datamodule's ``to_uint8``.
 
     Raises:
@@ -41,26 +42,40 @@ class FeatureMetric(PairedMetric):
         self.width, self.read = width, read
 
     @property
-    def key(self) -> str:
-        """The number's name, e.g. ``fid`` or ``fd_digits``."""
+    def name(self) -> str:  # type: ignore[override]
+        """The columns belong to the extractor, whichever numbers follow from them."""
+        return self.extractor.key
+
+    @property
+    def key(self) -> str:  # type: ignore[override]
+        """The number's name, for example ``fid`` or ``fd_digits``."""
         return self.extractor.key
 
     @property
     def fingerprint(self) -> str:
-        read = None if self.read is None else getattr(self.read, "__qualname__", repr(type(self.read)))
-        return fingerprint(self.extractor.fingerprint, read)
+        return fingerprint(self.extractor.fingerprint, reader_name(self.read))
 
-    @torch.no_grad()
     def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
         """``features`` ``[B, D]`` as the extractor gives them."""
-        x = sample_tensor(samples)
-        if not len(x):
-            return {"features": torch.zeros(0, self.width, device=x.device)}
-        features = self.extractor(self.read(x) if self.read else x)
-        if features.shape[1:] != (self.width,):
-            raise OldError(
-                f"{self.key}: features {list(features.shape[1:])} per sample found",
-                f"the reference's {self.width}",
-                "make the statistics with the same extractor",
-            )
-        return {"features": features}
+        return {"features": features_of(samples, self.extractor, self.read, self.width)}
+
+
+@torch.no_grad()
+def features_of(
+    samples: Tensor | Trajectory, extractor: FeatureExtractor, read: Callable[[Tensor], Tensor] | None, width: int
+) -> Tensor:
+    """``[B, width]`` features of samples ``[B, ...]`` in the model's space; no network is run without samples.
+
+    Raises:
+        UserError: features of another width.
+    """
+    x = sample_tensor(samples)
+    if not len(x):
+        return torch.zeros(0, width, device=x.device)
+    features = extractor(as_read(x, read))
+    if features.shape[1:] != (width,):
+        raise UserError(
+            f"{extractor.key} gives features of shape {list(features.shape[1:])}, and the reference has {width}.",
+            "Compute both with the same extractor.",
+        )
+    return features

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 BLOCK = 2048  # rows in float64 at a time (32 MB of 2 048 features each): the features themselves may be gigabytes
 
@@ -18,7 +18,7 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """
     n = len(features)
     if n < 2:
-        raise OldError(f"Fréchet distance of {n} samples asked for", "at least 2", "draw more seeds")
+        raise UserError(f"{n} samples have no covariance.", "Use at least 2 samples.")
     check_finite(features)
     mean = features.new_zeros(features.shape[1:], dtype=torch.float64)
     for part in features.split(BLOCK):
@@ -32,9 +32,9 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_finite(features: Tensor) -> None:
-    """Raises UserError that names the first of the rows ``[n, D]`` that is not finite."""
+    """Raises UserError for the first of the rows ``[n, D]`` that is not finite."""
     for start in range(0, len(features), BLOCK):
         bad = ~features[start : start + BLOCK].isfinite().all(1)
         if bad.any():
             row = start + int(bad.nonzero()[0])
-            raise OldError(f"features of image {row} hold NaN or infinity", "finite numbers", "leave that image out")
+            raise UserError(f"The features of image {row} contain NaN or infinity.", "Leave that image out.")

@@ -7,18 +7,12 @@ Everything in float64. The reference's root is taken once; each further distance
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError, UserError
-from fm_lightning.metrics.feature_metric import FeatureMetric
+from fm_lightning.errors import UserError
+from fm_lightning.estimate import Estimate
 from fm_lightning.metrics.feature_moments import BLOCK, moments
-from fm_lightning.metrics.features.extractor import FeatureExtractor
-from fm_lightning.metrics.intervals import Change, Influence, paired_mean_change
-from fm_lightning.metrics.per_seed import Columns, check_same_seeds
 
 ROUNDING = 1e-6  # what rounding may do to eigenvalues and distances, relative to the largest
 ASYMMETRY = 1e-4  # and to covariances, whose two halves may come from products in float32, relative to the variances
@@ -33,8 +27,8 @@ class GaussianReference:
         samples: how many images it was estimated from; 0 if unknown.
 
     Raises:
-        UserError: shapes that do not go together, numbers that are not finite, or no covariance: complex, not symmetric, or
-            with a negative eigenvalue.
+        UserError: shapes that do not match, numbers that are not finite, or a matrix that is no covariance: complex, not
+            symmetric, or with a negative eigenvalue.
     """
 
     def __init__(self, mean: Tensor, cov: Tensor, samples: int = 0) -> None:
@@ -48,14 +42,13 @@ class GaussianReference:
         """Squared Fréchet distance to the Gaussian with ``mean [D]`` and ``cov [D, D]``.
 
         Raises:
-            UserError: another D, or what the reference's own mean and covariance would be refused for.
+            UserError: another D, or a mean and covariance that a GaussianReference refuses.
         """
         _check_gaussian(mean, cov)
         if mean.shape != self.mean.shape:
-            raise OldError(
-                f"mean and covariance of {len(mean)} features given",
-                f"the reference's {len(self.mean)}",
-                "take the features of both from one extractor",
+            raise UserError(
+                f"There are {len(mean):,} features and the reference has {len(self.mean):,}.",
+                "Compute both with the same extractor.",
             )
         return self._distance(mean, cov, torch.linalg.eigvalsh(self._inner(cov)))
 
@@ -68,11 +61,11 @@ class GaussianReference:
         shift, spread = (mean.double() - self.mean).square().sum(), cov.double().trace() + self.cov.trace()
         value = float(shift + spread - 2 * inner_values.clamp_min(0).sqrt().sum())
         if value < -ROUNDING * float(shift + spread):  # of matrices with no negative eigenvalue none is negative
-            raise _no_covariance(f"covariances with the Fréchet distance {value:.4g}")
+            raise _no_covariance(f"The Fréchet distance would be {value:.4g}")
         return max(0.0, value)
 
-    def influence(self, features: Tensor) -> Influence:
-        """The distance of the samples whose features ``[n, D]`` are given, with the contribution of each.
+    def estimate(self, features: Tensor) -> Estimate:
+        """The distance of samples with features ``[n, D]``, and what each sample contributes to it.
 
         With ``T = S_r^1/2 (S_r^1/2 S S_r^1/2)^-1/2 S_r^1/2`` (the optimal transport between the two Gaussians) the
         distance changes with the covariance by ``tr((I - T) dS)``. Where S is singular, T is taken on its range.
@@ -88,7 +81,7 @@ class GaussianReference:
             mapped = centred - centred @ transport
             parts.append(2 * centred @ (mean - self.mean) + (centred * mapped).sum(1))
         contribution = torch.cat(parts)
-        return Influence(self._distance(mean, cov, values), contribution - contribution.mean())
+        return Estimate.of(self._distance(mean, cov, values), (contribution - contribution.mean()).cpu().numpy())
 
 
 def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
@@ -101,90 +94,37 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     return second.distance(first.mean, first.cov)
 
 
-def _no_covariance(what: str) -> UserError:
-    return OldError(
-        f"{what} given", "a symmetric matrix without negative eigenvalues", "estimate it anew from the features"
+def _no_covariance(problem: str) -> UserError:
+    return UserError(
+        f"{problem}, so a matrix is no covariance.", "Pass a symmetric matrix without negative eigenvalues."
     )
 
 
 def _check_gaussian(mean: Tensor, cov: Tensor) -> None:
     if mean.ndim != 1 or not len(mean) or cov.shape != (len(mean), len(mean)):
-        raise OldError(
-            f"a mean {list(mean.shape)} with a covariance {list(cov.shape)} given",
-            "[D] and [D, D]",
-            "estimate both from the same features",
+        raise UserError(
+            f"A mean of shape {list(mean.shape)} and a covariance of shape {list(cov.shape)} do not match.",
+            "Pass a mean [D] and a covariance [D, D] of the same features.",
         )
     if mean.is_complex() or cov.is_complex():
-        raise OldError("a complex mean or covariance given", "real numbers", "estimate both from real features")
+        raise UserError("A mean or covariance is complex.", "Pass real numbers.")
     for name, values in {"mean": mean, "covariance": cov}.items():
         if not values.isfinite().all():
-            raise OldError(
-                f"a {name} with NaN or infinity given", "finite numbers", "estimate it anew from finite features"
-            )
+            raise UserError(f"A {name} contains NaN or infinity.", "Compute it from finite features.")
     variance = cov.diagonal().double()
     if variance.min() < -ROUNDING * variance.abs().max():
-        raise _no_covariance(f"a covariance with the variance {float(variance.min()):.4g}")
+        raise _no_covariance(f"A variance is {float(variance.min()):.4g}")
     spread = variance.clamp_min(0).sqrt()
     allowed = ASYMMETRY * spread[:, None] * spread + 1e-7 * variance.max()
     beyond = (cov.double() - cov.double().T).abs() > allowed
     if beyond.any():
         i, j = beyond.nonzero()[0].tolist()
         raise _no_covariance(
-            f"a covariance with {float(cov[i, j]):.4g} at [{i}, {j}] and {float(cov[j, i]):.4g} at [{j}, {i}]"
+            f"Entry [{i}, {j}] is {float(cov[i, j]):.4g} and entry [{j}, {i}] is {float(cov[j, i]):.4g}"
         )
 
 
 def _check_eigenvalues(values: Tensor) -> None:
-    """Ascending eigenvalues ``[D]``; those of rounding errors may be negative."""
+    """Ascending eigenvalues ``[D]``; rounding errors may make some of them slightly negative."""
     if float(values[0]) < -ROUNDING * float(values[-1].abs()):
-        raise _no_covariance(f"a covariance with eigenvalues from {float(values[0]):.4g} to {float(values[-1]):.4g}")
-
-
-class FrechetDistance(FeatureMetric):
-    """Fréchet distance of samples to real images on the features of ``extractor``.
-
-    ``measure`` gives ``features`` ``[B, D]`` (8 kB a sample for Inception's), ``summarize`` returns
-    ``{extractor.key: distance}``. One value carries no interval, because resampling biases it upwards;
-    ``change`` gives the paired difference of two schedules with its 95 % interval by influence functions.
-
-    Args:
-        extractor: samples ``[B, ...]`` -> features ``[B, D]``; its attribute ``key`` names the distance.
-        reference: real features ``[n, D]``, or their ``GaussianReference``.
-        read: brings samples into the space that the extractor reads, e.g. a datamodule's ``to_uint8``.
-
-    Raises:
-        UserError: at ``update``, features of another width than the reference's; at ``compute``, fewer than two samples.
-
-    Example:
-        >>> import torch
-        >>> from fm_lightning.flow import integrate
-        >>> from fm_lightning.metrics import RawFeatures
-        >>> metric = FrechetDistance(RawFeatures(), torch.randn(1000, 2))
-        >>> metric.update(integrate(lambda x, t, y: torch.zeros_like(x), torch.randn(1000, 2)))
-        >>> metric.compute()["fd_raw"] < 0.1
-        True
-    """
-
-    def __init__(
-        self,
-        extractor: FeatureExtractor,
-        reference: Tensor | GaussianReference,
-        read: Callable[[Tensor], Tensor] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if isinstance(reference, Tensor):
-            reference = GaussianReference(*moments(reference.cpu()), samples=len(reference))
-        super().__init__(extractor, len(reference.mean), read, **kwargs)
-        self.reference = reference
-
-    def summarize(self, columns: Columns) -> dict[str, float]:
-        return {self.key: self.reference.distance(*moments(columns["features"]))}
-
-    def influence(self, columns: Columns) -> Influence:
-        """The distance, and what each sample contributes to it: one eigenproblem of ``[D, D]``."""
-        return self.reference.influence(columns["features"])
-
-    def change(self, here: Columns, there: Columns) -> Change:
-        """Distance here minus distance there, over the same seeds line by line, with the paired 95 % interval."""
-        check_same_seeds(here, there)
-        return paired_mean_change(self.influence(here), self.influence(there))
+        raise _no_covariance(f"Eigenvalues reach from {float(values[0]):.4g} to {float(values[-1]):.4g}")

@@ -3,55 +3,62 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
-from fm_lightning.metrics.intervals import Change, Influence, paired_share_change, wilson
+from fm_lightning.errors import UserError
+from fm_lightning.estimate import Estimate, share, share_change, wilson
+from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.distinct import Groups, find_groups, joined, nearest_distinct
 from fm_lightning.metrics.neighbours.reference import AbstractReference, Reference, check_unit
-from fm_lightning.metrics.per_seed import Columns, PairedMetric, check_same_seeds, fingerprint, sample_tensor
+from fm_lightning.metrics.per_seed import PerSeedMetric, check_same_seeds, fingerprint, sample_tensor
 from fm_lightning.trajectory import Trajectory
 
+THRESHOLD = 1 / 3  # of the ratio d1 / d2, arXiv 2602.07928
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
-class MemorizationRate(PairedMetric):
+class MemorizationRate(PerSeedMetric):
     """F_mem: the share of samples with ``d1 / d2 < threshold``, or ``d1 = 0``.
 
     ``d1`` and ``d2`` are the Euclidean distances to the nearest and the second nearest training image, in the model's own
     space, unclipped. ``measure`` gives ``d1`` ... ``dk``, the distances to the k nearest, and ``nearest``, the index of the
-    nearest, all ``[B]``. ``summarize`` returns ``f_mem`` with its 95 % Wilson interval ``f_mem_lo``, ``f_mem_hi``, the shares
-    ``f_mem_at_0.1`` ... ``f_mem_at_0.5``, and ``nn_ratio_median``.
+    nearest, all ``[B]``. ``summarize`` returns ``f_mem`` with its 95% Wilson interval ``f_mem_lo``, ``f_mem_hi``, the shares
+    ``f_mem_at_0.1`` ... ``f_mem_at_0.5``, and ``nn_ratio_median``; with ``base`` also the change of F_mem and
+    ``escaped_same_nn``, see ``escaped_same_nearest``.
 
-    Training images that are equal byte for byte (with ``mirrored`` also mirror images of each other) are one image: otherwise
-    ``d1`` and ``d2`` were alike for every copy of them. Where there are any, ``summarize`` returns their number,
-    ``exact_duplicates``: images that an earlier one stands for.
+    Training images that are equal byte for byte (with ``mirrored`` also mirror images of each other) count as one image:
+    otherwise ``d1`` and ``d2`` would be equal for every copy of them. If there are any, ``summarize`` returns their number,
+    ``exact_duplicates``: the images that equal an earlier one.
 
-    Two things it cannot see. A copy of an image that has near-duplicates is not counted for the same reason:
-    ``leave_out_duplicates`` counts near-duplicates as one image, so that ``d2`` is the distance to another one, and ``k`` puts
-    ``d1 / dk`` beside it, fooled only by k or more images that are alike. Neither sees duplicates that pixels do not show:
-    shifted, scaled or recoloured ones. And a little noise on a copy crosses the threshold without un-copying it; that is what
-    the controls are for.
+    Two things it cannot see. A copy of an image that has near-duplicates is not counted, for the same reason:
+    ``leave_out_duplicates`` counts near-duplicates as one image, so that ``d2`` is the distance to a different one, and ``k``
+    adds ``d1 / dk``, which only k or more similar images can hide. Neither finds duplicates that pixels do not show:
+    shifted, scaled or recoloured ones. And a little noise on a copy crosses the threshold, although it remains a copy; the
+    controls measure that.
 
     Args:
         reference: ``[n, ...]`` exactly the training images that the model saw, or a prepared ``Reference`` of them. With a
-            ``ShardedReference`` every process has to call ``update`` equally often, with an empty batch where it has no
-            samples (as this package's callbacks do): one that calls it once more waits for the others. Making the metric is
-            then collective, too.
+            ``ShardedReference``, making the metric and each ``update`` are collective: every process calls ``update`` equally
+            often, with an empty batch where it has no samples.
         threshold: in (0, 1].
-        mirrored: a copy of an image's mirror image is a copy of the image. Image and mirror image are one, so that the two
-            nearest are always different images.
+        mirrored: whether a copy of an image's mirror image is a copy of the image. Image and mirror image then count as one,
+            so that the two nearest are always different images.
         leave_out_duplicates: training images nearer to each other than this share of the median nearest-neighbour distance
-            are one image; or such ``Groups``, found already. ``summarize`` then also returns their number, ``near_duplicates``:
-            images that another one stands for, equal ones included. ``nearest`` names the image that stands for the others.
+            count as one image; or such ``Groups``, found before. ``summarize`` then also returns their number,
+            ``near_duplicates``: the images that another one represents, equal ones included. ``nearest`` is the index of the
+            image that represents its group.
         views: ``[n]`` int64, the row of which each row is another view (the latent of its mirror image), its own index where it
             is none. Views of an image are that image, and no duplicates.
         k: above 2, ``summarize`` also returns ``f_mem_k`` and ``nn_ratio_k_median``, with the k-th nearest image instead of
             the second. By construction ``f_mem_k >= f_mem``.
+        say: receives one line about equal and one about similar training images.
 
     Raises:
         UserError: fewer than two different training images, or an argument out of range.
@@ -66,50 +73,71 @@ class MemorizationRate(PairedMetric):
         1.0
     """
 
+    name = "neighbours"
+    key = "f_mem"
+
     def __init__(
         self,
         reference: Tensor | Reference | AbstractReference,
-        threshold: float = 1 / 3,
+        threshold: float = THRESHOLD,
         mirrored: bool = False,
         leave_out_duplicates: float | Groups | None = None,
         k: int = 2,
         views: Tensor | None = None,
+        say: Callable[[str], None] = lambda line: None,
         **kwargs: Any,
     ) -> None:
-        super().__init__((*(f"d{i}" for i in range(1, k + 1)), "nearest"), **kwargs)
-        if not 0 < threshold <= 1:
-            raise OldError(f"threshold={threshold:g} given", "above 0 and at most 1", "give e.g. 1/3")
+        self._begin(threshold, k, **kwargs)
         if len(reference) < 2:
-            raise OldError(f"{len(reference)} training images given", "at least 2", "give a larger reference")
+            raise UserError(f"There are only {len(reference)} training images.", "Pass at least 2.")
         self.reference = reference if isinstance(reference, Reference | AbstractReference) else Reference(reference)
-        self.threshold, self.mirrored, self.k = threshold, mirrored, k
+        self.collective = isinstance(self.reference, AbstractReference)
+        self.mirrored = mirrored
         shape = list(self.reference.shape[1:])
         if mirrored and len(shape) != 3:
-            raise OldError(f"mirrored=True given for samples {shape}", "images [C, H, W]", "give mirrored=False")
+            raise UserError(f"Samples of shape {shape} have no mirror images.", "Pass mirrored=False.")
         rows = torch.arange(len(self.reference))
         images = rows == (rows if views is None else views)
-        self.images = int(images.sum())  # beside which the others are views
+        self.images = int(images.sum())  # the other rows are views of these
         first = self.reference.exact_duplicates(mirrored)
         if views is not None:
             first = joined(first, views)
         self.exact_duplicates = int((first != rows)[images].sum())
         if self.images - self.exact_duplicates < 2:
-            raise OldError(
-                f"{self.images} training images given, all equal",
-                "at least 2 different ones",
-                "give a larger reference",
-            )
-        self.groups = self._groups(first, leave_out_duplicates, views is not None)
+            raise UserError(f"The {self.images} training images are all equal.", "Pass at least 2 different ones.")
+        self.groups = self._groups(first, leave_out_duplicates, views is not None, say)
         self.near_duplicates = None if leave_out_duplicates is None else int((self.groups.leader != rows)[images].sum())
         if not 2 <= k <= self.groups.count:
-            raise OldError(
-                f"k={k} given",
-                f"2 to {self.groups.count}, the number of different training images",
-                "give e.g. k=2, or a smaller leave_out_duplicates",
+            raise UserError(
+                f"k={k} must be from 2 to {self.groups.count}, the number of different training images.",
+                "Pass k=2, or a smaller leave_out_duplicates.",
             )
+        self._count(say)
 
-    def _groups(self, first: Tensor, given: float | Groups | None, viewed: bool) -> Groups:
-        """Which images count as one: those that are equal, and near-duplicates where they are asked for."""
+    def _begin(self, threshold: float, k: int, **kwargs: Any) -> None:
+        """What summaries read, and no reference."""
+        super().__init__((*(f"d{i}" for i in range(1, k + 1)), "nearest"), **kwargs)
+        if not 0 < threshold <= 1:
+            raise UserError(f"threshold={threshold:g} must be above 0 and at most 1.", "Pass, for example, 1/3.")
+        self.threshold, self.k = threshold, k
+        self.duplicates: dict[str, float] = {}
+
+    def _count(self, say: Callable[[str], None]) -> None:
+        if self.near_duplicates is not None:
+            say(
+                f"{self.near_duplicates:,} of {self.images:,} training images are near-duplicates of others "
+                f"(nearer than {self.groups.distance:.4g}) and count as one with them"
+            )
+            self.duplicates["near_duplicates"] = float(self.near_duplicates)
+        if self.exact_duplicates:
+            twins = " or mirror images of others" if self.mirrored else ""
+            say(
+                f"{self.exact_duplicates:,} of {self.images:,} training images equal others{twins} and count as one with them"
+            )
+            self.duplicates["exact_duplicates"] = float(self.exact_duplicates)
+
+    def _groups(self, first: Tensor, given: float | Groups | None, viewed: bool, say: Callable[[str], None]) -> Groups:
+        """Which images count as one: equal ones, and near-duplicates if they are to be left out."""
         if given is None:
             return Groups(first, 0.0)
         if isinstance(given, Groups):
@@ -117,12 +145,11 @@ class MemorizationRate(PairedMetric):
             # Views of one image may be near-duplicates of different ones, which are then one, too.
             return replace(given, leader=joined(given.leader, first) if viewed else given.leader[first])
         if isinstance(self.reference, AbstractReference):
-            raise OldError(
-                f"leave_out_duplicates={given:g} given with a reference divided among processes",
-                "Groups",
-                "find them with find_groups where the whole reference can be read",
+            raise UserError(
+                "Near-duplicates cannot be found in a reference that is divided among processes.",
+                "Pass the Groups that find_groups finds in the whole reference.",
             )
-        return self._groups(first, find_groups(self.reference, given, mirrored=self.mirrored), viewed)
+        return self._groups(first, find_groups(self.reference, given, mirrored=self.mirrored, say=say), viewed, say)
 
     def neighbours(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """For samples ``[B, ...]``: the distances ``[B, k]`` to the nearest training images, and their indices."""
@@ -141,38 +168,67 @@ class MemorizationRate(PairedMetric):
         found = self.groups.leader.to(index.device)[index[:, 0]]
         return {f"d{i + 1}": d for i, d in enumerate(distances.unbind(1))} | {"nearest": found}
 
-    def summarize(self, columns: Columns) -> dict[str, float]:
-        numbers = copy_shares(columns, self.threshold, self.k)
-        if self.exact_duplicates:
-            numbers["exact_duplicates"] = float(self.exact_duplicates)
-        if self.near_duplicates is not None:
-            numbers["near_duplicates"] = float(self.near_duplicates)
-        return numbers
+    def closest(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """For samples ``[B, ...]``: d1 / d2 ``[B]``, and the index of the nearest training image ``[B]``."""
+        columns = self.measure(x)
+        return ratio(columns), columns["nearest"]
 
-    def influence(self, columns: Columns) -> Influence:
-        """F_mem, and what each sample contributes to it."""
-        hits = copied(columns, self.threshold).double()
-        return Influence(float(hits.mean()), hits - hits.mean())
+    def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
+        numbers = copy_shares(columns, self.threshold, self.k) | self.duplicates
+        if base is not None:
+            numbers["escaped_same_nn"] = escaped_same_nearest(columns, base, self.threshold)
+        return self.with_change(numbers, columns, base)
 
-    def change(self, here: Columns, there: Columns) -> Change:
-        """F_mem here minus F_mem there, over the same seeds line by line, with the paired 95 % interval."""
+    def estimate(self, columns: Columns) -> Estimate:
+        """F_mem with its Wilson interval, and what each sample contributes to it."""
+        return share(copied(columns, self.threshold).numpy())
+
+    def change(self, here: Columns, there: Columns) -> Estimate:
+        """F_mem here minus F_mem there, over the same seeds line by line; the interval is that of ``share_change``."""
         check_same_seeds(here, there)
-        return paired_share_change(copied(here, self.threshold), copied(there, self.threshold))
+        after, before = (copied(columns, self.threshold) for columns in (here, there))
+        difference = float(after.double().mean() - before.double().mean())
+        return replace(share_change(after.numpy(), before.numpy()), value=difference)
+
+    def facts(self) -> dict[str, Any]:
+        return {"threshold": self.threshold}
+
+    def remember(self, folder: Path) -> None:
+        _file(folder, self.fingerprint).write_text(json.dumps(self.duplicates))
+
+    @classmethod
+    def recalled(cls, folder: Path, fingerprint: str, **options: Any) -> MemorizationRate:
+        """From the numbers of duplicates in ``folder``; options: threshold, k."""
+        metric = cls.__new__(cls)
+        metric._begin(**{"threshold": THRESHOLD, "k": 2, **options})
+        file = _file(folder, fingerprint)
+        try:
+            metric.duplicates = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"Cannot read {file} ({' '.join(str(error).split())}).",
+                "Run fm-lightning test with the run's configuration.",
+            ) from error
+        return metric
+
+
+def _file(folder: Path, fingerprint: str) -> Path:
+    return folder / f"{MemorizationRate.name}-{fingerprint}.json"
 
 
 def ratio(columns: Columns, k: int = 2) -> Tensor:
-    """``[n]`` d1 / dk; 0 / 0, a copy of an image whose k nearest images are all like it, is 0."""
+    """``[n]`` d1 / dk; 0 / 0, for a copy of an image whose k nearest images all equal it, is 0."""
     d1 = columns["d1"]
     return torch.where(d1 == 0, 0.0, d1 / columns[f"d{k}"])
 
 
-def copied(columns: Columns, threshold: float = 1 / 3) -> Tensor:
+def copied(columns: Columns, threshold: float = THRESHOLD) -> Tensor:
     """``[n]`` bool: which samples are copies."""
     return ratio(columns) < threshold
 
 
-def escaped_same_nearest(here: Columns, base: Columns, threshold: float = 1 / 3) -> float:
-    """Of the samples that are copies under ``base`` and not here, the share with the same nearest training image.
+def escaped_same_nearest(here: Columns, base: Columns, threshold: float = THRESHOLD) -> float:
+    """Of the samples that are copies under ``base`` and not here, the share whose nearest training image is the same.
 
     Near 1, the schedule moved copies away from their images without making other images of them. NaN if none escaped.
     """
@@ -182,15 +238,15 @@ def escaped_same_nearest(here: Columns, base: Columns, threshold: float = 1 / 3)
     return float(same.double().mean()) if len(same) else float("nan")
 
 
-def most_copied(columns: Columns, threshold: float = 1 / 3, count: int = 10) -> tuple[Tensor, Tensor]:
+def most_copied(columns: Columns, threshold: float = THRESHOLD, count: int = 10) -> tuple[Tensor, Tensor]:
     """Indices and counts, ``[<= count]`` each, of the training images with the most copies among the samples."""
     index, counts = columns["nearest"][copied(columns, threshold)].unique(return_counts=True)
     order = counts.argsort(descending=True, stable=True)[:count]
     return index[order], counts[order]
 
 
-def copy_shares(columns: Columns, threshold: float = 1 / 3, k: int = 2) -> dict[str, float]:
-    """What ``MemorizationRate`` says of samples with distances ``d1`` ... ``dk`` or more, with no reference at hand."""
+def copy_shares(columns: Columns, threshold: float = THRESHOLD, k: int = 2) -> dict[str, float]:
+    """The shares of copies among samples with distances ``d1`` ... ``dk``; needs no reference."""
     second = ratio(columns)
     n, hits = len(second), int((second < threshold).sum())
     low, high = wilson(hits, n)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.neighbours.cascade import Cascade, Tile, float64_costs
 from fm_lightning.metrics.neighbours.products import ROUNDED, Operand, operand
 from fm_lightning.metrics.neighbours.reference import BUDGET, Reference, check_match, max_rows, squared_norms, tile
@@ -45,10 +45,8 @@ class Balls:
 
     def __init__(self, features: Tensor, k: int = NEIGHBOURS) -> None:
         if len(features) <= k:
-            raise OldError(
-                f"balls to the neighbour number {k} of {len(features)} images asked for",
-                f"more than {k} on each side of precision and recall",
-                "draw more seeds",
+            raise UserError(
+                f"{len(features)} images are too few for balls to neighbour {k}.", f"Use more than {k} on each side."
             )
         self.centres = Reference(features.float().contiguous())
         self.radius = nearest(self.centres.data, self.centres, k + 1)[0][:, k]  # the nearest of all is the point itself
@@ -59,12 +57,15 @@ class Balls:
 
 
 def precision_recall(features: Tensor, real: Tensor, balls: Balls | None = None) -> dict[str, float]:
-    """``precision`` and ``recall``; on Inception's features and with k = 3 they are ADM's.
+    """``precision`` and ``recall`` with k = 3.
+
+    On Inception's features this is the definition of ADM's evaluator. The evaluator takes squared distances in float16,
+    whereas these are exact: points near the edge of a ball may fall on its other side.
 
     Args:
         features: ``[n, D]`` of the samples.
         real: ``[m, D]`` of real images.
-        balls: around ``real``, where they are at hand from an earlier call.
+        balls: around ``real``, if they were computed before.
 
     Raises:
         UserError: a side with three images or fewer.

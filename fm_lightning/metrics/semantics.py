@@ -1,4 +1,4 @@
-"""Semantic strength: how clearly a sample shows its own class, asked of CLIP or of a classifier."""
+"""Semantic strength: how clearly a sample shows its own class, according to CLIP or a classifier."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fm_lightning.errors import OldError
-from fm_lightning.metrics.features.space import FeatureSpace
-from fm_lightning.metrics.intervals import wilson
-from fm_lightning.metrics.per_seed import Columns, PerSeedMetric, fingerprint, sample_tensor
+from fm_lightning.errors import UserError
+from fm_lightning.estimate import wilson
+from fm_lightning.metrics.features.space import FeatureSpace, as_read, check_model_space
+from fm_lightning.metrics.measure import Columns
+from fm_lightning.metrics.per_seed import PerSeedMetric, fingerprint, sample_tensor
 from fm_lightning.trajectory import Trajectory
 
 CLIP = "openai/clip-vit-base-patch32"
@@ -22,45 +23,50 @@ PROMPT = "a photo of a {}"
 
 
 class Semantics(PerSeedMetric):
-    """A score of the own class, and the margin by which it leads: ``{key}_score`` and ``{key}_margin``, ``[B]`` each.
+    """The score of the own class and the margin by which it leads: ``{prefix}_score`` and ``{prefix}_margin``, ``[B]`` each.
 
-    ``summarize`` returns their means, ``{key}_score_mean`` and ``{key}_margin_mean``, and the share of samples whose own class
-    leads, ``{key}_accuracy`` with Wilson's 95 % interval ``_lo``, ``_hi``.
+    ``summarize`` returns their means, ``{prefix}_score_mean`` and ``{prefix}_margin_mean``, and the share of samples whose
+    own class leads, ``{prefix}_accuracy`` with its 95% Wilson interval ``_lo``, ``_hi``.
     """
 
-    key: str
+    name = "semantics"
+    floors = False  # real images were not sampled for a class
 
-    def __init__(self, key: str, **kwargs: Any) -> None:
-        super().__init__((f"{key}_score", f"{key}_margin"), **kwargs)
-        self.key = key
+    def __init__(self, prefix: str, **kwargs: Any) -> None:
+        super().__init__((f"{prefix}_score", f"{prefix}_margin"), **kwargs)
+        self.prefix = prefix
 
-    def summarize(self, columns: Columns) -> dict[str, float]:
-        return strength(columns, self.key)
+    def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
+        return strength(columns, self.prefix)
+
+    @classmethod
+    def recalled(cls, folder: Path, fingerprint: str, **options: Any) -> Semantics:
+        """Summaries need the columns alone; option: prefix."""
+        metric = cls.__new__(cls)
+        Semantics.__init__(metric, **options)
+        return metric
 
     def labels(self, samples: Tensor | Trajectory, classes: int) -> Tensor:
         """``[B]`` the samples' classes.
 
         Raises:
-            UserError: there are none, or one is no class.
+            UserError: samples without labels, or labels out of range.
         """
         labels = samples.labels if isinstance(samples, Trajectory) else None
         if labels is None:
-            raise OldError(
-                f"samples without labels given to {type(self).__name__}",
-                "trajectories with a class each",
-                "sample a conditional model",
+            raise UserError(
+                f"{type(self).__name__} needs the samples' classes.", "Pass trajectories of a conditional model."
             )
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            raise OldError(
-                f"labels {int(labels.min())} to {int(labels.max())} given",
-                f"0 to {classes - 1}",
-                "name all classes of the model",
+            raise UserError(
+                f"Labels reach from {int(labels.min())} to {int(labels.max())}, but there are {classes} classes.",
+                "Name all classes of the model.",
             )
         return labels
 
 
 def strength(columns: Columns, key: str) -> dict[str, float]:
-    """The numbers of ``{key}_score`` and ``{key}_margin``, see ``Semantics``."""
+    """The numbers of the columns ``{key}_score`` and ``{key}_margin``, see ``Semantics``."""
     score, margin = (columns[f"{key}_{name}"].double() for name in ("score", "margin"))
     hits, n = int((margin > 0).sum()), len(margin)
     low, high = wilson(hits, n)
@@ -105,18 +111,16 @@ class ClipSemantics(Semantics):
     ) -> None:
         super().__init__("clip", **kwargs)
         if len(classes) < 2:
-            raise OldError(
-                f"{len(classes)} classes given", "at least 2 for a margin", "name them in order of the labels"
-            )
+            raise UserError(f"A margin needs two classes, not {len(classes)}.", "Pass the names of all classes.")
         if "{}" not in prompt:
-            raise OldError(f"prompt={prompt!r} given", "{} where the class goes", f'type "{PROMPT}"')
+            raise UserError(f"prompt={prompt!r} has no {{}} for the class.", f'Pass, for example, "{PROMPT}".')
         self.classes, self.model, self.read, self.prompt = list(classes), model, read, prompt
         self.batch_size = batch_size
         self._loaded: _Clip | None = None
 
     @property
     def clip(self) -> _Clip:
-        """The network with its processor and the prompts' embeddings, loaded when first asked for."""
+        """The network with its processor and the prompts' embeddings, loaded when it is first needed."""
         if self._loaded is None:
             self._loaded = _Clip(self.model, [self.prompt.format(name) for name in self.classes])
         return self._loaded
@@ -129,12 +133,11 @@ class ClipSemantics(Semantics):
     def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
         """``clip_score [B]`` in [-100, 100] and ``clip_margin [B]``."""
         x, labels = sample_tensor(samples), self.labels(samples, len(self.classes))
-        images = x if self.read is None else self.read(x)
+        images = as_read(x, self.read)
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise OldError(
-                f"images {list(images.shape)} of {images.dtype} given to CLIP",
-                "uint8 [B, 1 or 3, H, W]",
-                "pass read=data.to_uint8",
+            raise UserError(
+                f"CLIP reads uint8 images [B, 1 or 3, H, W], not {list(images.shape)} of {images.dtype}.",
+                "Pass read=data.to_uint8.",
             )
         if not len(images):
             return {name: torch.zeros(0, device=x.device) for name in self.columns}
@@ -154,13 +157,12 @@ class _Clip:
             self.net = CLIPModel.from_pretrained(model).eval().requires_grad_(False)
         except Exception as error:  # hubs, archives and configurations raise a dozen types
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            where = (
-                f"{model} holds no CLIP with its processor" if Path(model).exists() else f"cannot load CLIP {model!r}"
+            what = (
+                f"{model} holds no CLIP with its processor" if Path(model).exists() else f"Cannot load CLIP {model!r}"
             )
-            raise OldError(
-                f"{where} ({reason})",
-                "a folder or a name on the Hugging Face hub",
-                f"where there is no network, save {CLIP} elsewhere with save_pretrained and pass that folder as model",
+            raise UserError(
+                f"{what} ({reason}).",
+                f"Without a network, save {CLIP} elsewhere with save_pretrained and pass that folder as model.",
             ) from error
         tokens = self.processor(text=list(prompts), return_tensors="pt", padding=True)
         self.prompts = F.normalize(_embedding(self.net.get_text_features(**tokens)).float(), dim=1)  # [K, D]
@@ -191,10 +193,10 @@ class ClassifierSemantics(Semantics):
     Args:
         module: samples ``[B, ...]`` -> logits ``[B, K]``, K at least 2; put into evaluation mode.
         read: brings samples into what the classifier reads.
-        key: names the numbers.
+        prefix: of the numbers' names.
 
     Raises:
-        UserError: at ``measure``, samples without labels, or outputs that are no logits.
+        UserError: at ``measure``, samples in another unit or without labels, or outputs that are no logits.
     """
 
     module: nn.Module
@@ -203,11 +205,11 @@ class ClassifierSemantics(Semantics):
         self,
         module: nn.Module,
         read: Callable[[Tensor], Tensor] | None = None,
-        key: str = "classifier",
+        prefix: str = "classifier",
         **kwargs: Any,
     ) -> None:
-        super().__init__(key, **kwargs)
-        # Kept out of the module tree: nobody moves or saves the classifier along with the metric.
+        super().__init__(prefix, **kwargs)
+        # Kept out of the module tree: the classifier is neither moved nor saved along with the metric.
         object.__setattr__(self, "module", module.eval())
         self.read = read
 
@@ -217,20 +219,20 @@ class ClassifierSemantics(Semantics):
 
     @torch.no_grad()
     def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
-        """``{key}_score [B]`` in [0, 1] and ``{key}_margin [B]``."""
+        """``{prefix}_score [B]`` in [0, 1] and ``{prefix}_margin [B]``."""
         x = sample_tensor(samples)
         if not len(x):
             return {name: torch.zeros(0, device=x.device) for name in self.columns}
-        logits = self.module(x if self.read is None else self.read(x))
+        check_model_space(x)
+        logits = self.module(as_read(x, self.read))
         if logits.ndim != 2 or logits.shape[1] < 2:
-            raise OldError(
-                f"a classifier with outputs {list(logits.shape)} given",
-                "logits [B, K] of at least 2 classes",
-                "pass another module",
+            raise UserError(
+                f"The classifier's output has shape {list(logits.shape)}.",
+                "Pass a module that returns logits [B, K] of at least 2 classes.",
             )
         labels = self.labels(samples, logits.shape[1]).to(logits.device)
         own = logits.float().log_softmax(1).gather(1, labels[:, None])[:, 0]
-        return {f"{self.key}_score": own.exp(), f"{self.key}_margin": margin(logits.float(), labels)}
+        return {f"{self.prefix}_score": own.exp(), f"{self.prefix}_margin": margin(logits.float(), labels)}
 
 
 def _weights_fingerprint(net: nn.Module) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fm_lightning.estimate import Estimate
 from fm_lightning.files import DamagedFile, read_arrays, write_arrays
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.evaluation import Evaluation
@@ -24,7 +25,7 @@ NAMES: tuple[Measure, ...] = ("frechet", "kernel")
 
 
 def keep_qualities(
-    evaluation: Evaluation, row: str, compute: Callable[[Mapping[str, Tensor]], Mapping[Measure, Quality]]
+    evaluation: Evaluation, row: str, compute: Callable[[Mapping[str, Tensor]], Mapping[str, Estimate]]
 ) -> None:
     """Computes a row's qualities unless they are there for these seeds and this reference."""
     place = _place(evaluation, row)
@@ -35,7 +36,7 @@ def keep_qualities(
         return
     arrays: dict[str, NDArray] = {"seeds": columns["seeds"].numpy()}
     for name, quality in compute(columns).items():
-        arrays |= {f"{name}_value": np.array(quality.value), f"{name}_influence": quality.influence}
+        arrays |= {f"{name}_value": np.array(quality.value), f"{name}_influence": np.asarray(quality.influence)}
     place.parent.mkdir(exist_ok=True)
     write_arrays(place, arrays)
 

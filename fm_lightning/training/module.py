@@ -25,7 +25,6 @@ from fm_lightning.adapters import load_weights
 from fm_lightning.comparison.compare import ComparisonLoop
 from fm_lightning.comparison.fields import Field
 from fm_lightning.comparison.identity import Probes, sampling_identity
-from fm_lightning.comparison.measures import Measure
 from fm_lightning.comparison.plan import SamplingPlan
 from fm_lightning.comparison.rows import Row
 from fm_lightning.comparison.sampling import Model, SamplingListener
@@ -36,6 +35,7 @@ from fm_lightning.errors import OldError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
 from fm_lightning.flow import Velocity as VelocityField
 from fm_lightning.hashes import weights_hash
+from fm_lightning.metrics.measure import Measure
 from fm_lightning.nets.guidance import Guidance, drop_labels
 from fm_lightning.nets.velocity import check_network, check_null_label, check_returned
 from fm_lightning.table.keys import definition

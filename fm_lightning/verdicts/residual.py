@@ -81,7 +81,7 @@ class Measured:
     Attributes:
         hits: ``[n]`` bool, whether the sample is a copy.
         frechet: the Fréchet distance, extrapolated (``metrics.extrapolated``).
-        kernel: the kernel distance (``metrics.kernel_distance``).
+        kernel: the kernel distance (``metrics.mmd``).
     """
 
     hits: NDArray[np.bool_]

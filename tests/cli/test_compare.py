@@ -26,7 +26,7 @@ def judged(config):
     config["data"]["init_args"].update(eval_batch_size=600, test_seeds=600)
     callbacks = config["trainer"]["callbacks"]
     callbacks[4]["init_args"]["families"] = "cheap"
-    callbacks.insert(3, {"class_path": "fm_lightning.callbacks.FIDMonitor", "init_args": {"extractor": "fd_raw"}})
+    callbacks.insert(3, {"class_path": "fm_lightning.callbacks.FIDMonitor", "init_args": {"extractors": "fd_raw"}})
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ def test_it_adds_to_what_test_has_judged(command, undrawn, tmp_path):
         for callback in c["trainer"]["callbacks"]:
             if callback["class_path"].endswith("ScheduleTable"):
                 callback["init_args"] = {}
-        raw = {"class_path": "fm_lightning.callbacks.FIDMonitor", "init_args": {"extractor": "fd_raw"}}
+        raw = {"class_path": "fm_lightning.callbacks.FIDMonitor", "init_args": {"extractors": "fd_raw"}}
         c["trainer"]["callbacks"].insert(3, raw)
 
     file = tiny_config(tmp_path / "judged.yaml", change)

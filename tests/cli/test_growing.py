@@ -20,7 +20,7 @@ from fm_lightning.data import Split, Toy2D
 from fm_lightning.table.evaluation import Evaluation
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-RAW = {"class_path": "fm_lightning.callbacks.FIDMonitor", "init_args": {"extractor": "fd_raw"}}
+RAW = {"class_path": "fm_lightning.callbacks.FIDMonitor", "init_args": {"extractors": "fd_raw"}}
 SSC = {"class_path": "fm_lightning.flow.SSC", "init_args": {"scale": 0.05, "power": 1.0}}
 
 

@@ -50,7 +50,7 @@ def images(config):
     config["model"]["net"]["init_args"] = {"shape": list(SHAPE), "width": 16, "depth": 1}
     config["trainer"] |= {"max_steps": 2}
     pooled = {"class_path": "fm_lightning.metrics.RawFeatures", "init_args": {"pool": 4}}
-    monitor = {"class_path": "fm_lightning.callbacks.FIDMonitor", "init_args": {"extractor": pooled}}
+    monitor = {"class_path": "fm_lightning.callbacks.FIDMonitor", "init_args": {"extractors": pooled}}
     config["trainer"]["callbacks"].insert(3, monitor)
 
 

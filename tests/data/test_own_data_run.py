@@ -36,7 +36,7 @@ def test_latents_run_to_the_report(command, tmp_path, monkeypatch, undrawn):
         "20",
     ]
     changes += ["--model.net.init_args.shape", "[4,8,8]", "--model.net.init_args.num_classes", "3"]
-    changes += ["--trainer.callbacks+=fm_lightning.callbacks.FIDMonitor", "--trainer.callbacks.extractor=fd_raw"]
+    changes += ["--trainer.callbacks+=fm_lightning.callbacks.FIDMonitor", "--trainer.callbacks.extractors=fd_raw"]
     ended = command("run", "-c", "tiny.yaml", "--data", "my_latents.MyLatents", *changes)
     assert ended.status == 0, ended.err
     results = json.loads((tmp_path / "runs" / "tiny" / "results.json").read_text())

@@ -13,7 +13,7 @@ from fm_lightning.errors import UserError
 from fm_lightning.flow import integrate
 from fm_lightning.metrics import GaussianReference, RawFeatures, moments
 from fm_lightning.metrics.extrapolated import extrapolated_distance, reference_influence
-from fm_lightning.metrics.kernel_distance import KernelDistance, KernelReference, kernel_distance, kernel_key
+from fm_lightning.metrics.mmd import KernelDistance, KernelReference, kernel_distance, kernel_key
 
 
 def features(n, d, seed, scale=1.0, shift=0.0):
@@ -42,12 +42,12 @@ def by_pairs(x, y):
 def test_equals_the_sum_over_all_pairs(n, m, d, block, shift):
     x, y = features(n, d, n, shift=shift), features(m, d, m + 1, 0.9)
     want = by_pairs(x, y)
-    got = KernelReference(y, block).influence(x)
+    got = KernelReference(y, block).estimate(x)
     size = 1 + max(abs(w).max() for w in want)
     assert got.value == pytest.approx(want[0], abs=2e-6 * size)
-    for mine, theirs in zip((got.samples, got.reference), want[1:]):
-        assert mine.dtype == torch.float64
-        np.testing.assert_allclose(mine.numpy(), theirs, rtol=0, atol=2e-6 * size)
+    for mine, theirs in zip((got.influence, got.reference), want[1:]):
+        assert mine.dtype == np.float64
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-6 * size)
 
 
 def test_equals_torch_fidelity():
@@ -70,10 +70,11 @@ def test_influences_have_the_spread_of_redraws(side):
         y = features(m, d, 100 + r) if side == "reference" else fixed_y
         noise = features(n, d, 9000 + r if side == "samples" else 3)
         reference = KernelReference(y)
-        first, second = reference.influence(x), reference.influence(0.8 * x + 0.5 * noise)
+        first, second = reference.estimate(x), reference.estimate(0.8 * x + 0.5 * noise)
         values.append(second.value - first.value)
-        difference = getattr(second, side) - getattr(first, side)
-        spreads.append(float(difference.std()) / len(difference) ** 0.5)
+        of = {"samples": "influence", "reference": "reference"}[side]
+        difference = getattr(second, of) - getattr(first, of)
+        spreads.append(float(difference.std(ddof=1)) / len(difference) ** 0.5)
     assert np.mean(spreads) == pytest.approx(np.std(values), rel=0.2)
 
 
@@ -98,7 +99,7 @@ def test_rounded_products_do_not_reach_it():
 def test_memory_is_bounded_by_the_block(peak_bytes):
     x, y = features(3000, 8, 0), features(3000, 8, 1)
     reference = KernelReference(y, block=200)
-    assert peak_bytes(lambda: reference.influence(x)) < 3 * 4 * 200**2 + 20 * 8 * 3000
+    assert peak_bytes(lambda: reference.estimate(x)) < 3 * 4 * 200**2 + 20 * 8 * 3000
 
 
 def test_the_metric_keeps_features_and_summarizes_them():
@@ -125,11 +126,11 @@ def test_what_is_refused():
         KernelReference(features(1, 3, 0))
     with pytest.raises(UserError, match="at least two rows"):
         kernel_distance(features(1, 3, 0), features(5, 3, 0))
-    with pytest.raises(UserError, match="reference's width 3"):
+    with pytest.raises(UserError, match="4 features and the reference 3"):
         kernel_distance(features(5, 4, 0), features(5, 3, 0))
     broken = features(5, 3, 0)
     broken[3, 1] = torch.nan
-    with pytest.raises(UserError, match="row 3"):
+    with pytest.raises(UserError, match="Row 3"):
         kernel_distance(broken, features(5, 3, 0))
 
 

@@ -237,5 +237,5 @@ def test_points_have_no_mirror_image():
 
 
 def test_a_training_set_of_copies_alone_has_no_second_image():
-    with pytest.raises(UserError, match="5 training images given, all equal"):
+    with pytest.raises(UserError, match="The 5 training images are all equal"):
         MemorizationRate(torch.zeros(5, 3), leave_out_duplicates=0.3)

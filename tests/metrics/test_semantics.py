@@ -96,7 +96,7 @@ def test_fingerprints(folder):
 def test_a_name_that_cannot_be_loaded(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name, what in (
-        ("nobody/no-such-clip", "cannot load CLIP 'nobody/no-such-clip'"),
+        ("nobody/no-such-clip", "Cannot load CLIP 'nobody/no-such-clip'"),
         (str(tmp_path), "holds no CLIP"),
     ):
         with pytest.raises(UserError, match=what) as caught:
@@ -106,19 +106,19 @@ def test_a_name_that_cannot_be_loaded(monkeypatch, tmp_path):
 
 
 def test_bad_input(folder):
-    with pytest.raises(UserError, match="samples without labels given to ClipSemantics"):
+    with pytest.raises(UserError, match="ClipSemantics needs the samples' classes"):
         ClipSemantics(CLASSES, folder).measure(trajectory(IMAGES, None))
-    with pytest.raises(UserError, match="samples without labels"):
+    with pytest.raises(UserError, match="needs the samples' classes"):
         ClipSemantics(CLASSES, folder).measure(IMAGES)
-    with pytest.raises(UserError, match="labels 0 to 2 given, expected 0 to 1"):
+    with pytest.raises(UserError, match="from 0 to 2, but there are 2 classes"):
         ClipSemantics(CLASSES[:2], folder).measure(trajectory(IMAGES, LABELS))
-    with pytest.raises(UserError, match="pass read=data"):
+    with pytest.raises(UserError, match="Pass read=data"):
         ClipSemantics(CLASSES, folder).measure(trajectory(IMAGES.float(), LABELS))
-    with pytest.raises(UserError, match="at least 2 for a margin"):
+    with pytest.raises(UserError, match="A margin needs two classes"):
         ClipSemantics(["cat"], folder)
-    with pytest.raises(UserError, match="where the class goes"):
+    with pytest.raises(UserError, match="for the class"):
         ClipSemantics(CLASSES, folder, prompt="a photo")
-    with pytest.raises(UserError, match=r"outputs \[7, 1\] given"):
+    with pytest.raises(UserError, match=r"output has shape \[7, 1\]"):
         ClassifierSemantics(nn.Sequential(nn.Flatten(), nn.Linear(1440, 1))).measure(trajectory(IMAGES.float(), LABELS))
 
 
@@ -129,7 +129,7 @@ def test_a_classifier_by_hand():
         def forward(self, x):
             return torch.tensor([1.0, 2.0, 5.0]).log().expand(len(x), 3)
 
-    metric = ClassifierSemantics(Fixed(), key="mine")
+    metric = ClassifierSemantics(Fixed(), prefix="mine")
     columns = metric.measure(trajectory(torch.zeros(3, 2), torch.tensor([0, 1, 2])))
     torch.testing.assert_close(columns["mine_score"], torch.tensor([1 / 8, 2 / 8, 5 / 8]))
     torch.testing.assert_close(columns["mine_margin"], torch.tensor([-math.log(5), -math.log(2.5), math.log(2.5)]))

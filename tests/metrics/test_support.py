@@ -126,12 +126,12 @@ def test_any_space():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda r: LocalSupport(r, k=(11,)), r"k=\[11\] given, expected numbers from 1 to 10"),
-        (lambda r: LocalSupport(r, k=()), "expected numbers from 1"),
-        (lambda r: LocalSupport(r, bandwidths=(0.0,), k=(1,)), "expected numbers above 0"),
-        (lambda r: LocalSupport(r.repeat(2, 1), k=(1,)), "half the samples stand there twice"),
-        (lambda r: LocalSupport(r[:1], k=(1,)), "1 reference sample given"),
-        (lambda r: LocalSupport(r, k=(1,)).measure(torch.zeros(3, 5)), "samples of 5 numbers given"),
+        (lambda r: LocalSupport(r, k=(11,)), r"k=\[11\] must be numbers from 1 to 10"),
+        (lambda r: LocalSupport(r, k=()), "must be numbers from 1"),
+        (lambda r: LocalSupport(r, bandwidths=(0.0,), k=(1,)), "must be positive"),
+        (lambda r: LocalSupport(r.repeat(2, 1), k=(1,)), "Half the reference"),
+        (lambda r: LocalSupport(r[:1], k=(1,)), "One reference sample"),
+        (lambda r: LocalSupport(r, k=(1,)).measure(torch.zeros(3, 5)), "5 numbers each and the reference 3"),
     ],
 )
 def test_refused(make, message):

@@ -32,7 +32,7 @@ def configured(config):
     callbacks = {each["class_path"].rpartition(".")[2]: each for each in config["trainer"]["callbacks"]}
     callbacks["ScheduleTable"]["init_args"] = {"families": "all"}
     callbacks["ModelCheckpoint"]["init_args"].update(every_n_train_steps=450, save_top_k=1)
-    distance = {"class_path": "fm_lightning.callbacks.FIDMonitor", "init_args": {"extractor": "fd_raw"}}
+    distance = {"class_path": "fm_lightning.callbacks.FIDMonitor", "init_args": {"extractors": "fd_raw"}}
     config["trainer"]["callbacks"].insert(3, distance)
 
 

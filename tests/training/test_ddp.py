@@ -57,7 +57,7 @@ def config(path: Path, case: str) -> Path:
             3,
             {
                 "class_path": "fm_lightning.callbacks.FIDMonitor",
-                "init_args": {"extractor": {"class_path": "fm_lightning.metrics.DigitsFeatures"}},
+                "init_args": {"extractors": {"class_path": "fm_lightning.metrics.DigitsFeatures"}},
             },
         )
 

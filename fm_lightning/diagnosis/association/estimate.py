@@ -11,7 +11,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from fm_lightning.errors import OldError
-from fm_lightning.metrics.intervals import LEVEL
+from fm_lightning.estimate import LEVEL
 
 Z = float(norm.ppf((1 + LEVEL) / 2))
 Vector = NDArray[np.float64]

@@ -12,7 +12,7 @@ from scipy.stats import kendalltau, rankdata, t, ttest_ind
 
 from fm_lightning.diagnosis.association.estimate import Estimate, Z, undefined, vectors
 from fm_lightning.errors import OldError
-from fm_lightning.metrics.intervals import LEVEL
+from fm_lightning.estimate import LEVEL
 
 
 def quantile_groups(values: Any, count: int, strata: Any | None = None) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ import numpy as np
 from fm_lightning.diagnosis.association.estimate import Estimate, Vector, undefined, vectors
 from fm_lightning.diagnosis.association.groups import quantile_groups
 from fm_lightning.errors import OldError
-from fm_lightning.metrics.intervals import wilson
+from fm_lightning.estimate import wilson
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from torch import Tensor
 from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval, share
 from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.space import FeatureSpace
+from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import nearest
-from fm_lightning.metrics.per_seed import Columns
 
 
 class AuthPct(CopyMeasure):

@@ -10,9 +10,10 @@ from torch import Tensor
 from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval, quantiles, share
 from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.space import FeatureSpace
+from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import nearest
-from fm_lightning.metrics.per_seed import Columns, fingerprint
+from fm_lightning.metrics.per_seed import fingerprint
 
 
 class CalibratedDistance(CopyMeasure):
@@ -88,6 +89,6 @@ class CalibratedDistance(CopyMeasure):
     def value(self, columns: Columns) -> Interval:
         return share(self.copied(columns))
 
-    def summarize(self, columns: Columns) -> dict[str, float]:
+    def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
         numbers = {} if self.held_out is None else super().summarize(columns)
         return numbers | quantiles(columns["calibrated"], "calibrated", 0.01, 0.05, 0.5)

@@ -17,9 +17,10 @@ from fm_lightning.diagnosis.association.roc import placements
 from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval
 from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.space import FeatureSpace
+from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import nearest
-from fm_lightning.metrics.per_seed import Columns, fingerprint
+from fm_lightning.metrics.per_seed import fingerprint
 
 
 class DataCopying(CopyMeasure):
@@ -106,7 +107,7 @@ class DataCopying(CopyMeasure):
         )
         return columns["d1_cell"].double() < limit[columns["cell"]]
 
-    def summarize(self, columns: Columns) -> dict[str, float]:
+    def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
         counts = torch.bincount(columns["cell"], minlength=self.cells)
         covered = counts[counts > self.least].sum() / len(columns["cell"])
         if not covered:

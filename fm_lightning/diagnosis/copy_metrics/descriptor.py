@@ -11,9 +11,9 @@ from torch import Tensor
 from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval, quantiles, share
 from fm_lightning.errors import OldError
 from fm_lightning.metrics.features.space import FeatureSpace
+from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import nearest
-from fm_lightning.metrics.per_seed import Columns
 
 SIMILAR = 0.5  # shares a training image's content (Somepalli et al.)
 PRECISE = 0.75  # 90 % precision of SSCD on DISC
@@ -73,7 +73,7 @@ class DescriptorCosine(CopyMeasure):
     def value(self, columns: Columns) -> Interval:
         return share(self.copied(columns))
 
-    def summarize(self, columns: Columns) -> dict[str, float]:
+    def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
         cosine = columns["cosine"].double()
         numbers = super().summarize(columns) | quantiles(cosine, "cosine", 0.75, 0.9, 0.95)
         numbers |= {

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import OldError
+from fm_lightning.estimate import wilson
 from fm_lightning.metrics.features.space import FeatureSpace
-from fm_lightning.metrics.intervals import wilson
+from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference, check_unit
-from fm_lightning.metrics.per_seed import Columns, PerSeedMetric, fingerprint
+from fm_lightning.metrics.per_seed import PerSeedMetric, fingerprint
 from fm_lightning.trajectory import Trajectory
 
 
@@ -95,7 +96,7 @@ class CopyMeasure(PerSeedMetric):
     def fingerprint(self) -> str:
         return fingerprint(type(self).__qualname__, self.reference.fingerprint, self.space.fingerprint)
 
-    def summarize(self, columns: Columns) -> dict[str, float]:
+    def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
         numbers = dict(zip((self.key, f"{self.key}_lo", f"{self.key}_hi"), self.value(columns)))
         floor = self.floor
         if floor is not None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_clip import MODEL_METADATA, MODEL_URLS, FeatureExtractorCLIP
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.image_features import ImageFeatures
 
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -34,7 +34,7 @@ class ClipFeatures(ImageFeatures):
     def __init__(self, model: str = "clip-vit-b-32", weights: str | None = None, batch_size: int = 128) -> None:
         super().__init__(weights, batch_size)
         if model not in MODEL_URLS:
-            raise OldError(f"CLIP model {model!r} given", f"one of {', '.join(MODEL_URLS)}", "type clip-vit-b-32")
+            raise UserError(f"There is no CLIP model {model!r}.", f"Pass one of {', '.join(MODEL_URLS)}.")
         self.model = model
 
     @property
@@ -50,11 +50,11 @@ class ClipFeatures(ImageFeatures):
 
 
 class CmmdFeatures(ClipFeatures):
-    """CLIP embeddings of length 1 behind an antialiased bicubic resize, as CMMD reads them (arXiv 2401.09603).
+    """CLIP embeddings of length 1 after an antialiased bicubic resize, as CMMD reads them (arXiv 2401.09603).
 
-    ``FIDMonitor(extractor=CmmdFeatures(), cmmd=True)`` logs ``cmmd`` beside the Fréchet distance on these embeddings.
+    ``FIDMonitor(extractors=[CmmdFeatures()], cmmd=True)`` logs ``cmmd`` and the Fréchet distance on these embeddings.
 
-    CMMD's own model is "clip-vit-l-14-336px"; with another one the number is not comparable with published ones.
+    CMMD's own model is "clip-vit-l-14-336px"; the number from another model is not comparable with published ones.
     """
 
     key = "fd_cmmd"

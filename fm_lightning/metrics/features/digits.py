@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 WEIGHTS = Path(__file__).with_name("digits_classifier.pt")
 TRAINING = "python -m fm_lightning.training.digits_classifier"
@@ -66,10 +66,9 @@ class DigitsClassifier(nn.Module):
             net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # torch raises half a dozen types for a truncated or foreign file
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise OldError(
-                f"weights of the digits classifier: cannot read {path} ({reason})",
-                "the state dict of a DigitsClassifier",
-                f"make one with: {TRAINING} --out FILE",
+            raise UserError(
+                f"Cannot read weights of the digits classifier from {path} ({reason}).",
+                f"Train it with: {TRAINING} --out FILE",
             ) from error
         return net.eval().requires_grad_(False)
 
@@ -80,10 +79,9 @@ class DigitsClassifier(nn.Module):
             UserError: the images are of another shape or not floating point.
         """
         if images.shape[1:] != (1, 8, 8) or not images.is_floating_point():
-            raise OldError(
-                f"digits classifier: given images {list(images.shape)} of {images.dtype}",
-                "[B, 1, 8, 8] floats in [-1, 1]",
-                "from uint8 type images.float() / 127.5 - 1",
+            raise UserError(
+                f"The digits classifier reads floats [B, 1, 8, 8] in [-1, 1], not {list(images.shape)} of {images.dtype}.",
+                "Convert bytes with images.float() / 127.5 - 1.",
             )
         edges = F.relu(self.conv1(images + 1))  # [B, 24, 8, 8]
         strokes = F.relu(self.conv3(F.relu(self.conv2(edges))))  # [B, 48, 4, 4]

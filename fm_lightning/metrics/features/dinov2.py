@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA, FeatureExtractorDinoV2
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.image_features import ImageFeatures
 
 
@@ -31,9 +31,7 @@ class DinoFeatures(ImageFeatures):
     def __init__(self, model: str = "dinov2-vit-l-14", batch_size: int = 64) -> None:
         super().__init__(None, batch_size)
         if model not in MODEL_METADATA:
-            raise OldError(
-                f"DINOv2 model {model!r} given", f"one of {', '.join(MODEL_METADATA)}", "type dinov2-vit-l-14"
-            )
+            raise UserError(f"There is no DINOv2 model {model!r}.", f"Pass one of {', '.join(MODEL_METADATA)}.")
         self.model = model
 
     @property
@@ -48,11 +46,10 @@ class DinoFeatures(ImageFeatures):
             return FeatureExtractorDinoV2(self.model, ["dinov2"])
         except OSError as error:
             address, place = self.source
-            raise OldError(
-                f"{self.key}: cannot download facebookresearch/dinov2 ({error})",
-                "a connection, or code and weights in torch's hub folder",
-                f"on another machine fetch the code from https://github.com/facebookresearch/dinov2 into {code} "
-                f"and {address} to {place}",
+            raise UserError(
+                f"Cannot download facebookresearch/dinov2 for {self.key} ({error}).",
+                f"On another machine, clone https://github.com/facebookresearch/dinov2 into {code} and download {address} "
+                f"to {place}.",
             ) from error
 
     def embed(self, images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.digits import DigitsClassifier
 
 Space = Literal["model", "uint8"]
@@ -21,12 +21,15 @@ class FeatureExtractor(nn.Module):
     """Maps samples to features.
 
     Attributes:
-        key: names the distance in logs.
-        label: names it in tables.
+        key: the distance's name in logs.
+        label: its name in tables.
         space: what it reads. "model": samples as the model makes them, floating point and unclipped; "uint8": pixels
             ``[B, C, H, W]`` as the datamodule's ``to_uint8`` gives them.
-        statistics: under which names an archive in ADM's format holds the mean and covariance of these features.
-        costly: whether the features of real images are worth keeping from run to run.
+        statistics: the names under which an archive in ADM's format holds the mean and covariance of these features.
+        costly: whether the features of real images are kept in the user's cache from run to run.
+
+    Raises:
+        UserError: at a call, samples in another unit than ``space``.
     """
 
     key: str
@@ -35,16 +38,30 @@ class FeatureExtractor(nn.Module):
     statistics = ("mu", "sigma")
     costly = False
 
+    def __call__(self, x: Tensor) -> Tensor:
+        """``[B, D]`` features of samples ``[B, ...]``."""
+        if self.space == "model" and not x.is_floating_point():
+            raise UserError(
+                f"{self.key} reads samples in the model's space, and these are {x.dtype}.",
+                "Convert them as the training data were, for example with images.float() / 127.5 - 1.",
+            )
+        if self.space == "uint8" and x.dtype != torch.uint8:
+            raise UserError(
+                f"{self.key} reads uint8 images, and these are {x.dtype}.",
+                "Convert them with the datamodule's to_uint8.",
+            )
+        return super().__call__(x)
+
     def load(self) -> None:
         """Reads the weights, if they are not yet in memory: constructing an extractor is cheap, loading may download.
 
         Raises:
-            UserError: the weights are missing, unreachable or foreign.
+            UserError: the weights are missing, unreachable or another network's.
         """
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever the features do: a hash of what it is called, how it is built and its weights."""
+        """Changes whenever the features do: a hash of the extractor's name, structure and weights."""
         digest = hashlib.sha256(f"{self.key} {type(self).__qualname__} {self}".encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
@@ -57,7 +74,7 @@ class RawFeatures(FeatureExtractor):
 
     Args:
         pool: average images over squares of this side first, so that a few thousand samples give a full-rank covariance.
-            Averaging hides fine noise: such a distance does not see what a schedule leaves of it.
+            Averaging hides fine noise, so that the distance does not see the noise that a schedule leaves.
     """
 
     key = "fd_raw"
@@ -92,12 +109,12 @@ class ModuleFeatures(FeatureExtractor):
 
     Args:
         module: ``[B, ...] -> [B, ...]``; it is put into evaluation mode.
-        key: names the distance, e.g. "fd_mine"; never "fid", "sfid" or "fid_...".
+        key: the distance's name, for example "fd_mine"; never "fid", "sfid" or "fid_...".
         space: "model" or "uint8", see ``FeatureExtractor``.
-        label: names it in tables.
+        label: its name in tables.
 
     Raises:
-        UserError: a key that promises Inception's features, or an unknown space.
+        UserError: a key reserved for Inception's features, or an unknown space.
 
     Example:
         >>> import torch
@@ -105,12 +122,16 @@ class ModuleFeatures(FeatureExtractor):
         torch.Size([4, 3])
     """
 
+    costly = True
+
     def __init__(self, module: nn.Module, key: str, space: Space = "model", label: str | None = None) -> None:
         super().__init__()
         if not key or key.partition("_")[0] in ("fid", "sfid") or set(key) & set("/ "):
-            raise OldError(f"key={key!r} given", "the distance's own name (FID is Inception's)", "type e.g. fd_mine")
+            raise UserError(
+                f"key={key!r} cannot name this distance (FID is Inception's).", "Pass, for example, fd_mine."
+            )
         if space not in ("model", "uint8"):
-            raise OldError(f"space={space!r} given", "'model' or 'uint8'", "type --space model")
+            raise UserError(f"space={space!r} is unknown.", "Pass model or uint8.")
         self.module = module.eval().requires_grad_(False)
         self.key, self.space, self.label = key, space, label or f"Fréchet distance ({key})"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fm_lightning.errors import OldError, UserError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 
 
@@ -27,14 +27,14 @@ class ImageFeatures(FeatureExtractor):
     def __init__(self, weights: str | None = None, batch_size: int = 128) -> None:
         super().__init__()
         if batch_size < 1:
-            raise OldError(f"batch_size={batch_size} given", "at least 1 image", "type e.g. 128")
+            raise UserError(f"batch_size={batch_size} must be positive.", "Pass, for example, 128.")
         self.weights, self.batch_size = weights, batch_size
         self._fingerprint = ""
 
     @property
     @abstractmethod
     def source(self) -> tuple[str, Path]:
-        """Where the weights come from (an address) and where the download lies, or would."""
+        """The weights' address, and the path where their download is, or would be."""
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -49,10 +49,9 @@ class ImageFeatures(FeatureExtractor):
             return
         address, place = self.source
         if self.weights is not None and not Path(self.weights).is_file():
-            raise OldError(
-                f"weights for {self.key}: no file {self.weights}",
-                f"the one from {address}",
-                "fetch it, or leave `weights` out to have it downloaded",
+            raise UserError(
+                f"There is no file {self.weights} with weights for {self.key}.",
+                f"Download {address}, or leave weights out to have it downloaded.",
             )
         try:
             net = self.build()
@@ -62,13 +61,12 @@ class ImageFeatures(FeatureExtractor):
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             file = Path(self.weights) if self.weights is not None else place
             if file.exists():
-                raise OldError(
-                    f"weights for {self.key}: cannot use {file} ({reason})", f"what {address} holds", "fetch it again"
+                raise UserError(
+                    f"Cannot load weights for {self.key} from {file} ({reason}).", f"Download {address} again."
                 ) from error
-            raise OldError(
-                f"weights for {self.key}: cannot download {address} ({reason})",
-                "a connection, or the file in torch's hub folder",
-                f"fetch it on another machine and put it at {place}, or name its file as `weights`",
+            raise UserError(
+                f"Cannot download weights for {self.key} ({reason}).",
+                f"Download {address} on another machine and put it at {place}, or pass its path as weights.",
             ) from error
         self.net = net.eval().requires_grad_(False)
 
@@ -84,13 +82,12 @@ class ImageFeatures(FeatureExtractor):
         """uint8 ``[B, 1 or 3, H, W]`` -> ``[B, D]`` float32.
 
         Raises:
-            UserError: other types, ranks or channel counts.
+            UserError: other types, ranks or numbers of channels.
         """
         if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] not in (1, 3):
-            raise OldError(
-                f"{self.key}: given images {list(x.shape)} of {x.dtype}",
-                "uint8 [B, 1 or 3, H, W] (gray or RGB)",
-                "convert them, or choose an extractor for such data",
+            raise UserError(
+                f"{self.key} reads uint8 images [B, 1 or 3, H, W], not {list(x.shape)} of {x.dtype}.",
+                "Convert them, or use an extractor for such data.",
             )
         if not hasattr(self, "net"):
             self.load()

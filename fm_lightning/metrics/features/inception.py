@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.image_features import ImageFeatures, hub_file
 
 
 class InceptionNetwork(ImageFeatures):
-    """torch-fidelity's InceptionV3, whichever of its features are read.
+    """torch-fidelity's InceptionV3.
 
     Args:
         weights: a file in torch-fidelity's format (the ``state_dict`` of ``FeatureExtractorInceptionV3``); None takes the
@@ -50,7 +50,7 @@ class InceptionNetwork(ImageFeatures):
 
 
 class InceptionFeatures(InceptionNetwork):
-    """The 2048 features after the average pool, behind torch-fidelity's TensorFlow-like resize: the distance is FID."""
+    """The 2048 features after the average pool, with torch-fidelity's TensorFlow-like resize: the distance is FID."""
 
     key = "fid"
     label = "FID"
@@ -64,7 +64,7 @@ class InceptionFeatures(InceptionNetwork):
 
 
 class PytorchFIDFeatures(InceptionFeatures):
-    """The same network behind pytorch-fid's resize: for comparison with numbers that were computed by pytorch-fid.
+    """The same network with pytorch-fid's resize: for comparison with numbers that were computed by pytorch-fid.
 
     pytorch-fid's distance also differs where a covariance is singular (fewer images than 2048): there it may add 1e-6 to
     both diagonals. Otherwise the formula is the same.
@@ -83,7 +83,7 @@ class PytorchFIDFeatures(InceptionFeatures):
 
 
 class SpatialInceptionFeatures(InceptionNetwork):
-    """Where things are rather than what they are: the distance is sFID (arXiv 2103.03841), as ADM's evaluator measures it.
+    """Spatial features: the distance is sFID (arXiv 2103.03841), as ADM's evaluator computes it.
 
     The first 7 channels of the 1x1 branch of TensorFlow's ``mixed_6`` (here ``Mixed_6d``), rectified, on the 17 x 17 grid:
     2023 numbers in the order row, column, channel. An ADM archive holds their statistics as ``mu_s`` and ``sigma_s``.
@@ -105,20 +105,16 @@ class SpatialInceptionFeatures(InceptionNetwork):
 
 
 def _check_weights(path: str) -> None:
-    """Raises UserError unless the file is a state dict with Inception's layers: the peer's loader would run any pickle."""
+    """Raises UserError unless the file is a state dict with Inception's layers; torch-fidelity's loader would run any pickle."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         shapes = {name: tuple(state[name].shape) for name in ("Conv2d_1a_3x3.conv.weight", "fc.weight")}
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise OldError(
-            f"Inception weights: cannot use {path} ({reason})",
-            "the state dict of torch-fidelity's FeatureExtractorInceptionV3",
-            f"fetch it from {URL_INCEPTION_V3}",
+        raise UserError(
+            f"Cannot load Inception weights from {path} ({reason}).", f"Download {URL_INCEPTION_V3}."
         ) from error
     if shapes != {"Conv2d_1a_3x3.conv.weight": (32, 3, 3, 3), "fc.weight": (1008, 2048)}:
-        raise OldError(
-            f"Inception weights: {path} holds {shapes}",
-            "the state dict of torch-fidelity's FeatureExtractorInceptionV3",
-            f"fetch it from {URL_INCEPTION_V3}",
+        raise UserError(
+            f"The Inception weights in {path} have other shapes: {shapes}.", f"Download {URL_INCEPTION_V3}."
         )

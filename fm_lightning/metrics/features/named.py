@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.clip import ClipFeatures, CmmdFeatures
 from fm_lightning.metrics.features.dinov2 import DinoFeatures
 from fm_lightning.metrics.features.extractor import DigitsFeatures, FeatureExtractor, RawFeatures
@@ -27,11 +27,11 @@ EXTRACTORS: dict[str, Callable[[], FeatureExtractor]] = {
 
 
 def named_extractor(name: str) -> FeatureExtractor:
-    """The extractor behind a distance.
+    """The extractor of a distance.
 
     Raises:
         UserError: an unknown name.
     """
     if name not in EXTRACTORS:
-        raise OldError(f"extractor {name!r} given", f"a class or one of {', '.join(EXTRACTORS)}", "type e.g. fid")
+        raise UserError(f"There is no extractor {name!r}.", f"Use one of {', '.join(EXTRACTORS)}, or a class.")
     return EXTRACTORS[name]()

@@ -23,7 +23,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.neighbours.reference import AbstractReference, Reference
 from fm_lightning.metrics.neighbours.search import nearest
 
@@ -93,16 +93,11 @@ def nearest_distinct(
         UserError: k out of range, or mirrored points.
     """
     if mirrored and len(reference.shape) != 4:
-        raise OldError(
-            f"mirrored=True given for samples of shape {list(reference.shape[1:])}",
-            "images [C, H, W]",
-            "leave mirrored out",
-        )
+        raise UserError(f"Samples of shape {list(reference.shape[1:])} have no mirror images.", "Leave mirrored out.")
     if groups is not None and not 1 <= k <= groups.count:
-        raise OldError(
-            f"k={k} different neighbours asked for",
-            f"1 to {groups.count}, the images that are no duplicates of each other",
-            "give a smaller k or leave_out_duplicates",
+        raise UserError(
+            f"k={k} must be from 1 to {groups.count}, the number of different images.",
+            "Pass a smaller k or a smaller leave_out_duplicates.",
         )
     # So many neighbours hold k groups for certain, even if the k - 1 largest come first. A few usually do.
     enough = k if groups is None else int(groups.sizes[: k - 1].sum()) + 1
@@ -161,11 +156,7 @@ def find_groups(
         UserError: ``relative`` out of range.
     """
     if not 0 < relative < 1:
-        raise OldError(
-            f"leave_out_duplicates={relative:g} given",
-            "between 0 and 1 (medians of the nearest-neighbour distance)",
-            "type e.g. 0.3333",
-        )
+        raise UserError(f"leave_out_duplicates={relative:g} must be between 0 and 1.", "Pass, for example, 0.3333.")
     n = len(reference)
     if say is not None and (seconds := n / TIMED * _seconds(reference, mirrored)) > PATIENCE:
         say(f"Comparing {n:,} training images with each other for near-duplicates: about {seconds:,.0f} s")

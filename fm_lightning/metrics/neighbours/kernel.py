@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.neighbours.reference import (
     BUDGET,
     Reference,
@@ -63,17 +63,15 @@ def _blocks(
     check_match(queries, reference)
     h = torch.as_tensor(bandwidth, dtype=torch.float64, device=reference.device)
     if h.ndim and h.shape != queries.shape[:1]:
-        raise OldError(
-            f"bandwidths of shape {list(h.shape)} given for {len(queries)} queries",
-            f"a number or the shape [{len(queries)}]",
-            "give one for all, or one for each",
+        raise UserError(
+            f"Bandwidths have shape {list(h.shape)} and there are {len(queries)} queries.",
+            "Pass one bandwidth, or one per query.",
         )
     h = h.expand(len(queries))
     if not (h > 0).all():
-        raise OldError(
-            f"a bandwidth of {float(h[~(h > 0)][0])} given",
-            "a positive number",
-            "give e.g. the median distance of a row to its nearest",
+        raise UserError(
+            f"bandwidth={float(h[~(h > 0)][0])} must be positive.",
+            "Pass, for example, the median distance of a row to its nearest other row.",
         )
     # Queries and rows as stored and in float64, a shifted copy; logits and their exponentials.
     query, row, pair = 48 * reference.size + 64, 32 * reference.size + 64, 24

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.neighbours.duplicates import first_of_equal, row_digests
 
 BUDGET = 256 * 2**20  # bytes
@@ -62,7 +62,7 @@ class Reference:
         self.data = data.detach() if isinstance(data, Tensor) else data if indexed else np.asanyarray(data)
         check_shape("reference", self.data)
         if not len(self.data):
-            raise OldError("an empty reference given", "at least one row to compare with", "give some")
+            raise UserError("The reference is empty.", "Pass at least one row.")
         self.shape = tuple(self.data.shape)
         self.size = math.prod(self.shape[1:])
         self.device = torch.device(device or (self.data.device if isinstance(data, Tensor) else "cpu"))
@@ -177,42 +177,38 @@ def check_shape(name: str, data: Tensor | np.ndarray) -> None:
     """Raises UserError unless ``data`` is ``[N, ...]`` with real numbers in its rows."""
     shape = list(data.shape)
     if not shape or 0 in shape[1:]:
-        raise OldError(
-            f"{name} of shape {shape} given", "[rows, ...] with at least one number in a row", "reshape them"
-        )
+        raise UserError(f"The {name} have shape {shape}.", "Pass [rows, ...] with at least one number in a row.")
     if data.dtype.is_complex if isinstance(data.dtype, torch.dtype) else data.dtype.kind not in "fiub":
-        raise OldError(f"{name} of dtype {data.dtype} given", "real numbers", "convert them, e.g. to float32")
+        raise UserError(f"The {name} have type {data.dtype}.", "Convert them to real numbers, for example float32.")
 
 
 def check_match(queries: Tensor, reference: Reference | AbstractReference) -> None:
     """Raises UserError unless the rows of both sides have the same shape (one of them may be flat)."""
     mine, theirs = tuple(queries.shape[1:]), reference.shape[1:]
     if math.prod(mine) != reference.size or (mine != theirs and len(mine) > 1 and len(theirs) > 1):
-        raise OldError(
-            f"queries with rows of shape {list(mine)} given",
-            f"the reference's {list(theirs)}",
-            "bring both to the same shape",
+        raise UserError(
+            f"The queries have rows of shape {list(mine)} and the reference of {list(theirs)}.",
+            "Bring both to the same shape.",
         )
 
 
 def check_unit(samples: Tensor, reference: Reference | AbstractReference) -> None:
-    """Raises UserError where bytes would be compared with numbers of another unit: nothing would be near anything."""
-    # (Of a reference divided among processes one alone must not refuse: the others would wait for it.)
+    """Raises UserError if bytes would be compared with numbers in another unit, where nothing is near anything.
+
+    A reference that is divided among processes checks by itself: one process alone must not refuse while others wait.
+    """
     if isinstance(reference, Reference) and (reference.dtype == torch.uint8) != (samples.dtype == torch.uint8):
-        raise OldError(
-            f"samples of {samples.dtype} given for a reference of {reference.dtype}",
-            "both as bytes, or both in the model's space",
-            "bring them there, e.g. images.float() / 127.5 - 1",
+        raise UserError(
+            f"The samples are {samples.dtype} and the reference is {reference.dtype}.",
+            "Bring both into the model's space, for example with images.float() / 127.5 - 1.",
         )
 
 
 def check_k(k: int, rows: int) -> None:
     """Raises UserError unless a reference of so many rows has k neighbours to give."""
     if not 1 <= k <= rows:
-        raise OldError(
-            f"k={k} neighbours of a reference of {rows} rows asked for",
-            f"1 to {rows}",
-            f"give k={min(max(k, 1), rows)}",
+        raise UserError(
+            f"k={k} must be from 1 to {rows}, the rows of the reference.", f"Pass k={min(max(k, 1), rows)}."
         )
 
 
@@ -224,23 +220,18 @@ def squared_norms(name: str, rows: Tensor, start: int) -> Tensor:
     if bad.any():
         row = int(bad.nonzero()[0])
         if rows[row].isfinite().all():
-            raise OldError(
-                f"{name} row {start + row} is too large for float32 squares",
-                f"a squared norm of at most {LARGEST:g}",
-                "rescale the data",
+            raise UserError(
+                f"{name.capitalize()} row {start + row} is too large for float32 squares.",
+                f"Rescale the data to squared norms of at most {LARGEST:g}.",
             )
-        raise OldError(f"{name} row {start + row} holds NaN or infinity", "finite numbers", "remove it")
+        raise UserError(f"{name.capitalize()} row {start + row} contains NaN or infinity.", "Remove it.")
     return norms.float()
 
 
 def max_rows(budget: int, cost: int, name: str) -> int:
     """How many rows of ``cost`` bytes fit into the budget; raises UserError if none does."""
     if budget < cost:
-        raise OldError(
-            f"budget={budget} bytes given, which is too small for one {name} row",
-            f"at least {cost}",
-            f"give budget={cost}",
-        )
+        raise UserError(f"budget={budget} bytes are too few for one {name} row.", f"Pass budget={cost}.")
     return budget // cost
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.neighbours.cascade import Cascade, Tile, float64_costs
 from fm_lightning.metrics.neighbours.products import (
     ROUNDED,
@@ -105,9 +105,7 @@ def merge(distances: Sequence[Tensor], indices: Sequence[Tensor], k: int) -> tup
     """
     candidates = sum(d.shape[1] for d in distances)
     if candidates < k:
-        raise OldError(
-            f"k={k} neighbours of {candidates} candidates asked for", f"at most {candidates}", "give a smaller k"
-        )
+        raise UserError(f"k={k} must be at most {candidates}, the number of candidates.", "Pass a smaller k.")
     ids, order = torch.cat(list(indices), 1).sort(dim=1)
     near, best = torch.cat(list(distances), 1).gather(1, order).sort(dim=1, stable=True)
     return near[:, :k].contiguous(), ids.gather(1, best[:, :k])

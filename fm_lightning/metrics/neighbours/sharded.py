@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fm_lightning.errors import OldError, UserError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.neighbours.duplicates import DIGEST, first_of_equal
 from fm_lightning.metrics.neighbours.reference import (
     BUDGET,
@@ -24,6 +24,7 @@ from fm_lightning.metrics.neighbours.reference import (
     check_k,
     check_match,
     check_shape,
+    check_unit,
     content_fingerprint,
     max_rows,
     squared_norms,
@@ -79,18 +80,16 @@ class ShardedReference(AbstractReference):
         counts, shapes = [shape[0] for shape in found], {shape[1:] for shape in found}
         whole = sum(counts)
         if len(shapes) > 1:
-            raise OldError(
-                f"parts with rows of shapes {sorted(map(list, shapes))} given",
-                "one shape in all processes",
-                "give the rows of one data set",
+            raise UserError(
+                f"The parts have rows of shapes {sorted(map(list, shapes))}.",
+                "Pass rows of one shape in all processes.",
             )
         if not whole:
-            raise OldError("an empty reference given", "at least one row to compare with", "give some in any process")
+            raise UserError("The reference is empty.", "Pass at least one row in any process.")
         if strided and counts != [len(range(r, whole, self.ranks)) for r in range(self.ranks)]:
-            raise OldError(
-                f"strided parts of {counts} rows given",
-                f"rows[rank::{self.ranks}] of the whole in each process",
-                "give these, or contiguous parts and strided=False",
+            raise UserError(
+                f"The parts have {counts} rows, which are not strided.",
+                f"Pass rows[rank::{self.ranks}] of the whole in each process, or strided=False.",
             )
         self.shape = (whole, *part.shape[1:])
         self.size = int(np.prod(part.shape[1:], dtype=np.int64))
@@ -118,6 +117,8 @@ class ShardedReference(AbstractReference):
         try:
             check_shape("queries", queries)
             check_match(queries, self)
+            if self.part is not None:
+                check_unit(queries, self.part)
             check_k(k, len(self))
             # Queries of all, as they come and cut to those there are; answers on the way out, on the way in, merged.
             fit = max_rows(budget, self.ranks * (2 * self.size * 8 + 100 * k), "query of each process or")
@@ -130,8 +131,9 @@ class ShardedReference(AbstractReference):
             error = problem
         said = self._agree(error, (len(queries), str(queries.dtype), k, fit))
         if len({each[2] for each in said}) > 1:
-            raise OldError(
-                f"k={[each[2] for each in said]} given by the processes", "one number", "give the same k in all"
+            raise UserError(
+                f"The processes ask for different numbers of neighbours, k={[each[2] for each in said]}.",
+                "Pass the same k in all.",
             )
         counts, kinds = [each[0] for each in said], {each[1] for each in said}
         dtype = queries.dtype if len(kinds) == 1 else torch.float64
@@ -229,7 +231,7 @@ class ShardedReference(AbstractReference):
         said: list[Any] = [None] * self.ranks
         mine = error
         if not (error is None or isinstance(error, UserError)):
-            mine = OldError(repr(error), "no failure in any process", "mend what failed in this one")
+            mine = UserError(f"{error!r}.", "Fix what failed in this process.")
         dist.all_gather_object(said, (mine, value), group=self.group)
         for rank, (problem, _) in enumerate(said):
             if problem is not None:

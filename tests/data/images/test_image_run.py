@@ -64,7 +64,7 @@ def test_cifar10_from_files_to_the_report(command, tmp_path, monkeypatch, source
     for callback in config["trainer"]["callbacks"]:
         if callback["class_path"].endswith("FIDMonitor"):
             callback["init_args"] |= {"kid": True, "precision_recall": True, "inception_score": True}
-            callback["init_args"]["extractor"]["init_args"] = {"weights": str(weights)}
+            callback["init_args"]["extractors"]["init_args"] = {"weights": str(weights)}
     (tmp_path / "cifar10.yaml").write_text(yaml.safe_dump(config))
     ended = command("run", "-c", "cifar10.yaml")
     assert ended.status == 0, ended.err

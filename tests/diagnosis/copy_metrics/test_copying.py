@@ -218,7 +218,7 @@ def test_samples_are_brought_into_the_space():
     torch.testing.assert_close(here.measure(x), there.measure(features[1]))
     assert here.measure(x[:0])["d1"].shape == (0,)
     assert here.fingerprint != there.fingerprint
-    with pytest.raises(UserError, match="samples of 12 numbers given, expected the reference's 5"):
+    with pytest.raises(UserError, match="12 numbers each and the reference 5"):
         there.measure(x)
 
 

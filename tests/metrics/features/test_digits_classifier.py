@@ -137,7 +137,7 @@ def test_confidence_and_margin(net, digits):
     "images", [torch.zeros(2, 8, 8), torch.zeros(2, 3, 32, 32), torch.zeros(2, 1, 8, 8, dtype=torch.uint8)]
 )
 def test_foreign_images(net, images):
-    with pytest.raises(UserError, match=r"expected \[B, 1, 8, 8\] floats in \[-1, 1\]"):
+    with pytest.raises(UserError, match=r"reads floats \[B, 1, 8, 8\] in \[-1, 1\]"):
         net.features(images)
 
 

@@ -14,9 +14,9 @@ from fm_lightning.metrics import FrechetDistance, RawFeatures
 from fm_lightning.metrics.features.extractor import ModuleFeatures
 from fm_lightning.metrics.features.inception import InceptionFeatures, PytorchFIDFeatures, SpatialInceptionFeatures
 from fm_lightning.metrics.features.named import named_extractor
-from fm_lightning.metrics.inception_scores import cmmd, inception_score, kernel_distance
 from fm_lightning.metrics.precision_recall import precision_recall
-from fm_lightning.metrics.reference_statistics import kept_features, read_statistics
+from fm_lightning.metrics.real_features import kept_features, read_statistics
+from fm_lightning.metrics.summaries import cmmd, inception_score, kernel_distance
 
 N = 12
 
@@ -171,16 +171,16 @@ def test_gray_images_are_repeated_and_other_data_refused(weights):
     gray = images(3, 0.0)[:1, :1]
     torch.testing.assert_close(extractor(gray), extractor(gray.expand(-1, 3, -1, -1)))
     for wrong in (gray.float(), gray.expand(-1, 2, -1, -1), gray[0]):
-        with pytest.raises(UserError, match="expected uint8"):
+        with pytest.raises(UserError, match="reads uint8 images"):
             extractor(wrong)
 
 
 def test_missing_or_foreign_weights_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no file"):
+    with pytest.raises(UserError, match="There is no file"):
         InceptionFeatures(str(tmp_path / "none.pth")).load()
     foreign = tmp_path / "foreign.pth"
     torch.save({"a": torch.zeros(1)}, foreign)
-    with pytest.raises(UserError, match="expected the state dict"):
+    with pytest.raises(UserError, match="Cannot load Inception weights"):
         InceptionFeatures(str(foreign)).load()
 
 
@@ -192,7 +192,7 @@ def test_weights_that_cannot_be_downloaded_are_named_with_their_place(tmp_path, 
 
     monkeypatch.setattr("urllib.request.urlopen", offline)
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(UserError, match=r"cannot download https://.*put it at .*checkpoints") as caught:
+    with pytest.raises(UserError, match=r"Cannot download weights.*put it at .*checkpoints") as caught:
         InceptionFeatures().load()
     assert "\n" not in str(caught.value)
 
@@ -213,7 +213,7 @@ def test_statistics_come_from_an_archive(tmp_path):
     (tmp_path / "truncated.npz").write_bytes((tmp_path / "stats.npz").read_bytes()[:200])
     bad = ("half", "odd", "nan", "words", "text", "empty", "truncated", "none")
     for name in (*(f"{name}.npz" for name in bad), "array.npy"):
-        with pytest.raises(UserError, match=r"expected") as caught:
+        with pytest.raises(UserError, match=r"Use an .npz archive") as caught:
             read_statistics(tmp_path / name)
         assert "\n" not in str(caught.value)
         assert name in str(caught.value)
@@ -237,7 +237,7 @@ def test_spatial_features_are_what_a_hook_sees(weights):
         assert found.std() > 0.01
         np.testing.assert_allclose(found.numpy(), want, rtol=1e-5, atol=1e-6)
     assert isinstance(named_extractor("sfid"), SpatialInceptionFeatures)
-    with pytest.raises(UserError, match="Inception's features"):
+    with pytest.raises(UserError, match="Inception score cannot be computed"):
         FIDMonitor(extractor, inception_score=True)
     assert extractor.fingerprint != InceptionFeatures(weights).fingerprint
 
@@ -261,7 +261,7 @@ def test_features_that_are_there_are_read_where_nobody_may_write(tmp_path, monke
     def refuse(file):
         raise OSError(30, "Read-only file system", file)
 
-    monkeypatch.setattr("fm_lightning.metrics.reference_statistics.FileLock", refuse)
+    monkeypatch.setattr("fm_lightning.metrics.real_features.FileLock", refuse)
     assert torch.equal(kept_features(tmp_path, ("a",), lambda: torch.zeros(3, 2)), torch.ones(3, 2))
     with pytest.raises(UserError, match=r"Read-only file system.*FM_LIGHTNING_CACHE"):
         kept_features(tmp_path, ("b",), lambda: torch.ones(3, 2))
@@ -278,7 +278,7 @@ def test_extractors_by_name_and_any_module():
 
 
 def test_options_that_need_what_is_not_there():
-    with pytest.raises(UserError, match="Inception's features"):
+    with pytest.raises(UserError, match="Inception score cannot be computed"):
         FIDMonitor(RawFeatures(), inception_score=True)
 
 

@@ -55,20 +55,24 @@ def refusals(rank, group):
     rows, queries = torch.randn(30, 2), torch.randn(5, 2)
     whole = ShardedReference(rows[rank::RANKS], strided=True, group=group)
     nan = torch.full((1, 2), torch.nan)
-    yield "query row 5 holds NaN", lambda: nearest(torch.cat([queries, nan]) if rank == 1 else queries, whole, 2)
-    yield "reference row 1 holds NaN", lambda: ShardedReference(torch.cat([rows[:1], nan]) if rank == 2 else rows)
-    yield "give the same k in all", lambda: nearest(queries, whole, 2 + rank)
+    yield "Query row 5 contains NaN", lambda: nearest(torch.cat([queries, nan]) if rank == 1 else queries, whole, 2)
+    yield "Reference row 1 contains NaN", lambda: ShardedReference(torch.cat([rows[:1], nan]) if rank == 2 else rows)
+    yield "Pass the same k in all", lambda: nearest(queries, whole, 2 + rank)
     yield (
-        "process 0: k=31 neighbours .*, expected 1 to 30; give k=30$",
+        "Process 0: k=31 must be from 1 to 30.* Pass k=30.$",
         lambda: nearest(queries, whole, 31 if rank == 0 else 1),
     )
     yield "rows of shape \\[3\\]", lambda: nearest(torch.zeros(2, 3) if rank == 2 else queries, whole, 1)
-    yield "too small", lambda: nearest(queries, whole, 2, budget=100 if rank == 0 else 2**28)
+    yield (
+        "The samples are torch.uint8 and the reference is torch.float32",
+        lambda: nearest(queries.to(torch.uint8) if rank == 1 else queries, whole, 2),
+    )
+    yield "too few", lambda: nearest(queries, whole, 2, budget=100 if rank == 0 else 2**28)
     yield "rows of shapes", lambda: ShardedReference(rows[:, : 1 + (rank == 1)])
     yield "rows\\[rank::3\\]", lambda: ShardedReference(rows[: 5 + rank], strided=True)
-    yield "an empty reference given", lambda: ShardedReference(rows[:0])
+    yield "The reference is empty", lambda: ShardedReference(rows[:0])
     yield (
-        "process 1: .*out of memory.*, expected no failure in any process; mend",
+        "Process 1: .*out of memory.* Fix what failed",
         lambda: broken(rank, lambda: nearest(queries, whole, 2)),
     )
 

@@ -104,15 +104,15 @@ def test_near_duplicates_of_equal_images_keep_them_one():
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        (IMAGES[:1], {}, "1 training images given, expected at least 2"),
-        (IMAGES[:1].repeat(5, 1, 1, 1), {}, "5 training images given, all equal"),
+        (IMAGES[:1], {}, "only 1 training images"),
+        (IMAGES[:1].repeat(5, 1, 1, 1), {}, "5 training images are all equal"),
         (
             torch.cat([IMAGES[:1], IMAGES[:1].flip(-1)]),
             {"mirrored": True},
-            "2 training images given, all equal",
+            "2 training images are all equal",
         ),
-        (IMAGES[:3].repeat(2, 1, 1, 1), {"k": 4}, "k=4 given, expected 2 to 3"),
-        (torch.randn(4, 2), {"mirrored": True}, "expected images"),
+        (IMAGES[:3].repeat(2, 1, 1, 1), {"k": 4}, "k=4 must be from 2 to 3"),
+        (torch.randn(4, 2), {"mirrored": True}, "have no mirror images"),
     ],
 )
 def test_too_few_different_images(rows, options, message):

@@ -224,19 +224,19 @@ def test_memory_stays_within_the_budget(case: str, tmp_path, peak_bytes) -> None
 
 
 BAD = {
-    "k=0 neighbours of a reference of 10 rows asked for, expected 1 to 10; give k=1$": lambda q, r: nearest(q, r, 0),
-    "k=11 neighbours of a reference of 10 rows asked for, expected 1 to 10; give k=10$": lambda q, r: nearest(q, r, 11),
+    "k=0 must be from 1 to 10.* Pass k=1.$": lambda q, r: nearest(q, r, 0),
+    "k=11 must be from 1 to 10.* Pass k=10.$": lambda q, r: nearest(q, r, 11),
     "empty": lambda q, r: nearest(q, r[:0], 1),
     "rows of shape": lambda q, r: nearest(q[:, :3], r, 1),
     "same shape": lambda q, r: nearest(q.reshape(6, 2, 2), r.reshape(10, 4, 1), 1),
-    "query row 4 holds NaN": lambda q, r: nearest(q.index_fill(0, torch.tensor(4), torch.nan), r, 1),
-    "reference row 7 holds NaN": lambda q, r: nearest(q, r.index_fill(0, torch.tensor(7), torch.inf), 1),
-    "reference row 0 is too large": lambda q, r: nearest(q, r * 1e30 + 1e30, 1),
+    "Query row 4 contains NaN": lambda q, r: nearest(q.index_fill(0, torch.tensor(4), torch.nan), r, 1),
+    "Reference row 7 contains NaN": lambda q, r: nearest(q, r.index_fill(0, torch.tensor(7), torch.inf), 1),
+    "Reference row 0 is too large": lambda q, r: nearest(q, r * 1e30 + 1e30, 1),
     "complex": lambda q, r: nearest(q, r.to(torch.complex64), 1),
-    "expected \\[rows": lambda q, r: nearest(q[0, 0], r, 1),
+    "Pass \\[rows": lambda q, r: nearest(q[0, 0], r, 1),
     "at least one number": lambda q, r: nearest(q[:, :0], r[:, :0], 1),
-    "expected at least [0-9]+; give budget=[0-9]+$": lambda q, r: nearest(q, Reference(r), 1, budget=100),
-    "too small for one reference row": lambda q, r: nearest(q, r, 1, budget=100),
+    "Pass budget=[0-9]+.$": lambda q, r: nearest(q, Reference(r), 1, budget=100),
+    "too few for one reference row": lambda q, r: nearest(q, r, 1, budget=100),
     "smaller k": lambda q, r: merge([torch.zeros(1, 2)], [torch.zeros(1, 2, dtype=torch.int64)], 3),
 }
 
@@ -253,9 +253,9 @@ def test_bad_input_is_one_clear_line(case: str) -> None:
 @pytest.mark.parametrize("d", [3, 3072])
 def test_the_budget_that_the_error_names_is_enough(d: int, peak_bytes) -> None:
     rows = Reference(torch.randn(20, d))
-    with pytest.raises(UserError, match="expected at least") as error:
+    with pytest.raises(UserError, match="Pass budget=") as error:
         nearest(torch.randn(5, d), rows, 3, budget=1)
-    least = int(error.value.remedy.removeprefix("give budget="))
+    least = int(error.value.fix.removeprefix("Pass budget=").removesuffix("."))
     used = peak_bytes(lambda: nearest(torch.randn(5, d), rows, 3, budget=least))
     assert used <= least + 5 * d * 4 + 5 * 3 * 12 + 64
 

@@ -3,8 +3,8 @@
     k(x, y) = (x . y / D + 1)^3
     d^2 = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)
 
-(Binkowski et al. 2018, arXiv 1801.01401; on Inception's features: KID.) Unbiased at any number of samples, hence also
-negative. It is a U-statistic: to first order each sample adds ``1/n`` of
+(Binkowski et al. 2018, arXiv 1801.01401; on Inception's features: KID.) It is unbiased at any number of samples, and can
+therefore be negative. It is a U-statistic: to first order each sample adds ``1/n`` of
 
     q_i = 2 [ mean_{j != i} k(x_i, x_j) - mean_j k(x_i, y_j) ]
 
@@ -14,29 +14,21 @@ over the same real images, have the differences of these contributions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
+from fm_lightning.estimate import Estimate
 from fm_lightning.metrics.feature_metric import FeatureMetric
 from fm_lightning.metrics.features.extractor import FeatureExtractor
-from fm_lightning.metrics.intervals import Change, Influence, paired_mean_change
-from fm_lightning.metrics.per_seed import Columns, check_same_seeds
-from fm_lightning.trajectory import Trajectory
+from fm_lightning.metrics.measure import Columns
+from fm_lightning.metrics.per_seed import check_same_seeds
 
 BLOCK = 1000  # rows on each side of the table of kernels in memory: 4 MB, which the processor keeps near
-
-
-class KernelInfluence(NamedTuple):
-    """A kernel distance with the first-order contributions to it, float64, each of mean zero."""
-
-    value: float
-    samples: Tensor  # [n]
-    reference: Tensor  # [m]
 
 
 class KernelReference:
@@ -56,26 +48,25 @@ class KernelReference:
 
     def distance(self, features: Tensor) -> float:
         """The unbiased squared distance of features ``[n, D]``."""
-        return self.influence(features).value
+        return self.estimate(features).value
 
     @torch.no_grad()
-    def influence(self, features: Tensor) -> KernelInfluence:
+    def estimate(self, features: Tensor) -> Estimate:
         """The distance of features ``[n, D]``, and what each sample and each real image contribute to it.
 
         Products in float32, sums in float64, ``n^2 / 2 + n m`` kernels, in blocks.
         """
         features = _checked(features, "generated").to(self.features.device)
         if features.shape[1] != self.features.shape[1]:
-            raise OldError(
-                f"features [n, {features.shape[1]}] given",
-                f"the reference's width {self.features.shape[1]}",
-                "compute both with the same extractor",
+            raise UserError(
+                f"Samples have {features.shape[1]} features and the reference {self.features.shape[1]}.",
+                "Compute both with the same extractor.",
             )
         among = _means_among(features, self.block)
         to_real, to_samples = _means_between(features, self.features, self.block)
         value = float(among.mean() + self.own.mean() - 2 * to_real.mean())
         samples, real = 2 * (among - to_real), 2 * (self.own - to_samples)
-        return KernelInfluence(value, samples - samples.mean(), real - real.mean())
+        return Estimate.of(value, (samples - samples.mean()).cpu().numpy(), (real - real.mean()).cpu().numpy())
 
 
 def kernel_distance(features: Tensor, real: Tensor) -> float:
@@ -120,55 +111,40 @@ class KernelDistance(FeatureMetric):
         self.reference = reference
 
     @property
-    def key(self) -> str:
+    def key(self) -> str:  # type: ignore[override]
         return kernel_key(self.extractor.key)
 
-    @property
-    def fingerprint(self) -> str:
-        """Of the features alone: the reference does not enter what ``measure`` gives."""
-        return f"{self.extractor.key}/{self.extractor.fingerprint}"
-
-    def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
-        """``features [B, D]``: what one sample contributes is known only among all of them."""
-        x = samples.x1 if isinstance(samples, Trajectory) else samples
-        if not len(x):
-            return {"features": torch.zeros(0, self.width, device=x.device)}
-        return {"features": self.extractor(self.read(x) if self.read else x)}
-
-    def summarize(self, columns: Mapping[str, Tensor]) -> dict[str, float]:
+    def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
         """The distance from the features of all samples."""
-        return {self.key: self.reference.distance(columns["features"])}
+        return self.with_change({self.key: self.reference.distance(columns["features"])}, columns, base)
 
-    def influence(self, columns: Columns) -> Influence:
-        """The distance, and what each sample contributes to it."""
-        found = self.reference.influence(columns["features"])
-        return Influence(found.value, found.samples)
+    def estimate(self, columns: Columns) -> Estimate:
+        """The distance to just these real images, and what each sample contributes to it."""
+        found = self.reference.estimate(columns["features"])
+        assert found.influence is not None
+        return Estimate.of(found.value, found.influence)
 
-    def change(self, here: Columns, there: Columns) -> Change:
-        """Distance here minus distance there, over the same seeds line by line, with the paired 95 % interval."""
+    def change(self, here: Columns, there: Columns) -> Estimate:
+        """The distance here minus the distance there, over the same seeds line by line."""
         check_same_seeds(here, there)
-        return paired_mean_change(self.influence(here), self.influence(there))
+        return self.estimate(here) - self.estimate(there)
 
 
 def kernel_key(frechet_key: str) -> str:
-    """The kernel distance's name beside a Fréchet distance's: ``fid`` -> ``kid``, ``fd_digits`` -> ``kd_digits``."""
+    """The kernel distance's name for that of a Fréchet distance: ``fid`` -> ``kid``, ``fd_digits`` -> ``kd_digits``."""
     head, underscore, rest = frechet_key.partition("_")
     return {"fid": "kid", "fd": "kd"}.get(head, f"kd_{head}") + underscore + rest
 
 
 def _checked(features: Tensor, whose: str) -> Tensor:
     if features.ndim != 2 or len(features) < 2:
-        raise OldError(
-            f"{whose} features of shape {list(features.shape)} given", "at least two rows [n, D]", "draw more samples"
-        )
+        raise UserError(f"The {whose} features have shape {list(features.shape)}.", "Pass at least two rows, [n, D].")
     features = features.detach()
     for start in range(0, len(features), BLOCK):
         bad = ~features[start : start + BLOCK].isfinite().all(1)
         if bad.any():
             row = start + int(bad.nonzero()[0])
-            raise OldError(
-                f"{whose} features with NaN or infinity in row {row} given", "finite numbers", "leave it out"
-            )
+            raise UserError(f"Row {row} of the {whose} features contains NaN or infinity.", "Leave it out.")
     return features
 
 
