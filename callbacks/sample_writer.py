@@ -13,7 +13,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from fm_lightning.comparison.rows import BASE
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 SAMPLES = "samples"  # the folder in the run's directory
 
@@ -37,7 +37,7 @@ class SampleWriter(BasePredictionWriter):
     def __init__(self, overwrite: bool = False, npz: str | None = None) -> None:
         super().__init__("batch")
         if npz is not None and not npz.endswith(".npz"):
-            raise OldError(f"npz={npz} given", "a name that ends in .npz", f"type npz={npz}.npz")
+            raise UserError(f"npz={npz} must end in .npz.", f"Use npz={npz}.npz")
         self.overwrite, self.npz = overwrite, npz
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
@@ -45,15 +45,12 @@ class SampleWriter(BasePredictionWriter):
         # Seeds always begin with the same one, so that a second prediction writes the files of the first.
         found = sorted(self._folder(trainer).glob("*.npz")) if stage == "predict" and not self.overwrite else []
         if found:
-            raise OldError(
-                f"{found[0]} exists", "a run without samples", "type --again to move them aside, or another --name"
-            )
+            raise UserError(f"{found[0]} exists.", "Add --again to move the samples aside, or use another --name.")
 
         if stage == "predict" and self.npz and not pl_module.data.has_pixels:
-            raise OldError(
-                f"npz={self.npz} given for {type(pl_module.data).__name__} without images",
-                "an autoencoder that decodes samples",
-                "give the data an autoencoder, or leave npz out",
+            raise UserError(
+                f"{type(pl_module.data).__name__} has no images to write to npz={self.npz}.",
+                "Give the data an autoencoder, or leave npz out.",
             )
 
     def _folder(self, trainer: Trainer) -> Path:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fm_lightning.comparison.rows import HELD_OUT
 from fm_lightning.errors import OldError
-from fm_lightning.metrics.memorization import copied
+from fm_lightning.metrics.memorization import THRESHOLD, copied
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.qualities import read_qualities
@@ -47,7 +47,7 @@ def judge_all(evaluation: Evaluation) -> list[Verdict]:
     asked = evaluation.manifest.judged
     if not asked or NEIGHBOURS not in evaluation.manifest.measures:
         return []
-    threshold, margins = about.get("threshold", 1 / 3), Margins(**about.get("margins", {}))
+    threshold, margins = about.get("threshold", THRESHOLD), Margins(**about.get("margins", {}))
     width = int(about.get("quality", {}).get("width") or 0)
     wanted = {name for name, each in asked.items() for name in (name, each["base"])}
     wanted |= {n for each in asked.values() for places in each["families"].values() for place in places for n in place}
