@@ -1,40 +1,57 @@
-"""Checkpoints: plain data only, opened with ``weights_only=True``, and refused in one line where they do not fit."""
+"""Checkpoints: plain data, opened with ``weights_only=True``, verified, and refused in one line where they do not fit."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
+from fm_lightning.files import DamagedFile, check_archive
 
 CONFIG = "fm_lightning_config"  # the run's resolved configuration, which makes a checkpoint describe itself
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU.
+    """The content of a checkpoint, on the CPU; every byte of it is verified by its checksum.
 
     Raises:
-        UserError: the file is missing, truncated, or no checkpoint of this package.
+        UserError: the file is missing, damaged, or no checkpoint of this package.
     """
     path = Path(path)
     if not path.is_file():
-        raise OldError(
-            f"checkpoint {path} given", "an existing file", "type --ckpt_path runs/NAME/checkpoints/last.ckpt"
+        raise UserError(
+            f"There is no checkpoint {path}.", "Use one that training wrote: runs/NAME/checkpoints/last.ckpt"
         )
-    remedy = "type --ckpt_path with a file that `fm-lightning fit` wrote, e.g. runs/NAME/checkpoints/last.ckpt"
     try:
+        check_archive(path)  # torch.load ignores the checksums
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except DamagedFile as error:
+        raise DamagedFile(path, error.reason, _newest_whole(path)) from error
     except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError) as error:
-        what = "holds more than plain data" if isinstance(error, pickle.UnpicklingError) else "cannot be read"
-        raise OldError(f"checkpoint {path} {what} (truncated or foreign)", "a whole checkpoint", remedy) from error
+        reason = "it holds more than plain data" if isinstance(error, pickle.UnpicklingError) else error
+        raise DamagedFile(path, reason, _newest_whole(path)) from error
     if not isinstance(checkpoint, dict) or CONFIG not in checkpoint or "state_dict" not in checkpoint:
-        raise OldError(f"checkpoint {path} was not written by fm-lightning", "one that was", remedy)
+        raise UserError(
+            f"{path} was not written by fm-lightning.",
+            "Use one that training wrote: runs/NAME/checkpoints/last.ckpt",
+        )
     return checkpoint
+
+
+def _newest_whole(path: Path) -> str:
+    """What can be used in place of a damaged checkpoint."""
+    others = [file for file in path.parent.glob("*.ckpt") if file != path]
+    for file in sorted(others, key=lambda file: file.stat().st_mtime, reverse=True):
+        with suppress(DamagedFile):
+            check_archive(file)
+            return f"Use the newest whole checkpoint next to it: {file}"
+    return "There is no other checkpoint next to it; restore it, or train again."
 
 
 def check_fits(state: Mapping[str, Tensor], module: nn.Module, path: str | Path) -> None:
@@ -48,10 +65,9 @@ def check_fits(state: Mapping[str, Tensor], module: nn.Module, path: str | Path)
         there = list(state[key].shape) if key in state else "missing"
         here = list(expected[key].shape) if key in expected else "no such key"
         if there != here:
-            raise OldError(
-                f"checkpoint {path} does not fit the configured network: {key} is {there} in the checkpoint",
-                f"{here}",
-                "type the configuration that the run was trained with (-c runs/NAME/config.yaml)",
+            raise UserError(
+                f"{path} does not fit the configured network: {key} is {there} in the checkpoint and {here} in the network.",
+                "Use the configuration that it was trained with.",
             )
 
 

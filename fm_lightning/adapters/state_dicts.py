@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fm_lightning.errors import UserError
+from fm_lightning.files import DamagedFile, check_archive
 
 # Where checkpoints keep the weights that training changes.
 RAW = ("state_dict", "model", "net_model", "model_state_dict", "net")
@@ -110,10 +111,14 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if zipfile.is_zipfile(path):
+            check_archive(path, "Copy the file again.")  # torch.load ignores the checksums
         # SiT's own training script keeps its arguments as a Namespace, which is plain data too.
         with torch.serialization.safe_globals([argparse.Namespace]):
             # Mapped, so that only what is copied is read: half of a checkpoint belongs to the optimizer.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except DamagedFile:
+        raise
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
             raise UserError(

@@ -112,6 +112,9 @@ class CLI(LightningCLI):
         except Exception as error:
             directory = getattr(self, "directory", None)
             crash(error, directory.path if directory else Path("fm-lightning"), self._after_making_room())
+        finally:
+            if directory := getattr(self, "directory", None):
+                directory.claim.release()
 
     def _after_making_room(self) -> str:
         """How the verb goes on once a full disk has room."""
@@ -212,6 +215,8 @@ class CLI(LightningCLI):
         # A saved configuration serves every verb.
         self.plain_config = {key: value for key, value in resolved.items() if key not in _VERBS_OWN}
         self.afresh = config.again and self.subcommand in ("fit", "run")
+        if is_rank_zero():
+            self.directory.claim.take()
         if is_rank_zero() and not self.afresh:
             self.directory.admit(self.subcommand, self.plain_config, again=config.again)
         config.trainer.default_root_dir = str(self.directory.path)

@@ -16,6 +16,7 @@ from typing import Any
 from fm_lightning.callbacks.sample_writer import SAMPLES
 from fm_lightning.errors import OldError
 from fm_lightning.files import write_whole
+from fm_lightning.table.claim import RUNNING, Claim
 from fm_lightning.training.trainer import unless_all
 
 RECORD = "run.json"
@@ -49,6 +50,7 @@ class RunDirectory:
         if not name or set(name) & set("/\\") or name.startswith("."):
             raise OldError(f"name {name!r} given", "a plain directory name for the run", "type e.g. --name digits-1")
         self.path = Path(root) / name
+        self.claim = Claim(self.path)
 
     @property
     def last(self) -> Path:
@@ -126,6 +128,7 @@ class RunDirectory:
                 return None
             to = _free(self.path.with_name(f"{self.path.name}.old"))
             self.path.rename(to)
+            self.claim.moved(to)
             return to
         found = [self.path / name for name in written if (self.path / name).exists()]
         if not found:
@@ -164,7 +167,8 @@ def comparison(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _left_by_a_kill(file: Path) -> bool:
     """Whether it is half a record, which was to be the first file of a run."""
-    return file.name.startswith(f".{RECORD}.") and file.suffix == ".tmp"
+    hidden = file.name.startswith((f".{RECORD}.", f".{RUNNING}.")) and file.suffix == ".tmp"
+    return hidden or file.name == RUNNING
 
 
 def _free(path: Path) -> Path:

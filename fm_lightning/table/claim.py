@@ -19,6 +19,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from fm_lightning.errors import UserError
 from fm_lightning.files import create
@@ -62,7 +63,9 @@ class Claim:
         folder: which; it is made.
     """
 
-    _held: dict[Path, tuple[Owner, int]] = {}  # noqa: RUF012  # of this process: folder -> owner, how often
+    # Of this process: folder -> its owner and how often it is claimed; folders that were made for a claim.
+    _held: ClassVar[dict[Path, tuple[Owner, int]]] = {}
+    _made: ClassVar[dict[Path, list[Path]]] = {}
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
@@ -78,16 +81,22 @@ class Claim:
         if (found := _read(self.path)) and found.is_ours:
             self._held[at] = (found, self._held.get(at, (found, 0))[1] + 1)
             return
+        # What is made for a claim alone is removed with it: a refused command leaves nothing.
+        made = [folder for folder in (at, *at.parents) if not folder.exists()]
         self.folder.mkdir(parents=True, exist_ok=True)
         mine = Owner.this_process()
+        self._create(mine)
+        self._held[at] = (mine, 1)
+        threading.Thread(target=self._renew, args=(mine,), daemon=True).start()
+        self._made[at] = made
+        atexit.register(self._forget, mine)
+
+    def _create(self, mine: Owner) -> None:
         if other := _take(self.path, mine):
             raise UserError(
                 f"Another command (process {other.pid} on {other.host}) is writing to {self.folder}.",
                 f"Wait for it. If it no longer runs, delete {self.path}",
             )
-        self._held[at] = (mine, 1)
-        threading.Thread(target=self._renew, args=(mine,), daemon=True).start()
-        atexit.register(self._forget, mine)
 
     def release(self) -> None:
         """Frees the folder, if this process holds it."""
@@ -100,23 +109,43 @@ class Claim:
             return
         self._forget(owner)
 
+    def __enter__(self) -> None:
+        self.take()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
     def check(self) -> None:
-        """Raises UserError if this process no longer holds the folder: it was silent for too long, and another took over."""
-        held = self._held.get(self.folder.resolve())
-        if held and _read(self.path) != held[0]:
+        """Makes sure that this process still holds the folder, also after the folder was moved away or deleted.
+
+        Raises:
+            UserError: this process was silent for too long, and another took over.
+        """
+        owner, _ = self._held.get(self.folder.resolve(), (None, 0))
+        if owner is None or (found := _read(self.path)) == owner:
+            return
+        if found is not None:
             raise UserError(
                 f"Another command has taken over {self.folder}, because this one had stopped for {SILENT / 60:.0f} minutes.",
                 "Wait for it, then run the same command again.",
             )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._create(owner)
+
+    def moved(self, to: Path) -> None:
+        """The folder was renamed: claims its old name again, and frees the renamed one."""
+        (to / RUNNING).unlink(missing_ok=True)
+        self.check()
 
     def _renew(self, owner: Owner) -> None:
         at = self.folder.resolve()
         while True:
             time.sleep(RENEWAL)
-            if at not in self._held or self._held[at][0] != owner or _read(self.path) != owner:
+            if at not in self._held or self._held[at][0] != owner:
                 return
-            with suppress(OSError):
-                os.utime(self.path)
+            if _read(self.path) == owner:
+                with suppress(OSError):
+                    os.utime(self.path)
 
     def _forget(self, owner: Owner) -> None:
         at = self.folder.resolve()
@@ -125,6 +154,9 @@ class Claim:
         del self._held[at]
         if owner.pid == os.getpid() and _read(self.path) == owner:
             self.path.unlink(missing_ok=True)
+            with suppress(OSError):  # the first one that is not empty
+                for folder in self._made.pop(at, []):
+                    folder.rmdir()
 
 
 def _take(path: Path, mine: Owner) -> Owner | None:
