@@ -122,7 +122,7 @@ def checksum(path: Path) -> int:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> Path:
     """Writes a JSON object whole or not at all, with the checksum of what it says under ``crc32``."""
-    sealed = {**value, SUM: _json_sum(value)}
+    sealed = {**value, SUM: json_sum(value)}
     return write_whole(path, json.dumps(sealed, indent=1, ensure_ascii=False))
 
 
@@ -147,13 +147,13 @@ def read_json(path: Path, fix: str = AGAIN) -> dict[str, Any]:
         raise DamagedFile(path, "it holds no JSON object", fix)
     if SUM not in found:
         raise DamagedFile(path, "it has no checksum, so this version did not write it", fix)
-    if found.pop(SUM) != _json_sum(found):
+    if found.pop(SUM) != json_sum(found):
         raise DamagedFile(path, DAMAGED, fix)
     return found
 
 
-def _json_sum(value: Mapping[str, Any]) -> int:
-    # Numbers and strings as they come back from a file.
+def json_sum(value: Mapping[str, Any]) -> int:
+    """CRC-32 of a JSON object: of its numbers and strings as they come back from a file, in any order of the keys."""
     return zlib.crc32(json.dumps(json.loads(json.dumps(value)), sort_keys=True).encode())
 
 

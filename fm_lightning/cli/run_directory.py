@@ -8,14 +8,13 @@ measures, and refuses where nothing is new. ``--again`` moves what is there asid
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fm_lightning.callbacks.sample_writer import SAMPLES
 from fm_lightning.errors import OldError
-from fm_lightning.files import write_whole
+from fm_lightning.files import read_json, write_json
 from fm_lightning.table.claim import RUNNING, Claim
 from fm_lightning.training.trainer import unless_all
 
@@ -61,21 +60,16 @@ class RunDirectory:
     def record(self) -> dict[str, Any]:
         """What run.json says: the run's identity, steps done, W&B id; empty for a new run."""
         try:
-            found = json.loads((self.path / RECORD).read_text())
+            return read_json(self.path / RECORD, "Use another --name, or add --again to move the run aside.")
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError):
-            found = None
-        if not isinstance(found, dict) or "identity" not in found:
-            raise OldError(f"{self.path}/run.json cannot be read", "the record of a run", "type another --name")
-        return found
 
     def write(self, **entries: Any) -> None:
         """Adds entries to run.json."""
         if (record := self.record) and record | entries == record:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path / RECORD, json.dumps(record | entries, indent=1))
+        write_json(self.path / RECORD, record | entries)
 
     def admit(self, command: str, config: Mapping[str, Any], again: bool = False) -> None:
         """Lets a command begin or go on in this directory, or says why not.

@@ -1,6 +1,6 @@
 """What tells two velocity fields apart: their values on a fixed probe, where they have no weights to hash.
 
-    evaluation/velocities/NAME.npy      the values of a field on the probe, float32
+    evaluation/velocities/NAME.npz      the values of a field on the probe, float32
 
 The values are compared within a tolerance that another processor or another number of threads does not exceed: the same
 field gets the same name everywhere, and a changed one gets another name.
@@ -9,6 +9,7 @@ field gets the same name everywhere, and a changed one gets another name.
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from fm_lightning.comparison.sampling import Model
 from fm_lightning.errors import UserError
+from fm_lightning.files import DamagedFile, read_arrays, write_arrays
 from fm_lightning.flow.velocity import Velocity, declared, evaluating
 from fm_lightning.noise import noise
 from fm_lightning.table.keys import key
@@ -61,9 +63,10 @@ class Probes:
             UserError: see ``probe``.
         """
         values = probe(velocity, self._model).numpy()
-        for file in sorted(self._folder.glob("*.npy")):
-            if difference(values, np.load(file)) <= SAME:
-                return file.stem
+        for file in sorted(self._folder.glob("*.npz")):
+            with suppress(DamagedFile):  # written again below
+                if difference(values, read_arrays(file)["values"]) <= SAME:
+                    return file.stem
         name = hashlib.sha256(values.tobytes()).hexdigest()[:16]
         self._new[name] = values
         return name
@@ -72,7 +75,7 @@ class Probes:
         """Writes the values of the new fields."""
         for name, values in self._new.items():
             self._folder.mkdir(parents=True, exist_ok=True)
-            np.save(self._folder / f"{name}.npy", values)
+            write_arrays(self._folder / f"{name}.npz", {"values": values})
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from fm_lightning.errors import UserError
-from fm_lightning.files import write_whole
+from fm_lightning.files import DAMAGED, SUM, json_sum, write_whole
 
 SCHEMA = 3
 FILE = "results.json"
@@ -197,7 +197,7 @@ class Results:
     def to_json(self) -> str:
         """The text of ``results.json``: what is not a finite number is null."""
         plain = {"schema": SCHEMA} | _plain(self)
-        return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False, default=str)
+        return json.dumps(plain | {SUM: json_sum(plain)}, indent=1, ensure_ascii=False, allow_nan=False, default=str)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Results:
@@ -214,6 +214,8 @@ class Results:
         try:
             content = json.loads(text)
             if isinstance(content, dict) and content.get("schema") == SCHEMA:
+                if content.pop(SUM, None) != json_sum(content):
+                    raise ValueError(DAMAGED)
                 return cls.from_dict(content)
         except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
             raise UserError(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fm_lightning.files import write_arrays
+from fm_lightning.files import DamagedFile, read_arrays, write_arrays
 from fm_lightning.table.evaluation import Evaluation
 
 FOLDER = "pictures"
@@ -31,7 +31,7 @@ def read_pictures(evaluation: Evaluation) -> dict[str, np.ndarray]:
     place = evaluation.folder / FOLDER
     out: dict[str, np.ndarray] = {}
     for row, about in evaluation.shown.items():
-        pieces = [_read(file) for file in sorted(place.glob(f"{about['key']}-*.npz"))]
+        pieces = [piece for file in sorted(place.glob(f"{about['key']}-*.npz")) if (piece := _read(file))]
         if not pieces:
             continue
         seed = np.concatenate([p["seed"] for p in pieces])
@@ -43,11 +43,15 @@ def read_pictures(evaluation: Evaluation) -> dict[str, np.ndarray]:
         training = _read(place / "training.npz")
         if "images" in training:
             out |= {"most_copied/images": training["images"], "most_copied/base": training["counts"]}
-        else:
+        elif "points" in training:
             out["training/points"] = training["points"]
     return out
 
 
 def _read(file: Path) -> dict[str, np.ndarray]:
-    with np.load(file, allow_pickle=False) as found:
-        return {name: found[name] for name in found.files}
+    """Empty where the file is damaged, which is said: a page without a picture is better than none."""
+    try:
+        return read_arrays(file)
+    except DamagedFile as error:
+        print(f"{error.problem} Its pictures are left out.", flush=True)
+        return {}

@@ -93,7 +93,7 @@ def test_a_directory_of_something_else(refused, tmp_path):
 def test_a_run_record_that_cannot_be_read(refused, tmp_path, record):
     (tmp_path / "runs/tiny").mkdir(parents=True)
     (tmp_path / "runs/tiny/run.json").write_text(record)
-    says(refused("fit", "-c", "tiny.yaml"), "runs/tiny/run.json cannot be read", "type another --name")
+    says(refused("fit", "-c", "tiny.yaml"), "Cannot read runs/tiny/run.json: ", "Use another --name")
 
 
 def test_verbs_that_need_a_trained_run(refused):

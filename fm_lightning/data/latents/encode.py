@@ -8,7 +8,6 @@ finished writes the manifest. A shard's bytes follow from its images alone, neve
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,10 +24,12 @@ from torch import Tensor
 from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import Share
 from fm_lightning.data.latents.autoencoder import Autoencoder
-from fm_lightning.data.latents.manifest import FILE, Identity, Manifest, Shard, open_shard, sha256
+from fm_lightning.data.latents.manifest import FILE, Identity, Manifest, Shard, open_shard
 from fm_lightning.data.latents.source import READ, distinct_splits, fingerprint, latent_shape, visible
 from fm_lightning.data.split import Split
 from fm_lightning.errors import OldError, UserError
+from fm_lightning.files import replacing
+from fm_lightning.hashes import file_hash
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -218,14 +219,9 @@ def _is_finished(folder: Path, shard: Shard) -> bool:
 
 
 def _save(file: Path, tensors: dict[str, Tensor], identity: Identity) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with _writing(file.parent):
-        try:
-            save_file(tensors, temporary, metadata={"identity": json.dumps(asdict(identity))})
-            temporary.chmod(0o644)  # safetensors lets nobody else read; latents are shared
-            os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with _writing(file.parent), replacing(file) as temporary:
+        save_file(tensors, temporary, metadata={"identity": json.dumps(asdict(identity))})
+        temporary.chmod(0o644)  # safetensors makes files that other users cannot read; latents are shared
 
 
 @contextmanager
@@ -248,7 +244,7 @@ def _measured(draft: Manifest, folder: Path) -> Manifest:
     count = 0
     for shard in draft.shards:
         file = folder / shard.file
-        shards.append(replace(shard, bytes=file.stat().st_size, sha256=sha256(file)))
+        shards.append(replace(shard, bytes=file.stat().st_size, sha256=file_hash(file)))
         if shard.split != "train":
             continue
         tensors, _ = open_shard(file)

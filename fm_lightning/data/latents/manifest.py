@@ -9,9 +9,7 @@ data sets are never mixed.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fm_lightning.errors import OldError
+from fm_lightning.files import DamagedFile, read_json, write_json
+from fm_lightning.hashes import file_hash
 
 FILE, VERSION = "manifest.json", 1
 ENCODE = "fm-lightning encode -c CONFIG"
@@ -79,11 +79,7 @@ class Manifest:
         return [shard for shard in self.shards if shard.split == split]
 
     def write(self, folder: Path) -> None:
-        temporary = folder / f".{FILE}.{os.getpid()}.tmp"
-        temporary.write_text(
-            json.dumps({"format": "fm_lightning.latents", **asdict(self)}, indent=1, ensure_ascii=False)
-        )
-        os.replace(temporary, folder / FILE)
+        write_json(folder / FILE, {"format": "fm_lightning.latents", **asdict(self)})
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -92,7 +88,7 @@ class Manifest:
             UserError: no manifest, or none that this version reads.
         """
         try:
-            content = json.loads((folder / FILE).read_text())
+            content = read_json(folder / FILE, f"Encode the images again: {ENCODE}")
             if content.pop("format") != "fm_lightning.latents" or content["identity"]["version"] != VERSION:
                 raise ValueError("of another version")
             identity = Identity(**content.pop("identity"))
@@ -102,6 +98,8 @@ class Manifest:
             found = "unfinished latents" if some else "no latents" if folder.is_dir() else "no folder"
             remedy = "the same command that began them" if some else ENCODE
             raise OldError(f"folder={folder} given, which holds {found}", f"its {FILE}", f"type {remedy}") from error
+        except DamagedFile:
+            raise
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise OldError(
                 f"{folder / FILE} cannot be read ({type(error).__name__}: {error})",
@@ -132,18 +130,12 @@ class Manifest:
             UserError: a shard does not hold what was written; names it.
         """
         for shard in self.shards:
-            if (found := sha256(folder / shard.file)) != shard.sha256:
+            if (found := file_hash(folder / shard.file)) != shard.sha256:
                 raise OldError(
                     f"shard {folder / shard.file} has the checksum {found[:16]}",
                     f"{shard.sha256[:16]}",
                     f"copy it again, or delete it with {FILE} and type {ENCODE}, which makes only what is missing",
                 )
-
-
-def sha256(file: Path) -> str:
-    """Of a file's bytes."""
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def open_shard(file: Path) -> tuple[dict[str, Tensor], Identity]:
