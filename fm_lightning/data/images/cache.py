@@ -1,7 +1,7 @@
 """Images decoded once: a part of a dataset as one uint8 array on disk, mapped into memory by every process.
 
     CACHE/KEY/images.npy   [N, C, H, W] uint8; an image that could not be read is black
-    CACHE/KEY/record.json  what was decoded, and which images could not be read
+    CACHE/KEY/record.json  what was decoded, which images could not be read, and the checksum of images.npy
     CACHE/KEY.lock         held by the process that decodes
 
 KEY names what the rows hold, and the preprocessing. Of image files that is what is in them: they are read at each start,
@@ -13,7 +13,6 @@ Processes of one machine share the mapped pages.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -32,9 +31,12 @@ from fm_lightning.data.images.parts import Part
 from fm_lightning.data.images.preprocessing import Preprocessing, is_gray
 from fm_lightning.data.images.rows import Rows
 from fm_lightning.errors import OldError, UserError
+from fm_lightning.files import DamagedFile, checksum, read_json, sync, write_json
 
-VERSION = 2  # of what lies in the cache
+VERSION = 3  # of what lies in the cache
 BLOCK = 512  # images decoded at a time
+RECORD = "record.json"
+VERIFIED = 4 << 30  # bytes that are verified at each start, in a second; larger ones only with FM_LIGHTNING_VERIFY=1
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,13 @@ def decoded(rows: Rows, column: str, part: Part, preprocessing: Preprocessing, c
     files = _Files(rows, column, part)
     key = hashlib.sha256(repr((VERSION, files.content(), preprocessing)).encode()).hexdigest()[:24]
     place = cache / key
-    if not place.exists():
+    if _damage(place):
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(cache / f"{key}.lock"):
+                if place.exists() and (damage := _damage(place)):  # another process may have repaired it
+                    print(f"The image cache {place} is damaged ({damage}). It is decoded again.", flush=True)
+                    shutil.rmtree(place)
                 if not place.exists():
                     _fill(place, files, preprocessing)
         except OSError as error:
@@ -82,7 +87,7 @@ def decoded(rows: Rows, column: str, part: Part, preprocessing: Preprocessing, c
                 "a directory with room and permission to write",
                 "type cache_dir: DIRECTORY, or set FM_LIGHTNING_CACHE",
             ) from error
-    record = json.loads((place / "record.json").read_text())
+    record = read_json(place / RECORD)
     # Copy on write: torch refuses arrays that it may not write to; nobody writes.
     images = torch.from_numpy(np.load(place / "images.npy", mmap_mode="c"))
     # Equal images may have been decoded for other rows.
@@ -170,6 +175,22 @@ def _digest(value: Any) -> bytes:
         return hashlib.sha256(repr(error).encode()).digest()
 
 
+def _damage(place: Path) -> str | None:
+    """What is wrong with a cached part; None where it is whole."""
+    array = place / "images.npy"
+    try:
+        record = read_json(place / RECORD)
+        if array.stat().st_size != record["bytes"]:
+            return f"images.npy has {array.stat().st_size:,} bytes instead of {record['bytes']:,}"
+        if record["bytes"] <= VERIFIED or os.environ.get("FM_LIGHTNING_VERIFY"):
+            return None if checksum(array) == record["checksum"] else "the checksum of images.npy does not match"
+    except DamagedFile as error:
+        return f"{RECORD}: {error.reason}"
+    except OSError as error:
+        return str(error)
+    return None
+
+
 def _fill(place: Path, files: _Files, preprocessing: Preprocessing) -> None:
     for left in place.parent.glob(f"{place.name}.*.tmp"):  # by a process that was killed: the lock is ours
         shutil.rmtree(left, ignore_errors=True)
@@ -180,7 +201,9 @@ def _fill(place: Path, files: _Files, preprocessing: Preprocessing) -> None:
             "preprocessing": asdict(preprocessing),
             "unreadable": _write(temporary / "images.npy", files, preprocessing),
         }
-        (temporary / "record.json").write_text(json.dumps(record, indent=1))
+        array = temporary / "images.npy"
+        sync(array)
+        write_json(temporary / RECORD, record | {"bytes": array.stat().st_size, "checksum": checksum(array)})
         temporary.chmod(0o755)  # a shared cache is read by others, too
         temporary.rename(place)
     finally:
