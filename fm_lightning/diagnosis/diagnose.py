@@ -26,6 +26,7 @@ from fm_lightning.diagnosis.probed import probe
 from fm_lightning.diagnosis.semantics import semantics
 from fm_lightning.diagnosis.subject import Sampled, Subject
 from fm_lightning.errors import OldError
+from fm_lightning.files import write_arrays, write_whole
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.features.named import EXTRACTORS, named_extractor
 from fm_lightning.table.evaluation import Evaluation
@@ -136,8 +137,8 @@ def second_space(evaluation: Evaluation, name: str | None) -> FeatureExtractor |
 def write(folder: Path, results: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Keeps results and arrays in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False))
-    np.savez_compressed(folder / "arrays.npz", allow_pickle=False, **arrays)
+    write_whole(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False))
+    write_arrays(folder / "arrays.npz", arrays, compressed=True)
 
 
 @contextmanager
