@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -78,7 +79,7 @@ def create(path: Path, content: str) -> bool:
     Returns:
         whether this process wrote it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # also unlike that of another machine
     try:
         temporary.write_text(content)
         try:

@@ -25,8 +25,8 @@ from fm_lightning.errors import UserError
 from fm_lightning.files import create
 
 RUNNING = "running.json"
-SILENT = 600.0  # seconds without renewal after which a claim from another machine is stale
-RENEWAL = SILENT / 20
+SILENT = 180.0  # seconds without renewal after which a claim from another machine is stale
+RENEWAL = SILENT / 9
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class Owner:
 
 
 class Claim:
-    """The right to write into a folder.
+    """The right of one process to write into a folder.
 
     Within one process a folder can be claimed several times; the last release frees it.
 
     Args:
-        folder: which; it is made.
+        folder: the folder, which is made if needed.
     """
 
     # Of this process: folder -> its owner and how often it is claimed; folders that were made for a claim.
@@ -83,7 +83,6 @@ class Claim:
             return
         # What is made for a claim alone is removed with it: a refused command leaves nothing.
         made = [folder for folder in (at, *at.parents) if not folder.exists()]
-        self.folder.mkdir(parents=True, exist_ok=True)
         mine = Owner.this_process()
         self._create(mine)
         self._held[at] = (mine, 1)
@@ -92,7 +91,12 @@ class Claim:
         atexit.register(self._forget, mine)
 
     def _create(self, mine: Owner) -> None:
-        if other := _take(self.path, mine):
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # a refused command has just removed the empty folder
+                other = _take(self.path, mine)
+                break
+        if other is not None:
             raise UserError(
                 f"Another command (process {other.pid} on {other.host}) is writing to {self.folder}.",
                 f"Wait for it. If it no longer runs, delete {self.path}",
@@ -129,7 +133,6 @@ class Claim:
                 f"Another command has taken over {self.folder}, because this one had stopped for {SILENT / 60:.0f} minutes.",
                 "Wait for it, then run the same command again.",
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._create(owner)
 
     def moved(self, to: Path) -> None:
@@ -172,7 +175,7 @@ def _take(path: Path, mine: Owner) -> Owner | None:
             time.sleep(0.01)  # another process is removing it
             continue
         try:
-            if _read(path) == owner:
+            if _read(path) == owner and _is_stale(path, owner):
                 path.unlink()
         finally:
             removing.unlink()
@@ -195,8 +198,13 @@ def _read(path: Path) -> Owner | None:
     except FileNotFoundError:
         return None
     try:
-        return Owner(**json.loads(text))
-    except (ValueError, TypeError):  # being written where links do not exist, or damaged: its age alone decides
+        owner = Owner(**json.loads(text))
+        return owner if owner.token.isalnum() else Owner("unreadable", "")
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+    ):  # being written where links do not exist, or damaged: its age alone decides
         return Owner("unreadable", "")
 
 

@@ -1,4 +1,4 @@
-"""Columns of the table as tensors: what measures make their numbers from."""
+"""Columns of the table as tensors: the input of every number that a measure computes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor
 
 from fm_lightning.table.evaluation import Evaluation
 
-ENERGY = "energy"  # the measure that every line has: it is read from the lines themselves
+ENERGY = "energy"  # the measure that every line has, read from the lines themselves
 Columns = Mapping[str, Tensor]
 
 
 def read_columns(evaluation: Evaluation, row: str, measure: str, seeds: range | None = None) -> dict[str, Tensor]:
-    """A measure's columns of a row, ascending in ``seeds``; empty where nothing was measured.
+    """The columns of a measure for one row, ascending in ``seeds``; empty where nothing was measured.
 
     Args:
         evaluation: the table.
         row: the row's name.
-        measure: the measure's.
+        measure: the measure's name.
         seeds: which; by default those of the comparison.
     """
     if measure == ENERGY:
@@ -32,7 +32,7 @@ def read_columns(evaluation: Evaluation, row: str, measure: str, seeds: range | 
         columns = {name: torch.from_numpy(np.array(values)) for name, values in found.items()}
         columns["times"] = torch.tensor(evaluation.rows[row]["times"], dtype=torch.float64)
     else:
-        # Nobody else holds these arrays: a copy would be gigabytes of features once more.
+        # These arrays are new: another copy could take gigabytes.
         columns = {name: torch.from_numpy(values) for name, values in evaluation.columns(row, measure, seeds).items()}
     if columns:
         columns["seeds"] = columns.pop("seed")
@@ -40,7 +40,7 @@ def read_columns(evaluation: Evaluation, row: str, measure: str, seeds: range | 
 
 
 def on_common_seeds(here: Columns, there: Columns) -> tuple[Columns, Columns]:
-    """The lines of both that have the same seeds; as they are where they already agree."""
+    """The lines of both whose seeds agree; unchanged where all of them agree."""
     if torch.equal(here["seeds"], there["seeds"]):
         return here, there
     _, i, j = np.intersect1d(here["seeds"].numpy(), there["seeds"].numpy(), return_indices=True)
