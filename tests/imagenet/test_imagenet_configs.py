@@ -165,7 +165,7 @@ def weights(text):
 
 MU, SIGMA = np.zeros(6), np.eye(6)
 REFUSED = {
-    "no real images": (without_statistics, ["fid given without statistics for Unknown data", "ARCHIVE.npz"]),
+    "no real images": (without_statistics, ["Unknown has no real images for fid", "Pass statistics"]),
     "no training data for the closed form": (
         closed_form,
         ["ClosedForm given with Unknown", "expected training data"],
@@ -176,7 +176,7 @@ REFUSED = {
     "missing weights": (lambda c: c["model"].update(weights="nowhere.pt"), ["There is no file nowhere.pt"]),
     "weights that are none": (weights(b"not a file of weights"), ["bad.pt", "cannot be read"]),
     "no moments": (archive(arr_0=np.zeros((12, 8, 12, 3), np.uint8)), ["VIRTUAL", "mu"]),
-    "no images": (archive(mu=MU, sigma=SIGMA, mu_s=MU, sigma_s=SIGMA), ["images of VIRTUAL", "arr_0"]),
+    "no images": (archive(mu=MU, sigma=SIGMA, mu_s=MU, sigma_s=SIGMA), ["images in VIRTUAL", "arr_0"]),
     "other classes": (
         lambda c: c["model"]["net"]["init_args"].update(num_classes=7),
         ["y_embedder", "expected [8, 16]"],
