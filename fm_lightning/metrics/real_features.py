@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from fm_lightning.errors import UserError
+from fm_lightning.files import DamagedFile, read_arrays, write_arrays
 from fm_lightning.metrics.archive_images import ArchiveImages
 from fm_lightning.metrics.feature_moments import moments
 from fm_lightning.metrics.features.extractor import FeatureExtractor
@@ -68,10 +69,7 @@ class RealFeatures:
         arrays["samples"] = np.array(self.gaussian.samples)
         if self.features is not None:
             arrays["features"] = _compact(self.features.cpu().numpy())
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as out:
-            np.savez(out, allow_pickle=False, **arrays)
-        os.replace(temporary, path)
+        write_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: Path) -> RealFeatures:
@@ -106,17 +104,20 @@ def kept_features(folder: Path, identity: tuple[str, ...], compute: Callable[[],
     Raises:
         UserError: the folder cannot be written.
     """
-    path = folder / f"features-{hashlib.sha256(repr(identity).encode()).hexdigest()[:24]}.npy"
+    path = folder / f"features-{hashlib.sha256(repr(identity).encode()).hexdigest()[:24]}.npz"
     try:
-        if not path.exists():  # reading needs no permission to write
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):
-                if not path.exists():
-                    temporary = path.with_suffix(".tmp")
-                    with temporary.open("wb") as file:
-                        np.save(file, compute().numpy())
-                    os.replace(temporary, path)
-        return torch.from_numpy(np.load(path))
+        with suppress(FileNotFoundError, DamagedFile):  # reading needs no permission to write
+            return torch.from_numpy(read_arrays(path)["features"])
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            try:
+                return torch.from_numpy(read_arrays(path)["features"])  # another process was first
+            except FileNotFoundError:
+                pass
+            except DamagedFile as error:
+                print(f"{error.problem} The features are computed again.", flush=True)
+            write_arrays(path, {"features": compute().numpy()})
+        return torch.from_numpy(read_arrays(path)["features"])
     except OSError as error:
         raise UserError(
             f"Cannot write features of real images to {folder}: {error.strerror or error}.",

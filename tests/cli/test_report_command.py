@@ -17,7 +17,7 @@ def test_report_says_what_is_missing(refused, tmp_path):
     )
     says(refused("report", "tiny.yaml"), "tiny.yaml given", "expected a run directory", "type fm-lightning report")
     (tmp_path / "run").mkdir()
-    says(refused("report", "run"), "run", "expected", "type fm-lightning")
+    says(refused("report", "run"), "run holds no evaluation", "fm-lightning test -c run")
 
 
 def test_report_draws_a_finished_comparison_anew(command, tmp_path):
