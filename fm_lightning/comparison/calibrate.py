@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fm_lightning.comparison.families import WEIGHT_FAMILIES, Family, families, own_doses
+from fm_lightning.comparison.families import MODEL_FAMILIES, Family, families, own_doses
 from fm_lightning.comparison.judge import NEIGHBOURS
 from fm_lightning.comparison.rows import BASE, Row, check_judged
 from fm_lightning.errors import UserError
@@ -126,8 +126,8 @@ def _named_families(which: Which, known: Sequence[Family]) -> list[Family]:
             some = [family for family in known if family.cheap]
         else:
             some = [family for family in known if family.name == item]
-            if not some and item not in WEIGHT_FAMILIES:  # those are missing where training kept nothing for them
-                names = ", ".join(dict.fromkeys(["cheap", *(family.name for family in known), *WEIGHT_FAMILIES]))
+            if not some and item not in MODEL_FAMILIES:  # those are missing where the model does not allow them
+                names = ", ".join(dict.fromkeys(["cheap", *(family.name for family in known), *MODEL_FAMILIES]))
                 raise UserError(f"There is no family {item!r}.", f"Choose among {names}.")
         found |= {family.name: family for family in some}
     return list(found.values())

@@ -28,11 +28,11 @@ from fm_lightning.comparison.collect import Collector
 from fm_lightning.comparison.identity import Probes
 from fm_lightning.comparison.judge import NEIGHBOURS
 from fm_lightning.comparison.measurement import concatenated, kept_samples, measure_rows, measure_together
+from fm_lightning.comparison.model_families import NO_FURTHER, ModelFamilies
 from fm_lightning.comparison.processes import all_results, first_process_result, print_once, process
 from fm_lightning.comparison.results import Results
 from fm_lightning.comparison.rows import BASE, Row, StoredVelocity
 from fm_lightning.comparison.sampling import Model
-from fm_lightning.comparison.weight_families import NO_WEIGHTS, WeightFamilies
 from fm_lightning.data.batches import SeedBatch, seed_batch
 from fm_lightning.data.samples import CALIBRATION_SEED, CALIBRATION_SEEDS, TEST_SEED
 from fm_lightning.errors import UserError
@@ -61,7 +61,7 @@ class ComparisonLoop:
         batch_size: seeds of a batch, on each process.
         judge: names of the schedules to judge.
         families: to judge them against, see ``candidates``.
-        weight_families: those of weights that training kept.
+        further: families of this model, in addition to those of any sampler.
         margins: the smallest effects that matter.
         keep: whose samples to keep: of "all" rows, of "base", or "none". With kept samples another measure can be added
             without sampling again.
@@ -85,7 +85,7 @@ class ComparisonLoop:
         batch_size: int,
         judge: Sequence[str] = (),
         families: Which = "cheap",
-        weight_families: WeightFamilies = NO_WEIGHTS,
+        further: ModelFamilies = NO_FURTHER,
         margins: Margins | None = None,
         keep: str = "all",
         gigabytes: float = 4.0,
@@ -99,7 +99,7 @@ class ComparisonLoop:
         self._seeds = range(TEST_SEED, TEST_SEED + seeds)
         self._calibration = range(CALIBRATION_SEED, CALIBRATION_SEED + CALIBRATION_SEEDS)
         self._judge, self._families, self._margins = judge, families, margins or Margins()
-        self._weight_families = weight_families
+        self._further = further
         self._keep, self._gigabytes = keep, gigabytes
         self._fingerprints = {m.name: m.fingerprint for m in self.measures if m.fingerprint}
         self._kept_measures = {m.name: m for m in self.measures if m.name in self._fingerprints}
@@ -131,10 +131,10 @@ class ComparisonLoop:
         for name, content in contents.items():
             self.rows[name] = replace(self.rows[name], content=content)
         which = self._families if NEIGHBOURS in self._kept_measures else "none"
-        self._candidates = candidates(self.rows, self._judge, which, self._weight_families.families)
+        self._candidates = candidates(self.rows, self._judge, which, self._further.families)
         self._untested = {
             name: reason
-            for name, reason in self._weight_families.missing.items()
+            for name, reason in self._further.missing.items()
             if self._candidates and (which == "all" or name in which)
         }
         for name, reason in self._untested.items():

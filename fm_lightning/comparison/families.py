@@ -15,13 +15,16 @@ import torch
 
 from fm_lightning.errors import OldError, UserError
 from fm_lightning.flow import Brake, Constant, Gain, Schedule
+from fm_lightning.guidance import Guidance
 
 if TYPE_CHECKING:
     from fm_lightning.comparison.rows import Row
 
 LATE = 0.9  # where late manipulations begin, as a share of the way
-EARLIER_CHECKPOINT, AVERAGE = "earlier checkpoint", "average"
-WEIGHT_FAMILIES = (EARLIER_CHECKPOINT, AVERAGE)  # see `weight_families`: they need files that training kept
+EARLIER_CHECKPOINT, AVERAGE, LESS_GUIDANCE = "earlier checkpoint", "average", "less guidance"
+# Families of a model, not of any sampler: they need files that training kept (`weight_families`), or a null label.
+MODEL_FAMILIES = (EARLIER_CHECKPOINT, AVERAGE, LESS_GUIDANCE)
+LEAST_GUIDANCE = 0.5  # below it, samples move away from their class and copies become more again
 Direction = Literal["lowers", "raises", "either"]
 
 
@@ -88,6 +91,26 @@ def families(schedule: Schedule) -> tuple[Family, ...]:
     if fixed and schedule.steps >= 4:
         known.append(replace(FEWER_STEPS, doses=_coarse_steps(schedule.steps)))
     return (*known, CONSTANT_GAIN, TEMPERATURE)
+
+
+def less_guidance(guidance: Guidance) -> Family:
+    """The family of weaker guidance, for a model with a null label that is sampled with ``guidance``.
+
+    The dose is what is taken from the scale, down to a scale of 0.5.
+
+    Raises:
+        UserError: guidance of 0.5 or less.
+    """
+    if guidance.scale <= LEAST_GUIDANCE:
+        raise UserError(
+            f"Guidance of {guidance.scale:g} cannot be weakened to {LEAST_GUIDANCE:g}.", "Leave out the family."
+        )
+
+    def weaker(base: Schedule, dose: float) -> Schedule:
+        return replace(base, guidance=replace(base.guidance or guidance, scale=guidance.scale - dose))
+
+    doses = tuple((guidance.scale - LEAST_GUIDANCE) * share for share in (0.2, 0.4, 0.6, 0.8, 1.0))
+    return Family(LESS_GUIDANCE, weaker, doses)
 
 
 def own_doses(schedule: Schedule, factors: tuple[float, ...] = (0.5, 1.5, 2.0)) -> dict[float, Schedule]:

@@ -25,10 +25,10 @@ from fm_lightning.adapters import load_weights
 from fm_lightning.comparison.compare import ComparisonLoop
 from fm_lightning.comparison.fields import Field
 from fm_lightning.comparison.identity import Probes, sampling_identity
+from fm_lightning.comparison.model_families import model_families
 from fm_lightning.comparison.plan import SamplingPlan
 from fm_lightning.comparison.rows import Row
 from fm_lightning.comparison.sampling import Model, SamplingListener
-from fm_lightning.comparison.weight_families import NO_WEIGHTS, WeightFamilies, weight_families
 from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import OldError
@@ -244,15 +244,15 @@ class FlowMatching(LightningModule):
             batch_size=self.data.eval_batch_size,
             judge=self.plan.judge,
             source=self.weights,
-            weight_families=self._weight_families(folder),
+            further=model_families(folder, self._trained_steps(), self.net, self.guidance),
             **options,
         )
         self.comparison.open()
         return self.comparison
 
-    def _weight_families(self, folder: str | Path) -> WeightFamilies:
-        step = getattr(self.trainer, "tested_step", None) or self.trainer.global_step
-        return NO_WEIGHTS if self.weights or not step else weight_families(folder, step, self.net, self.guidance.of)
+    def _trained_steps(self) -> int | None:
+        """The training step of the weights under test; None for weights from elsewhere."""
+        return None if self.weights else getattr(self.trainer, "tested_step", None) or self.trainer.global_step
 
     def on_test_start(self) -> None:
         if self.comparison is None:

@@ -1,12 +1,12 @@
-"""Families that change the weights: training stopped earlier, and longer averages of the weights.
+"""Families of a model: training stopped earlier, longer averages of the weights, less guidance.
 
-They are the strongest trivial alternatives to a schedule, and lie outside the sampler. Both need files that training kept
-(``callbacks.CheckpointSeries``, ``callbacks.PowerAverages``).
+They are the strongest trivial alternatives to a schedule, and lie outside the sampler. The first two need files that training
+kept (``callbacks.CheckpointSeries``, ``callbacks.PowerAverages``), the last one a network with a null label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,42 +14,51 @@ import numpy as np
 from torch import nn
 
 from fm_lightning.adapters.kept_weights import SharedNetwork, StoredWeights, averaged_weights, earlier_weights
-from fm_lightning.comparison.families import AVERAGE, EARLIER_CHECKPOINT, WEIGHT_FAMILIES, Family
+from fm_lightning.comparison.families import (
+    AVERAGE,
+    EARLIER_CHECKPOINT,
+    LEAST_GUIDANCE,
+    Family,
+    less_guidance,
+)
 from fm_lightning.comparison.rows import Row, StoredVelocity
 from fm_lightning.flow import Schedule
-from fm_lightning.flow.velocity import Velocity
+from fm_lightning.guidance import Guidance
 
 LENGTHS = (0.05, 0.08, 0.12, 0.18, 0.25)  # sigma_rel of the averages on which the curve is calibrated
 COARSE = 5  # earlier checkpoints on which the curve is calibrated
 
 
-class WeightFamilies(NamedTuple):
-    """The families that a run's files allow, and of the others why they cannot be tested."""
+class ModelFamilies(NamedTuple):
+    """The families that a model allows, and of the others why they cannot be tested."""
 
     families: Sequence[Family]
     missing: dict[str, str]
 
 
-NO_WEIGHTS = WeightFamilies(
-    (), dict.fromkeys(WEIGHT_FAMILIES, "there is no training whose earlier weights or averages could be taken")
-)
+NO_TRAINING = "there is no training whose earlier weights or averages could be taken"
+NO_FURTHER = ModelFamilies((), dict.fromkeys((EARLIER_CHECKPOINT, AVERAGE), NO_TRAINING))
 
 
-def weight_families(
-    folder: str | Path, step: int, net: nn.Module, guided: Callable[[nn.Module], Velocity] = lambda net: net
-) -> WeightFamilies:
-    """Returns the families of weights that were kept in a run's directory.
+def model_families(folder: str | Path, step: int | None, net: nn.Module, guidance: Guidance) -> ModelFamilies:
+    """Returns the families of a network and of the weights that were kept in a run's directory.
 
     Args:
         folder: the run's directory.
-        step: training step of the weights that are compared.
+        step: training step of the weights that are compared; None if they were not trained there.
         net: the network, whose shape the files must have; one copy of it takes on the weights in turn.
-        guided: network -> the velocity that is sampled.
+        guidance: with which it is sampled.
     """
-    shared, found, missing = SharedNetwork(net), [], {}
+    found: list[Family] = []
+    missing = {}
+    if getattr(net, "null_label", None) is not None and guidance.scale > LEAST_GUIDANCE:
+        found.append(less_guidance(guidance))
+    if not step:
+        return ModelFamilies(found, dict(NO_FURTHER.missing))
+    shared = SharedNetwork(net)
 
     def row(base: Schedule, weights: StoredWeights, note: str) -> Row:
-        stored = StoredVelocity(weights.content, lambda: guided(shared.holding(weights)))
+        stored = StoredVelocity(weights.content, lambda: guidance.of(shared.holding(weights)))
         return Row("family", base, velocity=stored, content=weights.content, note=note)
 
     earlier = {
@@ -75,4 +84,4 @@ def weight_families(
         found.append(Family(AVERAGE, longer, LENGTHS))
     else:
         missing[AVERAGE] = "training kept no averages of the weights (callbacks.PowerAverages keeps them)"
-    return WeightFamilies(found, missing)
+    return ModelFamilies(found, missing)

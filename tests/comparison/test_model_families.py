@@ -8,10 +8,11 @@ import torch
 
 from fm_lightning import Evaluation, Schedule, UserError, integrate, load_network
 from fm_lightning.comparison.calibrate import candidates
-from fm_lightning.comparison.families import AVERAGE, EARLIER_CHECKPOINT, families
+from fm_lightning.comparison.families import AVERAGE, EARLIER_CHECKPOINT, LESS_GUIDANCE, families, less_guidance
+from fm_lightning.comparison.model_families import model_families
 from fm_lightning.comparison.rows import Row, StoredVelocity, schedule_rows
-from fm_lightning.comparison.weight_families import weight_families
 from fm_lightning.flow import KTS
+from fm_lightning.guidance import Guidance
 from fm_lightning.nets import ResidualMLP
 from fm_lightning.noise import noise
 
@@ -63,7 +64,7 @@ def test_families_are_asked_for_by_name():
 
 
 def test_nothing_kept_has_reasons(tmp_path):
-    found = weight_families(tmp_path, 100, ResidualMLP([2], width=8, depth=1))
+    found = model_families(tmp_path, 100, ResidualMLP([2], width=8, depth=1), Guidance())
     assert not found.families
     assert set(found.missing) == {EARLIER_CHECKPOINT, AVERAGE}
 
@@ -82,3 +83,22 @@ def test_a_stored_velocity_is_loaded_once_per_batch():
     sampled = sample(rows, lambda x, t, y=None: x, torch.ones(4, 2), None, torch.arange(4), 0, 4)
     assert len(loads) == 1
     assert (sampled["p"].x1 < 1).all()
+
+
+def test_less_guidance_ends_at_a_half():
+    family = less_guidance(Guidance(2.0, interval=(0.1, 0.9)))
+    scales = [family.at(Schedule(), dose).guidance.scale for dose in family.doses]
+    np.testing.assert_allclose(scales, [1.7, 1.4, 1.1, 0.8, 0.5])
+    assert family.at(Schedule(), 0.3).guidance.interval == (0.1, 0.9)
+    assert family.at(Schedule(), 0) == Schedule()
+    with pytest.raises(UserError, match="cannot be weakened"):
+        less_guidance(Guidance(0.5))
+
+
+def test_only_a_network_with_a_null_label_has_less_guidance(tmp_path):
+    plain, conditional = (
+        ResidualMLP([2], width=8, depth=1),
+        ResidualMLP([2], width=8, depth=1, num_classes=3, null_class=True),
+    )
+    names = [[f.name for f in model_families(tmp_path, None, net, Guidance()).families] for net in (plain, conditional)]
+    assert names == [[], [LESS_GUIDANCE]]
