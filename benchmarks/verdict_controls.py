@@ -25,7 +25,8 @@ from fm_lightning.data.pixels import unit_pixels
 from fm_lightning.flow import Schedule
 from fm_lightning.nets import ResidualMLP
 from fm_lightning.table.evaluation import Evaluation
-from fm_lightning.verdicts.outcomes import FamilyVerdict, Verdict
+from fm_lightning.verdicts.outcomes import FamilyVerdict
+from fm_lightning.verdicts.verdict import Verdict
 
 REDRAW = 2e-4  # a grid that has this time, then 0.01, goes on from other noise
 REPLACE = 0.9999  # a grid that has this time before 1 ends with real digits in a share of its samples

@@ -2,7 +2,7 @@
 
     python -m benchmarks.verdict_simulation [--repetitions 400] [--page docs/results/verdict_simulation.md]
 
-A world is a family with a true curve Q(M). A seed's sample is a copy where a normal latent, part of it drawn anew by the
+A world is a family with a true curve Q(M). A seed's sample is a copy where a normal latent, part of it redrawn by the
 manipulation, falls below the quantile of M; its contribution to the distance is Q(M), plus what all rows share, plus what the
 manipulation adds, plus a part that goes with being a copy. The schedule is put at a known residual to the curve.
 """
@@ -13,8 +13,9 @@ import argparse
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -24,12 +25,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fm_lightning.diagnosis.association import partial_spearman, spearman
+from fm_lightning.estimate import Estimate
 from fm_lightning.metrics.extrapolated import extrapolated_distance
 from fm_lightning.metrics.frechet import GaussianReference
 from fm_lightning.verdicts.doses import choose_doses
-from fm_lightning.verdicts.outcomes import Verdict
-from fm_lightning.verdicts.residual import Measured, Quality
-from fm_lightning.verdicts.verdict import verdict
+from fm_lightning.verdicts.residual import Observed, residual
+from fm_lightning.verdicts.verdict import Verdict, verdict
 
 CALIBRATION, MARGIN_SHARE = 500, 0.02
 Floats = NDArray[np.float64]
@@ -44,7 +46,7 @@ class World:
         memorized: dose in [0, 1] -> M.
         curve: M -> Q; about 1 at dose 0.
         at: the dose of the schedule's memorized share, off the coarse doses.
-        fresh: share of the latent that the largest dose draws anew.
+        fresh: share of the latent that the largest dose redraws.
         spread: standard deviation of a contribution to the distance that the largest dose adds.
     """
 
@@ -79,6 +81,7 @@ WORLDS = (
     World("few copies", _falling(0.12, 0.02, 1.0), lambda m: 1 + 3 * (0.12 - m), 0.5, 0.2, 0.15),
     World("nearly all copies", _falling(0.97, 0.80, 1.0), lambda m: 1 + 2 * (0.97 - m), 0.4, 0.2, 0.15),
 )
+OUTCOMES = ("better", "no better", "worse", "undecided")
 COARSE = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -90,7 +93,7 @@ class Seeds:
         self.latent, self.shared = rng.standard_normal((2, n))
         self.own: dict[str, Floats] = {}
 
-    def row(self, world: World, owner: str, dose: float, shift: float = 0.0) -> Measured:
+    def row(self, world: World, owner: str, dose: float, shift: float = 0.0) -> Observed:
         """The family at a dose, or a schedule that does the same and lies ``shift`` away from the curve."""
         fresh, added = self.own.setdefault(owner, self.rng.standard_normal((2, self.n)))
         memorized = world.memorized(dose)
@@ -100,7 +103,7 @@ class Seeds:
         q = self.shared + world.spread * np.sqrt(dose) * added - 0.5 * (hits - memorized)
         value = world.curve(memorized) + shift + q.mean()
         assert 0 < share < 1
-        return Measured(hits, kernel=Quality(float(value), q - q.mean()))
+        return Observed(hits, kernel=Estimate.of(float(value), q - q.mean()))
 
 
 def truth(world: World, effect: float) -> tuple[float, float]:
@@ -125,47 +128,58 @@ def judged(worlds: Sequence[World], effect: float, n: int, rng: np.random.Genera
 
 @dataclass(frozen=True)
 class Rates:
-    """Over repetitions of one world: how often the interval held the truth, and what the verdicts were."""
+    """Over repetitions of one world: how often the intervals held the truth, and what the verdicts were."""
 
     coverage: float
-    better: float
-    explained: float
-    undecided: float
+    relative_coverage: float  # of the residual in percent of the baseline's distance
+    outcomes: Mapping[str, float]
     error_in_margins: float  # median standard error of the residual
     judged: float  # share in which there were copies enough, and the doses enclosed the schedule
 
 
 def rates(world: World, effect: float, n: int, repetitions: int, seed: int = 0) -> Rates:
     """Of the verdict against the schedule's own family, the schedule lying ``effect`` margins below its curve."""
-    rng = np.random.default_rng([seed, n, round(100 * effect), *world.name.encode()])
+    rng = np.random.default_rng([seed, n, round(100 * abs(effect)), effect < 0, *world.name.encode()])
     r, _ = truth(world, effect)
-    return summary([judged([world], effect, n, rng) for _ in range(repetitions)], r)
+    return summary([judged([world], effect, n, rng) for _ in range(repetitions)], r, world.curve(world.memorized(0.0)))
 
 
-def summary(verdicts: Sequence[Verdict], r: float) -> Rates:
-    """Of the verdicts against the first family, r being the true residual; refused ones have none."""
+def summary(verdicts: Sequence[Verdict], r: float, base: float) -> Rates:
+    """Of the verdicts against the first family, r being the true residual and base the true distance of the baseline."""
     found = [v.families[0] for v in verdicts if v.families]
-    reached = [v for v in found if v.residual is not None]
-    outcome = {
-        name: sum(v.outcome == name for v in found) / len(verdicts) for name in ("better", "explained", "undecided")
-    }
+    reached = [(v.residual, v.relative, v.margin) for v in found if v.residual is not None]
+    counts = Counter(v.outcome for v in found)
+    shares = [relative for _, relative, _ in reached if relative is not None]
     return Rates(
-        coverage=float(np.mean([v.residual.low <= r <= v.residual.high for v in reached if v.residual])),
-        error_in_margins=float(np.median([v.residual.error / v.margin for v in reached if v.residual])),
+        coverage=float(np.mean([residual.low <= r <= residual.high for residual, _, _ in reached])),
+        relative_coverage=float(np.mean([each.low <= r / base <= each.high for each in shares]))
+        if shares
+        else float("nan"),
+        error_in_margins=float(np.median([residual.error / margin for residual, _, margin in reached])),
         judged=len(reached) / len(verdicts),
-        **outcome,
+        outcomes={name: counts[name] / len(verdicts) for name in OUTCOMES},
     )
 
 
 def all_families(effect: float, n: int, repetitions: int, seed: int = 0) -> dict[str, float]:
-    """Shares of the verdict on a schedule judged against three families at once, on or below the lowest of their curves."""
-    rng = np.random.default_rng([seed, n, round(100 * effect)])
+    """Outcomes of a schedule judged against three families at once, ``effect`` margins below the lowest of their curves."""
+    rng = np.random.default_rng([seed, n, round(100 * abs(effect)), effect < 0])
     flat_below_steep = [WORLDS[3], WORLDS[0], WORLDS[1]]
-    outcomes = [judged(flat_below_steep, effect, n, rng).outcome for _ in range(repetitions)]
-    return {name: outcomes.count(name) / repetitions for name in ("better", "explained", "undecided")}
+    found = Counter(judged(flat_below_steep, effect, n, rng).outcome for _ in range(repetitions))
+    return {name: found[name] / repetitions for name in OUTCOMES}
 
 
-def frechet_rates(n: int, d: int, repetitions: int, seed: int = 0) -> Rates:
+def alike_families(count: int, n: int, repetitions: int, corrected: bool = True, seed: int = 0) -> float:
+    """How often a schedule on the curves of ``count`` families, all like noise, is called worse than any of them."""
+    rng = np.random.default_rng([seed, n, count])
+    worlds = [replace(WORLDS[2], name=f"{WORLDS[2].name} {i}") for i in range(count)]
+    found = [judged(worlds, 0.0, n, rng) for _ in range(repetitions)]
+    if corrected:
+        return sum(v.outcome == "worse" for v in found) / repetitions
+    return sum(any(f.p_worse < 0.025 for f in v.families) for v in found) / repetitions
+
+
+def frechet_rates(n: int, d: int, repetitions: int, seed: int = 0) -> float:
     """Coverage with real features: the extrapolated Fréchet distance of Gaussians, whose truth is known in closed form.
 
     The family shrinks features and adds noise to them; the schedule shrinks half of them.
@@ -180,13 +194,13 @@ def frechet_rates(n: int, d: int, repetitions: int, seed: int = 0) -> Rates:
     def distance(spread: Floats) -> float:
         return float(((spread - 1) ** 2).sum() + shift**2)
 
-    def row(z: Floats, noise: Floats, dose: float, own: float | None = None) -> Measured:
+    def row(z: Floats, noise: Floats, dose: float, own: float | None = None) -> Observed:
         x = (1 - 0.3 * dose) * z + 0.2 * dose * noise if own is None else z * np.where(half, own, 1.0)
         features = torch.from_numpy(x + shift * (np.arange(d) == 0))
         influence = reference.estimate(features).influence
-        return Measured(
+        return Observed(
             z[:, 0] < NORMAL.inv_cdf(memorized(dose)),
-            frechet=Quality(extrapolated_distance(reference, features), influence),
+            frechet=Estimate.of(extrapolated_distance(reference, features), influence),
         )
 
     at, own = 0.43, 0.9
@@ -195,47 +209,105 @@ def frechet_rates(n: int, d: int, repetitions: int, seed: int = 0) -> Rates:
     found = []
     for _ in range(repetitions):
         z, noise = rng.standard_normal((2, n, d))
-        places = {"shrink and noise": [[row(z, noise, dose) for dose in doses]]}
-        schedule, base = row(z, noise, at, own), row(z, noise, 0.0)
-        found.append(verdict("schedule", schedule, base, places, width=d))
-    return summary(found, r)
+        points = [row(z, noise, dose) for dose in doses]
+        found.append(residual(row(z, noise, at, own), points, "frechet"))
+    inside = [each.estimate.low <= r <= each.estimate.high for each in found if each]
+    return float(np.mean(inside))
+
+
+def near_rates(n: int, d: int, repetitions: int, seed: int = 0) -> tuple[float, float]:
+    """(coverage, share below 0) of the extrapolated Fréchet distance of a model close to real data, truth .028 at d = 64."""
+    rng = np.random.default_rng([seed, n, d])
+    reference = GaussianReference(torch.zeros(d), torch.eye(d))
+    spread = 1 + 0.02 * np.where(np.arange(d) % 2, 1, -1)
+    true, values = float(((spread - 1) ** 2).sum() + 0.05**2), []
+    for _ in range(repetitions):
+        features = torch.from_numpy(spread * rng.standard_normal((n, d)) + 0.05 * (np.arange(d) == 0))
+        influence = reference.estimate(features).influence
+        values.append(Estimate.of(extrapolated_distance(reference, features), influence))
+    covered = np.mean([value.low <= true <= value.high for value in values])
+    return float(covered), float(np.mean([value.value < 0 for value in values]))
+
+
+def correlation_rates(name: str, n: int, repetitions: int, seed: int = 0) -> tuple[float, float]:
+    """(mean, coverage of 0) of rank correlations of measurements that are independent, given what is held fixed."""
+    rng = np.random.default_rng([seed, n])
+    found = []
+    for _ in range(repetitions):
+        w, e, f = rng.standard_normal((3, n))
+        label = rng.integers(5, size=n)
+        if name == "lines within classes":
+            found.append(partial_spearman(w + label + e, w + label + f, {"w": w}, label))
+        elif name == "curves":
+            found.append(partial_spearman(w**3 + e, np.exp(w) + f, {"w": w}))
+        else:
+            found.append(spearman(w, w * e))
+    return float(np.mean([x.value for x in found])), float(np.mean([x.low <= 0 <= x.high for x in found]))
 
 
 def table(repetitions: int, say: Callable[[str], None]) -> list[str]:
     """Lines of Markdown."""
-    lines = [
-        "| family's curve | n | coverage of 95 % | false better | explained, truly equal | false explained at 1 margin | "
-        "at 2 margins | better, truly by 2 margins | error / margin | judged |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines: list[str] = []
+
+    def add(*cells: object) -> None:
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+        say(lines[-1])
+
+    def head(*names: str) -> None:
+        lines.append("")
+        add(*names)
+        lines.append("|---" * len(names) + "|")
+
+    head(
+        "family's curve",
+        "n",
+        "95% intervals cover",
+        "as % of the baseline",
+        "false better, truly equal",
+        "false worse, truly equal",
+        "no better, truly equal",
+        "false no better at 1 margin",
+        "at 2 margins",
+        "better, by 2 margins",
+        "worse, by 2 margins",
+        "error / margin",
+        "judged",
+    )
     for world in WORLDS:
-        for n in (1000, 2000):
-            null, edge, twice = (rates(world, effect, n, repetitions) for effect in (0.0, 1.0, 2.0))
-            coverage = (null.coverage + edge.coverage + twice.coverage) / 3
-            lines.append(
-                f"| {world.name} | {n} | {coverage:.1%} | {null.better:.1%} | {null.explained:.1%} | {edge.explained:.1%} | "
-                f"{twice.explained:.1%} | {twice.better:.1%} | {null.error_in_margins:.2f} | {null.judged:.0%} |"
-            )
-            say(lines[-1])
-    lines += [
-        "",
-        "| schedule against three families at once, n = 2000 | better | explained | undecided |",
-        "|---|---|---|---|",
-    ]
-    for effect, words in ((0.0, "on the lowest curve"), (1.0, "1 margin below it"), (2.0, "2 margins below it")):
-        found = all_families(effect, 2000, repetitions)
-        lines.append(f"| {words} | {found['better']:.1%} | {found['explained']:.1%} | {found['undecided']:.1%} |")
-        say(lines[-1])
-    lines += [
-        "",
-        "| extrapolated Fréchet distance of Gaussian features | d | n | coverage of 95 % |",
-        "|---|---|---|---|",
-    ]
-    for d, n in ((8, 400), (64, 320), (64, 1280)):
-        found_rates = frechet_rates(n, d, repetitions // 3)
-        lines.append(f"| n = {n // d} d | {d} | {n} | {found_rates.coverage:.1%} |")
-        say(lines[-1])
-    return lines
+        for n in (500, 2000):
+            null, edge, below, above = (rates(world, effect, n, repetitions) for effect in (0.0, 1.0, 2.0, -2.0))
+            found = (null, edge, below, above)
+            cover, relative = (np.mean([getattr(x, name) for x in found]) for name in ("coverage", "relative_coverage"))
+            add(world.name, f"{n:,}", f"{cover:.1%}", f"{relative:.1%}", f"{null.outcomes['better']:.1%}",
+                f"{null.outcomes['worse']:.1%}", f"{null.outcomes['no better']:.1%}", f"{edge.outcomes['no better']:.1%}",
+                f"{below.outcomes['no better']:.1%}", f"{below.outcomes['better']:.1%}", f"{above.outcomes['worse']:.1%}",
+                f"{null.error_in_margins:.2f}", f"{null.judged:.0%}")  # fmt: skip
+    head("schedule against three families at once, n = 2,000", *OUTCOMES)
+    for effect, words in (
+        (-2.0, "2 margins above the lowest curve"),
+        (0.0, "on it"),
+        (1.0, "1 margin below it"),
+        (2.0, "2 margins below it"),
+    ):
+        found_shares = all_families(effect, 2000, repetitions)
+        add(words, *(f"{found_shares[name]:.1%}" for name in OUTCOMES))
+    head("twelve families like noise, n = 500, truly equal", "worse than any")
+    for words, corrected in (("without Holm's correction", False), ("with it", True)):
+        add(words, f"{alike_families(12, 500, repetitions // 2, corrected):.1%}")
+    head("extrapolated Fréchet distance of Gaussian features", "d", "n", "95% intervals cover", "below 0")
+    for d, n in ((64, 320), (64, 640), (64, 1280)):
+        covered, negative = near_rates(n, d, repetitions)
+        add("a model close to real data", d, f"{n:,} = {n // d} d", f"{covered:.1%}", f"{negative:.1%}")
+    for d, n in ((8, 400), (64, 640)):
+        add(
+            "residual to a family's curve", d, f"{n:,} = {n // d} d", f"{frechet_rates(n, d, repetitions // 3):.1%}", ""
+        )
+    head("rank correlation of what is independent", "n", "mean", "95% intervals cover")
+    for name in ("lines within classes", "curves", "spread of y depends on x"):
+        for n in (256, 2000):
+            mean, covered = correlation_rates(name, n, repetitions // 2)
+            add(name, f"{n:,}", f"{mean:+.4f}", f"{covered:.1%}")
+    return lines[1:]
 
 
 def main() -> None:
@@ -255,12 +327,12 @@ def main() -> None:
             "",
             f"`{command}`, {date.today()}, {took:.0f} s of one core, Python {platform.python_version()}, {libraries}.",
             "",
-            f"{arguments.repetitions} repetitions a line, so a rate of 3 % is known to about "
+            f"{arguments.repetitions} repetitions per line (fewer in the last tables), so a rate of 3% is known to about "
             f"{100 * np.sqrt(0.03 * 0.97 / arguments.repetitions):.1f} points. Each repetition calibrates a family on "
             f"{CALIBRATION} seeds, chooses its doses there, samples all rows on n other seeds and judges. The true curves and "
-            "what is drawn stand in `benchmarks/verdict_simulation.py`. "
-            '"Explained at 1 margin" is the boundary itself, where 2.5 % are allowed. "Judged" are those in which there were '
-            "copies enough and the doses enclosed the schedule.",
+            "how seeds are drawn are in `benchmarks/verdict_simulation.py`. "
+            'At 1 margin 2.5% of false "no better" are allowed. "Judged" is the share with enough copies and with doses '
+            "that enclose the schedule. Classes are five; rank correlations hold fixed what both measurements depend on.",
             "",
         ]
         arguments.page.write_text("\n".join([*head, *lines]) + "\n")

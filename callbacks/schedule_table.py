@@ -36,8 +36,8 @@ class ScheduleTable(ValidationTable):
             falsify``), none, or a list of names, in which "cheap" stands for all cheap ones; "earlier checkpoint" and "average"
             need files that training kept (``CheckpointSeries``, ``PowerAverages``).
         margin_copies: the smallest change of F_mem that matters, as a share; 0.01 is one point. At most a tenth of base's.
-        margin_quality: the smallest change of the distance that matters, as a share of base's; but no less than two standard
-            errors of the distance of as many held-out real samples.
+        margin_quality: the smallest change of the distance that matters, as a share of the baseline's; at least two standard
+            errors of the real images, see ``verdicts.margins.resolution``.
 
     Raises:
         UserError: an unknown ``samples``; at test, a directory that holds another evaluation, or that another command writes.

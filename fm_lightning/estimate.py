@@ -69,6 +69,16 @@ class Estimate:
         reference = self.reference - other.reference if both else None  # type: ignore[operator]
         return Estimate.of(self.value - other.value, self.influence - other.influence, reference)
 
+    def __truediv__(self, other: Estimate) -> Estimate:
+        """The paired quotient, which carries the error of both (the delta method)."""
+        assert self.influence is not None
+        assert other.influence is not None
+        ratio = self.value / other.value
+        influence = (self.influence - ratio * other.influence) / other.value
+        both = self.reference is not None and other.reference is not None
+        reference = (self.reference - ratio * other.reference) / other.value if both else None  # type: ignore[operator]
+        return Estimate.of(ratio, influence, reference)
+
     @property
     def sign(self) -> int:
         """-1 or 1 where the interval lies wholly on one side of zero, else 0."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fm_lightning"
-GROUND = {"errors", "estimate", "files", "hashes", "trajectory", "noise", "streaming", "guidance"}
+GROUND = {"errors", "estimate", "files", "guidance", "hashes", "noise", "phrases", "streaming", "trajectory"}
 # Each room, and the rooms that it may know beside the ground and itself.
 KNOWS: dict[str, set[str]] = {
     "flow": set(),

@@ -9,10 +9,11 @@ from typing import Any
 
 from fm_lightning.comparison.judge import judge_all
 from fm_lightning.comparison.results import Results
+from fm_lightning.estimate import Estimate
 from fm_lightning.table.evaluation import Evaluation
-from fm_lightning.verdicts.outcomes import FamilyVerdict, Verdict
-from fm_lightning.verdicts.residual import Estimate
-from fm_lightning.verdicts.wording import claim, family_sentence, headline, paragraph
+from fm_lightning.verdicts.outcomes import FamilyVerdict
+from fm_lightning.verdicts.verdict import Verdict
+from fm_lightning.verdicts.wording import claim, family_sentence, headline
 
 NO_CLAIM = "No claim: what a schedule does beside copying less cannot be told where the training data are not at hand."
 
@@ -44,17 +45,20 @@ def _entry(evaluation: Evaluation, verdict: Verdict) -> dict[str, Any]:
         "against": evaluation.manifest.judged[verdict.schedule]["base"],
         "outcome": verdict.outcome,
         "claim": claim(verdict),
-        "paragraph": paragraph(verdict),
+        "paragraph": str(verdict),
         "n": verdict.n,
         "n_needed": verdict.n_needed,
         "memorized": verdict.memorized,
         "base_memorized": verdict.base_memorized,
         "lowered": [verdict.base_memorized - verdict.memorized, verdict.lowered.low, verdict.lowered.high],
-        "measure": verdict.measure,
+        "measure": verdict.distance,
         "quality": _finite(verdict.quality),
         "base_quality": _finite(base),
         "quality_change": _interval(verdict.quality_change),
+        "relative_change": _interval(verdict.relative_change),
         "other_change": _interval(verdict.other_change),
+        "other_relative": _interval(verdict.other_relative),
+        "held_out_memorized": verdict.held_out_memorized,
         "margin": {name: _finite(value) for name, value in asdict(verdict.margin).items()},
         "families": [_family(verdict, family) for family in verdict.families],
     }
@@ -66,18 +70,20 @@ def _family(verdict: Verdict, family: FamilyVerdict) -> dict[str, Any]:
         "outcome": family.outcome,
         "sentence": family_sentence(verdict, family),
         "residual": _interval(family.residual),
+        "relative": _interval(family.relative),
         "slope": _finite(family.slope),
         "margin": _finite(family.margin),
         "fewer_copies": _finite(family.fewer_copies),
         "n_needed": family.n_needed,
         "by_dose": family.by_dose,
         "p_better": family.p_better,
-        "p_explained": family.p_explained,
+        "p_worse": family.p_worse,
+        "p_no_better": family.p_no_better,
     }
 
 
 def _interval(estimate: Estimate | None) -> list[float] | None:
-    """[value, low, high], 95 %."""
+    """[value, low, high], 95%."""
     return None if estimate is None else [estimate.value, estimate.low, estimate.high]
 
 

@@ -23,13 +23,13 @@ from fm_lightning.comparison.families import MODEL_FAMILIES, Family, families, o
 from fm_lightning.comparison.judge import NEIGHBOURS
 from fm_lightning.comparison.rows import BASE, Row, check_judged
 from fm_lightning.errors import UserError
+from fm_lightning.estimate import share_change
 from fm_lightning.metrics.memorization import copied
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.keys import key
 from fm_lightning.verdicts.doses import choose_doses
 from fm_lightning.verdicts.margins import Margins
-from fm_lightning.verdicts.residual import share_change
 
 # A schedule's key -> a family (see `Candidate.family_key`) -> the doses at each place where its curve reaches the schedule.
 Chosen = dict[str, dict[str, list[list[float]]]]
@@ -199,7 +199,8 @@ def candidate_facts(some: Sequence[Candidate], chosen: Chosen) -> dict[str, dict
             doses = each.doses(family, chosen)
             names = list(each.at(family, doses))
             places[family.name] = [names[3 * i : 3 * i + 3] for i in range(len(doses))]
-        facts[each.name] = {"base": each.base, "families": places}
+        discrete = [family.name for family in each.families if family.existing]
+        facts[each.name] = {"base": each.base, "families": places, "discrete": discrete}
     return facts
 
 

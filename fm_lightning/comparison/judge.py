@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from fm_lightning.comparison.rows import HELD_OUT
 from fm_lightning.errors import OldError
+from fm_lightning.estimate import Estimate
 from fm_lightning.metrics.memorization import THRESHOLD, copied
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.qualities import read_qualities
 from fm_lightning.verdicts.margins import Margins
-from fm_lightning.verdicts.outcomes import Verdict, confirm
-from fm_lightning.verdicts.residual import Measured, Quality
-from fm_lightning.verdicts.verdict import verdict
+from fm_lightning.verdicts.outcomes import confirm
+from fm_lightning.verdicts.residual import Observed
+from fm_lightning.verdicts.verdict import HeldOut, Verdict, verdict
 
 NEIGHBOURS = "neighbours"
 
@@ -53,8 +54,7 @@ def judge_all(evaluation: Evaluation) -> list[Verdict]:
     wanted |= {n for each in asked.values() for places in each["families"].values() for place in places for n in place}
     seeds = _common_seeds(evaluation, wanted)
     measured = {name: _measured(evaluation, name, threshold, seeds) for name in wanted}
-    real = read_qualities(evaluation, HELD_OUT) if HELD_OUT in evaluation.rows else {}
-    held_out = {name: quality for name, (_, quality) in real.items()}
+    held_out = _held_out(evaluation, threshold)
     verdicts = [
         verdict(
             name,
@@ -64,10 +64,23 @@ def judge_all(evaluation: Evaluation) -> list[Verdict]:
             width,
             margins,
             held_out,
+            each.get("discrete", ()),
         )
         for name, each in asked.items()
     ]
     return confirm(verdicts)
+
+
+def _held_out(evaluation: Evaluation, threshold: float) -> HeldOut:
+    """Held-out real data as the table has them: the floor of copies and of margins."""
+    if HELD_OUT not in evaluation.rows:
+        return HeldOut()
+    columns = read_columns(evaluation, HELD_OUT, NEIGHBOURS)
+    return HeldOut(
+        copied(columns, threshold).numpy() if columns else None,
+        {name: distance for name, (_, distance) in read_qualities(evaluation, HELD_OUT).items()},
+        int(evaluation.manifest.about.get("quality", {}).get("reference") or 0),
+    )
 
 
 def _common_seeds(evaluation: Evaluation, rows: set[str]) -> NDArray[np.int64]:
@@ -79,14 +92,15 @@ def _common_seeds(evaluation: Evaluation, rows: set[str]) -> NDArray[np.int64]:
     return found
 
 
-def _measured(evaluation: Evaluation, row: str, threshold: float, seeds: NDArray[np.int64]) -> Measured:
+def _measured(evaluation: Evaluation, row: str, threshold: float, seeds: NDArray[np.int64]) -> Observed:
     columns = read_columns(evaluation, row, NEIGHBOURS)
     place = np.searchsorted(columns["seeds"].numpy(), seeds)
     qualities = read_qualities(evaluation, row)
-    found: dict[str, Quality] = {}
+    found: dict[str, Estimate] = {}
     for name, (mine, quality) in qualities.items():
         at = np.searchsorted(mine, seeds)
         if len(mine) < len(seeds) or not np.array_equal(mine[at], seeds):
             continue
+        assert quality.influence is not None
         found[name] = replace(quality, influence=quality.influence[at])
-    return Measured(copied(columns, threshold).numpy()[place], found.get("frechet"), found.get("kernel"))
+    return Observed(copied(columns, threshold).numpy()[place], found.get("frechet"), found.get("kernel"))

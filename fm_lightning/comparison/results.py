@@ -86,6 +86,7 @@ class Judged:
 
     base: str
     families: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    discrete: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class MarginResult:
     memorized: float | None = None
     quality: float | None = None
     floored: bool = False
+    references: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fm_lightning.diagnosis.association import Estimate
 from fm_lightning.errors import UserError
-from fm_lightning.verdicts.wording import thousands
+from fm_lightning.phrases import thousands
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ def unless_refused(compute: Callable[[], T]) -> T | Missing:
     try:
         return compute()
     except UserError as error:
-        return Missing(str(error))
+        return Missing(error.problem.removesuffix("."))
 
 
 def plain(value: Any) -> Any:
@@ -66,8 +66,8 @@ def plain(value: Any) -> Any:
     return value
 
 
-def said(estimate: Estimate | Missing, name: str, places: int = 2, unit: str = "") -> str:
-    """``name = 0.31 [0.20, 0.41], n = 2 000``; or why not."""
+def stated(estimate: Estimate | Missing, name: str, places: int = 2, unit: str = "") -> str:
+    """``name = 0.31 [0.20, 0.41], n = 2,000``, or why there is no number."""
     if isinstance(estimate, Missing):
         return f"no {name}: {estimate.reason}"
     if estimate.value is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import nearest
 
@@ -68,10 +68,9 @@ class CommitmentProbe:
         """
         if not self._times or len(self._nearest[0]) != len(x1):
             seen = len(self._nearest[0]) if self._times else 0
-            raise OldError(
-                f"{len(x1)} samples given to a probe that saw {seen}",
-                "those of its integration",
-                "pass probe= to integrate",
+            raise UserError(
+                f"The probe has seen {seen} samples, not {len(x1)}.",
+                "Pass it to integrate as probe= and then the samples of that call.",
             )
         image = nearest(x1, self.reference, 1)[1][:, 0]
         steps, times = torch.stack(self._nearest), torch.tensor(self._times, dtype=torch.float64)

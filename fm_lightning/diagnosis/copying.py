@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.diagnosis.answer import Answer, Missing, numpy, p_value, said, unless_refused
+from fm_lightning.diagnosis.answer import Answer, Missing, numpy, p_value, stated, unless_refused
 from fm_lightning.diagnosis.association import (
     Estimate,
     auroc,
@@ -21,9 +21,9 @@ from fm_lightning.diagnosis.power_profile import power_law
 from fm_lightning.diagnosis.probed import Probed
 from fm_lightning.diagnosis.subject import ENERGIES, Subject
 from fm_lightning.metrics.memorization import ratio
-from fm_lightning.verdicts.wording import thousands
+from fm_lightning.phrases import thousands
 
-SHOWN = 12  # copies beside their originals
+SHOWN = 12  # copies next to their originals
 AGAINST = "late"  # the predictor that the others are compared with
 
 
@@ -53,7 +53,7 @@ def _goldilocks(answer: Answer, subject: Subject, groups: int) -> None:
         answer.sentences.append(f"No F_mem over quantiles of KPE: {kpe['reason']}.")
         return
     curve, test = kpe["curve"], kpe["test"]
-    shares = ", ".join(f"{100 * share:.1f} %" for share in curve.share)
+    shares = ", ".join(f"{100 * share:.1f}%" for share in curve.share)
     if test.p is None:
         verdict = f"no test of its shape: {test.reason}"
     else:
@@ -91,12 +91,12 @@ def _predictors(answer: Answer, subject: Subject, probed: Probed | None) -> None
     # Below 1/2 a low energy goes with copying.
     side = "high" if energies[best] > 0.5 else "low"
     answer.sentences.append(
-        f"Of the energies {best} tells copies best (a {side} one goes with copying): {said(areas[best], 'AUROC', 3)}; "
-        f"late KPE: {said(areas[AGAINST], 'AUROC', 3)}."
+        f"Of the energies {best} tells copies best (a {side} one goes with copying): {stated(areas[best], 'AUROC', 3)}; "
+        f"late KPE: {stated(areas[AGAINST], 'AUROC', 3)}."
     )
     for name in ("early commitment", "guidance gap"):
         if name in areas:
-            answer.sentences.append(f"As a predictor of copying, {name}: {said(areas[name], 'AUROC', 3)}.")
+            answer.sentences.append(f"As a predictor of copying, {name}: {stated(areas[name], 'AUROC', 3)}.")
 
 
 def _originals(answer: Answer, subject: Subject) -> None:
@@ -146,7 +146,7 @@ def _commitment(answer: Answer, subject: Subject, probed: Probed) -> None:
     answer.sentences.append(
         f"Copies commit to their training image at t = {numbers['medians']['copies']:.2f}, other samples at "
         f"t = {numbers['medians']['others']:.2f} (medians; copies minus others, means: "
-        f"{said(numbers['difference'], 'difference', 3)})."
+        f"{stated(numbers['difference'], 'difference', 3)})."
     )
 
 
@@ -155,7 +155,7 @@ def _profiles(answer: Answer, probed: Probed) -> None:
     powers = {"network": probed.network}
     if isinstance(probed.closed, Missing):
         answer.numbers["closed_form"] = {"reason": probed.closed.reason}
-        answer.sentences.append(f"No closed form beside the network: {probed.closed.reason}.")
+        answer.sentences.append(f"No closed form to compare the network with: {probed.closed.reason}.")
     else:
         powers |= {f"closed form {name}": values for name, values in probed.closed.items()}
     laws: dict[str, object] = {}

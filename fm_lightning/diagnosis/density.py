@@ -1,4 +1,4 @@
-"""Energy and density: does a sample cost more where real images are rare?"""
+"""Energy and density: does a sample have a higher energy where real images are rare?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.data.toys import Toy2D
-from fm_lightning.diagnosis.answer import Answer, Missing, numpy, said, unless_refused
+from fm_lightning.diagnosis.answer import Answer, Missing, numpy, stated, unless_refused
 from fm_lightning.diagnosis.association import Estimate, partial_spearman, spearman
 from fm_lightning.diagnosis.features import Features
 from fm_lightning.diagnosis.probed import Probed
@@ -19,7 +19,7 @@ from fm_lightning.diagnosis.subject import ENERGIES, Sampled, Subject
 from fm_lightning.diagnosis.toy_density import log_density
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.support import LocalSupport
-from fm_lightning.verdicts.wording import thousands
+from fm_lightning.phrases import thousands
 
 NEIGHBOURS = (5, 20)
 BANDWIDTHS = (1.0,)
@@ -35,7 +35,7 @@ def density(
     """Rank correlations of each energy with each measure of density, plain and given what energies depend on trivially.
 
     Args:
-        features: a second space, beside the model's own.
+        features: a second space, next to the model's own.
         others: other fields under the same seeds, asked about support in the model's space.
     """
     answer = Answer()
@@ -129,7 +129,7 @@ def _sentences(entries: Sequence[Mapping[str, Any]], classes: bool) -> list[str]
         shown = entry["measure"].startswith(MAIN) or "log" in entry["measure"]
         if entry["energy"] != "kpe" or not shown:
             continue
-        plain, partial = said(entry["plain"], "Spearman's rho"), said(entry["partial"], "rho")
+        plain, partial = stated(entry["plain"], "Spearman's rho"), stated(entry["partial"], "rho")
         outside = f"; {thousands(entry['outside'])} samples where it is 0 are left out" if entry["outside"] else ""
         lines.append(f"KPE and {words(entry['measure'])}: {plain}; given {given}: {partial}{outside}.")
     return lines
@@ -172,7 +172,7 @@ def _likelihood(answer: Answer, subject: Subject, probed: Probed) -> None:
         true = torch.from_numpy(kept[: len(found.log_p)])
         inside = true.isfinite()
         numbers["true"] = _or_reason(partial(spearman, found.log_p[inside], true[inside]))
-        answer.sentences.append(f"Log-likelihood and true log density: {said(numbers['true'], 'Spearman’s rho')}.")
+        answer.sentences.append(f"Log-likelihood and true log density: {stated(numbers['true'], 'Spearman’s rho')}.")
     answer.numbers["likelihood"] = numbers
 
 
@@ -188,5 +188,5 @@ def _along(answer: Answer, probed: Probed) -> None:
         last = max(defined, key=lambda r: abs(r["rho"].value))
         answer.sentences.append(
             f"Power and the bridge's log density at the same state go together most at t = {last['t']:.2f}: "
-            f"{said(last['rho'], 'Spearman’s rho')}."
+            f"{stated(last['rho'], 'Spearman’s rho')}."
         )

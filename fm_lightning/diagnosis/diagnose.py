@@ -25,7 +25,7 @@ from fm_lightning.diagnosis.over_training import Series, over_training
 from fm_lightning.diagnosis.probed import probe
 from fm_lightning.diagnosis.semantics import semantics
 from fm_lightning.diagnosis.subject import Sampled, Subject
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.files import write_arrays, write_whole
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.features.named import EXTRACTORS, named_extractor
@@ -111,14 +111,12 @@ def diagnose(
 def check(subject: Subject, probes: int, groups: int) -> None:
     """Raises UserError for what would end in nothing after minutes."""
     if probes < 1:
-        raise OldError(f"probes={probes} given", "at least 1", "type probes=256")
+        raise UserError(f"`probes={probes}` leaves nothing to probe.", "Use at least 1; the default is 256.")
     if groups < 3:
-        raise OldError(f"groups={groups} given", "at least 3: two are always monotone", "type groups=5")
+        raise UserError(f"`groups={groups}` cannot show a hump.", "Use at least 3; the default is 5.")
     if len(subject) < groups:
-        raise OldError(
-            f"{len(subject)} samples given for {groups} groups",
-            "at least one for each",
-            "compare more seeds with fm-lightning test",
+        raise UserError(
+            f"{len(subject)} samples cannot fill {groups} groups.", "Compare more seeds with fm-lightning test."
         )
 
 

@@ -1,4 +1,4 @@
-"""Copying in five ways, each beside the same number of held-out real images, and where they disagree."""
+"""Copying in five ways, each compared with equally many held-out real images, and where they disagree."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from fm_lightning.diagnosis.copy_metrics import (
 )
 from fm_lightning.diagnosis.features import Features
 from fm_lightning.diagnosis.subject import Subject
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.estimate import wilson
 from fm_lightning.metrics import MemorizationRate
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.memorization import copied
 from fm_lightning.metrics.neighbours.reference import Reference
-from fm_lightning.verdicts.wording import thousands
+from fm_lightning.phrases import thousands
 
 THRESHOLDS = (0.1, 0.2, 1 / 3, 0.4, 0.5)
 DESCRIBES = 16  # numbers in a descriptor, at least
@@ -46,8 +46,8 @@ def five_ways(subject: Subject, features: Features | None = None) -> Answer:
     """Each measure's value, interval, floor and verdict; the ratio at several thresholds; pairs of measures.
 
     Distances are the model's space's, the cosine is that of ``features``, or of the samples themselves without any. SSCD's
-    threshold means nothing for other descriptors: here a copy has a larger cosine than 99 % of held-out images, so that the
-    floor is 1 % by construction.
+    threshold means nothing for other descriptors: here a copy has a larger cosine than 99% of held-out images, so that the
+    floor is 1% by construction.
     """
     answer = Answer()
     reference, held_out, space = subject.training, subject.held_out, FeatureSpace()
@@ -121,10 +121,8 @@ def _cosine(subject: Subject, features: Features | None) -> DescriptorCosine:
         (subject.training, subject.held_out) if features is None else (Reference(features.training), features.held_out)
     )
     if training.size < DESCRIBES:
-        raise OldError(
-            f"descriptors of {training.size} numbers given",
-            f"at least {DESCRIBES}: directions of fewer tell nothing",
-            "pass features",
+        raise UserError(
+            f"Directions of {training.size} numbers say nothing.", f"Pass features of at least {DESCRIBES} numbers."
         )
     first = DescriptorCosine(training, held_out)
     assert first.held_out_columns is not None

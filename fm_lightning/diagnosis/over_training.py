@@ -8,7 +8,7 @@ import numpy as np
 
 from fm_lightning.diagnosis.answer import Answer
 from fm_lightning.diagnosis.association import first_passage
-from fm_lightning.verdicts.wording import thousands
+from fm_lightning.phrases import thousands
 
 LEVEL = 0.01  # of F_mem
 WANTED = ("f_mem", "f_mem_lo", "f_mem_hi", "kpe_mean", "kpe_early_mean", "kpe_late_mean")
@@ -41,15 +41,15 @@ def over_training(series: Series, seeds: int) -> Answer:
     where = f"{len(steps)} validation{'s' * (len(steps) > 1)} of {thousands(seeds)} samples"
     if passage.step is None:
         answer.sentences.append(
-            f"F_mem never reached 1 % in training ({where}, the last at step {thousands(steps[-1])})."
+            f"F_mem never reached 1% in training ({where}, the last at step {thousands(steps[-1])})."
         )
     elif passage.before is None:
         answer.sentences.append(
-            f"F_mem was at or above 1 % at the first validation already, step {thousands(round(passage.step))} ({where})."
+            f"F_mem was at or above 1% at the first validation already, step {thousands(round(passage.step))} ({where})."
         )
     else:
         answer.sentences.append(
-            f"F_mem first passed 1 % between the steps {thousands(round(passage.before))} and "
+            f"F_mem first passed 1% between the steps {thousands(round(passage.before))} and "
             f"{thousands(round(passage.step))} ({where})."
         )
     return answer

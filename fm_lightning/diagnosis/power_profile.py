@@ -1,4 +1,4 @@
-"""Power over time: of one field along another's states, beside the bridge's density and the 1 / (1 - t) law.
+"""Power over time: of one field along another's states, with the bridge's density and the 1 / (1 - t) law.
 
 The power of a field is ``1/2 ||v(x, t)||^2``. Near ``t = 1`` the closed-form velocity points from x to a training image x_i with
 ``v = (x_i - x) / (1 - t)``. At states that do not move along with it the distance stays, and the power grows like
@@ -17,7 +17,7 @@ from scipy.stats import linregress
 from torch import Tensor
 
 from fm_lightning.diagnosis.association.estimate import Estimate, Z, undefined, vectors
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.neighbours.kernel import log_kernel_sum
 from fm_lightning.metrics.neighbours.reference import Reference
 
@@ -61,7 +61,7 @@ class PowerProbe:
             UserError: nothing was integrated.
         """
         if not self._power:
-            raise OldError("a probe that saw no step given", "one", "pass probe= to integrate")
+            raise UserError("The probe has seen no step.", "Pass it to integrate as probe=.")
         return torch.stack(self._power)
 
 
@@ -79,7 +79,7 @@ def bridge_power(velocity: Velocity, x0: Tensor, x1: Tensor, times: Tensor, labe
         times: ``[T]`` in [0, 1).
     """
     if len(x0) != len(x1):
-        raise OldError(f"{len(x0)} noises and {len(x1)} samples given for bridges", "as many", "pass pairs")
+        raise UserError(f"Cannot pair {len(x0)} noises with {len(x1)} samples.", "Pass equally many of both.")
     states = ((float(t), torch.lerp(x0, x1, float(t))) for t in times)
     return torch.stack([power(velocity(x, x.new_full((1,), t).expand(len(x)), labels)) for t, x in states])
 
@@ -95,7 +95,7 @@ def bridge_log_density(x: Tensor, t: float, data: Tensor | Reference) -> Tensor:
         UserError: t out of range.
     """
     if not 0 <= t < 1:
-        raise OldError(f"t={t:g} given", "at least 0 and below 1, where the bridge has a density", "type t=0.9")
+        raise UserError(f"The bridge has no density at t={t:g}.", "Use a t from 0 to below 1.")
     reference = data if isinstance(data, Reference) else Reference(data)
     size = reference.size
     constant = size / 2 * math.log(2 * math.pi * (1 - t) ** 2)
@@ -112,7 +112,7 @@ class PowerLaw:
 
     Attributes:
         exponent: slope of log power over ``log(1 - t)``: -2 off the closed form's trajectories, 0 on a plateau; with the
-            regression's 95 % interval, which takes the times as independent.
+            regression's 95% interval, which takes the times as independent.
         plateau: mean power in the window.
         spread: largest over smallest mean power in it.
     """
@@ -133,8 +133,8 @@ def power_law(times: Tensor, powers: Tensor, since: float = 0.8, until: float = 
     # Times such as 0.8 come as products of 1 / N.
     inside = (t >= since - 1e-9) & (t <= until + 1e-9)
     if inside.sum() < 3:
-        raise OldError(
-            f"{int(inside.sum())} times from {since:g} to {until:g} given", "at least 3 to fit a law", "take more steps"
+        raise UserError(
+            f"Cannot fit a law to {int(inside.sum())} times from {since:g} to {until:g}.", "Take more steps."
         )
     t, p = t[inside], p[inside]
     plateau, n, method = float(p.mean()), len(t), "least squares of log power over log(1 - t)"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fm_lightning.data.class_names import class_names as names_of
 from fm_lightning.data.digits import Digits
-from fm_lightning.diagnosis.answer import Answer, Missing, numpy, p_value, said, unless_refused
+from fm_lightning.diagnosis.answer import Answer, Missing, numpy, p_value, stated, unless_refused
 from fm_lightning.diagnosis.association import (
     Estimate,
     effect_size,
@@ -22,7 +22,7 @@ from fm_lightning.diagnosis.association import (
     trend,
 )
 from fm_lightning.diagnosis.subject import Subject
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.digits import DigitsClassifier
 from fm_lightning.metrics.semantics import ClassifierSemantics, ClipSemantics, Semantics
 
@@ -98,7 +98,7 @@ def _judges(subject: Subject, clip: str | None, class_names: Sequence[str] | str
     if clip is not None:
         read = subject.data.to_uint8
         if subject.labels is None and isinstance(class_names, str):
-            raise OldError(f"class_names={class_names!r} given for a model without labels", "a list", "type the names")
+            raise UserError(f"class_names={class_names!r} needs a model with labels.", "Pass the names as a list.")
         names = class_names or () if subject.labels is None else names_of(class_names, subject.data)
         metric = ClipSemantics(list(names), clip, read)
         labels = subject.labels
@@ -136,11 +136,11 @@ def compared(kpe: Tensor, groups, values: Tensor, labels: Tensor) -> dict[str, A
 def _sentence(key: str, column: str, found: dict) -> str:
     what = WORDS[column.removeprefix(f"{key}_")]
     difference: Estimate = found["difference"]
-    effect, slope = said(found["effect"], "Hedges's g"), found["trend"]
+    effect, slope = stated(found["effect"], "Hedges's g"), found["trend"]
     tested = (
         f"trend over thirds: tau = {slope.value:+.3f}, {p_value(slope.p)}" if slope.value is not None else slope.reason
     )
     return (
         f"{key.capitalize()}, {what}, highest third of KPE minus lowest within classes: "
-        f"{said(difference, 'difference', 3)} ({effect}; {tested})."
+        f"{stated(difference, 'difference', 3)} ({effect}; {tested})."
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.data.base import FlowData
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule, integrate
 from fm_lightning.flow.velocity import Velocity
 from fm_lightning.metrics import MemorizationRate, Reference
@@ -116,7 +116,7 @@ class Subject(Sampled):
         return start(self.seeds[:count], self.data, self.base_seed).to(self.device)
 
     def batches(self, count: int) -> Iterator[slice]:
-        """Slices of the first samples, as many at once as the data say."""
+        """Slices of the first samples, in batches of the data's evaluation size."""
         size = self.data.eval_batch_size
         return (slice(i, min(i + size, count)) for i in range(0, count, size))
 
@@ -139,10 +139,9 @@ def read_subject(
         UserError: it has no lines.
     """
     if BASE not in evaluation.rows or not len(lines := evaluation.lines(BASE)):
-        raise OldError(
-            f"{evaluation.folder} without samples of base given",
-            "some",
-            "type fm-lightning test with the run's configuration",
+        raise UserError(
+            f"{evaluation.folder} has no samples of plain sampling.",
+            "Run fm-lightning test with the run's configuration.",
         )
     seeds = torch.from_numpy(lines.seed.to_numpy().copy())
     labels = None if lines.label.isna().any() else torch.from_numpy(lines.label.to_numpy().astype(np.int64))

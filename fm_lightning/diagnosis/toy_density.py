@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 NODES = {"moons": 256, "spiral": 2048}
 BLOCK = 2**22  # pairs of point and node at once
@@ -26,15 +26,15 @@ def log_density(name: str, points: Tensor, nodes: int | None = None) -> Tensor:
 
     Args:
         name: as for ``Toy2D``.
-        nodes: of the quadrature; None takes as many as the accuracy above needs.
+        nodes: of the quadrature; None takes the number that the accuracy above needs.
 
     Raises:
         UserError: an unknown toy, or points that are not two numbers each.
     """
     if name not in _DENSITIES:
-        raise OldError(f"toy {name!r} given", f"one of {', '.join(_DENSITIES)}", "type e.g. 'moons'")
+        raise UserError(f"No density is known for the toy {name!r}.", f"Use one of {', '.join(_DENSITIES)}.")
     if points.ndim != 2 or points.shape[1] != 2:
-        raise OldError(f"points {list(points.shape)} given", "[n, 2]", "pass samples of a 2-D toy")
+        raise UserError(f"The points have shape {list(points.shape)}, not [n, 2].", "Pass samples of a 2-D toy.")
     return _DENSITIES[name](points.detach().double(), nodes or NODES.get(name, 1)).to(points.device)
 
 

@@ -5,7 +5,7 @@ it can exceed their difference and have the opposite sign. With half the samples
 
     FD_inf = 2 FD(n) - [FD(first half) + FD(second half)] / 2
 
-is free of it to first order (compare arXiv 1911.07023, which fits a line in 1/n).
+is free of it to first order (compare arXiv 1911.07023, which fits a line in 1/n). Verdicts use it from ``n = 10 d``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Frontier: a judged schedule beside the curves that trivial manipulations draw in (memorized share, distance).
 
 Copies become fewer to the left, samples better downwards. A curve that clears the margin's box from above is one that the
-schedule beats by more than the margin: with slope P' it passes ``r < -(dQ + |P'| dM)`` (``comparison.judgement``).
+schedule beats by more than the margin: with slope P' it passes ``r < -(dQ + |P'| dM)`` (``verdicts.family``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ from fm_lightning.report.style import FAINT, GRID, INK, MUTED, OUTCOME_COLOURS, 
 from fm_lightning.report.words import OUTCOMES, verdicts
 
 Point = tuple[float, float]  # memorized share in %, distance as a multiple of base's
-MARKERS = {"better": "o", "explained": "s", "undecided": "D", "out of reach": "v"}  # told apart without colour too
+MARKERS = {
+    "better": "o",
+    "no better": "s",
+    "worse": "X",
+    "undecided": "D",
+    "out of reach": "v",
+}  # told apart without colour too
 REACH = 3.0  # how far above the schedule, in its own distance from base, a curve is still shown
 
 
@@ -162,7 +168,8 @@ def _legend(figure: Figure, results: Results, shown: Sequence[VerdictResult]) ->
     }
     words = {
         "better": "the schedule is better",
-        "explained": "explains the schedule",
+        "no better": "the schedule is no better",
+        "worse": "the schedule is worse",
         "undecided": "undecided",
         "out of reach": "does not reach it",
     }

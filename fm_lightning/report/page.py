@@ -54,7 +54,11 @@ GLOSSARY = (
         "At equal F_mem the schedule's distance lies below the curves of all families tested that reach it, by more than the "
         "margin and significantly.",
     ),
-    ("explained", "Of at least one family, an advantage of the schedule beyond the margin is excluded."),
+    ("no better", "An advantage of the schedule over the family beyond the margin is excluded."),
+    (
+        "worse",
+        "At equal F_mem the schedule's distance lies above the family's curve, by more than the margin and significantly.",
+    ),
     ("undecided", "Neither holds yet; with more seeds one of them would."),
     ("out of reach", "No dose of the families tested memorizes as little as the schedule does."),
     ("does not lower memorization", "A fall of F_mem by the margin is excluded, so there is nothing to explain."),

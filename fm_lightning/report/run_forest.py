@@ -39,8 +39,8 @@ PANELS: Mapping[str, Panel] = {
 def panel(measure: str) -> Panel:
     """How a measure is shown; a plug-in Fréchet distance goes by its own name."""
     if measure.startswith("residual_"):
-        return Panel(f"beyond {measure.removeprefix('residual_')}", "distance, % of plain sampling's", 100)
-    return PANELS.get(measure) or Panel(measure, "change, % of plain sampling's, plug-in", 100)
+        return Panel(f"beyond {measure.removeprefix('residual_')}", "% of plain sampling's", 100)
+    return PANELS.get(measure) or Panel(f"change of {measure}", "plug-in")
 
 
 def shown(comparison: Comparison) -> list[str]:

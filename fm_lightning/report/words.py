@@ -10,7 +10,8 @@ from fm_lightning.report.results import Results, base_row, metric, of_kind
 
 OUTCOMES = {  # a verdict's or a family's outcome, in a word or two
     "better": "better than the families tested",
-    "explained": "explained",
+    "no better": "no better than a family tested",
+    "worse": "worse than a family tested",
     "undecided": "undecided",
     "out of reach": "out of reach",
     "not lowered": "does not lower memorization",

@@ -4,10 +4,12 @@ Effects are changes against plain sampling on the same seeds, in units that comp
 
     f_mem                   change of the memorized share, 0 to 1
     quality_frechet/kernel  change of the distance that judges, as a share of plain sampling's, where a verdict has one
-    fid, fd_digits, ...     change of the plug-in Fréchet distance, likewise: biased, so it judges nothing
+    fid, fd_digits, ...     change of the plug-in Fréchet distance, in its own unit: biased, so it judges nothing
     residual_FAMILY         the distance beyond the family's curve, as a share of plain sampling's
     kpe_per_dimension       change of the mean KPE divided by the dimension of a sample
     kpe_per_displacement    change of the mean KPE divided by the mean displacement; 1 is a straight line at constant speed
+
+Shares of plain sampling's distance carry its own error.
 """
 
 from __future__ import annotations
@@ -22,16 +24,18 @@ from typing import Any
 import numpy as np
 
 from fm_lightning.comparison.results import Interval, RowResult, VerdictResult
-from fm_lightning.estimate import Estimate
+from fm_lightning.estimate import Estimate, Z
 from fm_lightning.files import csv_text
+from fm_lightning.phrases import joined
 from fm_lightning.study.replicates import Experiment, Run
 from fm_lightning.verdicts.outcomes import holm
 from fm_lightning.verdicts.random_effects import LEAST, combine
-from fm_lightning.verdicts.residual import LEVEL, Z
+from fm_lightning.verdicts.residual import LEVEL
 
 SCHEMA = 1
 BASE = "base"
-DECIDED = ("better", "explained", "not lowered")  # outcomes that say something, and so can replicate
+DECIDED = ("better", "no better", "worse", "not lowered")  # outcomes that say something, and so can replicate
+NO_BETTER = {"worse", "no better"}  # what is worse is no better
 KPE = ("kpe_per_dimension", "kpe_per_displacement")
 Effects = dict[str, Interval]  # measure -> change against base
 
@@ -115,38 +119,29 @@ def _error(change: Interval) -> float:
 
 
 def _effects(run: Run, schedule: str) -> Effects:
-    row, base = run.results.row(schedule), run.results.row(BASE)
+    row = run.results.row(schedule)
     assert row is not None
-    assert base is not None
     found: Effects = {}
     if "f_mem" in row.vs_base:
         found["f_mem"] = row.vs_base["f_mem"]
-    found |= _qualities(run, row, base.metrics)
+    found |= _qualities(run, row)
     here, there = _energies(run, schedule), _energies(run, BASE)
     return found | {measure: Interval(*(here[measure] - there[measure])) for measure in KPE if measure in here}
 
 
-def _qualities(run: Run, row: RowResult, base: Mapping[str, float | None]) -> Effects:
+def _qualities(run: Run, row: RowResult) -> Effects:
     verdict = run.results.verdict(row.name)
     found: Effects = {}
     if verdict is not None and verdict.against == BASE and verdict.measure is not None:
         judge = f"quality_{verdict.measure}"
         other = "quality_kernel" if judge == "quality_frechet" else "quality_frechet"
-        for measure, change in ((judge, verdict.quality_change), (other, verdict.other_change)):
-            found |= _shares(measure, change, base.get(measure))
-        for family in verdict.families:
-            found |= _shares(f"residual_{family.family}", family.residual, verdict.base_quality)
+        shares = {judge: verdict.relative_change, other: verdict.other_relative}
+        shares |= {f"residual_{family.family}": family.relative for family in verdict.families}
+        found |= {measure: share for measure, share in shares.items() if share is not None}
     if run.results.quality is not None:
         key = run.results.quality.key
-        found |= _shares(key, row.vs_base.get(key), base.get(key))
+        found |= {key: row.vs_base[key]} if key in row.vs_base else {}
     return found
-
-
-def _shares(measure: str, change: Sequence[float] | None, base: float | None) -> Effects:
-    """The change as a share of base's distance, whose own error is left out, as in the run's report."""
-    if change is None or base is None or base <= 0 or not all(math.isfinite(part) for part in change):
-        return {}
-    return {measure: Interval(*(part / base for part in change))}
 
 
 def _energies(run: Run, row: str) -> dict[str, Estimate]:
@@ -218,15 +213,26 @@ def _sentence(verdict: Mapping[str, Any], judged: int) -> str:
     n = len(outcomes)
     counts = sorted({outcome: outcomes.count(outcome) for outcome in outcomes}.items(), key=lambda pair: -pair[1])
     said = ", ".join(f"{outcome} in {many}" for outcome, many in counts) + f" of {n} run{'s' if n > 1 else ''}"
-    if len(counts) > 1:
+    same = _in_every_run(verdict["families"])
+    no_better = {outcome for outcome, _ in counts} <= NO_BETTER
+    if len(counts) > 1 and not (no_better and same):
         return f"{said}: does not replicate"
+    if no_better and not same:
+        return f"{said}, but than another family in each: does not replicate"
     if n < LEAST and counts[0][0] in DECIDED:
         return f"{said}; whether it replicates takes at least {LEAST} training seeds"
+    if no_better:
+        return f"{said}: no better than {joined(same)} replicates"
     if counts[0][0] != "better":
         return f"{said}: replicates" if counts[0][0] in DECIDED else said
     if verdict["stands"]:
         return f"{said}: replicates, and stands Holm's correction over the {judged} schedules judged here"
     return f"{said}, but not after Holm's correction over the {judged} schedules judged here, so nothing is claimed"
+
+
+def _in_every_run(families: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The families that the schedule is no better than, or worse, in every run."""
+    return [name for name, outcomes in families.items() if outcomes and set(outcomes.values()) <= NO_BETTER]
 
 
 # --- one line per number ---

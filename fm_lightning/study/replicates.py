@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fm_lightning.comparison.results import Results
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.manifest import Manifest
 
@@ -44,7 +44,7 @@ _FREE = {
     },
 }
 MEASURED_WITH = ("threshold", "tau_split", "quality")  # of results: numbers measured otherwise are other numbers
-NAMED = ("base", "schedule")  # rows that mean what their name says; controls and families are matched anew in each run
+NAMED = ("base", "schedule")  # rows that mean what their name says; each run matches its own controls and families
 
 
 @dataclass(frozen=True)
@@ -153,13 +153,9 @@ def _fixed(config: Mapping[str, Any], key: str = "") -> dict[str, Any]:
 
 def _require_two(one: Run, other: Run) -> None:
     if one.identity == other.identity:
-        raise OldError(
-            (
-                f"{one.name} and {other.name} given, which are the same run (weights {one.identity['weights'][:8]}, "
-                f"base_seed {one.identity['base_seed']})"
-            ),
-            "different ones",
-            "leave one out",
+        raise UserError(
+            f"{one.name} and {other.name} are the same run (weights {one.identity['weights'][:8]}).",
+            "Remove one of them.",
         )
 
 
@@ -171,10 +167,9 @@ def _require_same_rows(one: Run, other: Run) -> None:
         a, b = (run.manifest.definitions[run.manifest.rows[row]["key"]] for run in (one, other))
         if difference := next(differences(a, b), None):
             key, there, here_too = difference
-            raise OldError(
-                f"row {row!r} given with {key} {_short(there)} in {one.name} and {_short(here_too)} in {other.name}",
-                "one meaning for one name",
-                "rename it in one of them",
+            raise UserError(
+                f"Row {row!r} has {key} {_short(there)} in {one.name} and {_short(here_too)} in {other.name}.",
+                "Rename it in one of them.",
             )
 
 

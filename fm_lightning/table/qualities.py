@@ -18,10 +18,10 @@ from fm_lightning.estimate import Estimate
 from fm_lightning.files import DamagedFile, read_arrays, write_arrays
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.evaluation import Evaluation
-from fm_lightning.verdicts.residual import Measure, Quality
+from fm_lightning.verdicts.residual import Distance
 
 FOLDER = "qualities"
-NAMES: tuple[Measure, ...] = ("frechet", "kernel")
+NAMES: tuple[Distance, ...] = ("frechet", "kernel")
 
 
 def keep_qualities(
@@ -41,12 +41,12 @@ def keep_qualities(
     write_arrays(place, arrays)
 
 
-def read_qualities(evaluation: Evaluation, row: str) -> dict[Measure, tuple[NDArray[np.int64], Quality]]:
+def read_qualities(evaluation: Evaluation, row: str) -> dict[Distance, tuple[NDArray[np.int64], Estimate]]:
     """name -> seeds ``[n]`` and the quality over them; empty where none were computed."""
     place = _place(evaluation, row)
     kept = {} if place is None else _read(place)
     return {
-        name: (kept["seeds"], Quality(float(kept[f"{name}_value"]), kept[f"{name}_influence"]))
+        name: (kept["seeds"], Estimate.of(float(kept[f"{name}_value"]), kept[f"{name}_influence"]))
         for name in NAMES
         if f"{name}_value" in kept
     }

@@ -1,8 +1,8 @@
 """Choosing the doses at which a family is compared with a schedule.
 
 On calibration seeds the family is sampled at a few coarse doses; where its memorized share M, made monotone, takes the
-values ``M_S + D``, ``M_S`` and ``M_S - D`` about the schedule's own M_S, there it is sampled anew on test seeds. Doses chosen
-so do not know the seeds on which they are judged.
+values ``M_S + D``, ``M_S`` and ``M_S - D`` about the schedule's own M_S, there it is sampled on test seeds, which played no part
+in the choice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 CALIBRATION_SEEDS = 500  # at least
 SPACING = 0.06  # of M: closer points know the curve's slope too badly, wider ones its curvature
@@ -39,14 +39,14 @@ def choose_doses(
 ) -> list[Doses]:
     """Three doses for each place where the family's curve reaches the schedule's memorized share.
 
-    Base, dose 0, stands in for doses below 0. The doses are kept half of D apart in M, so where base stands in, the
+    The baseline, dose 0, replaces doses below 0. The doses are kept half of D apart in M, so where base stands in, the
     middle one may lie beyond the schedule.
 
     Args:
         calibrated: dose -> ``[n]`` which calibration seeds gave copies; 0 (base) and at least three more. More doses than
             the coarse ones make the choice better.
         schedule: ``[n]`` the same for the schedule.
-        test_seeds: on how many seeds the comparison will stand.
+        test_seeds: the number of seeds of the comparison.
         existing: the doses that exist, ascending, where not every number does (``Family.existing``).
 
     Returns:
@@ -60,14 +60,13 @@ def choose_doses(
     hits = np.stack([np.asarray(calibrated[dose], dtype=bool) for dose in sorted(calibrated)])
     n = hits.shape[1]
     if n < CALIBRATION_SEEDS:
-        raise OldError(
-            f"{n} calibration seeds given", f"at least {CALIBRATION_SEEDS} to choose doses on", "sample more of them"
+        raise UserError(
+            f"{n:,} calibration seeds are too few to choose doses.", f"Sample at least {CALIBRATION_SEEDS}."
         )
     if len(doses) < 4 or doses[0] != 0 or len(schedule) != n:
-        raise OldError(
-            f"doses {doses.tolist()} calibrated on {n} seeds and a schedule on {len(schedule)} given",
-            "dose 0 (base) and at least three more, on the same seeds",
-            "add them",
+        raise UserError(
+            "Doses can only be chosen from dose 0 and at least three more, measured on the same seeds as the schedule.",
+            f"Add what is missing to the doses {doses.tolist()}.",
         )
     target, memorized = float(np.mean(schedule)), hits.mean(1)
     nearest = hits[np.abs(memorized - target).argmin()]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from fm_lightning.errors import OldError
+import numpy as np
+
+from fm_lightning.errors import UserError
+from fm_lightning.estimate import Estimate
 
 
 @dataclass(frozen=True)
@@ -14,12 +18,14 @@ class Margin:
     Attributes:
         memorized: dM, a share of samples.
         quality: dQ, in the distance's own unit.
-        floored: dQ is two standard errors of the distance of real data, not the share of base's that was asked for.
+        floored: dQ is the resolution of the real images, not the wanted share of the baseline's distance.
+        references: the number of real images that the distance is measured to; 0 where it is unknown.
     """
 
     memorized: float
     quality: float
     floored: bool = False
+    references: int = 0
 
     def at(self, slope: float) -> float:
         """``m = dQ + |P'(M)| dM``, both together in the distance's unit on a curve with that slope."""
@@ -32,9 +38,9 @@ class Margins:
 
     Args:
         memorized: dM, a share of samples; 0.01 is one point.
-        of_base: dM is at most this share of base's memorized share.
-        quality: dQ as a share of base's distance; but never below two standard errors of the distance of as many held-out
-            real samples. Less than 0.02 can hardly be decided in practice.
+        of_base: dM is at most this share of the baseline's memorized share.
+        quality: dQ as a share of the baseline's distance, but at least the resolution of the real images (``resolution``).
+            Less than 0.02 can hardly be decided in practice.
 
     Raises:
         UserError: a margin outside (0, 1).
@@ -47,20 +53,34 @@ class Margins:
     def __post_init__(self) -> None:
         for name in ("memorized", "of_base", "quality"):
             if not 0 < getattr(self, name) < 1:
-                raise OldError(
-                    f"{name}={getattr(self, name):g} given as a margin",
-                    "between 0 and 1, both excluded",
-                    f"type e.g. {name}={getattr(Margins, name):g}",
+                raise UserError(
+                    f"The margin {name}={getattr(self, name):g} is not between 0 and 1.",
+                    f"For example, set {name}={getattr(Margins, name):g}",
                 )
 
-    def resolve(self, memorized: float, quality: float, held_out_error: float = 0.0) -> Margin:
-        """The margin beside a base with that memorized share and distance.
+    def resolve(self, memorized: float, quality: float, floor: float = 0.0, references: int = 0) -> Margin:
+        """The margin for a baseline with that memorized share and distance.
 
         Args:
-            memorized: base's M.
-            quality: base's Q.
-            held_out_error: standard error of the distance of as many held-out real samples; 0 where there are none.
+            memorized: the baseline's M.
+            quality: the baseline's Q.
+            floor: the resolution of the real images, in Q's unit; 0 where it is unknown.
+            references: the number of real images.
         """
-        floor = 2 * held_out_error
-        asked = self.quality * quality
-        return Margin(min(self.memorized, self.of_base * memorized), max(asked, floor), floored=floor > asked)
+        wanted = self.quality * quality
+        floored = floor > wanted
+        return Margin(min(self.memorized, self.of_base * memorized), floor if floored else wanted, floored, references)
+
+
+def resolution(held_out: Estimate, references: int) -> float:
+    """``2 sd(contributions of held-out real data) / sqrt(references)``: two sets of so many real images differ by as much.
+
+    It depends on the real images alone. A floor that shrinks with the number of seeds would shrink with the residual's own
+    error: on a flat curve more seeds would then never decide anything.
+
+    Args:
+        held_out: the distance of held-out real data to the real images, with the contribution of each of them.
+        references: the number of real images that distances are measured to.
+    """
+    assert held_out.influence is not None
+    return 2 * float(np.std(held_out.influence, ddof=1)) / math.sqrt(references)

@@ -1,25 +1,35 @@
-"""Outcomes: what a judgement leaves, and the corrections for judging several at once."""
+"""Outcomes: what a verdict holds, against one family and as a whole, and the corrections for several at once."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
+from fm_lightning.estimate import Estimate
 from fm_lightning.verdicts.margins import Margin
-from fm_lightning.verdicts.residual import LEVEL, Estimate, Measure
+from fm_lightning.verdicts.residual import LEVEL, Distance
 
-Outcome = Literal["better", "explained", "undecided", "out of reach"]
+LEAST_COPIES = 20  # and at least 20 samples that are no copies
+FRECHET_FROM = 10  # seeds per feature from which the Fréchet distance judges
+MANY = 3  # beyond so many times the seeds used, the number needed is too uncertain to be named
+FamilyOutcome = Literal["better", "no better", "worse", "undecided", "out of reach"]
+Outcome = FamilyOutcome | Literal["not lowered", "no claim"]
+# The order of a headline.
+ORDER: tuple[Outcome, ...] = ("worse", "no better", "undecided", "better", "out of reach", "not lowered", "no claim")
 Refusal = Literal[
-    "few copies",  # of the schedule or of base
+    "nothing to lower",  # the baseline copies no more than held-out real data do
+    "floor open",  # whether the baseline copies more than held-out real data do is open
+    "few copies",  # of the baseline
+    "few left",  # copies of the schedule, which lowers them
     "few others",  # samples that are no copies
     "no distance",  # no distance to real data was measured
     "few for Fréchet",  # fewer seeds than it judges from, and no kernel distance
-    "no margin",  # base's distance is not above 0, and there are no held-out data
-    "lowering open",  # memorization measured is not lower than base's, which might be chance
+    "no margin",  # the baseline's distance is not above 0, and there are no held-out data
+    "lowering open",  # the schedule's memorized share is not below the baseline's, perhaps by chance
     "no family",
 ]
 
@@ -30,43 +40,42 @@ class FamilyVerdict:
 
     Attributes:
         family: its name.
-        outcome: see ``judgement``.
+        outcome: see ``verdicts.family``.
         residual: r with its error, in the distance's unit; None where the schedule's M lies outside the three points'.
+        relative: r as a share of the baseline's distance, whose error is part of it; None where that distance is near 0.
         slope: P'(M_S), distance per memorized share.
         margin: m, in the distance's unit.
-        n_needed: seeds that would decide with a power of 80 %; only where undecided.
-        by_dose: explained by one of the family's doses being as good in both, not by its curve.
+        fewer_copies: the residual as a share of samples at equal distance, ``r / |P'|``, below 0 where the schedule has
+            fewer copies. None unless that lies within the doses' range of M: near a flat curve it has no bound.
+        n_needed: seeds that would decide with a power of 80%; only where undecided, and None beyond 3 times those used,
+            where the estimate is worth nothing.
+        by_dose: no better than one of the family's doses, in both M and Q, not than its curve.
         missed: its three points, chosen on calibration seeds, do not enclose the schedule's memorized share.
         disagrees: it would be better, but is significantly worse by the other distance.
         other: the residual in the other distance, where there is one.
-        p_better, p_explained: one-sided.
+        p_better, p_worse, p_no_better: one-sided.
     """
 
     family: str
-    outcome: Outcome
+    outcome: FamilyOutcome
     residual: Estimate | None = None
+    relative: Estimate | None = None
     slope: float = 0.0
     margin: float = 0.0
+    fewer_copies: float | None = None
     n_needed: int | None = None
     by_dose: bool = False
     missed: bool = False
     disagrees: bool = False
     other: Estimate | None = None
     p_better: float = 1.0
-    p_explained: float = 1.0
-
-    @property
-    def fewer_copies(self) -> float | None:
-        """The residual as a share of samples at equal distance, ``r / |P'|``, below 0 where the schedule has fewer copies.
-
-        None where the curve has no price in distance for fewer copies, so that there is no such rate of exchange.
-        """
-        return self.residual.value / -self.slope if self.residual is not None and self.slope < 0 else None
+    p_worse: float = 1.0
+    p_no_better: float = 1.0
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What may be said about one schedule.
+class Findings:
+    """What was found about one schedule; ``verdict.Verdict`` adds the words.
 
     Attributes:
         schedule: its name.
@@ -74,11 +83,13 @@ class Verdict:
         memorized, base_memorized: M_S and M_base.
         lowered: ``M_base - M_S``.
         margin: dM and dQ; dQ is NaN without a distance.
-        measure: the distance that judges; None where none can.
+        distance: the one that judges; None where none can.
         quality, base_quality: Q_S and Q_base in that distance, and ``quality_change = Q_S - Q_base``.
-        other_change: the same change in the other distance, where there is one.
+        relative_change: the change as a share of Q_base, whose error is part of it; None where Q_base is near 0.
+        other_change: the change in the other distance, where there is one; ``other_relative`` as a share.
+        held_out_memorized: the share of held-out real data that count as copies, where they were measured.
         families: one verdict for each family that could lower memorization.
-        refused: why nothing can be claimed; None where something can. Then ``n_needed`` seeds would mend it, if known.
+        refused: why nothing can be claimed; None where something can. Then ``n_needed`` seeds would suffice, if known.
         not_lowered: the upper bound of ``lowered`` is below dM: there is nothing to explain.
         confirmed: being better than all families stands the correction for the schedules judged together.
     """
@@ -89,11 +100,14 @@ class Verdict:
     base_memorized: float
     lowered: Estimate
     margin: Margin
-    measure: Measure | None = None
+    distance: Distance | None = None
     quality: float = math.nan
     base_quality: float = math.nan
     quality_change: Estimate | None = None
+    relative_change: Estimate | None = None
     other_change: Estimate | None = None
+    other_relative: Estimate | None = None
+    held_out_memorized: float | None = None
     families: tuple[FamilyVerdict, ...] = ()
     refused: Refusal | None = None
     n_needed: int | None = None
@@ -101,15 +115,17 @@ class Verdict:
     confirmed: bool = True
 
     @property
-    def outcome(self) -> Literal["no claim", "not lowered", "better", "explained", "undecided", "out of reach"]:
-        """ "not lowered": the gate is closed, there is nothing to explain. Else what its families' outcomes add up to."""
+    def outcome(self) -> Outcome:
+        """ "not lowered": there is nothing to explain. Else what its families' outcomes add up to."""
         if self.refused:
             return "no claim"
         if self.not_lowered:
             return "not lowered"
         found = {verdict.outcome for verdict in self.families}
-        if "explained" in found:
-            return "explained"
+        if "worse" in found:
+            return "worse"
+        if "no better" in found:
+            return "no better"
         if any(verdict.disagrees for verdict in self.families):
             return "no claim"
         if "undecided" in found:
@@ -124,7 +140,10 @@ class Verdict:
         return max((v.p_better for v in self.families if v.outcome != "out of reach"), default=1.0)
 
 
-def confirm(verdicts: Sequence[Verdict]) -> list[Verdict]:
+F = TypeVar("F", bound=Findings)
+
+
+def confirm(verdicts: Sequence[F]) -> list[F]:
     """Holm's correction for several schedules judged together, on the largest p of each."""
     judged = [i for i, v in enumerate(verdicts) if v.families and v.outcome != "out of reach"]
     adjusted = dict(zip(judged, holm([verdicts[i].p_better for i in judged])))

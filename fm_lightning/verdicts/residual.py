@@ -7,7 +7,13 @@ all rows over the same n seeds, ``m_i = hit_i - M`` and ``q_i`` the contribution
     f_i = q_S,i - P'(M_S) m_S,i - sum_j L_j [q_j,i - P'(M_j) m_j,i]
     se  = sd(f) / sqrt(n)
 
-because ``dP(M_S) / dM_j = -L_j P'(M_j)``. A chord would not do: a convex curve lies below it.
+because ``dP(M_S) / dM_j = -L_j P'(M_j)``. A chord would not do: a convex curve lies below it. As a share of the baseline's
+distance Q_B the residual is ``r / Q_B``, with ``f_i / Q_B - r q_B,i / Q_B^2`` (the delta method), for Q_B is an estimate, too.
+
+Where doses merely exist (checkpoints), points lie far apart and no parabola in (M, Q) follows the curve. There P is a parabola in
+(logit M, log Q), ``u = logit M``, ``w = log Q``, and the curve at the schedule is ``C = exp P(u_S)``:
+
+    f_i = q_S,i - C { P'(u_S) du_S,i + sum_j L_j [q_j,i / Q_j - P'(u_j) du_j,i] },   du_i = m_i / (M (1 - M))
 """
 
 from __future__ import annotations
@@ -15,98 +21,51 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
+from fm_lightning.estimate import Estimate
 
-Z = 1.96
-LEVEL = 0.025  # of the one-sided tests that belong to Z
+LEVEL = 0.025  # of the one-sided tests that belong to a 95% interval
+SOLID = 4.0  # standard errors that a distance must lie above 0 before anything is divided by it
 Floats = NDArray[np.float64]
-Measure = Literal["frechet", "kernel"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its standard error."""
-
-    value: float
-    error: float
-
-    @property
-    def low(self) -> float:
-        return self.value - Z * self.error
-
-    @property
-    def high(self) -> float:
-        return self.value + Z * self.error
-
-    def p_below(self, limit: float) -> float:
-        """p of the test that the truth lies below ``limit``, against that it does not."""
-        if self.error == 0:
-            return float(self.value >= limit)
-        return NormalDist().cdf((self.value - limit) / self.error)
-
-    def p_above(self, limit: float) -> float:
-        """p of the test that the truth lies above ``limit``, against that it does not."""
-        return Estimate(-self.value, self.error).p_below(-limit)
+Distance = Literal["frechet", "kernel"]
 
 
 @dataclass(frozen=True, eq=False)
-class Quality:
-    """A distance to real data with the first-order contributions to it.
-
-    Attributes:
-        value: the distance.
-        influence: ``[n]`` of each seed, mean 0.
-        reference: ``[m]`` of each real image, mean 0; None for claims about this reference alone.
-    """
-
-    value: float
-    influence: Floats
-    reference: Floats | None = None
-
-    @property
-    def estimate(self) -> Estimate:
-        return Estimate(self.value, _error(self.influence, self.reference))
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
+class Observed:
     """What was measured of one row, seeds ascending and the same in every row.
 
     Attributes:
         hits: ``[n]`` bool, whether the sample is a copy.
-        frechet: the Fréchet distance, extrapolated (``metrics.extrapolated``).
-        kernel: the kernel distance (``metrics.mmd``).
+        frechet: the Fréchet distance, extrapolated (``metrics.extrapolated``), with the contribution of each seed.
+        kernel: the kernel distance (``metrics.mmd``), likewise.
     """
 
     hits: NDArray[np.bool_]
-    frechet: Quality | None = None
-    kernel: Quality | None = None
+    frechet: Estimate | None = None
+    kernel: Estimate | None = None
 
     @property
     def memorized(self) -> float:
         return float(np.mean(self.hits))
 
-    def has(self, measure: Measure) -> bool:
-        return (self.frechet if measure == "frechet" else self.kernel) is not None
+    def has(self, distance: Distance) -> bool:
+        return (self.frechet if distance == "frechet" else self.kernel) is not None
 
-    def quality(self, measure: Measure) -> Quality:
-        """The distance by that measure.
+    def quality(self, distance: Distance) -> Estimate:
+        """The distance of that name.
 
         Raises:
-            UserError: it was not measured, or not with a contribution of each seed.
+            UserError: it was not measured, or not with one contribution per seed.
         """
-        quality = self.frechet if measure == "frechet" else self.kernel
-        if quality is None or len(quality.influence) != len(self.hits):
-            raise OldError(
-                f"a row of {len(self.hits)} seeds without its {measure} distance given",
-                "one with a contribution per seed",
-                "measure it",
+        quality = self.frechet if distance == "frechet" else self.kernel
+        if quality is None or quality.influence is None or len(quality.influence) != len(self.hits):
+            raise UserError(
+                f"A row of {len(self.hits):,} seeds has no {distance} distance over these seeds.", "Measure it."
             )
         return quality
 
@@ -119,8 +78,16 @@ class Residual:
     slope: float
 
 
-def residual(schedule: Measured, points: Sequence[Measured], measure: Measure) -> Residual | None:
+def residual(
+    schedule: Observed, points: Sequence[Observed], distance: Distance, discrete: bool = False
+) -> Residual | None:
     """The schedule's residual to the parabola through three rows of a family.
+
+    Args:
+        schedule: the row that is judged.
+        points: three rows of the family, over the same seeds.
+        distance: the name of Q.
+        discrete: doses merely exist: the parabola is one in (logit M, log Q), if all Q are above 0.
 
     Returns:
         None where the schedule's memorized share lies outside theirs, or two of theirs are equal.
@@ -129,54 +96,58 @@ def residual(schedule: Measured, points: Sequence[Measured], measure: Measure) -
         UserError: not three points, rows over different numbers of seeds, or a row without that distance.
     """
     if len(points) != 3:
-        raise OldError(f"{len(points)} points of a family given", "3", "choose doses with choose_doses")
+        raise UserError(f"A curve needs 3 points, not {len(points)}.", "Choose doses with choose_doses.")
     at, nodes = schedule.memorized, [point.memorized for point in points]
     if len(set(nodes)) < 3 or not min(nodes) <= at <= max(nodes):
         return None
-    qualities = [row.quality(measure) for row in points]
+    qualities = [row.quality(distance) for row in points]
+    if discrete and min(q.value for q in qualities) > 0 and min(nodes) > 0 and max(nodes) < 1:
+        return _logarithmic(schedule, points, distance)
     curve = np.polynomial.Polynomial.fit(nodes, [q.value for q in qualities], 2)
     slope = curve.deriv()
-    weights = _lagrange(nodes, at)
-    own = schedule.quality(measure)
+    weights = lagrange(nodes, at)
+    own = schedule.quality(distance)
     terms = [(1.0, own, schedule.hits, at)] + [
         (-weight, quality, point.hits, node) for weight, quality, point, node in zip(weights, qualities, points, nodes)
     ]
     value = sum(weight * quality.value for weight, quality, _, _ in terms)
     parts = [weight * (quality.influence - slope(node) * (hits - node)) for weight, quality, hits, node in terms]
-    error = _error(np.sum(parts, axis=0), _reference([(weight, quality) for weight, quality, _, _ in terms]))
-    return Residual(Estimate(value, error), float(slope(at)))
+    real = [weight * quality.reference for weight, quality, _, _ in terms if quality.reference is not None]
+    reference = np.sum(real, axis=0) if len(real) == len(terms) else None
+    return Residual(Estimate.of(value, np.sum(parts, axis=0), reference), float(slope(at)))
 
 
-def quality_change(after: Measured, before: Measured, measure: Measure) -> Estimate:
-    """``Q(after) - Q(before)`` over the same seeds."""
-    first, second = after.quality(measure), before.quality(measure)
-    error = _error(first.influence - second.influence, _reference([(1.0, first), (-1.0, second)]))
-    return Estimate(first.value - second.value, error)
+def _logarithmic(schedule: Observed, points: Sequence[Observed], distance: Distance) -> Residual:
+    """The residual to a parabola in (logit M, log Q)."""
+    own, qualities = schedule.quality(distance), [row.quality(distance) for row in points]
+    at, *nodes = (math.log(row.memorized / (1 - row.memorized)) for row in (schedule, *points))
+    curve = np.polynomial.Polynomial.fit(nodes, [math.log(q.value) for q in qualities], 2)
+    slope, weights = curve.deriv(), lagrange(nodes, at)
+    predicted = math.exp(float(curve(at)))
+
+    def moved(row: Observed) -> Floats:
+        return (row.hits - row.memorized) / (row.memorized * (1 - row.memorized))
+
+    parts, real = [slope(at) * moved(schedule)], []
+    for weight, quality, point, node in zip(weights, qualities, points, nodes):
+        parts.append(weight * (quality.influence / quality.value - slope(node) * moved(point)))
+        if quality.reference is not None:
+            real.append(weight * quality.reference / quality.value)
+    influence = own.influence - predicted * np.sum(parts, axis=0)
+    whole = len(real) == len(points) and own.reference is not None
+    reference = own.reference - predicted * np.sum(real, axis=0) if whole else None
+    price = predicted * float(slope(at)) / (schedule.memorized * (1 - schedule.memorized))
+    return Residual(Estimate.of(own.value - predicted, influence, reference), price)
 
 
-def share_change(after: NDArray[np.bool_], before: NDArray[np.bool_]) -> Estimate:
-    """Change of a share over the same seeds, with half a seed added to each of the four cells (Agresti and Min 2005).
-
-    So the error is not zero where no seed changed: a hundred seeds without a change do not exclude one in fifty.
-    """
-    gained, lost = np.sum(after & ~before) + 0.5, np.sum(before & ~after) + 0.5
-    n = len(after) + 2
-    return Estimate(float(gained - lost) / n, math.sqrt(gained + lost - (gained - lost) ** 2 / n) / n)
+def relative(change: Estimate, base: Estimate) -> Estimate | None:
+    """The change as a share of the baseline's distance, whose own error is part of it; None where that is not clearly above 0."""
+    return change / base if base.value > SOLID * base.error else None
 
 
-def _lagrange(nodes: Sequence[float], at: float) -> list[float]:
+def lagrange(nodes: Sequence[float], at: float) -> list[float]:
+    """The weights that a parabola through three nodes gives them ``at`` a place."""
     return [
         math.prod((at - other) / (node - other) for k, other in enumerate(nodes) if k != j)
         for j, node in enumerate(nodes)
     ]
-
-
-def _reference(terms: Sequence[tuple[float, Quality]]) -> Floats | None:
-    """Contributions of the real images to a weighted sum of distances; None unless all rows have them."""
-    parts = [weight * quality.reference for weight, quality in terms if quality.reference is not None]
-    return np.sum(parts, axis=0) if len(parts) == len(terms) else None
-
-
-def _error(influence: Floats, reference: Floats | None) -> float:
-    squares = [np.var(part, ddof=1) / len(part) for part in (influence, reference) if part is not None]
-    return float(np.sqrt(np.sum(squares)))

@@ -1,48 +1,59 @@
-"""Judgement: does a schedule do more than what is trivial?
+"""Verdict: does a schedule do more than what is trivial?
 
-With the residual r of the schedule to a family's curve, its error se (``residual``), z = 1.96, and the smallest effect that
-matters, ``m = dQ + |P'(M_S)| dM``:
-
-    better        r + z se < 0 and r < -m
-    explained     r - z se > -m: an advantage beyond the margin is excluded. Or a dose of the family, base included, whose
-                  paired upper bounds in M and Q lie within dM and dQ of the schedule's
-    undecided     otherwise, with the seeds it would take
-    out of reach  the family does not reach the schedule's memorized share in its dose range. Where its three points miss it
-                  though it does, as calibration is not exact, it is undecided: what was missed cannot be beaten
-
-Not significant is never "the same", and "better" means better than the families tested. Better than all of them is an
-intersection-union test and needs no correction; "explained" is corrected by Holm over the families, several schedules by
-Holm on the largest p of each.
+First it is asked whether the comparison says anything: the baseline must copy more than held-out real data do, copies and other
+samples must be enough, and the schedule must lower the memorized share. Then the schedule is compared with the curve of each
+family (``verdicts.family``). "Better" means better than the families tested. Better than all of them is an intersection-union
+test and needs no correction; several schedules judged together are corrected by Holm on the largest p of each (``confirm``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from statistics import NormalDist
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from fm_lightning.verdicts.margins import Margin, Margins
-from fm_lightning.verdicts.outcomes import FamilyVerdict, Outcome, Verdict, holm
-from fm_lightning.verdicts.residual import (
-    LEVEL,
-    Estimate,
-    Measure,
-    Measured,
-    Quality,
-    Z,
-    quality_change,
-    residual,
-    share_change,
-)
+import numpy as np
+from numpy.typing import NDArray
 
-LEAST_COPIES = 20  # and as many samples that are none
-FRECHET_FROM = 5  # seeds per feature from which the Fréchet distance judges
-POWER = 0.84  # normal quantile of the power of 80 % that n_needed aims at
+from fm_lightning.estimate import Estimate, share_change
+from fm_lightning.verdicts.family import judge_families, seeds_needed
+from fm_lightning.verdicts.margins import Margins, resolution
+from fm_lightning.verdicts.outcomes import FRECHET_FROM, LEAST_COPIES, MANY, Findings, Refusal
+from fm_lightning.verdicts.paragraph import paragraph
+from fm_lightning.verdicts.residual import Distance, Observed, relative
+from fm_lightning.verdicts.wording import claim
 
 
-def judging_measure(n: int, width: int, row: Measured) -> Measure | None:
-    """The extrapolated Fréchet distance from 5 seeds per feature on, else the kernel distance; None without it."""
+@dataclass(frozen=True)
+class Verdict(Findings):
+    """What may be said about one schedule: findings, and their words."""
+
+    @property
+    def sentence(self) -> str:
+        """The claim as one sentence."""
+        return f"{self.schedule} {claim(self)}."
+
+    def __str__(self) -> str:
+        return paragraph(self)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Real data that were not trained on, measured as samples are.
+
+    Attributes:
+        hits: ``[m]`` bool, which of them count as copies of training images: the floor of the memorized share.
+        distances: their distances to the real images, with the contribution of each of them.
+        references: the number of real images that distances are measured to.
+    """
+
+    hits: NDArray[np.bool_] | None = None
+    distances: Mapping[Distance, Estimate] = field(default_factory=dict)
+    references: int = 0
+
+
+def judging_distance(n: int, width: int, row: Observed) -> Distance | None:
+    """The extrapolated Fréchet distance from 10 seeds per feature, else the kernel distance; None without it."""
     if row.has("frechet") and n >= FRECHET_FROM * width:
         return "frechet"
     return "kernel" if row.has("kernel") else None
@@ -50,165 +61,118 @@ def judging_measure(n: int, width: int, row: Measured) -> Measure | None:
 
 def verdict(
     schedule: str,
-    row: Measured,
-    base: Measured,
-    families: Mapping[str, Sequence[Sequence[Measured]]],
+    row: Observed,
+    base: Observed,
+    families: Mapping[str, Sequence[Sequence[Observed]]],
     width: int,
     margins: Margins | None = None,
-    held_out: Mapping[Measure, Quality] | None = None,
+    held_out: HeldOut | None = None,
+    discrete: Collection[str] = (),
 ) -> Verdict:
     """Judges one schedule.
 
     Args:
         schedule: its name.
-        row: what was measured of it.
-        base: of plain sampling.
+        row: what was measured of the schedule.
+        base: what was measured of plain sampling, the baseline.
         families: name -> for each place where the family's curve reaches the schedule (``choose_doses``) its three rows;
             empty where it does not. Families that can only raise memorization do not belong here.
         width: D, the number of features that the distances stand on.
         margins: the smallest effects that matter.
-        held_out: the distances of held-out real data. No dQ goes below two standard errors that as many of them as are compared
-            would have: by so much two sets of real data differ.
+        held_out: real data that were not trained on: the floor of copies, and of dQ (``margins.resolution``).
+        discrete: the families whose doses merely exist, such as checkpoints.
     """
-    n, margins = len(row.hits), margins or Margins()
+    n, margins, held_out = len(row.hits), margins or Margins(), held_out or HeldOut()
     lowered = share_change(base.hits, row.hits)
-    margin = margins.resolve(base.memorized, math.nan)  # its other half waits for a distance
+    margin = margins.resolve(base.memorized, math.nan)  # its other half follows with a distance
     found = Verdict(schedule, n, row.memorized, base.memorized, lowered, margin)
-    copies = min(int(r.hits.sum()) for r in (row, base))
-    others = min(int((~r.hits).sum()) for r in (row, base))
-    if min(copies, others) < LEAST_COPIES:
-        fewer = min(copies, others)
-        return replace(
-            found,
-            refused="few copies" if copies <= others else "few others",
-            n_needed=math.ceil(n * LEAST_COPIES / fewer) if fewer else None,
-        )
+    if held_out.hits is not None and len(held_out.hits):
+        found = replace(found, held_out_memorized=float(held_out.hits.mean()))
+    distance = judging_distance(n, width, base)
+    if distance is not None:
+        found = _with_distances(found, row, base, distance, margins, held_out)
+    if refusal := _too_few(row, base, held_out, margin.memorized):
+        return replace(found, refused=refusal, n_needed=_enough(row, base, refusal))
     closed = lowered.high < margin.memorized
-    measure = judging_measure(n, width, base)
-    if measure is None:
+    if distance is None:
         if closed:
             return replace(found, not_lowered=True)
         if not base.has("frechet"):
             return replace(found, refused="no distance")
         return replace(found, refused="few for Fréchet", n_needed=FRECHET_FROM * width)
-    beside: Measure = "kernel" if measure == "frechet" else "frechet"
-    other = beside if row.has(beside) and base.has(beside) else None
-    own, plain = row.quality(measure), base.quality(measure)
-    real = (held_out or {}).get(measure)
-    # A standard error belongs to a number of samples: of as many real ones as are compared.
-    floor = real.estimate.error * math.sqrt(len(real.influence) / n) if real else 0.0
-    margin = margins.resolve(base.memorized, plain.value, floor)
-    found = replace(
-        found,
-        measure=measure,
-        quality=own.value,
-        base_quality=plain.value,
-        quality_change=quality_change(row, base, measure),
-        other_change=quality_change(row, base, other) if other else None,
-        margin=margin,
-        not_lowered=closed,
-    )
-    if margin.quality <= 0:
+    if found.margin.quality <= 0:
         return replace(found, refused="no margin")
     if closed:
-        return found
+        return replace(found, not_lowered=True)
     reached = any(families.values()) or not families
     if row.memorized >= base.memorized or (lowered.low <= 0 and not reached):
         gap = max(margin.memorized - lowered.value, lowered.value)
-        return replace(found, refused="lowering open", n_needed=math.ceil(_needed(n, lowered.error, gap)))
+        return replace(found, refused="lowering open", n_needed=seeds_needed(n, lowered.error, gap))
     if not families:
         return replace(found, refused="no family")
-    each = [_against(name, row, places, measure, other, margin) for name, places in families.items()]
-    return replace(found, families=tuple(_holm_over_families(each, n)))
+    other = _second(row, base, distance)
+    return replace(found, families=judge_families(row, base, families, distance, other, found.margin, discrete))
 
 
-def _against(
-    family: str,
-    row: Measured,
-    places: Sequence[Sequence[Measured]],
-    measure: Measure,
-    other: Measure | None,
-    margin: Margin,
-) -> FamilyVerdict:
-    """The verdict over all places where the family's curve reaches the schedule: it has to win at each of them."""
-    if not places:
-        return FamilyVerdict(family, "out of reach")
-    found = [_at_place(family, row, points, measure, other, margin) for points in places]
-    explained = [v for v in found if v.outcome == "explained"]
-    if explained:
-        best = min(explained, key=lambda v: v.p_explained)
-        return replace(best, p_explained=min(1.0, len(found) * best.p_explained))
-    undecided = [v for v in found if v.outcome == "undecided"]
-    return max(undecided or found, key=lambda v: v.p_better)
+def _second(row: Observed, base: Observed, distance: Distance) -> Distance | None:
+    """The distance that does not judge, where it was measured."""
+    other: Distance = "kernel" if distance == "frechet" else "frechet"
+    return other if row.has(other) and base.has(other) else None
 
 
-def _at_place(
-    family: str,
-    row: Measured,
-    points: Sequence[Measured],
-    measure: Measure,
-    other: Measure | None,
-    margin: Margin,
-) -> FamilyVerdict:
-    dominated = min(_p_dominated(row, dose, measure, margin) for dose in points)  # of base, the gate has asked it
-    found = residual(row, points, measure)
-    if found is None:
-        explained = dominated < LEVEL
-        outcome: Outcome = "explained" if explained else "undecided"
-        return FamilyVerdict(family, outcome, by_dose=explained, missed=not explained, p_explained=dominated)
-    r, m = found.estimate, margin.at(found.slope)
-    beside = residual(row, points, other) if other else None
-    opposite = beside is not None and beside.estimate.low > 0
-    wins = r.high < 0 and r.value < -m
-    p_explained = min(dominated, r.p_above(-m))
-    result = FamilyVerdict(
-        family,
-        "undecided",
-        r,
-        found.slope,
-        m,
-        other=beside.estimate if beside else None,
-        p_better=r.p_below(0.0),
-        p_explained=p_explained,
-    )
-    if dominated < LEVEL:
-        return replace(result, outcome="explained", by_dose=not r.low > -m)
-    if r.low > -m:
-        return replace(result, outcome="explained")
-    if wins and not opposite:
-        return replace(result, outcome="better")
-    if wins:
-        return replace(result, disagrees=True)
-    return replace(result, n_needed=_decides(r, m, len(row.hits)))
-
-
-def _p_dominated(row: Measured, dose: Measured, measure: Measure, margin: Margin) -> float:
-    """p of the test that the dose is within the margin of the schedule, or better, in both."""
-    return max(
-        share_change(dose.hits, row.hits).p_below(margin.memorized),
-        quality_change(dose, row, measure).p_below(margin.quality),
+def _with_distances(
+    found: Verdict, row: Observed, base: Observed, distance: Distance, margins: Margins, held_out: HeldOut
+) -> Verdict:
+    """The findings with what the schedule does to distances, and with the whole margin."""
+    own, plain, real = row.quality(distance), base.quality(distance), held_out.distances.get(distance)
+    floor = resolution(real, held_out.references) if real and held_out.references else 0.0
+    change, other, other_change = own - plain, _second(row, base, distance), None
+    if other is not None:
+        other_change = row.quality(other) - base.quality(other)
+    return replace(
+        found,
+        distance=distance,
+        quality=own.value,
+        base_quality=plain.value,
+        quality_change=change,
+        relative_change=relative(change, plain),
+        other_change=other_change,
+        other_relative=relative(other_change, base.quality(other)) if other and other_change else None,
+        margin=margins.resolve(base.memorized, plain.value, floor, held_out.references),
     )
 
 
-def _holm_over_families(verdicts: Sequence[FamilyVerdict], n: int) -> list[FamilyVerdict]:
-    """What is explained only without the correction for so many families becomes undecided."""
-    reached = [i for i, v in enumerate(verdicts) if v.outcome != "out of reach"]
-    adjusted = dict(zip(reached, holm([verdicts[i].p_explained for i in reached])))
-    out = []
-    for i, v in enumerate(verdicts):
-        if v.outcome == "explained" and adjusted[i] >= LEVEL:
-            strict = NormalDist().inv_cdf(1 - LEVEL / len(reached))
-            needed = _decides(v.residual, v.margin, n, strict) if v.residual is not None else None
-            v = replace(v, outcome="undecided", by_dose=False, missed=v.residual is None, n_needed=needed)
-        out.append(v)
-    return out
+def _too_few(row: Observed, base: Observed, held_out: HeldOut, margin: float) -> Refusal | None:
+    """Why copies cannot be compared; None if they can."""
+    if held_out.hits is not None and len(held_out.hits):
+        excess = _difference(base.hits, held_out.hits)
+        if excess.high < margin:
+            return "nothing to lower"
+    else:
+        excess = None
+    copies, left = int(base.hits.sum()), int(row.hits.sum())
+    if copies < LEAST_COPIES:
+        return "few copies"
+    if excess is not None and excess.low <= 0:
+        return "floor open"
+    if left < LEAST_COPIES:
+        return "few left"
+    return "few others" if min(int((~r.hits).sum()) for r in (row, base)) < LEAST_COPIES else None
 
 
-def _decides(r: Estimate, m: float, n: int, z: float = Z) -> int | None:
-    """Seeds at which a residual like this one would be decided, for better or as explained."""
-    gap = -r.value if r.value < -m else r.value + m
-    return None if gap <= 0 else max(n + 1, math.ceil(_needed(n, r.error, gap, z)))
+def _difference(these: NDArray[np.bool_], those: NDArray[np.bool_]) -> Estimate:
+    """Difference of two shares of different samples, with one hit and one miss added to each (Agresti and Caffo 2000)."""
+    (p, n), (q, m) = ((float(x.sum() + 1) / (len(x) + 2), len(x) + 2) for x in (these, those))
+    return Estimate(p - q, math.sqrt(p * (1 - p) / n + q * (1 - q) / m))
 
 
-def _needed(n: int, error: float, gap: float, z: float = Z) -> float:
-    return n * ((z + POWER) * error / gap) ** 2
+def _enough(row: Observed, base: Observed, refusal: Refusal) -> int | None:
+    """Seeds that would yield enough copies, or enough other samples; None if unknown or beyond ``MANY`` times those used."""
+    n = len(row.hits)
+    if refusal == "few copies":
+        found = int(base.hits.sum())
+    elif refusal == "few others":
+        found = min(int((~r.hits).sum()) for r in (row, base))
+    else:
+        return None
+    return math.ceil(n * LEAST_COPIES / found) if found and n * LEAST_COPIES <= MANY * n * found else None

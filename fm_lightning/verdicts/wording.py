@@ -1,246 +1,231 @@
-"""Words for verdicts: a sentence for each family, a claim for each schedule, one headline, a paragraph for a paper.
+"""Words for verdicts: a sentence for each family, a claim for each schedule, one headline.
 
-Everything follows from ``Verdict.outcome`` and its families' outcomes, so that no sentence can say more than another.
-"Better" is always said of the families tested, which are named; what is not significant is never called the same.
+Everything follows from the outcomes, so that no sentence claims more than another. "Better" always means better than the
+families tested, which are named; what is not significant is never called the same.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from fm_lightning.verdicts.outcomes import FamilyVerdict, Verdict
-from fm_lightning.verdicts.residual import Estimate, Measure
-from fm_lightning.verdicts.verdict import FRECHET_FROM, LEAST_COPIES
+from fm_lightning.estimate import Estimate
+from fm_lightning.phrases import counted, decimal, joined, places, span, thousands
+from fm_lightning.verdicts.outcomes import FRECHET_FROM, LEAST_COPIES, ORDER, FamilyVerdict, Findings
+from fm_lightning.verdicts.residual import Distance
 
-MOST = 1_000_000  # seeds that anybody would sample
-NAMES: Mapping[Measure, str] = {"frechet": "Fréchet distance", "kernel": "kernel distance"}
-
-
-def family_sentence(verdict: Verdict, family: FamilyVerdict, names: Mapping[Measure, str] = NAMES) -> str:
-    """One sentence on a schedule and a family, e.g. "undecided against noise; about 4 600 seeds would decide"."""
-    if family.outcome == "out of reach":
-        return f"{family.family} does not reach this memorization in its dose range"
-    if family.outcome == "explained" and family.by_dose:
-        return (
-            f"explained by {family.family}: one of its doses is as good to within {_points(verdict)} and "
-            f"{_percent_margin(verdict)}, or better, in both"
-        )
-    if family.outcome == "explained":
-        return f"explained by {family.family}: an advantage beyond {_margin(verdict)} is excluded"
-    if family.outcome == "better":
-        return f"better than {family.family}: {_advantage(verdict, family, names)}"
-    if family.disagrees:
-        assert verdict.measure is not None
-        other: Measure = "kernel" if verdict.measure == "frechet" else "frechet"
-        return f"undecided against {family.family}: better by {names[verdict.measure]}, worse by {names[other]}"
-    if family.missed:
-        return f"undecided against {family.family}: its doses, chosen on calibration seeds, missed this memorization"
-    more = f"; {_would_decide(family.n_needed)}" if family.n_needed else ""
-    return f"undecided against {family.family}{more}"
+NAMES: Mapping[Distance, str] = {"frechet": "Fréchet distance", "kernel": "kernel distance"}
+CALLED = {  # families as a sentence names them; others by their own names
+    "blend": "blending",
+    "early stop": "early stopping",
+    "late brake": "a late brake",
+    "constant gain": "a constant gain",
+    "noise temperature": "a higher noise temperature",
+    "earlier checkpoint": "an earlier checkpoint",
+    "average": "a longer average",
+    "guidance": "weaker guidance",
+}
 
 
-def claim(verdict: Verdict, names: Mapping[Measure, str] = NAMES) -> str:
-    """What may be said about one schedule, as the predicate of a sentence that its name begins."""
+def called(family: FamilyVerdict) -> str:
+    """The family as a sentence names it."""
+    return CALLED.get(family.family, family.family)
+
+
+def listed(families: Iterable[FamilyVerdict]) -> str:
+    """``noise, blending and a late brake``."""
+    return joined(called(family) for family in families)
+
+
+def grouped(found: Findings) -> dict[str, list[FamilyVerdict]]:
+    """The families by outcome."""
     groups: dict[str, list[FamilyVerdict]] = {}
-    for family in verdict.families:
+    for family in found.families:
         groups.setdefault(family.outcome, []).append(family)
-    unreached = groups.get("out of reach", [])
-    beside = (
-        f" ({_and(unreached)} {'does' if len(unreached) == 1 else 'do'} not reach its memorization)"
-        if unreached
-        else ""
-    )
-    match verdict.outcome:
+    return groups
+
+
+def family_sentence(found: Findings, family: FamilyVerdict) -> str:
+    """One sentence on a schedule and a family, for example "undecided against noise (about 4,600 seeds would decide)"."""
+    name = called(family)
+    match family.outcome:
+        case "out of reach":
+            return f"{name} cannot lower copies as far in its dose range"
+        case "worse":
+            return f"worse than {name}: {_distance(found)} higher by {amount(family)} at equal copies"
+        case "no better" if family.by_dose:
+            within = f"within {points(found)} and {percent_margin(found)}"
+            return f"no better than {name}: one of its doses is as good in copies and in distance, {within}"
+        case "no better":
+            return f"no better than {name}: an advantage beyond {margin_words(found)} is excluded"
+        case "better":
+            return f"better than {name}: {_advantage(found, family)}"
+    if family.disagrees:
+        first, second = ("frechet", "kernel") if found.distance == "frechet" else ("kernel", "frechet")
+        return f"undecided against {name}: better by {NAMES[first]}, worse by {NAMES[second]}"  # type: ignore[index]
+    if family.missed:
+        return f"undecided against {name}: its doses, chosen on calibration seeds, missed this memorized share"
+    return f"undecided against {name}{would_decide(family.n_needed)}"
+
+
+def claim(found: Findings) -> str:
+    """What may be said about one schedule, as the predicate of a sentence that its name begins."""
+    groups = grouped(found)
+    far = groups.get("out of reach", [])
+    unreached = f" ({listed(far)} cannot lower copies as far)" if far else ""
+    match found.outcome:
         case "no claim":
-            return f"allows no claim: {_why_not(verdict)}"
+            return _no_claim(found)
         case "not lowered":
-            return f"does not lower memorization by {_points(verdict)}{_quality_words(verdict, names)}"
-        case "explained":
-            return f"is explained by {_and(groups['explained'])}"
+            return f"does not lower copies by {points(found)}{_quality(found)}"
+        case "worse" | "no better":
+            parts = [f"{kind} than {listed(groups[kind])}" for kind in ("worse", "no better") if kind in groups]
+            return f"is {', '.join(parts)}"
         case "better":
             return (
-                f"is better than every family tested that reaches it ({_list(groups['better'])}): "
-                f"{_nearest(verdict, groups['better'], names)}{beside}"
+                f"is better than every family tested that reaches it ({listed(groups['better'])}): "
+                f"{_nearest(found, groups['better'])}{unreached}"
             )
         case "undecided" if "undecided" in groups:
-            needed = [f.n_needed for f in groups["undecided"]]
-            most = max((n for n in needed if n is not None), default=None)
-            return f"is undecided against {_and(groups['undecided'])}{_in_brackets(most)}{beside}"
+            needed = [family.n_needed for family in groups["undecided"]]
+            most = None if None in needed else max(n for n in needed if n is not None)
+            return f"is undecided against {listed(groups['undecided'])}{would_decide(most)}{unreached}"
         case "undecided":
             return (
-                f"is better than each of {_and(groups['better'])}, but not after correction for the schedules judged "
-                f"together, so undecided{beside}"
+                f"is better than {listed(groups['better'])}, but not after correction for the schedules judged "
+                f"together, so undecided{unreached}"
             )
         case _:
-            return f"reaches a memorization that no family tested does ({_list(unreached)}), so nothing follows"
+            return f"memorizes less than any family tested can ({listed(far)}), so no comparison is possible"
 
 
-def headline(verdicts: Sequence[Verdict], names: Mapping[Measure, str] = NAMES) -> str:
-    """All claims in one sentence, the strongest first."""
+def headline(verdicts: Sequence[Findings]) -> str:
+    """All claims in one sentence: worse, no better, undecided, better, then the schedules without a comparison."""
     if not verdicts:
         return "No schedule was judged."
-    order = ["better", "explained", "undecided", "out of reach", "not lowered", "no claim"]
-    ranked = sorted(verdicts, key=lambda v: order.index(v.outcome))
-    return "; ".join(f"{v.schedule} {claim(v, names)}" for v in ranked) + "."
+    ranked = sorted(verdicts, key=lambda v: ORDER.index(v.outcome))
+    return "; ".join(f"{v.schedule} {claim(v)}" for v in ranked) + "."
 
 
-def paragraph(verdict: Verdict, names: Mapping[Measure, str] = NAMES) -> str:
-    """A paragraph ready for a paper, with every number, margin, n and family."""
-    v = verdict
-    # The interval's centre is drawn towards 0 (see ``share_change``); the change itself is the difference of the shares shown.
-    low, high = (f"{-100 * bound:+.1f}" for bound in (v.lowered.high, v.lowered.low))
-    change = f"{100 * (v.memorized - v.base_memorized):+.1f} [{low}, {high}]"
-    sentences = [
-        f"Over {thousands(v.n)} paired seeds, {v.schedule} has a memorized share of {100 * v.memorized:.1f} % where plain "
-        f"sampling has {100 * v.base_memorized:.1f} % (change {change} points)"
-    ]
-    if v.measure is not None and v.quality_change is not None:
-        to_infinity = "extrapolated to infinitely many samples, " if v.measure == "frechet" else ""
-        sentences[0] += (
-            f", and {names[v.measure]} {v.quality:.4g} where plain sampling has {v.base_quality:.4g} ({to_infinity}change "
-            f"{_interval(v.quality_change, _per_cent(v))} %)"
-        )
-    if v.families:
-        sentences.append(
-            f"It was compared at equal memorized share with the curves of {_count(len(v.families), 'trivial manipulation')} "
-            f"({_list(v.families)}), each through three doses chosen on separate calibration seeds; the smallest effect that "
-            f"matters was set to {_margin(v)} of plain sampling's {names[v.measure or 'frechet']}"
-            + (", two standard errors of that of as many real samples" if v.margin.floored else "")
-        )
-        reached = [f for f in v.families if f.residual is not None]
-        if reached:
-            sentences.append(
-                f"Residuals to these curves, in % of plain sampling's distance, negative where {v.schedule} is better: "
-                + "; ".join(_numbers(v, f) for f in reached)
-            )
-        sentences += [_capital(family_sentence(v, f, names)) for f in v.families]
-        sentences.append(
-            "Intervals are of 95 %; what is called explained holds after Holm's correction over the families"
-        )
-    sentences.append(f"{v.schedule} {claim(v, names)}")
-    return ". ".join(sentences) + "."
-
-
-def _numbers(verdict: Verdict, family: FamilyVerdict) -> str:
+def amount(family: FamilyVerdict) -> str:
+    """How far the distance lies from the family's curve, without sign: ``25% [19, 31] of the baseline's``."""
     assert family.residual is not None
-    scale = _per_cent(verdict)
-    text = f"{family.family} {_interval(family.residual, scale)}, margin {scale * family.margin:.2g}"
-    if family.fewer_copies is not None:
-        text += f" ({100 * family.fewer_copies:+.1f} points of memorized share, margin {100 * family.margin / -family.slope:.2g})"
-    return text
+    if family.relative is None:
+        return scaled(family.residual, 1, positive=True)
+    return f"{scaled(family.relative, 100, '%', positive=True)} of the baseline's"
 
 
-def _advantage(verdict: Verdict, family: FamilyVerdict, names: Mapping[Measure, str], than: str = "") -> str:
-    assert family.residual is not None
-    if family.fewer_copies is not None:
-        return f"{-100 * family.fewer_copies:.1f} points fewer copies{than} at equal distance"
-    lower = -_per_cent(verdict) * family.residual.value
-    return f"{names[verdict.measure or 'frechet']} lower by {lower:.1f} %{than} at equal memorization"
+def scaled(estimate: Estimate, scale: float, unit: str = "", positive: bool = False) -> str:
+    """``−1.5% [−4.1, 1.2]``; ``positive`` turns the sign so that the value has none."""
+    scale *= -1 if positive and estimate.value < 0 else 1
+    low, high = sorted((scale * estimate.low, scale * estimate.high))
+    digits = places(low, high)
+    return f"{decimal(scale * estimate.value, digits)}{unit} {span(low, high, digits)}"
 
 
-def _nearest(verdict: Verdict, better: Sequence[FamilyVerdict], names: Mapping[Measure, str]) -> str:
-    priced = [f for f in better if f.fewer_copies is not None]
-    # In points where they can be told; residuals of curves of different slopes do not compare.
-    nearest = max(priced or better, key=lambda f: f.fewer_copies or (f.residual.value if f.residual else -math.inf))
-    return _advantage(verdict, nearest, names, than=f" than the nearest, {nearest.family}," if len(better) > 1 else "")
+def margin_words(found: Findings) -> str:
+    """``1 point plus 2%``."""
+    return f"{points(found)} plus {percent_margin(found)}"
 
 
-def _why_not(verdict: Verdict) -> str:
-    needed = verdict.n_needed
-    match verdict.refused:
-        case "few copies" | "few others":
-            what = "copies" if verdict.refused == "few copies" else "samples that are no copies"
-            more = f" (about {_about(needed)} would have them)" if needed else ""
-            return f"fewer than {LEAST_COPIES} {what} among {thousands(verdict.n)} seeds{more}"
-        case "no distance":
-            return "no distance to real data was measured"
-        case "few for Fréchet":
-            return (
-                f"the Fréchet distance judges from {thousands(needed or 0)} seeds ({FRECHET_FROM} per feature) on, and no "
-                "kernel distance was measured"
-            )
-        case "no margin":
-            return "plain sampling is not measurably away from real data, so that no margin can be set"
-        case "lowering open":
-            return f"whether it lowers memorization at all is open{_in_brackets(needed)}"
-        case "no family":
-            return "no family was tested"
-        case _:
-            return f"against {_and([f for f in verdict.families if f.disagrees])} the two distances disagree"
+def points(found: Findings) -> str:
+    """dM: ``1 point``."""
+    text = f"{100 * found.margin.memorized:.2g}"
+    return f"{text} point{'' if text == '1' else 's'}"
 
 
-def _quality_words(verdict: Verdict, names: Mapping[Measure, str]) -> str:
-    """Of a schedule that does not lower memorization, only its distance against plain sampling is reported."""
-    change, margin = verdict.quality_change, verdict.margin
-    if change is None or verdict.measure is None:
-        return ", and no distance to real data can judge it"
-    name, limit = names[verdict.measure], _percent_margin(verdict)
-    numbers = f"({_interval(change, _per_cent(verdict))} %)"
-    if change.high < 0 and change.value < -margin.quality:
-        return f", and its {name} is lower than plain sampling's {numbers}"
-    if change.low > 0 and change.value > margin.quality:
-        return f", and its {name} is larger than plain sampling's {numbers}"
-    if change.low > -margin.quality and change.high < margin.quality:
-        return f", and a change of its {name} beyond {limit} is excluded {numbers}"
-    return f", and whether its {name} changes by {limit} is undecided {numbers}"
+def percent_margin(found: Findings) -> str:
+    """dQ in percent of the baseline's distance, or in its own unit where that is not above 0."""
+    if found.base_quality > 0:
+        return f"{100 * found.margin.quality / found.base_quality:.2g}%"
+    return f"{found.margin.quality:.2g}"
 
 
-def _margin(verdict: Verdict) -> str:
-    return f"{_points(verdict)} plus {_percent_margin(verdict)}"
+def would_decide(seeds: int | None) -> str:
+    """`` (about 4,600 seeds would decide)``, rounded up to two digits."""
+    if seeds is None:
+        return " (many more seeds would be needed)"
+    return f" (about {about(seeds)} seeds would decide)"
 
 
-def _points(verdict: Verdict) -> str:
-    points = 100 * verdict.margin.memorized
-    return f"{points:.2g} point{'' if f'{points:.2g}' == '1' else 's'}"
-
-
-def _percent_margin(verdict: Verdict) -> str:
-    return f"{_per_cent(verdict) * verdict.margin.quality:.2g} %"
-
-
-def _per_cent(verdict: Verdict) -> float:
-    """Factor from the distance's unit to per cent of base's distance."""
-    return 100 / verdict.base_quality if verdict.base_quality > 0 else math.nan
-
-
-def _interval(estimate: Estimate, scale: float) -> str:
-    return f"{scale * estimate.value:+.1f} [{scale * estimate.low:+.1f}, {scale * estimate.high:+.1f}]"
-
-
-def _in_brackets(seeds: int | None) -> str:
-    return "" if seeds is None else f" ({_would_decide(seeds)})"
-
-
-def _would_decide(seeds: int) -> str:
-    if seeds > MOST:  # an estimate that lies next to the margin: what follows from it is known to no digit
-        return f"more than {thousands(MOST)} seeds would be needed"
-    return f"about {_about(seeds)} seeds would decide"
-
-
-def _about(seeds: int) -> str:
+def about(seeds: int) -> str:
     """Rounded up to two digits."""
     unit = 10 ** max(0, len(str(seeds)) - 2)
     return thousands(-(-seeds // unit) * unit)
 
 
-def thousands(number: int) -> str:
-    """``2 000``."""
-    return f"{number:,}".replace(",", " ")
+def fall(found: Findings) -> str:
+    """The paired change of the copies: ``−5.6 points [−6.6, −4.6]``."""
+    # The interval's centre lies closer to 0 (see ``share_change``); the change is the difference of the shares shown.
+    change = 100 * (found.memorized - found.base_memorized)
+    return f"{decimal(change, 1)} points {span(-100 * found.lowered.high, -100 * found.lowered.low, 1)}"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _distance(found: Findings) -> str:
+    return NAMES[found.distance or "frechet"]
 
 
-def _list(families: Sequence[FamilyVerdict]) -> str:
-    return ", ".join(f.family for f in families)
+def _advantage(found: Findings, family: FamilyVerdict, than: str = "") -> str:
+    if family.fewer_copies is not None:
+        return f"{decimal(-100 * family.fewer_copies, 1)} points fewer copies{than} at equal distance"
+    return f"{_distance(found)} lower by {amount(family)}{than} at equal copies"
 
 
-def _and(families: Sequence[FamilyVerdict]) -> str:
-    names = [f.family for f in families]
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def _nearest(found: Findings, better: Sequence[FamilyVerdict]) -> str:
+    priced = [f for f in better if f.fewer_copies is not None]
+    # In points where they are known; residuals to curves of different slopes do not compare.
+    nearest = max(priced or better, key=lambda f: f.fewer_copies or (f.residual.value if f.residual else 0.0))
+    return _advantage(found, nearest, than=f" than the nearest, {called(nearest)}," if len(better) > 1 else "")
 
 
-def _capital(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
+def _no_claim(found: Findings) -> str:
+    base, copies = f"{100 * found.base_memorized:.1f}", round(found.base_memorized * found.n)
+    floor = f"{base}% and {100 * (found.held_out_memorized or 0):.1f}%"
+    left = round(found.memorized * found.n)
+    match found.refused:
+        case "few left":
+            return (
+                f"leaves only {counted(left, 'copy', 'copies')} of {thousands(found.n)} ({fall(found)}), too few to compare "
+                "with the curves of trivial manipulations"
+            )
+        case "nothing to lower":
+            return f"has nothing to lower: plain sampling copies no more than held-out real data do ({floor})"
+        case "floor open":
+            reason = f"whether plain sampling copies more than held-out real data do is open ({floor})"
+        case "few copies":
+            enough = f" (about {about(found.n_needed)} seeds would have {LEAST_COPIES})" if found.n_needed else ""
+            reason = f"plain sampling makes only {counted(copies, 'copy', 'copies')} of {thousands(found.n)}{enough}"
+        case "few others":
+            enough = f" (about {about(found.n_needed)} seeds would have them)" if found.n_needed else ""
+            reason = f"fewer than {LEAST_COPIES} of {thousands(found.n)} samples are no copies{enough}"
+        case "no distance":
+            reason = "no distance to real data was measured"
+        case "few for Fréchet":
+            reason = (
+                f"the Fréchet distance needs at least {thousands(found.n_needed or 0)} seeds ({FRECHET_FROM} per feature), and "
+                "no kernel distance was measured"
+            )
+        case "no margin":
+            reason = "plain sampling is indistinguishable from real data, so no margin can be set"
+        case "lowering open":
+            reason = f"whether it lowers copies at all is open{would_decide(found.n_needed)}"
+        case "no family":
+            reason = "no family was tested"
+        case _:
+            reason = f"against {listed(f for f in found.families if f.disagrees)} the two distances disagree"
+    return f"supports no claim: {reason}"
+
+
+def _quality(found: Findings) -> str:
+    """Of a schedule that does not lower memorization, only its distance against plain sampling is reported."""
+    change, margin = found.quality_change, found.margin
+    if change is None or found.distance is None:
+        return ", and no distance to real data can judge it"
+    name, limit = _distance(found), percent_margin(found)
+    shown = scaled(change, 1) if found.relative_change is None else scaled(found.relative_change, 100, "%")
+    if change.high < 0 and change.value < -margin.quality:
+        return f", and its {name} is lower than plain sampling's ({shown})"
+    if change.low > 0 and change.value > margin.quality:
+        return f", and its {name} is higher than plain sampling's ({shown})"
+    if change.low > -margin.quality and change.high < margin.quality:
+        return f", and a change of its {name} beyond {limit} is excluded ({shown})"
+    return f", and whether its {name} changes by {limit} is undecided ({shown})"

@@ -37,9 +37,9 @@ def judged():
         row("kts", "schedule", f_mem=0.42, quality=2.6),
         row("kts.true_clock", "control", "kts"),
     ]
-    families = [family("noise", "explained", [0.4, 0.2, 0.6]), family("blend", "out of reach", None)]
+    families = [family("noise", "no better", [0.4, 0.2, 0.6]), family("blend", "out of reach", None)]
     verdict = {
-        "schedule": "kts", "against": "base", "outcome": "explained", "claim": "is explained by noise", "n": SEEDS,
+        "schedule": "kts", "against": "base", "outcome": "no better", "claim": "is no better than noise", "n": SEEDS,
         "n_needed": None, "paragraph": "Over 50 seeds.", "measure": "frechet", "base_quality": 2.0,
         "margin": {"memorized": 0.01, "quality": 0.04}, "families": families,
     }  # fmt: skip
@@ -49,7 +49,7 @@ def judged():
         "tau_split": 0.6,
         "verdicts": [verdict],
         "judged": {"kts": {"base": "base", "families": places}},
-        "headline": "kts is explained by noise.",
+        "headline": "kts is no better than noise.",
     }
     return Results.from_dict(content)
 
@@ -83,17 +83,17 @@ def table(logged, name):
 
 def test_verdicts_stand_in_tables(logged):
     noise, blend = table(logged, "test/families")
-    assert noise | {"schedule": "kts", "outcome": "explained", "residual": 0.4, "low": 0.2, "high": 0.6} == noise
+    assert noise | {"schedule": "kts", "outcome": "no better", "residual": 0.4, "low": 0.2, "high": 0.6} == noise
     assert (blend["outcome"], blend["residual"], blend["sentence"]) == ("out of reach", None, "out of reach: blend")
     (claim,) = table(logged, "test/verdicts")
-    assert (claim["claim"], claim["paragraph"]) == ("is explained by noise", "Over 50 seeds.")
+    assert (claim["claim"], claim["paragraph"]) == ("is no better than noise", "Over 50 seeds.")
 
 
 def test_every_number_stands_once_in_the_summary(logged):
     summary, history = logged[1]["summary"], logged[1]["history"]
-    assert summary["headline"] == "kts is explained by noise."
+    assert summary["headline"] == "kts is no better than noise."
     assert (summary["test/base/f_mem"], summary["test/kts/quality_frechet"]) == (0.5, 2.6)
-    assert summary["test/kts/outcome"] == "explained"
+    assert summary["test/kts/outcome"] == "no better"
     media = {"schedules", "verdicts", "families", "frontier", "energy_profile", "samples"}
     assert {name for name in history if name.startswith("test/")} == {f"test/{name}" for name in media}
     assert not [name for name in summary if "~" in name], "families stand in tables alone"

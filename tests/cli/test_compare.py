@@ -14,7 +14,7 @@ from wandb_files import read_wandb
 
 from fm_lightning.comparison.results import Results
 from fm_lightning.files import SUM, write_json
-from fm_lightning.study.across_runs import build
+from fm_lightning.study.across_runs import _sentence, build
 from fm_lightning.study.replicates import Run, experiments
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.verdicts.random_effects import combine
@@ -120,7 +120,7 @@ def test_what_is_refused(command, refused, runs):
     (runs / "empty").mkdir()
     says(refused("compare", "runs/t0", "runs/empty"), "runs/empty holds no evaluation", "fm-lightning test -c")
     shutil.copytree(runs / "t0", runs / "copy")
-    says(refused("compare", "runs/t0", "runs/copy"), "t0 and copy given, which are the same run", "leave one out")
+    says(refused("compare", "runs/t0", "runs/copy"), "t0 and copy are the same run", "Remove one of them")
 
 
 def test_an_unfinished_run_is_refused(refused, runs):
@@ -153,7 +153,7 @@ def test_one_name_for_two_schedules_is_refused(command, refused, runs):
         "test", "-c", "runs/spiral/config.yaml", "--model.test_schedules.kts.gain.init_args.alpha", "0.03"
     )  # fmt: skip
     assert ended.status == 0, ended.err
-    says(refused("compare", "runs/t0", "runs/spiral"), "row 'kts'", "schedule.gain.alpha 0.02 in t0 and 0.03 in spiral")
+    says(refused("compare", "runs/t0", "runs/spiral"), "Row 'kts'", "schedule.gain.alpha 0.02 in t0 and 0.03 in spiral")
 
 
 def with_verdicts(runs: Path, *outcomes: str, p: float = 1e-6) -> dict:
@@ -163,7 +163,7 @@ def with_verdicts(runs: Path, *outcomes: str, p: float = 1e-6) -> dict:
         results = json.loads((runs / name / "results.json").read_text())
         (entry,) = results["verdicts"]
         entry |= {"outcome": outcome, "measure": "frechet", "base_quality": 0.5}
-        entry["families"] = [{"family": "noise", "outcome": outcome, "residual": [-0.01, -0.02, 0.0], "p_better": p}]
+        entry["families"] = [{"family": "noise", "outcome": outcome, "relative": [-0.02, -0.04, 0.0], "p_better": p}]
         found.append(Run(name, Results.from_dict(results), Evaluation.open(runs / name)))
     return build(experiments(found))
 
@@ -174,8 +174,9 @@ def with_verdicts(runs: Path, *outcomes: str, p: float = 1e-6) -> dict:
         (("better",) * 3, 1e-6, True, "better in 3 of 3 runs: replicates, and stands Holm's correction"),
         (("better",) * 3, 0.04, False, "better in 3 of 3 runs, but not after Holm's correction"),
         (("better",) * 2, 1e-6, False, "better in 2 of 2 runs; whether it replicates takes at least 3 training seeds"),
-        (("better", "explained", "better"), 1e-6, False, "better in 2, explained in 1 of 3 runs: does not replicate"),
-        (("explained",) * 3, 1.0, False, "explained in 3 of 3 runs: replicates"),
+        (("better", "no better", "better"), 1e-6, False, "better in 2, no better in 1 of 3 runs: does not replicate"),
+        (("no better",) * 3, 1.0, False, "no better in 3 of 3 runs: no better than noise replicates"),
+        (("worse", "no better", "worse"), 1.0, False, "worse in 2, no better in 1 of 3 runs: no better than noise"),
         (("undecided",) * 3, 1.0, False, "undecided in 3 of 3 runs"),
         (("no claim",) * 2, 1.0, False, "no claim in 2 of 2 runs"),
     ],
@@ -187,6 +188,18 @@ def test_what_replicates(trained, outcomes, p, stands, words):
     assert verdict["sentence"].startswith(words)
     assert found["headline"] == f"kts: {verdict['sentence']}."
     assert list(verdict["families"]["noise"].values()) == list(outcomes)
+
+
+def test_another_family_in_each_run_is_no_replication(trained):
+    """Two families, of which another one is as good as the schedule in each run."""
+    (entry,) = with_verdicts(trained, *["no better"] * 3)["experiments"]
+    verdict = entry["schedules"][0]["verdict"]
+    verdict["families"] = {
+        "noise": dict(zip(REPLICATES, ("no better", "better", "better"))),
+        "blend": dict(zip(REPLICATES, ("undecided", "no better", "no better"))),
+    }
+    words = "no better in 3 of 3 runs, but than another family in each: does not replicate"
+    assert _sentence(verdict, 1) == words
 
 
 def test_residuals_are_combined(trained):

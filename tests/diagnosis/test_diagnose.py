@@ -236,7 +236,7 @@ def test_constant_energies_are_undefined_with_their_reason(subject):
     says(" ".join(results["questions"]["density"]["sentences"]), "no Spearman's rho (constant x", "n = 37")
     says(
         " ".join(results["questions"]["copying"]["sentences"]),
-        "No F_mem over quantiles of KPE: 1 different values given",
+        "No F_mem over quantiles of KPE: 1 different values cannot fill 5 groups",
     )
     says(" ".join(results["questions"]["semantics"]["sentences"]), "No thirds of KPE")
     assert plain(float("nan")) is None
@@ -257,7 +257,7 @@ def test_what_is_outside_the_true_support_is_counted(subject):
     ("series", "words"),
     [
         ({}, "no validation logged F_mem"),
-        ({"val/base/f_mem": [(9, 0.0), (19, 0.009)]}, "never reached 1 %"),
+        ({"val/base/f_mem": [(9, 0.0), (19, 0.009)]}, "never reached 1%"),
         ({"val/base/f_mem": [(9, 0.0), (19, 0.01)]}, "between the steps 9 and 19"),
         ({"val/base/f_mem": [(9, 0.5)]}, "at the first validation already"),
     ],
@@ -267,7 +267,7 @@ def test_first_passage_over_training(series, words):
 
 
 def test_arguments_out_of_range(subject):
-    with pytest.raises(UserError, match="probes=0 given"):
+    with pytest.raises(UserError, match="probes=0"):
         check(subject, 0, 5)
-    with pytest.raises(UserError, match="37 samples given for 38 groups"):
+    with pytest.raises(UserError, match="37 samples cannot fill 38 groups"):
         check(subject, 1, 38)

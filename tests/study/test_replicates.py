@@ -95,17 +95,17 @@ def test_shared_weights_or_noise_are_no_replicates():
 
 
 def test_the_same_run_twice():
-    with pytest.raises(UserError, match="t0 and t0 given, which are the same run"):
+    with pytest.raises(UserError, match="t0 and t0 are the same run"):
         experiments([run(0), run(0)])
 
 
 def test_one_name_for_two_schedules():
     other = copy.deepcopy(GAIN)
     other["schedule"]["gain"]["alpha"] = (0.05).hex()
-    with pytest.raises(UserError, match=r"row 'kts' given with schedule.gain.alpha 0.02 in t0 and 0.05 in t1"):
+    with pytest.raises(UserError, match=r"Row 'kts' has schedule.gain.alpha 0.02 in t0 and 0.05 in t1"):
         experiments([run(0), run(1, rows={"base": STEPS, "kts": other})])
     plain = {"schedule": {"class": "Schedule", "steps": 9}, "content": ""}
-    with pytest.raises(UserError, match=r"row 'base' given with schedule.steps 4 in t0 and 9 in t1"):
+    with pytest.raises(UserError, match=r"Row 'base' has schedule.steps 4 in t0 and 9 in t1"):
         experiments([run(0), run(1, rows={"base": plain}, training_data="spiral")])
 
 

@@ -7,24 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fm_lightning import estimate
 from fm_lightning.errors import UserError
-from fm_lightning.verdicts.margins import Margin, Margins
-from fm_lightning.verdicts.residual import (
-    Estimate,
-    Measured,
-    Quality,
-    quality_change,
-    residual,
-    share_change,
-)
+from fm_lightning.estimate import Estimate
+from fm_lightning.verdicts.margins import Margin, Margins, resolution
+from fm_lightning.verdicts.residual import Observed, relative, residual
 
 
 def means(hits, contributions, reference=None):
     """A row whose distance is the mean of contributions, so that everything about it is known."""
-    return Measured(
+    return Observed(
         np.asarray(hits, dtype=bool),
-        kernel=Quality(float(np.mean(contributions)), contributions - np.mean(contributions), reference),
+        kernel=Estimate.of(float(np.mean(contributions)), contributions - np.mean(contributions), reference),
     )
 
 
@@ -126,32 +119,34 @@ def test_the_reference_s_error_adds_in_quadrature():
     assert common.estimate.error == pytest.approx(alone.estimate.error)
 
 
-def test_changes():
-    rows = [means(*row) for row in four(7, 400)]
-    change = quality_change(rows[0], rows[1], "kernel")
-    difference = rows[0].kernel.influence - rows[1].kernel.influence
-    assert change.value == rows[0].kernel.value - rows[1].kernel.value
-    assert change.error == pytest.approx(np.std(difference, ddof=1) / 20)
-    for after, before in ((rows[0], rows[1]), (rows[0], rows[0])):
-        got = share_change(after.hits, before.hits)
-        want = estimate.share_change(after.hits, before.hits)
-        assert (got.low, got.high) == pytest.approx((want.low, want.high), abs=1e-4)
-    assert share_change(rows[0].hits, rows[0].hits).high > 0, "no change among few seeds excludes little"
+def test_a_share_of_the_baseline_carries_the_baseline_s_error():
+    """Blocks of seeds of one world: the reported error is the spread between them; without the baseline's it is not."""
+    changes, errors, naive = [], [], []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        common = rng.standard_normal(400)
+        base, row = 1 + common, 2 + 1.2 * common + 0.3 * rng.standard_normal(400)
+        before, after = (Estimate.of(float(x.mean()), x - x.mean()) for x in (base, row))
+        share = relative(after - before, before)
+        changes.append(share.value)
+        errors.append(share.error)
+        naive.append((after - before).error / before.value)
+    assert np.mean(errors) == pytest.approx(np.std(changes), rel=0.1)
+    assert np.std(changes) > 1.5 * np.mean(naive)
 
 
-def test_one_sided_p_values_belong_to_the_interval():
-    estimate = Estimate(-0.5, 0.2)
-    for limit in (-1.0, -0.89, -0.107, -0.1, 0.0):
-        assert (estimate.p_below(limit) < 0.02499) == (estimate.high < limit)
-        assert (estimate.p_above(limit) < 0.02499) == (estimate.low > limit)
-    assert Estimate(1.0, 0.0).p_below(2.0) == 0
-    assert Estimate(2.0, 0.0).p_below(2.0) == 1
+def test_nothing_is_divided_by_a_baseline_near_0():
+    change = Estimate.of(0.1, np.array([-0.1, 0.1]))
+    assert relative(change, Estimate.of(1.0, np.array([-0.1, 0.1]))) is not None
+    for value in (0.3, 0.0, -1.0):
+        assert relative(change, Estimate.of(value, np.array([-0.1, 0.1]))) is None
 
 
 def test_margins():
     assert Margins().resolve(0.65, 12.0) == Margin(0.01, 0.24)
     assert Margins().resolve(0.04, 12.0) == Margin(0.004, 0.24)
-    assert Margins().resolve(0.65, 12.0, held_out_error=0.5) == Margin(0.01, 1.0, floored=True)
+    assert Margins().resolve(0.65, 12.0, 0.5, 998) == Margin(0.01, 0.5, floored=True, references=998)
+    assert Margins().resolve(0.65, 12.0, 0.1, 998) == Margin(0.01, 0.24, references=998)
     assert Margins(0.02, 0.5, 0.05).resolve(0.65, 10.0).at(-3.0) == pytest.approx(0.5 + 0.06)
     for name in ("memorized", "of_base", "quality"):
         for value in (0.0, -0.01, 1.0, float("nan")):
@@ -159,11 +154,16 @@ def test_margins():
                 Margins(**{name: value})
 
 
+def test_the_floor_depends_on_the_real_images_alone():
+    held_out = Estimate.of(0.0, np.tile([-3.0, 3.0], 200))
+    assert resolution(held_out, 900) == pytest.approx(2 * 3 / 30, rel=1e-2)
+
+
 def test_what_is_refused():
     rows = [means(*row) for row in four(8, 100)]
-    with pytest.raises(UserError, match="expected 3"):
+    with pytest.raises(UserError, match="needs 3 points, not 2"):
         residual(rows[0], rows[1:3], "kernel")
     with pytest.raises(UserError, match="frechet distance"):
         residual(rows[0], rows[1:], "frechet")
-    with pytest.raises(UserError, match="contribution per seed"):
-        quality_change(rows[0], Measured(rows[0].hits, kernel=Quality(1.0, np.zeros(7))), "kernel")
+    with pytest.raises(UserError, match="over these seeds"):
+        Observed(rows[0].hits, kernel=Estimate.of(1.0, np.zeros(7))).quality("kernel")

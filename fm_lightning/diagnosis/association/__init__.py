@@ -1,6 +1,6 @@
 """How measurements of the same samples go together: each number with its interval, or the reason why there is none."""
 
-from fm_lightning.diagnosis.association.correlation import bootstrap, partial_spearman, spearman
+from fm_lightning.diagnosis.association.correlation import partial_spearman, spearman
 from fm_lightning.diagnosis.association.estimate import Estimate
 from fm_lightning.diagnosis.association.groups import (
     GroupMean,
@@ -21,7 +21,6 @@ __all__ = [
     "ShareCurve",
     "auroc",
     "auroc_difference",
-    "bootstrap",
     "effect_size",
     "first_passage",
     "group_means",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.estimate import LEVEL
 
 Z = float(norm.ppf((1 + LEVEL) / 2))
@@ -19,7 +19,7 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number from n samples with its 95 % interval.
+    """A number from n samples with its 95% interval.
 
     Attributes:
         value: None where it is undefined; never NaN.
@@ -54,24 +54,22 @@ def vectors(**given: Any) -> list[Vector]:
     for name, values in given.items():
         array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
         if array.ndim != 1 or array.dtype.kind not in "fiub":
-            raise OldError(
-                f"{name} of shape {list(array.shape)} and type {array.dtype} given",
-                "one number per sample",
-                "pass a vector",
+            raise UserError(
+                f"{name} has shape {list(array.shape)} and type {array.dtype}.", "Pass one number per sample."
             )
         array = array.astype(np.float64)
         bad = ~np.isfinite(array)
         if bad.any():
-            raise OldError(
-                f"{name}[{int(bad.argmax())}] = {array[bad][0]:g} given", "finite numbers", "leave such samples out"
+            raise UserError(
+                f"{name}[{int(bad.argmax())}] is {array[bad][0]:g}.", "Leave out samples that are not finite."
             )
         found.append(array)
     counts = {name: len(array) for name, array in zip(given, found)}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} of {n}" for name, n in counts.items())
-        raise OldError(f"{listed} samples given", "the same samples in each", "pass vectors of one length")
+        raise UserError(f"The samples differ in number: {listed}.", "Pass vectors of one length.")
     if not found[0].size:
-        raise OldError(f"no {' and no '.join(given)} given", "at least one sample", "sample first")
+        raise UserError(f"There are no samples in {' and '.join(given)}.", "Pass at least one.")
     return found
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata, t, ttest_ind
 
 from fm_lightning.diagnosis.association.estimate import Estimate, Z, undefined, vectors
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.estimate import LEVEL
 
 
@@ -31,19 +31,17 @@ def quantile_groups(values: Any, count: int, strata: Any | None = None) -> NDArr
             alike have no thirds.
     """
     if count < 2:
-        raise OldError(f"count={count} groups given", "at least 2", "type 3")
+        raise UserError(f"`count={count}` makes no groups.", "Use at least 2.")
     if strata is None:
         (values,) = vectors(values=values)
         labels = np.zeros(len(values))
     else:
         values, labels = vectors(values=values, strata=strata)
     if len(values) < count:
-        raise OldError(f"{len(values)} samples given for {count} groups", "at least one for each", "sample more seeds")
+        raise UserError(f"{len(values)} samples cannot fill {count} groups.", "Use fewer groups or more seeds.")
     different = len(np.unique(values))
     if different < count:
-        raise OldError(
-            f"{different} different values given for {count} groups", "at least one for each", "ask for fewer groups"
-        )
+        raise UserError(f"{different} different values cannot fill {count} groups.", "Use fewer groups.")
     groups = np.empty(len(values), dtype=np.int64)
     for label in np.unique(labels):
         here = labels == label
@@ -51,17 +49,16 @@ def quantile_groups(values: Any, count: int, strata: Any | None = None) -> NDArr
         groups[here] = np.floor(count * place / here.sum())
     empty = np.flatnonzero(np.bincount(groups, minlength=count) == 0)
     if len(empty):
-        raise OldError(
-            f"strata too small for {count} groups given (group {empty[0]} stays empty)",
-            f"one of at least {count} samples",
-            "sample more seeds or leave the strata out",
+        raise UserError(
+            f"The strata are too small for {count} groups: group {empty[0]} stays empty.",
+            "Use more seeds, or no strata.",
         )
     return groups
 
 
 @dataclass(frozen=True)
 class GroupMean:
-    """A group's mean with its 95 % interval (Student's; none for one sample)."""
+    """A group's mean with its 95% interval (Student's; none for one sample)."""
 
     mean: float
     low: float | None
@@ -76,7 +73,7 @@ def group_means(groups: Any, values: Any) -> list[GroupMean]:
     for g in range(int(group.max()) + 1):
         part = values[group == g]
         if not len(part):
-            raise OldError(f"no samples in group {g} given", "at least one", "ask for fewer groups")
+            raise UserError(f"Group {g} has no samples.", "Use fewer groups.")
         if len(part) == 1:
             found.append(GroupMean(float(part[0]), None, None, 1))
             continue
@@ -97,7 +94,7 @@ def trend(groups: Any, values: Any) -> Estimate:
     group, values = vectors(groups=groups, values=values)
     method = "Jonckheere-Terpstra test (as Kendall's tau-b)"
     if len(np.unique(group)) < 2:
-        raise OldError(f"{len(np.unique(group))} group given", "at least 2 to see a trend", "ask for more groups")
+        raise UserError(f"{len(np.unique(group))} group has no trend.", "Use at least 2.")
     if (values == values[0]).all():
         return undefined("constant values: no trend to test", len(values), method)
     found = kendalltau(group, values, method="asymptotic")
@@ -105,7 +102,7 @@ def trend(groups: Any, values: Any) -> Estimate:
 
 
 def mean_difference(low: Any, high: Any) -> Estimate:
-    """Mean of ``high [m]`` minus mean of ``low [n]`` with Welch's 95 % interval and p."""
+    """Mean of ``high [m]`` minus mean of ``low [n]`` with Welch's 95% interval and p."""
     low, high = vectors(low=low)[0], vectors(high=high)[0]
     n, method = len(low) + len(high), "difference of means, Welch's interval"
     value = float(high.mean() - low.mean())
@@ -125,7 +122,7 @@ def effect_size(low: Any, high: Any) -> Estimate:
     (Hedges and Olkin 1985). Undefined where both groups are constant.
 
     Args:
-        low, high: ``[n]`` and ``[m]``, e.g. CLIP margins in the low and the high third of KPE.
+        low, high: ``[n]`` and ``[m]``, for example CLIP margins in the low and the high third of KPE.
     """
     low, high = vectors(low=low)[0], vectors(high=high)[0]
     n, m = len(low), len(high)

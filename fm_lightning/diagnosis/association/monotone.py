@@ -20,13 +20,13 @@ import numpy as np
 
 from fm_lightning.diagnosis.association.estimate import Estimate, Vector, undefined, vectors
 from fm_lightning.diagnosis.association.groups import quantile_groups
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.estimate import wilson
 
 
 @dataclass(frozen=True)
 class ShareCurve:
-    """The share of hits in each of G groups, with Wilson's 95 % interval.
+    """The share of hits in each of G groups, with Wilson's 95% interval.
 
     Attributes:
         middle: ``[G]`` median of the measurement in each group.
@@ -69,9 +69,9 @@ def non_monotonicity(hits: Any, n: Any, simulations: int = 4000, seed: int = 0) 
     """
     hits, n = vectors(hits=hits, n=n)
     if len(n) < 3:
-        raise OldError(f"{len(n)} groups given", "at least 3: two are always monotone", "ask for more groups")
+        raise UserError(f"{len(n)} groups are always monotone.", "Use at least 3.")
     if (n < 1).any() or (hits < 0).any() or (hits > n).any():
-        raise OldError("groups without samples, or more hits than samples given", "0 to n hits of n", "check both")
+        raise UserError("A group has no samples, or more hits than samples.", "Check hits and n.")
     total, method = int(n.sum()), "isotonic likelihood-ratio test in both orders, null simulated at equal shares"
     if hits.sum() in (0, n.sum()):
         return undefined(f"{int(hits.sum())} hits of {total} samples: every group is alike", total, method)

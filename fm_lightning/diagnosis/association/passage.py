@@ -1,4 +1,4 @@
-"""When a series first passes a level, e.g. F_mem 1 % over training."""
+"""When a series first passes a level, for example F_mem 1% over training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fm_lightning.diagnosis.association.estimate import vectors
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def first_passage(steps: Any, values: Any, level: float) -> Passage:
     """
     steps, values = vectors(steps=steps, values=values)
     if (np.diff(steps) <= 0).any():
-        raise OldError("steps that do not ascend given", "each once and in order", "sort them")
+        raise UserError("The steps do not ascend.", "Sort them, each once.")
     there = values >= level
     if not there.any():
         return Passage(None, float(steps[-1]))

@@ -1,4 +1,4 @@
-"""AUROC: how well a number predicts an event, e.g. late KPE the copies, with DeLong's interval.
+"""AUROC: how well a number predicts an event, for example late KPE the copies, with DeLong's interval.
 
     A = P(score of an event > score of a non-event) + P(equal) / 2
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from fm_lightning.diagnosis.association import bootstrap, partial_spearman, spearman
+from fm_lightning.diagnosis.association import partial_spearman, spearman
+from fm_lightning.diagnosis.association.correlation import resampled
 from fm_lightning.errors import UserError
 
 
@@ -30,43 +31,56 @@ def test_rho_and_p_are_scipys(n, distinct, seed):
     assert found.value == pytest.approx(theirs.statistic, abs=1e-12)
     if abs(found.value) < 1:
         assert found.p == pytest.approx(theirs.pvalue, rel=1e-9)
-        assert found.low < found.value < found.high
+        assert (found.low is None) == (n < 10)
+        assert n < 10 or found.low < found.value < found.high
 
 
-def test_fishers_interval_by_hand():
-    """n = 28, rho = 0.6: artanh 0.693147, se = sqrt(1.18 / 25) = 0.217256."""
-    x = np.arange(28.0)
-    rng = np.random.default_rng(1)
-    y = x + 12 * rng.standard_normal(28)
-    found = spearman(x, y)
-    half = 1.959963984540054 * math.sqrt((1 + found.value**2 / 2) / 25)
-    assert found.low == pytest.approx(math.tanh(math.atanh(found.value) - half), abs=1e-12)
-    assert found.high == pytest.approx(math.tanh(math.atanh(found.value) + half), abs=1e-12)
+def test_resamples_are_ranked_as_resamples():
+    """With ties, by hand: the correlation of the ranks of the very samples that came up."""
+    rng = np.random.default_rng(7)
+    x, y = rng.integers(6, size=30).astype(float), rng.standard_normal(30).round(1)
+    drawn = resampled(x, y, ranked=True, resamples=20, seed=3)
+    counts = np.random.default_rng(3).multinomial(30, np.full(30, 1 / 30), size=20)
+    for rho, many in zip(drawn, counts):
+        rows = np.repeat(np.arange(30), many)
+        assert rho == pytest.approx(spearmanr(x[rows], y[rows]).statistic, abs=1e-12)
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.6, -0.85])
-def test_the_interval_covers(rho):
-    """Gaussian pairs, whose Spearman correlation is ``6 / pi arcsin(rho / 2)``."""
+def gaussian(rng, n):
+    """Whose Spearman correlation is ``6 / pi arcsin(rho / 2)``."""
+    z = rng.standard_normal((2, n))
+    return spearman(z[0], -0.85 * z[0] + math.sqrt(1 - 0.85**2) * z[1])
+
+
+def spread(rng, n):
+    """Uncorrelated, but the spread of y depends on x; intervals with Fisher's transform cover 85%."""
+    x = rng.standard_normal(n)
+    return spearman(x, x * rng.standard_normal(n))
+
+
+def lines(rng, n):
+    """Independent given w and the class, lines in each class."""
+    w, label = rng.standard_normal(n), rng.integers(5, size=n)
+    x, y = (w + label + rng.standard_normal(n) for _ in range(2))
+    return partial_spearman(x, y, {"w": w}, label)
+
+
+def curves(rng, n):
+    """Independent given w, on which both depend along curves."""
+    w = rng.standard_normal(n)
+    return partial_spearman(w**3 + rng.standard_normal(n), np.exp(w) + rng.standard_normal(n), {"w": w})
+
+
+@pytest.mark.parametrize(
+    ("draw", "n", "truth"),
+    [(gaussian, 60, 6 / math.pi * math.asin(-0.85 / 2)), (spread, 200, 0.0), (lines, 1000, 0.0), (curves, 1000, 0.0)],
+)
+def test_bias_and_coverage(draw, n, truth):
     rng = np.random.default_rng(0)
-    truth = 6 / math.pi * math.asin(rho / 2)
-    inside = 0
-    for _ in range(600):
-        z = rng.standard_normal((2, 60))
-        found = spearman(z[0], rho * z[0] + math.sqrt(1 - rho**2) * z[1])
-        inside += found.low <= truth <= found.high
-    assert 0.92 <= inside / 600 <= 0.985
-
-
-def test_one_covariate_is_kendalls_formula():
-    rng = np.random.default_rng(3)
-    z = rng.standard_normal(50)
-    x, y = z + rng.standard_normal(50), -2 * z + rng.standard_normal(50)
-    r = spearmanr(np.column_stack([x, y, z])).statistic
-    expected = (r[0, 1] - r[0, 2] * r[1, 2]) / math.sqrt((1 - r[0, 2] ** 2) * (1 - r[1, 2] ** 2))
-    found = partial_spearman(torch.from_numpy(x), y, {"z": z})
-    assert found.value == pytest.approx(expected, abs=1e-12)
-    half = 1.959963984540054 * math.sqrt((1 + expected**2 / 2) / 46)
-    assert found.high == pytest.approx(math.tanh(math.atanh(expected) + half), abs=1e-12)
+    found = [draw(rng, n) for _ in range(150)]
+    standard_error = np.std([each.value for each in found]) / math.sqrt(len(found))
+    assert np.mean([each.value for each in found]) == pytest.approx(truth, abs=3 * standard_error + 0.005)
+    assert 0.89 <= np.mean([each.low <= truth <= each.high for each in found]) <= 1
 
 
 def test_a_common_cause_is_partialled_out():
@@ -85,7 +99,7 @@ def test_nothing_held_fixed_is_the_plain_correlation():
     rng = np.random.default_rng(5)
     x, y = rng.standard_normal((2, 31))
     assert partial_spearman(x, y).value == pytest.approx(spearman(x, y).value, abs=1e-14)
-    assert partial_spearman(x, y).low == pytest.approx(spearman(x, y).low, abs=1e-14)
+    assert partial_spearman(x, y).low == pytest.approx(spearman(x, y).low, abs=0.1)
 
 
 def test_undefined_is_said_and_never_nan():
@@ -96,7 +110,6 @@ def test_undefined_is_said_and_never_nan():
         spearman([1, 2], [2, 1]),
         partial_spearman(x, x**2, {"same": x}),
         partial_spearman(np.zeros(6), x),
-        bootstrap(lambda a: None, x),
     ):
         assert found.value is None
         assert found.low is None
@@ -108,29 +121,11 @@ def test_undefined_is_said_and_never_nan():
 
 
 def test_counts_that_differ_and_nan_are_refused():
-    with pytest.raises(UserError, match="x of 3, y of 2 samples given"):
+    with pytest.raises(UserError, match="x of 3, y of 2"):
         spearman([1, 2, 3], [1, 2])
-    with pytest.raises(UserError, match=r"y\[1\] = nan given"):
+    with pytest.raises(UserError, match=r"y\[1\] is nan"):
         spearman([1, 2, 3], [1, float("nan"), 2])
-    with pytest.raises(UserError, match="expected one number per sample"):
+    with pytest.raises(UserError, match="one number per sample"):
         spearman(torch.zeros(3, 2), [1, 2, 3])
-    with pytest.raises(UserError, match="expected at least one sample"):
+    with pytest.raises(UserError, match="at least one"):
         spearman([], [])
-
-
-def test_the_bootstrap_covers_a_mean_and_keeps_pairs():
-    rng = np.random.default_rng(6)
-    inside = 0
-    for seed in range(300):
-        inside += (lambda e: e.low <= 0 <= e.high)(
-            bootstrap(np.mean, rng.standard_normal(40), resamples=200, seed=seed)
-        )
-    assert 0.89 <= inside / 300 <= 0.98
-    x = rng.standard_normal(50)
-    found = bootstrap(lambda a, b: float(np.corrcoef(a, b)[0, 1]), x, 2 * x, resamples=100)
-    assert found.low == pytest.approx(1)
-    rare = np.r_[1.0, np.zeros(19)]
-    some = bootstrap(lambda a: None if a.sum() == 0 else a.mean(), rare, resamples=200)
-    assert some.value == pytest.approx(0.05)
-    assert some.low is None
-    assert "resamples" in some.reason

@@ -1,0 +1,92 @@
+"""Doses that merely exist: checkpoints of one training run, left out one by one, and calibration by bisection."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fm_lightning.estimate import Estimate
+from fm_lightning.verdicts.bisection import next_dose, three_doses
+from fm_lightning.verdicts.residual import Observed, residual
+
+# Digits, 2,000 seeds: F_mem in percent and extrapolated distance at steps 5,000, 4,750, ... 3,000.
+MEMORIZED = (70.4, 69.2, 65.8, 63.8, 60.8, 55.4, 50.2, 46.3, 41.7)
+DISTANCES = (6.00, 6.15, 6.60, 6.90, 7.29, 7.83, 8.06, 8.73, 9.31)
+FAR = ((70.4, 6.00), (60.8, 7.29), (50.2, 8.06), (41.7, 9.31), (30.5, 11.2), (16.3, 13.7), (5.2, 18.9), (0.2, 29.4))
+
+
+def checkpoint(percent, distance, n=2000, rng=None):
+    hits = np.arange(n) < round(percent / 100 * n)
+    q = np.zeros(n) if rng is None else rng.standard_normal(n)
+    return Observed(hits, Estimate.of(distance, q - q.mean()))
+
+
+@pytest.mark.parametrize("gap", [1, 2])
+def test_a_checkpoint_left_out_is_no_better_and_no_worse_than_its_neighbours(gap):
+    """Against the margin of 4% of the baseline plus 1 point."""
+    rows = [checkpoint(*pair) for pair in zip(MEMORIZED, DISTANCES)]
+    for i in range(gap, len(rows) - 2 * gap):
+        found = residual(rows[i], [rows[i - gap], rows[i + gap], rows[i + 2 * gap]], "frechet", discrete=True)
+        assert abs(found.estimate.value) < 1.25 * (0.04 * 6 + 0.01 * abs(found.slope))
+
+
+def test_far_apart_the_logarithmic_curve_misses_less():
+    rows, worst = [checkpoint(*pair) for pair in FAR], {}
+    for discrete in (False, True):
+        found = [residual(rows[i], [rows[i - 1], *rows[i + 1 : i + 3]], "frechet", discrete) for i in range(1, 6)]
+        worst[discrete] = max(abs(each.estimate.value) / (0.24 + 0.01 * abs(each.slope)) for each in found)
+    assert worst[True] < 2 < worst[False]
+
+
+def test_the_error_is_the_derivative_by_seeds():
+    rng = np.random.default_rng(0)
+    latent = rng.random(400)
+    rows = []
+    for share in (0.5, 0.6, 0.45, 0.3):
+        q = 3 + 4 * (1 - share) + rng.standard_normal(400)
+        rows.append((latent < share, q))
+
+    def value(weights):
+        shares = [np.average(hits, weights=weights) for hits, _ in rows]
+        u, w = (
+            np.log(np.divide(shares, np.subtract(1, shares))),
+            np.log([np.average(q, weights=weights) for _, q in rows]),
+        )
+        return np.exp(w[0]) - np.exp(np.polyval(np.polyfit(u[1:], w[1:], 2), u[0]))
+
+    even = np.ones(400)
+    observed = [Observed(hits, Estimate.of(float(q.mean()), q - q.mean())) for hits, q in rows]
+    found = residual(observed[0], observed[1:], "frechet", discrete=True).estimate
+    assert found.value == pytest.approx(value(even), rel=1e-9)
+    change = np.empty(400)
+    for i in range(400):
+        bent = even.copy()
+        bent[i] += 1e-6
+        change[i] = (value(bent) - value(even)) / 1e-6 * 400
+    assert found.error == pytest.approx(np.std(change, ddof=1) / 20, rel=1e-3)
+
+
+@given(count=st.integers(3, 40), place=st.floats(0.02, 0.98), power=st.floats(0.3, 3))
+def test_bisection_finds_three_neighbours_about_the_target(count, place, power):
+    existing = [i / (count - 1) for i in range(count)]
+    truth = {dose: 0.7 - 0.6 * dose**power for dose in existing}
+    target, known, sampled = 0.7 - 0.6 * place, {0.0: truth[0.0]}, 0
+    while (dose := next_dose(known, target, existing)) is not None:
+        assert dose not in known
+        known[dose] = truth[dose]
+        sampled += 1
+    assert sampled <= 2 + int(np.ceil(np.log2(count)))
+    three = three_doses(known, target, existing)
+    assert set(three) <= set(known)
+    places = [existing.index(dose) for dose in three]
+    assert places == list(range(places[0], places[0] + 3)), "neighbours"
+    assert truth[three[-1]] <= target <= truth[three[0]]
+
+
+def test_bisection_stops_at_once_where_the_family_does_not_reach_the_target():
+    existing = [0.0, 0.25, 0.5, 0.75]
+    assert next_dose({0.0: 0.7}, 0.1, existing) == 0.75
+    assert next_dose({0.0: 0.7, 0.75: 0.3}, 0.1, existing) is None
+    assert three_doses({0.0: 0.7, 0.75: 0.3}, 0.1, existing) is None
