@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 # Loaded when used: one adapter does not import what another one adapts.
 _HOMES = {
+    "FromDenoiser": "denoisers",
+    "FromDiffusers": "diffusers",
+    "FromNoise": "denoisers",
+    "FromScore": "denoisers",
+    "KTSFlowMatchEulerScheduler": "kts_scheduler",
     "MetaVelocity": "meta",
     "Reversed": "reversed",
     "load_network": "checkpoints",
@@ -18,13 +23,29 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from fm_lightning.adapters.checkpoints import load_network
+    from fm_lightning.adapters.denoisers import FromDenoiser, FromNoise, FromScore
+    from fm_lightning.adapters.diffusers import FromDiffusers
+    from fm_lightning.adapters.kts_scheduler import KTSFlowMatchEulerScheduler
     from fm_lightning.adapters.meta import MetaVelocity
     from fm_lightning.adapters.reversed import Reversed
     from fm_lightning.adapters.sit import load_repa, load_sit
     from fm_lightning.adapters.torchcfm import load_torchcfm
     from fm_lightning.adapters.weights import load_weights
 
-__all__ = ["MetaVelocity", "Reversed", "load_network", "load_repa", "load_sit", "load_torchcfm", "load_weights"]
+__all__ = [
+    "FromDenoiser",
+    "FromDiffusers",
+    "FromNoise",
+    "FromScore",
+    "KTSFlowMatchEulerScheduler",
+    "MetaVelocity",
+    "Reversed",
+    "load_network",
+    "load_repa",
+    "load_sit",
+    "load_torchcfm",
+    "load_weights",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -205,7 +205,7 @@ def _advance(
 ) -> None:
     """Takes one step on every branch, stage by stage; ``jump`` is the noise of those that are random."""
     for branch, step in forks:
-        if step.jump and len(step.told) > 1:  # Heun's noise comes before its two evaluations, as in SiT's sampler
+        if jump is not None and step.jump and len(step.told) > 1:  # Heun's comes first, as in SiT
             branch.x = branch.x.add(jump, alpha=step.jump)
     velocities: list[list[Tensor]] = [[] for _ in forks]
     drifts: list[list[Tensor]] = [[] for _ in forks]
@@ -238,7 +238,7 @@ def _advance(
         for b, eta, d in zip(step.tableau.b, step.gains, ds):
             if b:
                 branch.x = branch.x.add(d, alpha=step.dt * b * eta)
-        if step.jump and len(step.told) == 1:
+        if jump is not None and step.jump and len(step.told) == 1:
             branch.x = branch.x.add(jump, alpha=step.jump)
 
 

@@ -21,11 +21,13 @@ class Velocity(nn.Module):
         num_classes: number of classes that it is conditioned on; 0 for none.
         null_label: the label that means "no class", which guidance needs; None where there is none.
         singular_end: the field does not exist at ``t = 1``.
+        trained_on: first and last time at which the network was trained; sampling should begin at the first.
     """
 
     num_classes: int = 0
     null_label: int | None = None
     singular_end: bool = False
+    trained_on: tuple[float, float] = (0.0, 1.0)
 
     def evaluations(self, t: float) -> int:
         """Network evaluations that a call at the time ``t`` costs."""
@@ -76,6 +78,7 @@ class Guided(Velocity):
         super().__init__()
         if isinstance(net, Velocity):
             self.num_classes, self.singular_end = net.num_classes, net.singular_end
+            self.trained_on = net.trained_on
             null_label = net.null_label if null_label is None else null_label
         if null_label is None:
             raise UserError(
