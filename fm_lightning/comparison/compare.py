@@ -37,6 +37,7 @@ from fm_lightning.data.batches import SeedBatch, seed_batch
 from fm_lightning.data.samples import CALIBRATION_SEED, CALIBRATION_SEEDS, TEST_SEED
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.measure import Measure
+from fm_lightning.metrics.memorization import THRESHOLD
 from fm_lightning.table.blocks import Block, missing
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.parts import Part
@@ -182,7 +183,7 @@ class ComparisonLoop:
                 self.table,
                 self._candidates,
                 self._calibration,
-                self._facts["threshold"],
+                self._facts.get("threshold", THRESHOLD),
                 len(self._seeds),
                 manifest.chosen,
                 self._margins,

@@ -1,7 +1,7 @@
 """Families: trivial manipulations of sampling, each with a dose.
 
-A family draws a curve in (memorized share, quality) that begins at the base schedule, dose 0. What a schedule does is worth
-a claim only where it lies below these curves: each of them lowers memorization without an idea.
+A family draws a curve in (memorized share, quality) that begins at the base schedule, dose 0. A schedule supports a claim
+only where it lies below these curves: every family lowers memorization in a trivial way.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from fm_lightning.errors import OldError, UserError
+from fm_lightning.errors import UserError
 from fm_lightning.flow import Brake, Constant, Gain, Schedule
 from fm_lightning.guidance import Guidance
 
 if TYPE_CHECKING:
     from fm_lightning.comparison.rows import Row
 
-LATE = 0.9  # where late manipulations begin, as a share of the way
+LATE = 0.9  # where late manipulations begin, as a share of the time
 EARLIER_CHECKPOINT, AVERAGE, LESS_GUIDANCE = "earlier checkpoint", "average", "less guidance"
 # Families of a model, not of any sampler: they need files that training kept (`weight_families`), or a null label.
 MODEL_FAMILIES = (EARLIER_CHECKPOINT, AVERAGE, LESS_GUIDANCE)
@@ -60,19 +60,16 @@ class Family:
 
     def __post_init__(self) -> None:
         if len(self.doses) < 3 or not all(a < b for a, b in itertools.pairwise((0.0, *self.doses))):
-            raise OldError(
-                f"family {self.name!r}: doses={self.doses} given",
-                "at least three, ascending from above 0",
-                "type e.g. doses=(0.02, 0.05, 0.1, 0.2, 0.4)",
+            raise UserError(
+                f"doses={self.doses} of the family {self.name!r} must be three or more, ascending from above 0.",
+                "Pass for example doses=(0.02, 0.05, 0.1, 0.2, 0.4)",
             )
 
     def at(self, base: Schedule, dose: float) -> Schedule | Row:
         """The base schedule manipulated by ``dose``, from 0 (base itself) to the largest of ``doses``."""
         if not 0 <= dose <= self.doses[-1]:
-            raise OldError(
-                f"family {self.name!r}: dose={dose:g} given",
-                f"from 0 to {self.doses[-1]:g}",
-                f"type e.g. {self.doses[0]:g}",
+            raise UserError(
+                f"dose={dose:g} of the family {self.name!r} is out of range.", f"Pass 0 to {self.doses[-1]:g}."
             )
         return self.manipulate(base, dose) if dose else base
 

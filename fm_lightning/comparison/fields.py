@@ -1,4 +1,4 @@
-"""Other velocity fields to put beside the model's, under the same seeds."""
+"""Other velocity fields, sampled from the same seeds as the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from fm_lightning.adapters.checkpoints import load_network
 from fm_lightning.comparison.rows import Row
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.flow import EmpiricalVelocity
 from fm_lightning.flow.integrate import Velocity
 from fm_lightning.hashes import weights_hash
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Field(ABC):
-    """Another velocity field to put beside the model's, under the same seeds.
+    """Another velocity field, sampled from the same seeds as the model.
 
     Attributes:
         of_training_data: whether it is made of them.
@@ -36,10 +36,9 @@ class Field(ABC):
     def check_data(self, data: Samples, name: str) -> None:
         """Raises UserError where the field ``name`` needs training data and there are none."""
         if self.of_training_data and not data.has_training_data:
-            raise OldError(
-                f"fields.{name} of {type(self).__name__} given with {type(data).__name__}, which has seeds alone",
-                "training data",
-                "name them, or leave the field out",
+            raise UserError(
+                f"The field {name} ({type(self).__name__}) needs training data, and {type(data).__name__} has none.",
+                "Name the training data, or remove the field.",
             )
 
     def row(self, data: Samples, device: torch.device, base: Row) -> Row:
@@ -81,9 +80,7 @@ class Checkpoint(Field):
 
     def __init__(self, path: str) -> None:
         if not Path(path).is_file():  # found now, not after training
-            raise OldError(
-                f"path={path} given to Checkpoint", "an existing file", "type e.g. runs/NAME/checkpoints/last.ckpt"
-            )
+            raise UserError(f"There is no checkpoint {path}.", "Pass for example runs/NAME/checkpoints/last.ckpt")
         self.path = path
 
     def velocity(self, data: Samples, device: torch.device) -> Velocity:

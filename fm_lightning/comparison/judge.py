@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fm_lightning.comparison.rows import HELD_OUT
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.estimate import Estimate
 from fm_lightning.metrics.memorization import THRESHOLD, copied
 from fm_lightning.table.columns import read_columns
@@ -34,10 +34,9 @@ def judge(evaluation: Evaluation, row: str) -> Verdict:
     """
     found = {v.schedule: v for v in judge_all(evaluation)}
     if row not in found:
-        raise OldError(
-            f"row {row!r} given",
-            f"one that was judged ({', '.join(found) or 'none was'})",
-            f"type fm-lightning falsify -c {evaluation.folder.parent}/config.yaml --schedule FILE",
+        raise UserError(
+            f"The schedule {row!r} was not judged.",
+            f"Use one of {', '.join(found)}." if found else "Compare it with families, for example with falsify().",
         )
     return found[row]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from fm_lightning.data.samples import TEST_SEED
-from fm_lightning.errors import OldError, UserError
+from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule
 from fm_lightning.flow.integrate import Velocity
 from fm_lightning.flow.schedule import plain
@@ -175,11 +175,8 @@ def check_judged(rows: Mapping[str, Row], names: Sequence[str]) -> None:
     for name in names:
         if name not in able:
             what = "the base, against which others are judged" if name == BASE else "no schedule"
-            raise OldError(
-                f"judge names {name!r}, which is {what}",
-                f"some of {', '.join(able) or 'none given'}",
-                f"type judge: [{', '.join(able)}]",
-            )
+            fix = f"Choose among {', '.join(able)}." if able else "Add a schedule."
+            raise UserError(f"judge names {name!r}, which is {what}.", fix)
 
 
 def judged_rows(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, Row]:

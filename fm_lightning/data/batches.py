@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.noise import epoch_order
 
 PADDING = -1  # the seed of a row that only fills a batch
@@ -89,10 +89,10 @@ class TrainingBatches:
     def __post_init__(self) -> None:
         parts = self.share.world * self.accumulate
         if self.total % parts:
-            raise OldError(
-                f"batch_size={self.total} given for {self.share.world} devices x {self.accumulate} accumulated batches",
-                f"a multiple of {parts}",
-                f"type --data.init_args.batch_size {-(-self.total // parts) * parts}",
+            raise UserError(
+                f"batch_size={self.total} cannot be divided by {self.share.world} devices x {self.accumulate} "
+                "accumulated batches.",
+                f"Use batch_size={-(-self.total // parts) * parts}",
             )
 
     def __len__(self) -> int:

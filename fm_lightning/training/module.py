@@ -31,7 +31,7 @@ from fm_lightning.comparison.rows import Row
 from fm_lightning.comparison.sampling import Model, SamplingListener
 from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
 from fm_lightning.flow import Velocity as VelocityField
 from fm_lightning.hashes import weights_hash
@@ -119,9 +119,7 @@ class FlowMatching(LightningModule):
         """The datamodule that the trainer runs with."""
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, FlowData):
-            raise OldError(
-                f"{type(data).__name__} given as datamodule", "a FlowData", "call trainer.fit(model, datamodule=...)"
-            )
+            raise UserError("The trainer has no FlowData.", "Call trainer.fit(model, datamodule=data)")
         return data
 
     @property

@@ -148,5 +148,5 @@ def test_an_error_of_all_processes_is_said_once_and_an_error_of_one_is_said(tmp_
         assert ended.returncode != 0
         return ended.stderr
 
-    assert fit("--data.init_args.batch_size", "15").count("batch_size=15 given") == 1
+    assert fit("--data.init_args.batch_size", "15").count("batch_size=15 cannot be divided") == 1
     assert fit("--data", "one.One").count("fm-lightning: only here") == 1

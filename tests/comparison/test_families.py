@@ -123,9 +123,9 @@ def test_doses_add_to_what_the_base_does():
 def test_a_family_of_one_s_own():
     shrunk = Family("start shrunk", lambda base, dose: replace(base, x0_scale=1 - dose), (0.1, 0.2, 0.3))
     assert shrunk.at(Schedule(), 0.2) == Schedule(x0_scale=0.8)
-    with pytest.raises(UserError, match=r"from 0 to 0\.3"):
+    with pytest.raises(UserError, match=r"Pass 0 to 0\.3"):
         shrunk.at(Schedule(), 0.31)
-    with pytest.raises(UserError, match="from 0"):
+    with pytest.raises(UserError, match="out of range"):
         BLEND.at(Schedule(), -0.1)
     for doses in ((0.1, 0.2), (0.0, 0.1, 0.2), (0.2, 0.1, 0.3)):
         with pytest.raises(UserError, match="ascending from above 0"):

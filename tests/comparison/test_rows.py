@@ -65,7 +65,7 @@ def test_each_judged_schedule_is_followed_by_its_steps_with_the_true_clock():
 
 def test_base_and_unknown_names_cannot_be_judged():
     rows = schedule_rows({"plain50": Schedule(steps=50)} | SHAPED)
-    with pytest.raises(UserError, match=r"'base', which is the base.*type judge: \[plain50, shaped, ssc\]"):
+    with pytest.raises(UserError, match=r"'base', which is the base.*Choose among plain50, shaped, ssc"):
         judged_rows(rows, ["base"])
     with pytest.raises(UserError, match="other"):
         judged_rows(rows, ["other"])

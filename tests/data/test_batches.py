@@ -85,7 +85,7 @@ def test_the_next_epoch_begins_after_the_last_step():
 
 @pytest.mark.parametrize(("total", "world", "accumulate", "remedy"), [(10, 4, 1, 12), (10, 2, 2, 12), (3, 2, 1, 4)])
 def test_a_batch_that_cannot_be_shared_is_refused(total, world, accumulate, remedy):
-    with pytest.raises(UserError, match=f"type --data.init_args.batch_size {remedy}$"):
+    with pytest.raises(UserError, match=f"Use batch_size={remedy}$"):
         training(100, total, world=world, accumulate=accumulate)
 
 
