@@ -9,7 +9,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 
 class EMA(EMAWeightAveraging):
@@ -20,24 +20,24 @@ class EMA(EMAWeightAveraging):
     training and after it. Loading a checkpoint for anything but training loads the average.
 
     Args:
-        decay: in [0, 1).
-        start_step: until this step the average is a copy of the weights.
+        decay: share of the old average that each step keeps, in [0, 1).
+        start_step: step until which the average is a copy of the weights.
 
     Logs nothing.
     """
 
     def __init__(self, decay: float = 0.999, start_step: int = 0) -> None:
         if not 0 <= decay < 1:
-            raise OldError(f"EMA: decay={decay:g} given", "at least 0 and below 1", "type e.g. 0.9999")
+            raise UserError(f"EMA: `decay={decay:g}` must be at least 0 and below 1.", "Use 0.9999, for example.")
         super().__init__(decay=decay, update_starting_at_step=start_step)
-        self._use_buffers = False  # buffers are not learnt: the average takes them as they are
+        self._use_buffers = False  # buffers are not learnt, so the average copies them
         self._average = get_ema_multi_avg_fn(decay)  # one fused update of all tensors instead of one per tensor
         self._exchanged = False  # the module holds the average, and self._average_model the raw weights
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            self._show_raw(pl_module)  # a second fit goes on from the raw weights
-            self._latest_update_step = 0  # another trainer counts anew; a checkpoint restores it after this hook
+            self._show_raw(pl_module)  # a second fit resumes from the raw weights
+            self._latest_update_step = 0  # a new trainer counts from 0; a checkpoint restores the count after this hook
             super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,7 +81,7 @@ class EMA(EMAWeightAveraging):
         self._show_average(pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._show_average(pl_module)  # a training that was finished already never began, and does not end
+        self._show_average(pl_module)  # a finished training neither starts nor ends again
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._average_model is None:
@@ -97,7 +97,7 @@ class EMA(EMAWeightAveraging):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn == "fit":
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
-        else:  # the module now holds the checkpoint's average; what this callback held belongs to other weights
+        else:  # the module now holds the checkpoint's average, so this callback's is outdated
             self._average_model = None
         self._exchanged = False
 
@@ -114,7 +114,7 @@ class EMA(EMAWeightAveraging):
 
     @torch.no_grad()
     def _follow_before_start(self, pl_module: LightningModule) -> None:
-        """Until the first update the average is the weights themselves, not those that training began with."""
+        """Sets the average to the current weights until the first update."""
         assert self._average_model is not None
         if not self._exchanged and int(self._average_model.n_averaged) == 0:
             self._average_model.module.load_state_dict(pl_module.state_dict())

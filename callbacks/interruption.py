@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM: the step at hand is finished, a checkpoint is saved, one line says how to go on.
+"""Ctrl-C and SIGTERM: the current step is finished, a checkpoint is saved, one line says how to resume.
 
-A signal that struck in the middle of an optimizer step would leave half of the weights updated. So it is only noted, and
-acted upon where the state is whole: before the next step begins, or in a validation, which changes no weights. A second
-signal, a second later, stops at once.
+Stopping in the middle of an optimizer step would leave half of the weights updated. The signal is therefore only recorded,
+and acted upon where the state is consistent: before the next step, or in a validation, which changes no weights. A second
+signal, at least a second later, stops at once.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fm_lightning.training.loop_state import begin_the_validation_again, end_before_the_announced_step
 
-# Processes agree on the step to stop before. Asking the others takes a message, hence not at every step.
+# Processes agree on the step to stop before. This takes a message between them, hence not at every step.
 _AGREE_EVERY = 10
-# A wrapper (timeout, srun) passes on the signal that the terminal sent to everybody: within so many seconds it is one.
+# A wrapper (timeout, srun) repeats the signal of the terminal: signals within this many seconds count as one.
 _ONE_SIGNAL = 1.0
 
 
 class Interruption(Callback):
-    """Stops training where it can go on exactly, and saves a checkpoint there.
+    """Stops training where it can be resumed exactly, and saves a checkpoint there.
 
     Attributes:
-        last: where the checkpoint goes, which the same command resumes from.
-        leave_out: options of the command that would keep it from resuming.
-        signal: the first signal that came, if any.
-        said: what to tell the user, once it has been acted upon.
+        last: path of the checkpoint, from which the same command resumes.
+        leave_out: options of the command that would keep the same command from resuming.
+        signal: the first signal received, if any.
+        said: message for the user, once the signal has been acted upon.
     """
 
     last: Path
@@ -43,9 +43,9 @@ class Interruption(Callback):
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self.said = "interrupted; type the same command to go on"
-        self._training = False  # then a signal waits for a place where the state is whole
-        self._place: str | None = None  # "step" or "validation": such a place
+        self.said = "Interrupted. Run the same command to resume"
+        self._training = False  # a signal then waits until the state is consistent
+        self._place: str | None = None  # "step" or "validation": where the state is consistent
         self._saving = False
 
     @contextmanager
@@ -54,7 +54,7 @@ class Interruption(Callback):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        # A shell has a job in the background ignore Ctrl-C; so it stays.
+        # A background job ignores Ctrl-C, and keeps ignoring it.
         numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
         before = {n: signal.signal(n, self._receive) for n in numbers}
         try:
@@ -75,19 +75,19 @@ class Interruption(Callback):
         if not (first and self._training) or self._place:
             raise KeyboardInterrupt
 
-    def _instead_of_lightnings(self) -> None:
-        # Lightning's handler for SIGTERM sends messages to other processes, in the middle of whatever they exchange.
+    def _take_over_sigterm(self) -> None:
+        # Lightning's handler for SIGTERM sends messages to other processes in the middle of their communication.
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:
             signal.signal(signal.SIGTERM, self._receive)
 
     # Where training stops
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._instead_of_lightnings()
+        self._take_over_sigterm()
         self._training, self._began = True, trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        # The first step of an epoch is not stopped before: an epoch that has no step yet cannot be gone on with.
+        # Never before the first step of an epoch: Lightning cannot resume an epoch without a step.
         accumulate = trainer.accumulate_grad_batches
         if batch_idx >= accumulate and batch_idx % accumulate == 0:
             alone = trainer.world_size == 1
@@ -103,7 +103,7 @@ class Interruption(Callback):
             if self._agreed(trainer):
                 self._stop("validation")
             if trainer.world_size == 1:
-                self._place = "validation"  # a batch takes long on a slow machine; nobody else waits for this one
+                self._place = "validation"  # a batch may take long, and no other process waits
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         self._place = None
@@ -112,20 +112,20 @@ class Interruption(Callback):
         self._training = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "test" and self.signal is not None:  # came with the last step of ``run``'s training
+        if stage == "test" and self.signal is not None:  # received during the last step of ``run``'s training
             raise KeyboardInterrupt
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._instead_of_lightnings()
+        self._take_over_sigterm()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._instead_of_lightnings()
+        self._take_over_sigterm()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._instead_of_lightnings()
+        self._take_over_sigterm()
 
     def _whole(self, trainer: Trainer) -> bool:
-        """Whether a validation lies between two steps, not between two micro-batches of one."""
+        """Whether a validation lies between two steps, not between two micro-batches of one step."""
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         return self._training and done % trainer.accumulate_grad_batches == 0
 
@@ -139,11 +139,11 @@ class Interruption(Callback):
         self._place = place
         raise KeyboardInterrupt
 
-    # What is saved, and said
+    # Checkpoint and message
 
     @property
     def but(self) -> str:
-        """What the same command is to leave out."""
+        """Options to leave out of the same command."""
         return f" (without {' and '.join(self.leave_out)})" if self.leave_out else ""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -152,24 +152,24 @@ class Interruption(Callback):
         but = self.but
         if trainer.state.fn == "test":
             self.said = (
-                f"interrupted while comparing schedules; what was sampled is kept: type the same command{but} to go on"
+                f"Interrupted while comparing schedules; finished samples are kept. Run the same command{but} to resume"
             )
         elif trainer.state.fn == "predict":
-            self.said = "interrupted while sampling; type the same command with --again to sample anew"
+            self.said = "Interrupted while sampling. Run the same command with --again to repeat it"
         elif trainer.state.fn == "fit" and not self._training:
-            self.said = f"interrupted before training; type the same command{but} to go on"
+            self.said = f"Interrupted before training. Run the same command{but} to start"
         elif trainer.state.fn == "fit":
-            going_on = f"type the same command{but} to go on"
-            self.said = f"stopped at once; {going_on} from the latest checkpoint"
+            resume = f"Run the same command{but} to resume"
+            self.said = f"Stopped at once. {resume} from the latest checkpoint"
             if self._place and trainer.checkpoint_callbacks:
                 if trainer.global_step > self._began:
                     self._save(trainer)
-                self.said = f"interrupted at step {trainer.global_step:,}; {going_on} from there"
+                self.said = f"Interrupted at step {trainer.global_step:,}. {resume} from there"
 
     def _save(self, trainer: Trainer) -> None:
         self._saving = True
         for callback in trainer.checkpoint_callbacks:
-            # Otherwise it would find the file, take it for another run's, and write last-v1.ckpt from then on.
+            # Otherwise it would take the file for another run's and write last-v1.ckpt from then on.
             if isinstance(callback, ModelCheckpoint) and callback.dirpath == os.path.realpath(self.last.parent):
                 callback.last_model_path = os.path.realpath(self.last)
         trainer.save_checkpoint(self.last)

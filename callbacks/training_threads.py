@@ -5,21 +5,21 @@ from __future__ import annotations
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 
 class TrainingThreads(Callback):
-    """Training on the small batches of a tiny network is fastest on one CPU thread; sampling thousands of seeds is not.
+    """Sets the number of CPU threads while training: a tiny network trains fastest on one, but samples faster on more.
 
     Args:
-        threads: CPU threads while fitting, at least 1; before and after it there are as many as ``--threads`` says.
+        threads: number of CPU threads while fitting, at least 1; afterwards the previous number is restored.
 
     Logs nothing.
     """
 
     def __init__(self, threads: int = 1) -> None:
         if threads < 1:
-            raise OldError(f"TrainingThreads: threads={threads} given", "at least 1", "type e.g. 1")
+            raise UserError(f"TrainingThreads: `threads={threads}` must be positive.", "Use 1, for example.")
         self.threads = threads
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

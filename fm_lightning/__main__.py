@@ -1,89 +1,101 @@
-"""``fm-lightning`` and ``python -m fm_lightning``: answers at once, loads Lightning only for what needs it."""
+"""``fm-lightning`` and ``python -m fm_lightning``: answers at once, and loads Lightning only for verbs that need it."""
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import importlib
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from types import FrameType
 
-HELP = """\
-usage: fm-lightning VERB -c CONFIG.yaml [--option value ...]
-       fm-lightning falsify -c CONFIG.yaml|RUN_DIR [--schedule FILE]
-       fm-lightning report RUN_DIR
-       fm-lightning compare RUN_DIR RUN_DIR ... [--out DIR] [--wandb]
-
-Train conditional flow matching and see what its samples cost: kinetic path energy,
-memorization, quality, and what schedules change, judged against what is trivial.
-
-verbs:
-  run        fit, then test: from data to a schedule comparison and its report
-  fit        train; started again on an unfinished run, go on with it
-  test       compare the schedules of a trained run and write the report
-  falsify    the same against all trivial manipulations, with the schedules' own doses
-  diagnose   where the energy goes: density, semantics, copying
-  validate   measure the validation schedules of a trained run
-  predict    write samples with their energies
-  encode     images to latents, once, to train on them (fm-lightning encode --help)
-  report     thresholds, verdicts and figures anew from a finished comparison
-  compare    effects and verdicts across finished runs, replicates combined
-
-options of the first seven verbs (all others: fm-lightning VERB --help):
-  -c FILE              a configuration, e.g. configs/digits.yaml; several are merged in order
-  --name NAME          the run's name; everything it leaves is in runs/NAME
-  --again              move aside what the run left, and start over
-  --threads N          CPU threads
-  --trainer.KEY V      Lightning's Trainer, e.g. --trainer.devices 8
-  --model.KEY V        network, path, coupling, optimizer, schedules
-  --data.init_args.KEY V   the data
-
-first steps:
-  fm-lightning run -c configs/digits.yaml
-"""
-
-LIGHTNING = ("run", "fit", "test", "validate", "predict")  # verbs of LightningCLI
-# Verbs with a module of their own, ``fm_lightning.cli.VERB``.
-OTHERS = ("falsify", "diagnose", "encode", "report", "compare")
-VERBS = (*LIGHTNING, *OTHERS)
+from fm_lightning.cli import pages
+from fm_lightning.errors import UserError
 
 
 def main() -> None:
-    """The command."""
-    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    asks = sys.argv[2:] in (["-h"], ["--help"])
-    if verb in ("-h", "--help") or (asks and verb in ("falsify", "report", "compare")):
-        print(HELP, end="")
-    elif verb not in VERBS and not verb.startswith("-"):
-        from fm_lightning.cli.parser_errors import unknown_verb
-
-        print(f"fm-lightning: {unknown_verb(verb, VERBS)}", file=sys.stderr)
-        raise SystemExit(2)
-    else:
-        home = verb if verb in OTHERS else "command"
-        try:
-            run = importlib.import_module(f"fm_lightning.cli.{home}").main
-        except KeyboardInterrupt:  # takes seconds; from then on the command itself says what was interrupted
-            print("fm-lightning: interrupted before anything was done", file=sys.stderr)
-            raise SystemExit(130) from None
-        if home == "command":
-            run()
-        else:
-            _run(run, sys.argv[2:])
-
-
-def _run(verb, args: list[str]) -> None:
-    from fm_lightning.errors import UserError
-
+    """Runs the command; an error that a user can fix ends it with one line per problem and status 2."""
+    verb, args = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
     try:
-        verb(args)
+        if verb in ("-h", "--help"):
+            print(pages.overview(), end="")
+        elif verb == "--version":
+            print(_versions())
+        elif verb not in pages.VERBS:
+            raise _unknown(verb)
+        elif any(word in ("-h", "--help") for word in args):
+            print(pages.page(verb), end="")
+        else:
+            _run(verb, args)
     except UserError as error:
-        print(f"fm-lightning: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _end(getattr(error, "lines", [str(error)]), 2)
+    except KeyboardInterrupt:
+        _end([f"{verb} was interrupted."], 130)
+    except BrokenPipeError:  # ``fm-lightning ls | head``
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        from fm_lightning.cli.endings import unwritable
+        from fm_lightning.cli.endings import unwritable  # imports Lightning, which takes seconds
 
         if (said := unwritable(error)) is None:
             raise
-        print(f"fm-lightning: {said}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _end([said], 2)
+
+
+def _run(verb: str, args: list[str]) -> None:
+    from fm_lightning.cli.arguments import resolve
+
+    home = "command" if verb in pages.TRAINER_VERBS else verb
+    if home == "command" or verb == "encode":
+        args = resolve(verb, args)
+    elif verb == "falsify":
+        from fm_lightning.cli.falsify import check
+
+        check(args)
+    with _imports(verb):
+        run = importlib.import_module(f"fm_lightning.cli.{home}").main
+    run([verb, *args] if home == "command" else args)
+
+
+@contextlib.contextmanager
+def _imports(verb: str) -> Iterator[None]:
+    """Ctrl-C while libraries load: they may turn the exception into another one, so the process ends in the handler."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        print(f"fm-lightning: {verb} was interrupted before it began.", file=sys.stderr, flush=True)
+        os._exit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGINT, stop) if signal.getsignal(signal.SIGINT) != signal.SIG_IGN else None
+    except ValueError:  # not the main thread
+        before = None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
+def _unknown(verb: str) -> UserError:
+    if verb.startswith("-"):
+        return UserError(f"{verb} stands before the verb.", "Begin with the verb: fm-lightning run -c digits")
+    meant = difflib.get_close_matches(verb, pages.VERBS, n=1, cutoff=0.5)
+    fix = f"Use fm-lightning {meant[0]}" if meant else "See fm-lightning --help"
+    return UserError(f"{verb!r} is not a verb ({', '.join(pages.VERBS)}).", fix)
+
+
+def _versions() -> str:
+    from importlib.metadata import version
+
+    names = ("fm-lightning", "torch", "lightning")
+    return ", ".join(f"{name} {version(name)}" for name in names)
+
+
+def _end(lines: list[str], status: int) -> None:
+    for line in lines:
+        print(f"fm-lightning: {' '.join(line.split())}", file=sys.stderr)
+    raise SystemExit(status)
 
 
 if __name__ == "__main__":

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
 import secrets
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentError, Namespace
-from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from jsonargparse import ArgumentError, Namespace, get_loader, set_loader
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from fm_lightning.adapters.checkpoints import CONFIG, check_fits, read_checkpoint
+from fm_lightning.adapters.checkpoints import check_fits, read_checkpoint
 from fm_lightning.callbacks import DivergenceWatch, SampleWriter, ScheduleTable
 from fm_lightning.callbacks.interruption import Interruption
-from fm_lightning.cli.callback_options import changed, split_off
+from fm_lightning.cli import pages
+from fm_lightning.cli.arguments import complain
+from fm_lightning.cli.complaints import complaints
+from fm_lightning.cli.configurations import load_strictly
 from fm_lightning.cli.diagnosing_trainer import DiagnosingTrainer
 from fm_lightning.cli.endings import crash, fail, is_rank_zero
 from fm_lightning.cli.hush import hush
+from fm_lightning.cli.listed_options import arguments, listed, split_off
 from fm_lightning.cli.parser_errors import shorten, user_error
-from fm_lightning.cli.run_directory import RunDirectory, comparison, identity, length
+from fm_lightning.cli.run_directory import Again, RunDirectory
+from fm_lightning.cli.run_record import RunRecord
+from fm_lightning.cli.trial import shorten_run
 from fm_lightning.data import FlowData
-from fm_lightning.errors import OldError, UserError
-from fm_lightning.files import write_whole
+from fm_lightning.errors import UserError
 from fm_lightning.training.average import check_average
 from fm_lightning.training.module import FlowMatching
 from fm_lightning.training.precision import check_precision
@@ -36,79 +43,25 @@ from fm_lightning.training.trainer import FlowTrainer
 
 WANDB = "lightning.pytorch.loggers.WandbLogger"
 CSV = "fm_lightning.training.AppendingCSVLogger"
-_VERBS_OWN = ("verbose", "weights_only", "return_predictions")  # arguments of Lightning's verbs
-
-
-class RunRecord(SaveConfigCallback):
-    """Keeps the run's directory: configuration, run.json, and the configuration inside every checkpoint and logger."""
-
-    directory: RunDirectory
-    plain_config: dict[str, Any]
-    wandb_id: str | None = None
-    saved_step = -1
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        sees = {"data": data.fingerprint} if stage in ("fit", "test") and data.has_training_data else {}
-        if sees and self.directory.last.exists() and self.directory.record.get("data", sees["data"]) != sees["data"]:
-            raise OldError(
-                f"{self.directory.path} holds a run on other training data (their content has changed since)",
-                "the same images, labels and preprocessing",
-                "type --again to start over, or another --name",
-            )
-        if trainer.is_global_zero and not self.already_saved:
-            # The record comes first: it makes the directory a run, whatever a full disk or a kill leaves out after it.
-            self.directory.write(identity=identity(self.plain_config), **sees)
-            if stage == "fit" or not (self.directory.path / "config.yaml").exists():
-                self._keep_config()
-            if self.wandb_id:
-                self.directory.write(wandb_id=self.wandb_id)
-            for logger in trainer.loggers:
-                logger.log_hyperparams(self.plain_config)
-        self.already_saved = True
-
-    def _keep_config(self) -> None:
-        text = yaml.safe_dump(self.plain_config, sort_keys=False, allow_unicode=True)
-        write_whole(self.directory.path / "config.yaml", text)
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Now that the comparison has been let in: the report reads its rows and callbacks from here.
-        if trainer.is_global_zero:
-            self._keep_config()
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CONFIG] = self.plain_config
-        self.saved_step = trainer.global_step
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # What is compared next is what the last checkpoint holds, whatever the interval of checkpoints.
-        dry = trainer.fast_dev_run  # type: ignore[attr-defined]
-        if trainer.checkpoint_callbacks and not dry and self.saved_step != trainer.global_step:
-            trainer.save_checkpoint(self.directory.last, weights_only=False)
-        if trainer.is_global_zero and not trainer.interrupted:
-            self.directory.write(step=trainer.global_step, trained=length(self.plain_config))
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.directory.write(compared=comparison(self.plain_config))
+# Options of one command, which the saved configuration of a run leaves out.
+_NOT_KEPT = ("verbose", "weights_only", "return_predictions", "again", "trial")
 
 
 class CLI(LightningCLI):
-    """``fm-lightning fit|validate|test|predict|run -c CONFIG``."""
+    """``fm-lightning run|fit|validate|test|predict|diagnose -c CONFIG``."""
 
     directory: RunDirectory
     wandb_id: str | None = None
     trainer: FlowTrainer
     subcommand: str
 
-    def __init__(self, *args: Any, interruption: Interruption, **kwargs: Any) -> None:
-        self.interruption = interruption
-        typed = sys.argv[1:] if kwargs.get("args") is None else kwargs["args"]
-        self._verb = str(typed[0]) if typed else ""
+    def __init__(self, args: list[str], interruption: Interruption, **kwargs: Any) -> None:
+        self.interruption, self.errors = interruption, list[UserError]()
+        self._verb = args[0]
         try:
-            super().__init__(*args, **kwargs)
+            super().__init__(args=args, **kwargs)
         except (UserError, ArgumentError, MisconfigurationException) as error:
-            fail(str(error))
+            fail(*getattr(error, "lines", [str(error)]))
         except Exception as error:
             directory = getattr(self, "directory", None)
             crash(error, directory.path if directory else Path("fm-lightning"), self._after_making_room())
@@ -117,52 +70,55 @@ class CLI(LightningCLI):
                 directory.claim.release()
 
     def _after_making_room(self) -> str:
-        """How the verb goes on once a full disk has room."""
+        """How to continue once a full disk has room."""
         if getattr(self, "subcommand", None) == "predict":
-            return "type the same command with --again to sample anew"
-        return f"type the same command again{self.interruption.but}"
+            return "run the same command with --again"
+        return f"run the same command again{self.interruption.but}"
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning asks the object
         verbs = {**LightningCLI.subcommands(), "run": {"model", "datamodule"}, "diagnose": {"model", "datamodule"}}
-        # Building a parser takes a tenth of a second: none is built for a verb that was not typed.
-        return {self._verb: verbs[self._verb]} if self._verb in verbs else verbs
+        return {self._verb: verbs[self._verb]}  # building a parser takes a tenth of a second
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return super().init_parser(**kwargs, exit_on_error=False, allow_abbrev=False)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str | None, default=None, help="the run's name and directory")
         parser.add_argument("--root", type=str, default="runs", help="directory of all runs")
-        parser.add_argument("--again", action="store_true", help="move what the run left aside and start over")
+        parser.add_argument(
+            "--again", type=Again, default=False, help="move the run aside; evaluation: only the comparison"
+        )
+        parser.add_argument("--trial", type=int | None, default=None, help="a quick check with so many steps")
         parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; by default one per core")
         parser.link_arguments("seed_everything", "model.base_seed", compute_fn=_whole_number)
         parser.link_arguments("seed_everything", "data.init_args.base_seed", compute_fn=_whole_number)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        given, changes = split_off([str(arg) for arg in (sys.argv[1:] if args is None else args)])
+        given, changes = split_off(args)
         try:
-            if not changes:
-                super().parse_arguments(parser, args)
-            else:
-                config = parser.parse_args(given)
-                callbacks = self._plain(parser, config)[config.subcommand]["trainer"]["callbacks"]
-                self.config = parser.parse_args([*given, *changed(_listed(callbacks), changes)])
+            self.config = parser.parse_args(given)
+            if changes:
+                trainer = self._plain(parser, self.config)[self._verb]["trainer"]
+                self.config = parser.parse_args([*given, *arguments(trainer, changes)])
         except ArgumentError as error:
-            if mendable := user_error(error):
-                raise mendable from error
-            verb = next((arg for arg in given if arg in self._subcommand_parsers), "fit")
-            options = [action.dest for action in self._subcommand_parsers[verb]._actions if action.option_strings]
-            configs = [b for a, b in itertools.pairwise(given) if a in ("-c", "--config")]
-            raise shorten(str(error), verb, options, configs) from error
+            if wrong := user_error(error):
+                raise wrong from error
+            options = [action.dest for action in self._subcommand_parsers[self._verb]._actions if action.option_strings]
+            raise shorten(str(error), self._verb, options) from error
 
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
         except Exception as error:
-            if mendable := user_error(error):  # wrapped by the parser that builds the objects
-                raise mendable from error
-            raise
+            if (wrong := user_error(error)) is None and not self.errors:
+                raise
+            self.errors += [wrong] if wrong else []
+            self.errors += complaints(self.plain_config)
+            complain(self.errors)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         configured = self.config_init[self.subcommand].trainer
-        given = _listed(configured.callbacks)
+        given = listed(configured.callbacks)
         if configured.enable_progress_bar is False:
             given = [callback for callback in given if not isinstance(callback, ProgressBar)]
         try:
@@ -170,55 +126,69 @@ class CLI(LightningCLI):
         except UserError:
             raise
         except (ValueError, TypeError, MisconfigurationException) as error:
-            said = " ".join(str(error).replace("`", "").split())
-            raise OldError(
-                f"the trainer cannot be built as configured ({said})",
-                "settings that this machine has",
-                "type e.g. --trainer.accelerator auto --trainer.devices 1",
-            ) from error
+            what = " ".join(str(error).replace("`", "").split())
+            problem = f"Lightning cannot build the trainer: {what.rstrip('.')}."
+            raise UserError(problem, "Try --trainer.accelerator auto --trainer.devices 1") from error
 
     def _missing(self, given: list[Callback], trainer: Namespace) -> list[Callback]:
-        """What the verb is for and the list of callbacks forgets: a list replaces the configuration's as a whole."""
-        saves = self.subcommand in ("fit", "run") and trainer.enable_checkpointing is not False
+        """The callbacks that the verb needs and the list lacks: a list replaces the configuration's as a whole."""
         folder = self.directory.path / "checkpoints"
-        wanted: dict[type[Callback], tuple[bool, dict[str, Any]]] = {
-            ModelCheckpoint: (saves and not trainer.fast_dev_run, {"dirpath": folder, "save_last": True}),
-            ScheduleTable: (self.subcommand in ("test", "run"), {}),
-            SampleWriter: (self.subcommand == "predict", {}),
-        }
-        missing = {
-            kind: arguments
-            for kind, (needed, arguments) in wanted.items()
-            if needed and not any(isinstance(callback, kind) for callback in given)
-        }
+        saves = self.subcommand in ("fit", "run") and trainer.enable_checkpointing is not False
+        # Only a checkpoint in the run's directory is resumed from.
+        kept = any(isinstance(c, ModelCheckpoint) and c.save_last and _is_at(c.dirpath, folder) for c in given)
+        missing: list[Callback] = []
+        if saves and not trainer.fast_dev_run and not kept:
+            missing.append(ModelCheckpoint(dirpath=folder, save_last=True))
+        for kind, needed in ((ScheduleTable, ("test", "run")), (SampleWriter, ("predict",))):
+            if self.subcommand in needed and not any(isinstance(callback, kind) for callback in given):
+                missing.append(kind())
         if missing and is_rank_zero():
-            names = " and ".join(kind.__name__ for kind in missing)
-            print(f"trainer.callbacks without {names} given: added, because `{self.subcommand}` leaves nothing without")
-        return [kind(**arguments) for kind, arguments in missing.items()]
+            names = " and ".join(type(callback).__name__ for callback in missing)
+            print(
+                f"Added {names}: without {'it' if len(missing) == 1 else 'them'} `{self.subcommand}` leaves no results"
+            )
+        return missing
 
     def _parse_ckpt_path(self) -> None:
-        """Configuration and command line beat what a checkpoint remembers."""
+        """Does nothing: configuration and command line override a checkpoint's settings."""
 
     @staticmethod
     def _plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
         return yaml.safe_load(parser.dump(config, skip_link_targets=False, skip_none=False))
 
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Collects what is wrong, so that it can be reported together."""
+        try:
+            yield
+        except UserError as error:
+            self.errors.append(error)
+
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        if config.threads is not None:
-            if config.threads < 1:
-                raise OldError(f"threads={config.threads} given", "at least 1", "type --threads 1")
-            torch.set_num_threads(config.threads)
-        check_precision(config.trainer.precision)
-        self.directory = RunDirectory(config.root, config.name)
+        trains = self.subcommand in ("fit", "run")
+        with self._noting():
+            if config.threads is not None and config.threads < 1:
+                raise UserError(f"`threads={config.threads}` must be positive.", "Use --threads 1")
+            torch.set_num_threads(config.threads or torch.get_num_threads())
+        with self._noting():
+            check_precision(config.trainer.precision)
+        if config.trial is not None:
+            if not trains or config.trial < 2:
+                raise UserError(f"`trial={config.trial}` does not work with {self.subcommand}.", "Use run --trial 20")
+            shorten_run(config, config.trial)
+        self.directory = RunDirectory(config.root, _name(config))
+        config.name = self.directory.path.name
         resolved = self._plain(self.parser, self.config)[self.subcommand]
-        # A saved configuration serves every verb.
-        self.plain_config = {key: value for key, value in resolved.items() if key not in _VERBS_OWN}
-        self.afresh = config.again and self.subcommand in ("fit", "run")
+        self.plain_config = {key: value for key, value in resolved.items() if key not in _NOT_KEPT}
+        if config.again == "evaluation" and self.subcommand not in ("fit", "run", "test"):
+            raise UserError(f"{self.subcommand} has no --again evaluation.", "Remove it.")
+        self._replaces = config.trial is not None and bool(self.directory.record.get("trial"))
+        self.afresh = trains and (config.again is True or self._replaces)
         if is_rank_zero():
             self.directory.claim.take()
         if is_rank_zero() and not self.afresh:
-            self.directory.admit(self.subcommand, self.plain_config, again=config.again)
+            self.directory.admit(self.subcommand, self.plain_config, config.again, config.get("ckpt_path"))
         config.trainer.default_root_dir = str(self.directory.path)
         scheduler = config.model.get("scheduler")
         if scheduler and scheduler.get("init_args", {}).get("total_steps", 0) is None:
@@ -227,53 +197,50 @@ class CLI(LightningCLI):
         self._choose_checkpoint(config)
 
     def _place_files(self, trainer: Namespace) -> None:
-        """Everything that a run leaves lies in its directory, unless the configuration says otherwise."""
-        for callback in _listed(trainer.callbacks):
-            if callback.class_path.endswith("ModelCheckpoint") and callback.init_args.dirpath is None:
+        """Puts all files of the run into its directory, unless the configuration names another place."""
+        for callback in listed(trainer.callbacks):
+            if callback.class_path.endswith(".ModelCheckpoint") and callback.init_args.dirpath is None:
                 callback.init_args.dirpath = str(self.directory.path / "checkpoints")
-        for logger in _listed(trainer.logger):
+        keeps = [c for c in listed(trainer.callbacks) if c.class_path.endswith(".ModelCheckpoint")]
+        if not any(c.init_args.save_last for c in keeps):
+            # Without last.ckpt a run can neither resume nor be compared.
+            for callback in [c for c in keeps if c.init_args.save_last is None and not c.init_args.monitor][:1]:
+                callback.init_args.save_last = True
+        for logger in listed(trainer.logger):
             if not isinstance(logger, Namespace):
                 continue
             if logger.class_path == CSV and not logger.init_args.get("save_dir"):
                 logger.init_args.save_dir = str(self.directory.path)
             if logger.class_path == WANDB:
-                # The id is kept with the run, so that a resumed run goes on in the same place.
+                # A resumed run continues the same W&B run; in a sweep the agent chooses the id.
                 kept = (not self.afresh and self.directory.record.get("wandb_id")) or secrets.token_hex(4)
-                self.wandb_id = kept
-                kept_with_run = {"save_dir": str(self.directory.path), "name": self.directory.path.name, "id": kept}
-                for key, value in kept_with_run.items():
+                self.wandb_id = os.environ.get("WANDB_RUN_ID") or kept
+                places = {"save_dir": str(self.directory.path), "name": self.directory.path.name, "id": self.wandb_id}
+                for key, value in places.items():
                     logger.init_args[key] = value
 
     def _choose_checkpoint(self, config: Namespace) -> None:
-        fresh = self.subcommand in ("fit", "run")
+        trains = self.subcommand in ("fit", "run")
         given = config.get("ckpt_path")
         self.interruption.last = self.directory.last
-        # A comparison goes on with the same weights.
-        leave_out = {"--again": config.again and self.subcommand != "predict", "--ckpt_path": given and fresh}
+        # Options that would keep the same command from resuming.
+        leave_out = {"--again": config.again and self.subcommand != "predict", "--ckpt_path": given and trains}
         self.interruption.leave_out = tuple(option for option, value in leave_out.items() if value)
         if given is None and not self.afresh and self.directory.last.exists():
             given = str(self.directory.last)
-        elsewhere = config.model.get("weights")
-        if given is None and not fresh and not elsewhere:
-            raise OldError(
-                f"no checkpoint in {self.directory.path} to {self.subcommand}",
-                f"{self.directory.last}",
-                "type `fm-lightning fit` with the same configuration first, or --ckpt_path FILE",
+        if given is None and not trains and not config.model.get("weights"):
+            raise UserError(
+                f"{self.directory.path} holds no checkpoint to {self.subcommand}.",
+                "Run fm-lightning fit with the same configuration first, or pass --ckpt_path FILE",
             )
         if self.afresh and given and Path(given).resolve().is_relative_to(self.directory.path.resolve()):
-            raise OldError(
-                f"--again given with the checkpoint {given} of the run that it moves aside",
-                "one from elsewhere",
-                "type another --name",
-            )
+            raise UserError(f"--again would move the checkpoint {given} aside.", "Use another --name")
         config.ckpt_path = given
         self.checkpoint = read_checkpoint(given) if given else None
         if "weights_only" in config:
             config.weights_only = True
-        if "verbose" in config:
-            config.verbose = False
         if "return_predictions" in config and config.return_predictions is None:
-            config.return_predictions = False  # they are written; a command has nobody to return them to
+            config.return_predictions = False  # they are written to files
 
     def after_instantiate_classes(self) -> None:
         self.trainer.run_config = self.plain_config
@@ -281,42 +248,74 @@ class CLI(LightningCLI):
             if isinstance(callback, RunRecord):
                 callback.directory, callback.plain_config = self.directory, self.plain_config
                 callback.wandb_id = self.wandb_id
+                callback.trial = self.config[self.subcommand].trial is not None
                 if self.checkpoint is not None:
                     callback.saved_step = self.checkpoint["global_step"]
+        trains = self.subcommand in ("fit", "run")
         if self.checkpoint is not None:
-            check_fits(self.checkpoint["state_dict"], self.model, self.config[self.subcommand].ckpt_path)
-            if self.subcommand in ("fit", "run"):
-                check_average(self.checkpoint, self.trainer.callbacks)
+            with self._noting():
+                check_fits(self.checkpoint["state_dict"], self.model, self.config[self.subcommand].ckpt_path)
+                if trains:
+                    check_average(self.checkpoint, self.trainer.callbacks)
             if self.subcommand in ("test", "validate", "diagnose"):
                 self.trainer.tested_step = self.checkpoint["global_step"]
-        self._try_optimizer()
+        if trains:
+            with self._noting():
+                self._check_callbacks()
+            with self._noting():
+                self._try_optimizer()
+            if self.errors:
+                with self._noting():  # what else is wrong, which only the data can tell
+                    self.datamodule.prepare_data()
+                    self.datamodule.setup("fit")
+                    self.model.check_data(self.datamodule)
+        complain(self.errors)
+        self._warn_of_guidance()
         # Last of all: a command that is refused has moved nothing.
-        repeats = self.config[self.subcommand].again and self.subcommand in ("fit", "run", "test", "predict")
-        if repeats and is_rank_zero() and (moved := self.directory.set_aside(self.subcommand)):
-            print(f"Moved what was there to {moved}")
+        again = self.config[self.subcommand].again
+        if is_rank_zero():
+            if self._replaces:
+                shutil.rmtree(self.directory.path)
+            elif again and self.subcommand in ("fit", "run", "test", "predict"):
+                if moved := self.directory.set_aside(self.subcommand, again):
+                    print(f"Moved what was there to {moved}")
+
+    def _check_callbacks(self) -> None:
+        if any(isinstance(callback, GradientAccumulationScheduler) for callback in self.trainer.callbacks):
+            problem = "GradientAccumulationScheduler does not work here: an epoch has no fixed number of batches."
+            raise UserError(problem, "Use --trainer.accumulate_grad_batches N")
 
     def _try_optimizer(self) -> None:
-        """Builds what training will build once more, so that wrong settings are refused before anything is made."""
-        if self.subcommand not in ("fit", "run"):
-            return
+        """Builds what training will build again, so that wrong settings are refused before anything is made."""
         try:
             self.model.configure_optimizers()
         except (ValueError, TypeError) as error:
-            if mendable := user_error(error):
-                raise mendable from error
-            raise OldError(
-                f"the optimizer or its scheduler cannot be built as configured ({error})",
-                "settings that it takes",
-                "type e.g. --model.optimizer.init_args.lr 0.001",
-            ) from error
+            if wrong := user_error(error):
+                raise wrong from error
+            problem = f"Cannot build the optimizer or its scheduler: {error}."
+            raise UserError(problem, "Check --model.optimizer.init_args and --model.scheduler.init_args") from error
+
+    def _warn_of_guidance(self) -> None:
+        scale = self.model.guidance.scale
+        if scale != 1 and not self.model.label_dropout and not self.model.weights and is_rank_zero():
+            print(
+                f"guidance={scale:g} evaluates the null class, which label_dropout=0 never trains. "
+                "Train it with --model.label_dropout 0.1, or leave guidance at 1"
+            )
 
     # Lightning calls these after its verbs.
 
     def after_fit(self) -> None:
         if is_rank_zero() and self.directory.last.exists():
+            old = (self.directory.path / "evaluation").exists()
+            again = (
+                " --again evaluation"
+                if old and self.trainer.global_step != (self.checkpoint or {}).get("global_step")
+                else ""
+            )
             print(
                 f"Checkpoint: {self.directory.last}; next, compare schedules: "
-                f"fm-lightning test -c {self.directory.path}/config.yaml"
+                f"fm-lightning test -c {self.directory.path}{again}"
             )
 
     def after_validate(self) -> None:
@@ -325,40 +324,65 @@ class CLI(LightningCLI):
                 print(f"{name:40} {float(value):.4g}")
 
 
-def _listed(value: Any) -> list[Any]:
-    """Lightning takes one, or a list, or nothing."""
-    return value if isinstance(value, list) else [value] if value else []
+def _name(config: Namespace) -> str | None:
+    """The run's name; trials and the runs of a W&B sweep have directories of their own."""
+    name = config.name
+    if name and config.trial is not None and not name.endswith("-trial"):
+        name = f"{name}-trial"
+    if name and os.environ.get("WANDB_SWEEP_ID") and (run := os.environ.get("WANDB_RUN_ID")) and run not in name:
+        name = f"{name}-{run}"
+    return name
+
+
+def _is_at(folder: Any, place: Path) -> bool:
+    return folder is not None and os.path.realpath(folder) == os.path.realpath(place)
 
 
 def _whole_number(seed: Any) -> int:
-    # Lightning also takes true and false, for a seed that nobody knows.
+    # Lightning also takes true and false, for a random seed.
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise OldError(
-            f"seed_everything={seed} given", "a whole number from 0 to 4294967295", "type --seed_everything 0"
+        raise UserError(
+            f"`seed_everything={seed}` must be a whole number below 4,294,967,296.", "Use --seed_everything 0"
         )
     return seed
 
 
-def main(args: list[str] | None = None) -> None:
-    """Runs the command line; a ``UserError`` ends it with one line and status 2."""
+def _load_yaml_strictly() -> None:
+    """Has the parser refuse a key that stands twice, in whatever file or value it reads."""
+    lenient = get_loader("yaml")
+
+    def load(text: str) -> Any:
+        if ":" in text:
+            load_strictly(text)
+        return lenient(text)
+
+    if lenient.__module__ != __name__:
+        set_loader("yaml", load, exceptions=(yaml.YAMLError,))
+
+
+def main(args: list[str]) -> None:
+    """Runs the command; an error that a user can fix ends it with one line per problem and status 2.
+
+    Args:
+        args: verb and arguments, resolved (see ``arguments.resolve``).
+    """
     hush()
-    # A class of the user's own lies where the command is typed; a console script does not look there by itself.
-    sys.path.insert(0, os.getcwd())
+    _load_yaml_strictly()
+    sys.path.insert(0, os.getcwd())  # for the user's own classes; a console script does not look there
     interruption = Interruption()
     with interruption.watch():
         try:
             CLI(
-                FlowMatching,
-                FlowData,
+                args,
+                interruption,
+                model_class=FlowMatching,
+                datamodule_class=FlowData,
                 subclass_mode_data=True,
                 trainer_class=DiagnosingTrainer,
                 trainer_defaults={"callbacks": [interruption, DivergenceWatch()]},
                 seed_everything_default=0,
                 save_config_callback=RunRecord,
                 auto_configure_optimizers=False,
-                parser_kwargs={"exit_on_error": False},
-                args=args,
-                interruption=interruption,
             )
         except (KeyboardInterrupt, SystemExit):
             if interruption.signal is None:

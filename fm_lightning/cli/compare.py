@@ -1,22 +1,22 @@
 """``fm-lightning compare RUN_DIR RUN_DIR ...``: effects and verdicts across runs; nothing is sampled.
 
 Writes ``compare.html``, ``compare.csv`` and ``compare.json``. Runs of one configuration and several training seeds are
-replicates and are combined; runs on other data stand beside them.
+replicates and are combined; runs on other data are shown separately.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from PIL import Image
 
+from fm_lightning.cli.arguments import run_directories, scan
 from fm_lightning.comparison.results import read_results
-from fm_lightning.errors import OldError, UserError
+from fm_lightning.errors import UserError
 from fm_lightning.files import write_whole
 from fm_lightning.report.run_forest import run_forest
 from fm_lightning.report.run_page import render
@@ -34,22 +34,12 @@ def main(args: Sequence[str]) -> None:
     """Compares finished runs.
 
     Raises:
-        UserError: fewer than two runs, one that is not finished or given twice, rows that mean different things under one
-            name, or a directory to write to that holds something.
+        UserError: fewer than two runs, a run that is unfinished or named twice, rows that mean different things under one
+            name, or an output directory that holds files.
     """
-    given = _parser().parse_args(args)
-    if len(given.runs) < 2:
-        raise OldError(
-            f"{len(given.runs)} run{'' if len(given.runs) == 1 else 's'} given",
-            "at least two run directories",
-            "type fm-lightning compare runs/A runs/B runs/C",
-        )
-    paths = [Path(text) for text in given.runs]
-    for i, path in enumerate(paths):
-        if path.resolve() in [earlier.resolve() for earlier in paths[:i]]:
-            raise OldError(f"{path} given twice", "different runs", "leave one out")
+    paths, out, wandb = _read_arguments(args)
     names = [path.resolve().name for path in paths]
-    out = _free(given.out, names)
+    out = _free(out, names)
     unique = len(set(names)) == len(names)
     runs = [read(path, name if unique else str(path)) for path, name in zip(paths, names)]
     comparison = build(experiments(runs))
@@ -59,27 +49,21 @@ def main(args: Sequence[str]) -> None:
     print_table(comparison)
     write_whole(out / "compare.html", render(comparison, out.name))
     print(f"\nReport: {out / 'compare.html'}")
-    if given.wandb:
+    if wandb:
         log(comparison, out)
 
 
 def read(path: Path, name: str) -> Run:
-    """A finished comparison.
+    """Reads a finished comparison.
 
     Raises:
-        UserError: it is none, or it is not finished.
+        UserError: the directory holds no comparison, or an unfinished one.
     """
-    if not path.is_dir():
-        raise OldError(f"{path} given", "an existing run directory", "type fm-lightning compare runs/A runs/B")
     evaluation = Evaluation.open(path)
-    finish = f"type fm-lightning test -c {path}/config.yaml"
     for row, about in evaluation.rows.items():
         if about["kind"] in NAMED and (there := evaluation.count(row)) < len(evaluation.seeds):
-            raise OldError(
-                f"{path} holds an unfinished comparison ({there:,} of {len(evaluation.seeds):,} seeds of {row})",
-                "a finished one",
-                f"{finish}",
-            )
+            seeds = f"{there:,} of {len(evaluation.seeds):,} seeds of {row}"
+            raise UserError(f"{path} holds an unfinished comparison ({seeds}).", f"Run fm-lightning test -c {path}")
     results = read_results(path)
     samples = {row.name: row.samples for row in results.rows}
     named = [row for row, about in evaluation.rows.items() if about["kind"] in NAMED]
@@ -101,11 +85,8 @@ def log(comparison: Mapping[str, Any], out: Path) -> None:
             config=_config(comparison),
         )
     except wandb.errors.UsageError as error:
-        raise OldError(
-            f"--wandb given without a W&B account ({' '.join(str(error).split())})",
-            "one, or offline logging",
-            "type WANDB_MODE=offline before the command",
-        ) from error
+        problem = f"--wandb needs a W&B account ({' '.join(str(error).split())})."
+        raise UserError(problem, "Run wandb login, or set WANDB_MODE=offline") from error
     found = list(flat(comparison))
     media: dict[str, Any] = {
         "compare/effects": wandb.Table(columns=list(found[0]), data=[list(line.values()) for line in found])
@@ -157,26 +138,29 @@ def _verdicts(comparison: Mapping[str, Any], wandb: Any) -> Any:
     return wandb.Table(columns=["experiment", "schedule", "run", "outcome", "together"], data=data) if data else None
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise OldError(
-            f"{message}", "run directories, --out DIR, --wandb", "type fm-lightning compare runs/A runs/B runs/C"
-        )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="fm-lightning compare", description="Compare the schedules of several runs.")
-    parser.add_argument("runs", nargs="*", metavar="RUN_DIR", help="a finished run, e.g. runs/digits-1")
-    parser.add_argument("--out", type=Path, help="a new directory to write to (default: runs/compare-NAME1-NAME2...)")
-    parser.add_argument("--wandb", action="store_true", help="log the comparison to W&B as a run of its own")
-    return parser
+def _read_arguments(args: Sequence[str]) -> tuple[list[Path], Path | None, bool]:
+    """The run directories, ``--out`` and ``--wandb``."""
+    words = list(scan(args))
+    unknown = [word.option for word in words if word.option not in ("", "--config", "--out", "--wandb")]
+    if unknown:
+        raise UserError(f"compare has no option {unknown[0]}.", "See fm-lightning compare --help")
+    paths = run_directories("compare", [word for word in words if word.option in ("", "--config")])
+    if len(paths) < 2:
+        raise UserError("compare needs at least two runs.", "Use fm-lightning compare runs/A runs/B")
+    for i, path in enumerate(paths):
+        if path.resolve() in [earlier.resolve() for earlier in paths[:i]]:
+            raise UserError(f"{path} is named twice.", "Remove one of the two.")
+    given = {word.option: word.value for word in words}
+    if "--out" in given and not given["--out"]:
+        raise UserError("--out needs a directory.", "Use --out runs/comparison")
+    return paths, Path(given["--out"] or "") if "--out" in given else None, "--wandb" in given
 
 
 def _free(out: Path | None, names: Sequence[str]) -> Path:
-    """Where to write: nothing that is there is overwritten."""
+    """A directory to write to; no file is overwritten."""
     if out is not None:
         if out.exists() and not _unfinished(out):
-            raise OldError(f"out={out} given, which holds files", "a new or empty directory", "name another")
+            raise UserError(f"{out} holds files.", "Name a new or empty directory with --out.")
         return out
     rest = [f"and-{len(names) - NAMES}-more"] if len(names) > NAMES else []
     first = Path("runs") / "-".join(["compare", *names[:NAMES], *rest])

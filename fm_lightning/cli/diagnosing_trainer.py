@@ -1,4 +1,4 @@
-"""``fm-lightning diagnose -c CONFIG | RUN_DIR``: what the energy says of a compared run."""
+"""``fm-lightning diagnose -c CONFIG | RUN_DIR``: relates the energies of a compared run to density, semantics and copying."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fm_lightning.comparison.rows import BASE
 from fm_lightning.data import FlowData
 from fm_lightning.diagnosis.diagnose import FOLDER, diagnose, second_space, write
 from fm_lightning.diagnosis.subject import read_others, read_subject
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.hashes import weights_hash
 from fm_lightning.report.diagnosis import draw
 from fm_lightning.table.evaluation import Evaluation
@@ -44,35 +44,28 @@ class DiagnosingTrainer(FlowTrainer):
             model: the module.
             datamodule: the data.
             ckpt_path: the checkpoint that was compared; by default the run's last one.
-            probes: samples that are sampled once more, for likelihood, commitment and power.
+            probes: samples that are sampled again, for likelihood, commitment and power.
             groups: quantile groups of the energies.
-            features: a feature space for support beside the model's own, by the name of its distance; by default the
+            features: a second feature space for support, by the name of its distance; by default the
                 comparison's.
-            clip: a CLIP that judges semantics: a folder, or a name on the Hugging Face hub.
-            class_names: for CLIP's prompts, in the order of the labels; by default those of the data's source, "imagenet"
-                for ImageNet's.
-            classifier: judges semantics: samples in the model's space to logits.
-            pdf: also write every figure as PDF.
+            clip: CLIP model that judges semantics: a folder, or a name on the Hugging Face hub.
+            class_names: names for CLIP's prompts, in the order of the labels; by default those of the data's source,
+                "imagenet" for ImageNet's.
+            classifier: network that judges semantics, from samples in the model's space to logits.
+            pdf: whether every figure is written as PDF, too.
 
         Raises:
             UserError: no comparison of these weights, more than one process, or options out of range.
         """
         if self.world_size > 1:
-            raise OldError(f"{self.world_size} processes given", "one", "type --trainer.devices 1")
+            raise UserError(f"diagnose runs on one device, not on {self.world_size}.", "Use --trainer.devices 1")
         evaluation = Evaluation.open(self.default_root_dir)
         self._prepare(model, datamodule, ckpt_path)
         if weights_hash(model.net) != evaluation.manifest.identity.get("weights"):
-            raise OldError(
-                f"weights ({ckpt_path or model.weights}) given that {evaluation.folder} was not sampled with",
-                "the same",
-                "type fm-lightning test with this configuration first",
-            )
+            problem = f"{evaluation.folder} was sampled with other weights than {ckpt_path or model.weights}."
+            raise UserError(problem, "Run fm-lightning test with this configuration first.")
         if clip is not None and not datamodule.num_classes:
-            raise OldError(
-                f"clip={clip} given for a model without labels",
-                "classes to ask for",
-                "leave --clip out, or pass --classifier",
-            )
+            raise UserError(f"`clip={clip}` needs a model with labels.", "Remove --clip, or pass --classifier CLASS")
         with self.precision_plugin.forward_context():
             guided = replace(model.guidance, record=True).of(model.net)
             schedule = model.plan.prediction[BASE].schedule
@@ -99,7 +92,7 @@ class DiagnosingTrainer(FlowTrainer):
         return page
 
     def _prepare(self, model: FlowMatching, datamodule: FlowData, ckpt_path: str | None) -> None:
-        """Weights, data and device as ``test`` has them."""
+        """Sets up weights, data and device as ``test`` does."""
         self.strategy.connect(model)
         model.trainer = datamodule.trainer = self
         self.datamodule = datamodule

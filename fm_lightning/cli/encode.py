@@ -5,7 +5,6 @@ torchrun --nproc-per-node 8 --no-python fm-lightning encode -c CONFIG     # or s
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from fm_lightning.data import FlowData
 from fm_lightning.data.batches import Share
 from fm_lightning.data.latents.autoencoder import open_autoencoder
 from fm_lightning.data.latents.encode import encode_images
-from fm_lightning.errors import OldError, UserError
+from fm_lightning.errors import UserError
 
 
 def encode(
@@ -45,15 +44,15 @@ def encode(
     Args:
         data: the images, as for training; `conditional: true` keeps their classes.
         autoencoder: diffusers' AutoencoderKL by name or folder, or a class with encode and decode.
-        folder: where to; started again, the command goes on from what is there.
-        factor: latents are trained on as (z - shift) * factor; default: what the autoencoder's configuration says.
-        shift: likewise.
-        mirrored: encode the mirror images, too.
-        dtype: of the stored numbers.
+        folder: directory for the latents; the same command run again resumes.
+        factor: scale of the latents that are trained on, (z - shift) * factor; default: the autoencoder's configuration.
+        shift: shift of the latents; default: the autoencoder's configuration.
+        mirrored: whether mirror images are encoded, too.
+        dtype: type of the stored numbers.
         batch_size: images encoded at a time.
         shard_size: images in a file; a process holds one in memory.
-        device: e.g. cuda:1; default: the process's own GPU, or the CPU where there is none.
-        source: how the images were made, for the manifest.
+        device: for example cuda:1; default: the process's own GPU, or the CPU where there is none.
+        source: configuration of the images, for the manifest.
     """
     share, place = processes(os.environ)
     if device is None:
@@ -96,11 +95,7 @@ def processes(environment: Mapping[str, str]) -> tuple[Share, int]:
         if rank in environment and world in environment:
             found = Share(int(environment[rank]), int(environment[world]))
             if not 0 <= found.rank < found.world:
-                raise OldError(
-                    f"{rank}={found.rank} and {world}={found.world} given",
-                    f"a rank from 0 to {found.world - 1}",
-                    f"type {rank}=0",
-                )
+                raise UserError(f"{rank}={found.rank} is not below {world}={found.world}.", f"Set {rank}=0")
             return found, int(environment.get(local, 0))
     return Share(), 0
 
@@ -108,10 +103,9 @@ def processes(environment: Mapping[str, str]) -> tuple[Share, int]:
 def main(args: list[str]) -> None:
     """Runs the verb; a ``UserError`` ends it with one line and status 2."""
     hush()
-    sys.path.insert(0, os.getcwd())  # for classes of the user's own
-    parser = ArgumentParser(
-        prog="fm-lightning encode", description=str(encode.__doc__).split("\n")[0], exit_on_error=False
-    )
+    sys.path.insert(0, os.getcwd())  # for the user's own classes
+    about = str(encode.__doc__).split("\n")[0]
+    parser = ArgumentParser(prog="fm-lightning encode", description=about, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="a YAML file with these options")
     parser.add_function_arguments(encode, skip={"source"}, sub_configs=True)
     try:
@@ -121,17 +115,11 @@ def main(args: list[str]) -> None:
         chosen.pop("config", None)
         encode(**chosen.as_dict(), source=plain["data"])
     except KeyboardInterrupt:
-        print("fm-lightning: interrupted; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
-    except UserError as error:
-        fail(str(error))
-    except ArgumentError as error:
-        if mendable := user_error(error):
-            fail(str(mendable))
-        options = [action.dest for action in parser._actions if action.option_strings]
-        configs = [b for a, b in itertools.pairwise(args) if a in ("-c", "--config")]
-        fail(str(shorten(str(error), "encode", options, configs)))
+        fail("encode was interrupted. Run the same command again to resume", status=130)
     except Exception as error:
-        if mendable := user_error(error):  # wrapped by the parser that builds the objects
-            fail(str(mendable))
+        if isinstance(error, ArgumentError) and user_error(error) is None:
+            options = [action.dest for action in parser._actions if action.option_strings]
+            error = shorten(str(error), "encode", options)
+        if wrong := user_error(error):  # perhaps wrapped by the parser that builds the objects
+            fail(*getattr(wrong, "lines", [str(wrong)]))
         crash(error, Path("fm-lightning-encode"))

@@ -1,4 +1,4 @@
-"""How a command ends that does not end well: one line, an exit status, and the part of a traceback that is one's own."""
+"""How a failed command ends: one line per problem, an exit status, and the user's own part of a traceback."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from typing import NoReturn
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-GO_ON = "type the same command again"
+GO_ON = "run the same command again"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LIBRARIES = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
 _PARENT = os.getppid()  # of a process that was launched for a further device: the one of the first device
 
 
 def is_rank_zero() -> bool:
-    """Whether this is the process that speaks for all."""
+    """Whether this is the first process, which prints for all."""
     return not getattr(rank_zero_only, "rank", 0)
 
 
-def fail(message: str, status: int = 2, wait: float = 5.0) -> NoReturn:
-    """Ends the process with one line on stderr.
+def fail(*messages: str, status: int = 2, wait: float = 5.0) -> NoReturn:
+    """Ends the process with one line per message on stderr.
 
-    The process of another device waits for the first one, which mostly has the same to say and then ends, and speaks only
-    if that one does not. (Lightning kills the first one when another ends before it.)
+    The process of another device waits for the first one, which mostly fails for the same reason and prints it, and prints
+    only if the first one does not end. (Lightning kills the first process when another one ends before it.)
     """
     if not is_rank_zero():
         until = time.monotonic() + wait
@@ -38,24 +38,25 @@ def fail(message: str, status: int = 2, wait: float = 5.0) -> NoReturn:
             if os.getppid() != _PARENT:
                 raise SystemExit(status)
             time.sleep(0.05)
-    print(f"fm-lightning: {' '.join(message.split())}", file=sys.stderr)
+    for message in messages:
+        print(f"fm-lightning: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(status)
 
 
 def crash(error: Exception, beside: Path, go_on: str = GO_ON) -> NoReturn:
-    """For an exception that nobody foresaw: the frames of the user's own files, and one line that names it.
+    """Ends the process after an unforeseen exception: prints the frames of the user's own files and one line.
 
     Args:
         error: the exception.
-        beside: where the whole traceback goes, with the ending ``.error.txt``.
+        beside: path to which ``.error.txt`` is appended for the whole traceback.
         go_on: what to do once a full disk has room again.
     """
     if said := unwritable(error, go_on):
         fail(said)
     chain = list(_chain(error))
     # The parser that builds objects wraps what their code raised.
-    told = next((e for e in chain if _own(e)), error)
-    own, frames = _own(told), traceback.extract_tb(told.__traceback__)
+    cause = next((e for e in chain if _own(e)), error)
+    own, frames = _own(cause), traceback.extract_tb(cause.__traceback__)
     shown = own or [f for f in frames if _is_ours(Path(f.filename))] or frames
     whole = beside.with_name(f"{beside.name}.error.txt")
     if is_rank_zero():
@@ -64,21 +65,19 @@ def crash(error: Exception, beside: Path, go_on: str = GO_ON) -> NoReturn:
         if own:
             print("Traceback (your own files, most recent call last):", file=sys.stderr)
             print("".join(traceback.format_list(own)), end="", file=sys.stderr)
-    said = " ".join(str(told).split())
-    said = said if len(said) <= 300 else f"{said[:297]}..."
+    text = " ".join(str(cause).split())
+    text = text if len(text) <= 300 else f"{text[:297]}..."
     at = f" in {_short(shown[-1].filename)}, line {shown[-1].lineno}" if shown else ""
-    fail(f"{type(told).__name__}{at}: {said or 'no message'}; the whole traceback is in {whole}", status=1)
+    fail(f"{type(cause).__name__}{at}: {text or 'no message'}. The whole traceback is in {whole}", status=1)
 
 
 def unwritable(error: BaseException, go_on: str = GO_ON) -> str | None:
-    """What to say where a disk took no more, or cannot be written to at all; None for any other exception."""
+    """The message for a full disk, or one that cannot be written to; None for any other exception."""
     for link in _chain(error):
         if isinstance(link, OSError) and link.errno in _UNWRITABLE:
             where = link.filename2 or link.filename or "the run's folder"  # of a copy the second is where to
-            return (
-                f"{where} cannot be written ({os.strerror(link.errno)}), expected a folder with room that you may write to; "
-                f"what was finished is kept: make room, then {go_on}"
-            )
+            reason = os.strerror(link.errno).lower()
+            return f"Cannot write {where}: {reason}. Finished work is kept; make room, then {go_on}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""``fm-lightning report RUN_DIR``: thresholds, changes, verdicts and figures anew from a run's evaluation; nothing is sampled."""
+"""``fm-lightning report RUN_DIR``: recomputes thresholds, verdicts and figures of a finished comparison; samples nothing."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning import Callback
 
 from fm_lightning.callbacks import FIDMonitor, KPEDistribution, MemorizationMonitor
 from fm_lightning.callbacks.monitor import Monitor
-from fm_lightning.cli.callback_options import changed_callbacks, split_off
+from fm_lightning.cli import configurations
+from fm_lightning.cli.listed_options import changed, listed, split_off
 from fm_lightning.cli.hush import hush
 from fm_lightning.cli.parser_errors import shorten, user_error
 from fm_lightning.comparison.build import build
 from fm_lightning.comparison.collect import Collector
-from fm_lightning.errors import OldError
+from fm_lightning.cli.arguments import run_directories, scan
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.features.named import EXTRACTORS
 from fm_lightning.metrics.measure import Measure
@@ -32,26 +33,23 @@ def main(args: Sequence[str]) -> None:
     """Writes results, table and page of one run.
 
     Raises:
-        UserError: not one run directory, no evaluation in it, or options that no callback of the run has.
+        UserError: not exactly one run directory, no evaluation in it, or options that no callback of the run has.
     """
     hush()
     rest, changes = split_off(args)
-    if len(rest) != 1 or rest[0].startswith("-"):
-        raise OldError(f"report {' '.join(args)!r} given", "one run directory", "type fm-lightning report RUN_DIR")
-    run = Path(rest[0])
-    if run.is_file():
-        raise OldError(f"{run} given", "a run directory", f"type fm-lightning report {run.parent}")
-    if not run.is_dir():
-        raise OldError(f"{run} given", "an existing run directory", "type fm-lightning report runs/NAME")
+    words = list(scan(rest))
+    paths = run_directories("report", [word for word in words if word.option in ("", "--config")])
+    if len(paths) != 1 or len(words) != 1:
+        wrong = " ".join(rest) or "nothing"
+        raise UserError(f"report takes one run directory, not {wrong}.", "Use fm-lightning report runs/NAME")
+    run = paths[0]
     evaluation = Evaluation.open(run)
     for part, reason in evaluation.torn:
-        print(f"{part.path} is torn ({reason}) and left out; fm-lightning test samples it again")
+        print(f"{part.path} is damaged ({reason}) and left out; fm-lightning test -c {run} samples it again")
     collector = Collector(evaluation, recalled(evaluation, run, changes))
     rows = collector.rows(evaluation.shown)
     if not any(row["samples"] for row in rows):
-        raise OldError(
-            f"{run} holds an evaluation without lines", "a comparison", f"type fm-lightning test -c {run}/config.yaml"
-        )
+        raise UserError(f"The evaluation in {run} is empty.", f"Run fm-lightning test -c {run}")
     save(run, build(evaluation, rows), collector.arrays() | read_pictures(evaluation))
 
 
@@ -71,16 +69,16 @@ def recalled(evaluation: Evaluation, run: Path, changes: Sequence[Any] = ()) -> 
 
 
 def _configured(config: Path, changes: Sequence[Any]) -> list[Monitor]:
-    written = (yaml.safe_load(config.read_text()).get("trainer") or {}).get("callbacks") or []
-    listed = changed_callbacks(written if isinstance(written, list) else [written], changes)
+    trainer = configurations.read(config).get("trainer")
+    callbacks = changed(listed((trainer if isinstance(trainer, dict) else {}).get("callbacks")), changes)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--callbacks", type=list[Callback])
     try:
-        # A ModelCheckpoint or a progress bar has no part in this, and may refuse to be built without a run.
-        some = [c for c in listed if _is_monitor(str(c["class_path"]))]
+        # Other callbacks, such as ModelCheckpoint, may refuse to be built without a run.
+        some = [c for c in callbacks if _is_monitor(str(c["class_path"]))]
         built = parser.instantiate_classes(parser.parse_object({"callbacks": some})).callbacks
     except (ArgumentError, ValueError) as error:
-        raise user_error(error) or shorten(str(error), "report", (), (str(config),)) from error
+        raise user_error(error) or shorten(str(error), "report") from error
     return built
 
 
@@ -93,7 +91,7 @@ def _is_monitor(class_path: str) -> bool:
 
 
 def _guessed(evaluation: Evaluation) -> list[Monitor]:
-    """Of a run that was started from Python and has no configuration."""
+    """Monitors of a run that was started from Python and has no configuration."""
     monitors: list[Monitor] = [KPEDistribution(), MemorizationMonitor()]
     distances: list[FeatureExtractor | str] = [name for name in evaluation.manifest.measures if name in EXTRACTORS]
     return [*monitors, FIDMonitor(distances)] if distances else monitors

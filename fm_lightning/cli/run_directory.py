@@ -1,40 +1,28 @@
-"""One run, one directory: who may write there, and where a run goes on.
+"""One run, one directory: who may write there, and from where a run resumes.
 
     runs/NAME/  run.json  config.yaml  checkpoints/  metrics.csv  evaluation/  results.json  results.csv  report.html
 
-Starting again on an unfinished run resumes it. A finished training refuses; a finished comparison takes more rows, seeds and
-measures, and refuses where nothing is new. ``--again`` moves what is there aside first.
+Starting an unfinished run again resumes it. A finished training is refused; a finished comparison takes more rows, seeds and
+measures, and is refused where nothing is new. ``--again`` first moves aside what is there, ``--again evaluation`` only the
+comparison.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fm_lightning.callbacks.sample_writer import SAMPLES
-from fm_lightning.errors import OldError
+from fm_lightning.cli.run_identity import comparison, differences, identity, length, training
+from fm_lightning.errors import UserError
 from fm_lightning.files import read_json, write_json
 from fm_lightning.table.claim import RUNNING, Claim
-from fm_lightning.training.trainer import unless_all
 
 RECORD = "run.json"
 RESULTS = ("results.json", "results.csv", "report.html", "evaluation")
-# What makes two runs the same: everything that training depends on. Rows to compare, devices and loggers may change.
-_IDENTITY_MODEL = (
-    "net",
-    "path",
-    "coupling",
-    "times",
-    "optimizer",
-    "scheduler",
-    "label_dropout",
-    "weights",
-    "base_seed",
-)
-# What a comparison is asked for: with the same again there is nothing to do.
-_COMPARED_MODEL = ("test_schedules", "val_schedules", "judge", "fields", "floors", "guidance")
-_NOT_IDENTITY_DATA = ("eval_batch_size", "val_seeds", "test_seeds", "predict_seeds", "cache_dir")
+
+Again = bool | Literal["evaluation"]
 
 
 class RunDirectory:
@@ -47,22 +35,25 @@ class RunDirectory:
 
     def __init__(self, root: str, name: str | None) -> None:
         if not name or set(name) & set("/\\") or name.startswith("."):
-            raise OldError(f"name {name!r} given", "a plain directory name for the run", "type e.g. --name digits-1")
+            raise UserError(f"`name={name}` cannot name the run's directory.", "Use a plain name: --name digits-1")
         self.path = Path(root) / name
         self.claim = Claim(self.path)
 
     @property
     def last(self) -> Path:
-        """The checkpoint that a resumed run goes on from."""
+        """The checkpoint from which the run resumes."""
         return self.path / "checkpoints" / "last.ckpt"
 
     @property
     def record(self) -> dict[str, Any]:
-        """What run.json says: the run's identity, steps done, W&B id; empty for a new run."""
+        """The content of run.json: the run's identity, steps done, W&B id; empty for a new run."""
         try:
-            return read_json(self.path / RECORD, "Use another --name, or add --again to move the run aside.")
+            found = read_json(self.path / RECORD, "Use another --name, or add --again to move the run aside.")
         except FileNotFoundError:
             return {}
+        if "identity" not in found:
+            raise UserError(f"Cannot read {self.path}/run.json, the record of the run.", "Use another --name")
+        return found
 
     def write(self, **entries: Any) -> None:
         """Adds entries to run.json."""
@@ -71,13 +62,14 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / RECORD, record | entries)
 
-    def admit(self, command: str, config: Mapping[str, Any], again: bool = False) -> None:
-        """Lets a command begin or go on in this directory, or says why not.
+    def admit(self, verb: str, config: Mapping[str, Any], again: Again = False, checkpoint: str | None = None) -> None:
+        """Lets a command begin or resume in this directory, or refuses it.
 
         Args:
-            command: the verb.
-            config: of the run that wants in, resolved.
-            again: what is done already will be set aside.
+            verb: the verb of the command.
+            config: the resolved configuration.
+            again: whether finished work will be moved aside.
+            checkpoint: a checkpoint that was named explicitly.
 
         Raises:
             UserError: the directory holds something else, or the command's work is done already.
@@ -85,38 +77,58 @@ class RunDirectory:
         record = self.record
         if not record:
             if self.path.exists() and any(not _left_by_a_kill(file) for file in self.path.iterdir()):
-                raise OldError(f"{self.path} holds files but no run", "a new or empty directory", "type another --name")
+                raise UserError(f"{self.path} holds files but no run.", "Use another --name")
             return
+        trains = verb in ("fit", "run")
         # A start that failed before it made anything does not hold the name.
-        made = any((self.path / name).exists() for name in ("metrics.csv", "checkpoints", *RESULTS))
-        if made and (difference := next(_differences(record["identity"], identity(config)), None)):
-            key, there, here = difference
-            raise OldError(
-                f"{self.path} holds another run ({key} is {there} there and {here} here)",
-                "the same configuration",
-                "type another --name, or --again to move it aside",
+        if any((self.path / name).exists() for name in ("metrics.csv", "checkpoints", *RESULTS)):
+            _same(self.path, record["identity"], identity(config))
+            if trains:
+                _same(self.path, record.get("training", {}), training(config) if "training" in record else {})
+        finished = record.get("trained") == length(config)
+        if trains and not checkpoint and not self.last.exists():
+            self._refuse_without_checkpoint(record)
+        if verb == "run" and not again and not finished:
+            self._refuse_other_weights(record, config["trainer"].get("max_steps"))
+        if verb == "fit" and finished:
+            raise UserError(
+                f"{self.path} holds a finished training ({record['step']:,} steps).",
+                f"Compare its schedules with fm-lightning test -c {self.path}, raise --trainer.max_steps, "
+                "or use another --name",
             )
-        trained = record.get("trained") == length(config)
         compared = (self.path / "results.json").exists() and record.get("compared") == comparison(config)
-        if command == "fit" and trained:
-            raise OldError(
-                f"{self.path} holds a finished training ({record['step']} steps)",
-                "a new or unfinished run",
-                (
-                    f"type `fm-lightning test -c {self.path}/config.yaml` to compare schedules, --again to start over, or "
-                    "another --name"
-                ),
-            )
-        if compared and not again and (command == "test" or (command == "run" and trained)):
-            raise OldError(
-                f"{self.path} holds a finished comparison (report: {self.path}/report.html)",
-                "new schedules, seeds or callbacks, or an unfinished one",
-                f"type fm-lightning report {self.path} to draw it anew, --again to repeat it, or another --name",
+        if compared and not again and (verb == "test" or (verb == "run" and finished)):
+            raise UserError(
+                f"{self.path} holds a finished comparison: {self.path}/report.html.",
+                f"Redraw it with fm-lightning report {self.path}, repeat it with --again evaluation, "
+                "or use another --name",
             )
 
-    def set_aside(self, command: str) -> Path | None:
-        """Moves what the command would write anew: results ("test"), samples ("predict"), or all. Returns where to."""
-        written = {"test": RESULTS, "predict": (SAMPLES,)}.get(command)
+    def _refuse_without_checkpoint(self, record: Mapping[str, Any]) -> None:
+        """Training would start at step 0 over what is there."""
+        kept = sorted((self.path / "checkpoints").glob("*.ckpt"), key=lambda file: file.stat().st_mtime)
+        if kept or ("trained" in record and (self.path / "evaluation").exists()):
+            fix = f"Resume with --ckpt_path {kept[-1]}, or" if kept else "Restore it, or"
+            raise UserError(f"{self.last} is missing.", f"{fix} start over with --again")
+
+    def _refuse_other_weights(self, record: Mapping[str, Any], max_steps: int | None) -> None:
+        """Training on would leave a comparison of other weights."""
+        step = record.get("step")
+        ends = (max_steps or -1) > 0 and step is not None and step >= (max_steps or -1)
+        if step is not None and not ends and (self.path / "evaluation").exists():
+            raise UserError(
+                f"{self.path} holds a comparison of step {step:,}, and more training changes the weights.",
+                "Move the comparison aside and train on with --again evaluation",
+            )
+
+    def set_aside(self, verb: str, again: Again = True) -> Path | None:
+        """Moves away what the command would write again. Returns the new place.
+
+        Args:
+            verb: "test" moves results, "predict" samples, "fit" and "run" the whole directory.
+            again: "evaluation" moves results only.
+        """
+        written = RESULTS if again == "evaluation" else {"test": RESULTS, "predict": (SAMPLES,)}.get(verb)
         if written is None:
             if not self.path.exists():
                 return None
@@ -134,29 +146,17 @@ class RunDirectory:
         return to
 
 
-def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What training depends on, out of a resolved configuration."""
-    data = dict(config["data"])
-    data["init_args"] = {k: v for k, v in (data.get("init_args") or {}).items() if k not in _NOT_IDENTITY_DATA}
-    return {"model": {key: config["model"].get(key) for key in _IDENTITY_MODEL}, "data": data}
+def _same(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    if difference := next(differences(there, here), None):
+        key, was, now = difference
+        raise UserError(
+            f"{path} holds another run: {key} is {_shown(was)} there and {_shown(now)} here.",
+            "Use another --name, or add --again to move that run aside.",
+        )
 
 
-def length(config: Mapping[str, Any]) -> dict[str, Any]:
-    """When the training that a configuration asks for is finished."""
-    trainer = config["trainer"]
-    ends = {key: trainer.get(key) for key in ("max_steps", "max_epochs", "max_time")}
-    return ends | {"limit_train_batches": unless_all(trainer.get("limit_train_batches"))}
-
-
-def comparison(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the comparison that a configuration asks for depends on, beside the run's identity."""
-    data = config["data"].get("init_args") or {}
-    return {
-        "model": {key: config["model"].get(key) for key in _COMPARED_MODEL},
-        "test_seeds": data.get("test_seeds"),
-        "limit": unless_all(config["trainer"].get("limit_test_batches")),
-        "callbacks": config["trainer"].get("callbacks"),
-    }
+def _shown(value: Any) -> str:
+    return "not set" if value is None else str(value)
 
 
 def _left_by_a_kill(file: Path) -> bool:
@@ -170,11 +170,3 @@ def _free(path: Path) -> Path:
     while (to := path.with_name(f"{path.name}-{n}")).exists():
         n += 1
     return to
-
-
-def _differences(there: Any, here: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(there, Mapping) and isinstance(here, Mapping):
-        for name in {**there, **here}:
-            yield from _differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
-    elif there != here:
-        yield key, there, here

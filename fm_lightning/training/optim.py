@@ -1,4 +1,4 @@
-"""The learning-rate schedule of this field: warm up linearly, then stay, or fall to zero."""
+"""The usual learning-rate schedule: a linear warm-up, then constant or decaying to zero."""
 
 from __future__ import annotations
 
@@ -7,36 +7,30 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 
 class Warmup(LambdaLR):
     """Rises linearly over ``warmup_steps``, then follows ``decay`` until ``total_steps``.
 
     Args:
-        optimizer: whose rate is scheduled.
-        warmup_steps: steps of the rise; 0 starts at the full rate.
-        decay: "constant", "linear" or "cosine", the last two to zero.
-        total_steps: length of the run; the command line fills in ``trainer.max_steps``.
+        optimizer: optimizer whose rate is scheduled.
+        warmup_steps: number of steps of the rise; 0 starts at the full rate.
+        decay: shape after the warm-up: "constant", or "linear" or "cosine" to zero.
+        total_steps: length of the training in steps; the command line fills in ``trainer.max_steps``.
 
     Raises:
-        UserError: an unknown decay, or one that needs ``total_steps`` without it.
+        UserError: an unknown decay, or a decay without ``total_steps`` above ``warmup_steps``.
     """
 
     def __init__(
         self, optimizer: Optimizer, warmup_steps: int = 0, decay: str = "constant", total_steps: int | None = None
     ) -> None:
         if decay not in ("constant", "linear", "cosine"):
-            raise OldError(f"decay={decay!r} given", "constant, linear or cosine", "type e.g. 'linear'")
+            raise UserError(f"`decay={decay}` is unknown.", "Use constant, linear or cosine.")
         if decay != "constant" and not (total_steps or 0) > warmup_steps:
-            raise OldError(
-                f"decay={decay!r} with total_steps={total_steps} given",
-                f"more than warmup_steps={warmup_steps}",
-                (
-                    "lower it (--model.scheduler.init_args.warmup_steps) or type --trainer.max_steps "
-                    f"{max(10000, 2 * warmup_steps)}"
-                ),
-            )
+            problem = f"The warm-up (`warmup_steps={warmup_steps}`) is not shorter than the training (`total_steps={total_steps}`)."
+            raise UserError(problem, f"Set warmup_steps below {total_steps}." if total_steps else "Set total_steps.")
 
         def factor(step: int) -> float:
             if step < warmup_steps:

@@ -1,19 +1,15 @@
-"""Precisions that training and sampling can have."""
+"""Precisions of training and sampling."""
 
 from __future__ import annotations
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 
 def check_precision(precision: object) -> None:
-    """Refuses weights and states of less than float32, in which averages of weights and energies lose their digits.
+    """Refuses weights and states below float32, in which averages of weights and energies lose digits.
 
     Raises:
         UserError: "bf16-true" or "16-true".
     """
     if str(precision) in ("bf16-true", "16-true"):
-        raise OldError(
-            f"precision={precision} given",
-            "weights and states of float32 or float64",
-            "type --trainer.precision bf16-mixed",
-        )
+        raise UserError(f"`precision={precision}` is too coarse for averages and energies.", "Use bf16-mixed.")

@@ -7,7 +7,7 @@ from typing import Any
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.training.checkpoint_io import WholeCheckpointIO
 
 
@@ -15,15 +15,15 @@ class FlowTrainer(Trainer):
     """Lightning's Trainer; every verb of the command line that needs a trainer is a method.
 
     Args:
-        limit_train_batches: how many batches of an epoch (a whole number) or what share of them (0.0 to 1.0); null means all.
-        limit_val_batches: the same in validation.
-        limit_test_batches: the same in a comparison; its batches of seeds are not counted beforehand, so no share below 1.0.
-        limit_predict_batches: the same in ``predict``.
-        overfit_batches: train and validate on so many batches alone.
-        **kwargs: as Lightning's Trainer.
+        limit_train_batches: number of batches per epoch (a whole number) or share of them (0.0 to 1.0); null means all.
+        limit_val_batches: the same for validation.
+        limit_test_batches: number of batches in a comparison, or 1.0 for all; a share below 1.0 is refused.
+        limit_predict_batches: the same for ``predict``.
+        overfit_batches: number of batches to train and validate on.
+        **kwargs: arguments of Lightning's Trainer.
 
     Raises:
-        UserError: a comparison of no batch, or of a share of them.
+        UserError: a comparison limited to a share of its batches.
 
     Attributes:
         run_config: the resolved configuration, for results and reports.
@@ -47,11 +47,8 @@ class FlowTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         if limit_test_batches is not None and limit_test_batches < 1:
-            raise OldError(
-                f"limit_test_batches={limit_test_batches} given",
-                "a whole number of batches, or 1.0 for all",
-                "type limit_test_batches: 1",
-            )
+            problem = f"`limit_test_batches={limit_test_batches}` is a share, but the number of batches is not known."
+            raise UserError(problem, "Use a whole number of batches, or 1.0 for all.")
         super().__init__(
             limit_train_batches=unless_all(limit_train_batches),
             limit_val_batches=unless_all(limit_val_batches),
@@ -60,7 +57,7 @@ class FlowTrainer(Trainer):
             overfit_batches=overfit_batches,
             **kwargs,
         )
-        if type(self.strategy.checkpoint_io) is TorchCheckpointIO:  # not where a strategy or the user has another
+        if type(self.strategy.checkpoint_io) is TorchCheckpointIO:  # unless a strategy or the user sets another
             self.strategy.checkpoint_io = WholeCheckpointIO()
 
     def run(
@@ -69,12 +66,12 @@ class FlowTrainer(Trainer):
         datamodule: LightningDataModule | None = None,
         ckpt_path: str | None = None,
     ) -> None:
-        """Trains (or goes on training), then compares the schedules and writes the report.
+        """Trains (or resumes training), then compares the schedules and writes the report.
 
         Args:
             model: the module.
             datamodule: the data.
-            ckpt_path: checkpoint to go on from; by default the run's last one.
+            ckpt_path: checkpoint to resume from; by default the run's last one.
         """
         self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         if self.interrupted:
@@ -83,5 +80,5 @@ class FlowTrainer(Trainer):
 
 
 def unless_all(limit: int | float | None) -> int | float | None:
-    """A limit, where 1.0, all batches, is None: it equals 1, one batch, and Lightning announces it where it was given."""
+    """Returns the limit, and None for 1.0 (all batches): 1.0 equals 1 (one batch), and Lightning prints a notice for it."""
     return None if isinstance(limit, float) and limit == 1.0 else limit

@@ -1,0 +1,114 @@
+"""Configurations: found by name or path, read strictly. Needs no torch, so that a mistyped name is answered at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fm_lightning.errors import UserError
+
+SHIPPED = Path(__file__).resolve().parents[1] / "configs"
+SAVED = "config.yaml"  # a run directory's own configuration
+
+
+class KeyTwice(yaml.constructor.ConstructorError):
+    """A mapping names a key twice."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        self._refuse_twice(node)
+        return super().construct_mapping(node, deep)
+
+    def _refuse_twice(self, node: yaml.MappingNode) -> None:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            # "callbacks" and "callbacks+" (which appends) are two keys; "<<" merges an anchor.
+            if name in seen and name != "<<":
+                raise KeyTwice(None, None, f"{name} stands twice", key.start_mark)
+            seen.add(name)
+
+
+def load_strictly(text: str) -> Any:
+    """The YAML document ``text``.
+
+    Raises:
+        yaml.YAMLError: the text is not YAML, or a mapping names a key twice (``KeyTwice``).
+    """
+    return yaml.load(text, _StrictLoader)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a configuration file.
+
+    Raises:
+        UserError: the file is missing, cannot be read, is not YAML, names a key twice, or is not a mapping.
+    """
+    try:
+        content = load_strictly(path.read_text(encoding="utf-8"))
+    except KeyTwice as error:
+        mark = error.problem_mark
+        assert mark is not None
+        raise UserError(f"{path}, line {mark.line + 1}: {error.problem}.", "Keep one of the two.") from None
+    except yaml.MarkedYAMLError as error:
+        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise UserError(f"{path}{line} is not valid YAML.", "Compare it with configs/digits.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise UserError(f"{path} is not a text file.", "Pass a YAML file, for example -c digits") from None
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.", "Check the file and its permissions.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no 'key: value' lines.", "Compare it with configs/digits.yaml")
+    return content
+
+
+def find(name: str) -> Path:
+    """The file that ``-c NAME`` means: a path, or the name of a configuration that ships with the package.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir() and (path / SAVED).is_file():
+        return path / SAVED
+    shipped = SHIPPED / f"{name.removesuffix('.yaml')}.yaml"
+    if name and not path.is_absolute() and shipped.is_file() and shipped.resolve().is_relative_to(SHIPPED.resolve()):
+        return shipped
+    raise missing(name)
+
+
+def missing(name: str) -> UserError:
+    """What to say about a configuration that does not exist."""
+    names = shipped_names()
+    wanted = name.removeprefix("configs/").removesuffix(".yaml")
+    meant = difflib.get_close_matches(wanted, names, n=1, cutoff=0.6)
+    by_tail = [n for n in names if n.rpartition("/")[2] == wanted.rpartition("/")[2]]
+    near = _neighbour(Path(name))
+    fix = near or (by_tail or meant or ["digits"])[0]
+    if Path(name).is_dir():
+        return UserError(
+            f"{name} is a directory without {SAVED}.", f"Use a file or a run directory, for example -c {fix}"
+        )
+    return UserError(f"{name or 'An empty name'} does not exist.", f"Use -c {fix}")
+
+
+def shipped_names() -> list[str]:
+    """Names of all configurations that ship with the package, for example ``schedules/kts_tau``."""
+    home = SHIPPED.resolve()
+    return sorted(str(path.relative_to(home).with_suffix("")) for path in home.rglob("*.yaml"))
+
+
+def _neighbour(path: Path) -> str | None:
+    """A YAML file or run next to ``path`` whose name is nearly the same."""
+    if not path.parent.is_dir():
+        return None
+    there = [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml") or (p / SAVED).is_file()]
+    meant = difflib.get_close_matches(path.name, there, n=1, cutoff=0.75)
+    return str(path.with_name(meant[0])) if meant else None

@@ -1,0 +1,107 @@
+"""``--trainer.callbacks.FIDMonitor.kid true``, ``--trainer.logger.WandbLogger.group G``: one option of one listed object.
+
+The parser knows a list as a whole: a list on the command line replaces the configuration's. These options change one entry.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import yaml
+
+from fm_lightning.cli.arguments import scan
+from fm_lightning.errors import UserError
+
+_OPTION = re.compile(r"--trainer\.(callbacks|logger)\.([A-Z]\w*)\.(?:init_args\.)?([\w.]+)")
+
+
+class Change(NamedTuple):
+    """One option of one listed object."""
+
+    place: str  # "callbacks" or "logger"
+    kind: str  # the class's name
+    option: str
+    value: str
+
+
+def split_off(args: Sequence[str]) -> tuple[list[str], list[Change]]:
+    """The arguments without those that change a listed object, and these changes.
+
+    Raises:
+        UserError: an option without a value.
+    """
+    rest: list[str] = []
+    changes: list[Change] = []
+    for word in scan(args):
+        if found := _OPTION.fullmatch(word.option):
+            if word.value is None:
+                raise UserError(f"{word.option} needs a value.", f"Use {word.option} VALUE")
+            changes.append(Change(*found.groups(), word.value))
+        else:
+            rest += word.text
+    return rest, changes
+
+
+def arguments(trainer: Mapping[str, Any], changes: Sequence[Change]) -> list[str]:
+    """The changed lists as arguments of the command.
+
+    Args:
+        trainer: the trainer's configuration, as plain data.
+        changes: what to change in its lists.
+
+    Raises:
+        UserError: no listed object is of the class.
+    """
+    lists = {change.place: listed(trainer.get(change.place)) for change in changes}
+    return [f"--trainer.{place}={json.dumps(changed(entries, changes, place))}" for place, entries in lists.items()]
+
+
+def listed(value: Any) -> list[Any]:
+    """Lightning takes one object, a list, nothing, or true and false."""
+    return value if isinstance(value, list) else [value] if value and value is not True else []
+
+
+def changed(entries: list[dict[str, Any]], changes: Sequence[Change], place: str = "callbacks") -> list[dict[str, Any]]:
+    """The entries of a list with the changes made.
+
+    Raises:
+        UserError: no entry is of the class.
+    """
+    for _, kind, option, value in (change for change in changes if change.place == place):
+        names = [str(entry["class_path"]).rpartition(".")[2] for entry in entries]
+        if kind not in names:
+            raise _not_listed(kind, option, value, names, place)
+        *path, last = option.split(".")
+        for entry in (e for e, name in zip(entries, names) if name == kind):
+            # wandb.init's arguments reach a logger through **kwargs, which the parser takes as dict_kwargs only.
+            passed_on = place == "logger" and not path and last not in _parameters(entry["class_path"])
+            into = entry.setdefault("dict_kwargs" if passed_on else "init_args", {})
+            for key in path:
+                into = into.setdefault(key, {})
+            if last == "class_path":  # another class has other arguments
+                into.pop("init_args", None)
+            into[last] = yaml.safe_load(value)
+    return entries
+
+
+def _not_listed(kind: str, option: str, value: str, names: Sequence[str], place: str) -> UserError:
+    meant = difflib.get_close_matches(kind, names, n=1, cutoff=0.5)
+    if meant:
+        fix = f"Use --trainer.{place}.{meant[0]}.{option} {value}"
+    elif kind == "WandbLogger":
+        fix = "Add it with -c wandb"
+    else:
+        fix = f"Add the class with --trainer.{place}+=FULL.PATH.{kind}"
+    configured = ", ".join(dict.fromkeys(names)) or "none"
+    return UserError(f"trainer.{place} lists no {kind} ({configured}).", fix)
+
+
+def _parameters(class_path: str) -> set[str]:
+    module, _, name = class_path.rpartition(".")
+    return set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
