@@ -22,7 +22,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from fm_lightning.adapters.checkpoints import check_fits, read_checkpoint
 from fm_lightning.callbacks import DivergenceWatch, SampleWriter, ScheduleTable
 from fm_lightning.callbacks.interruption import Interruption
-from fm_lightning.cli import pages
 from fm_lightning.cli.arguments import complain
 from fm_lightning.cli.complaints import complaints
 from fm_lightning.cli.configurations import load_strictly
@@ -276,9 +275,12 @@ class CLI(LightningCLI):
         if is_rank_zero():
             if self._replaces:
                 shutil.rmtree(self.directory.path)
-            elif again and self.subcommand in ("fit", "run", "test", "predict"):
-                if moved := self.directory.set_aside(self.subcommand, again):
-                    print(f"Moved what was there to {moved}")
+            elif (
+                again
+                and self.subcommand in ("fit", "run", "test", "predict")
+                and (moved := self.directory.set_aside(self.subcommand, again))
+            ):
+                print(f"Moved what was there to {moved}")
 
     def _check_callbacks(self) -> None:
         if any(isinstance(callback, GradientAccumulationScheduler) for callback in self.trainer.callbacks):

@@ -42,7 +42,7 @@ def split_off(args: Sequence[str]) -> tuple[list[str], list[Change]]:
         if found := _OPTION.fullmatch(word.option):
             if word.value is None:
                 raise UserError(f"{word.option} needs a value.", f"Use {word.option} VALUE")
-            changes.append(Change(*found.groups(), word.value))
+            changes.append(Change(found[1], found[2], found[3], word.value))
         else:
             rest += word.text
     return rest, changes
@@ -92,10 +92,10 @@ def changed(entries: list[dict[str, Any]], changes: Sequence[Change], place: str
 
 def _not_listed(kind: str, option: str, value: str, names: Sequence[str], place: str) -> UserError:
     meant = difflib.get_close_matches(kind, names, n=1, cutoff=0.5)
-    if meant:
-        fix = f"Use --trainer.{place}.{meant[0]}.{option} {value}"
-    elif kind == "WandbLogger":
+    if kind == "WandbLogger":
         fix = "Add it with -c wandb"
+    elif meant:
+        fix = f"Use --trainer.{place}.{meant[0]}.{option} {value}"
     else:
         fix = f"Add the class with --trainer.{place}+=FULL.PATH.{kind}"
     configured = ", ".join(dict.fromkeys(names)) or "none"

@@ -43,7 +43,7 @@ def _line(run: Path) -> tuple[str, ...]:
         return (run.name, "run.json is damaged", "", "", "", "")
     step = (results or {}).get("step") or record.get("step")
     base = next((row for row in _list(results, "rows") if row.get("kind") == "base"), {})
-    metrics = base.get("metrics") if isinstance(base.get("metrics"), dict) else {}
+    metrics: dict[str, Any] = base.get("metrics") or {}
     distance = ((results or {}).get("quality") or {}).get("key")
     return (
         run.name,

@@ -34,7 +34,7 @@ EXAMPLE = dict.fromkeys(VERBS, "digits") | {
 Option = tuple[str, str, str]  # as typed, default ("" where there is none), meaning
 
 RUN: list[Option] = [
-    ("-c, --config WHAT", "", "a file, a run directory, or a shipped name (digits); several are merged in order"),
+    ("-c, --config WHAT", "", "a file, a run directory or a shipped name (digits); several are merged"),
     ("--name NAME", "", "the run's name; its files are in ROOT/NAME"),
     ("--root DIR", "runs", "directory of all runs"),
     ("--seed_everything N", "0", "seed of training and sampling"),
@@ -43,7 +43,7 @@ RUN: list[Option] = [
 AGAIN: list[Option] = [
     ("--again", "false", "move the run aside and start over"),
     ("--again evaluation", "", "move only the comparison aside; the training is kept"),
-    ("--trial [STEPS]", TRIAL, "a quick check in ROOT/NAME-trial: few steps and seeds, short warm-up and validation"),
+    ("--trial [STEPS]", TRIAL, "a quick check in ROOT/NAME-trial: few steps, few seeds, short warm-up"),
 ]
 CHECKPOINT: list[Option] = [("--ckpt_path FILE", "the run's last checkpoint", "weights to start from")]
 TRAINER: list[Option] = [
@@ -79,7 +79,7 @@ DATA: list[Option] = [
 ]
 PREDICT: list[Option] = [("--data.init_args.predict_seeds N", "100", "samples to write")]
 FALSIFY: list[Option] = [
-    ("--schedule FILE", "the configuration's", "schedules to judge: a file or a shipped name (schedules/kts_tau)"),
+    ("--schedule FILE", "", "schedules to judge instead of the configuration's: a file or a shipped name"),
 ]
 DIAGNOSE: list[Option] = [
     ("--probes N", "256", "samples sampled again for likelihood, commitment and power"),
@@ -191,7 +191,7 @@ def options(verb: str) -> Iterable[Option]:
 
 def top_level(verb: str) -> list[str]:
     """First parts of all options of a verb, for example ``trainer``."""
-    listed = [o for o in options(verb)] + ([*RUN, *DATA] if verb != "encode" else [])
+    listed = list(options(verb)) + ([*RUN, *DATA] if verb != "encode" else [])
     names = [_name(option).partition(".")[0] for option, _, _ in listed if "--" in option]
     return list(dict.fromkeys([*names, *_MORE, *_MORE_OF.get(verb, ())]))
 

@@ -14,12 +14,12 @@ from lightning import Callback
 from fm_lightning.callbacks import FIDMonitor, KPEDistribution, MemorizationMonitor
 from fm_lightning.callbacks.monitor import Monitor
 from fm_lightning.cli import configurations
-from fm_lightning.cli.listed_options import changed, listed, split_off
+from fm_lightning.cli.arguments import run_directories, scan
 from fm_lightning.cli.hush import hush
+from fm_lightning.cli.listed_options import changed, listed, split_off
 from fm_lightning.cli.parser_errors import shorten, user_error
 from fm_lightning.comparison.build import build
 from fm_lightning.comparison.collect import Collector
-from fm_lightning.cli.arguments import run_directories, scan
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.features.named import EXTRACTORS

@@ -94,7 +94,7 @@ class RunDirectory:
             raise UserError(
                 f"{self.path} holds a finished training ({record['step']:,} steps).",
                 f"Compare its schedules with fm-lightning test -c {self.path}, raise --trainer.max_steps, "
-                "or use another --name",
+                "start over with --again, or use another --name",
             )
         compared = (self.path / "results.json").exists() and record.get("compared") == comparison(config)
         if compared and not again and (verb == "test" or (verb == "run" and finished)):

@@ -35,7 +35,7 @@ def shorten_run(config: Namespace, steps: int) -> None:
             callback.init_args = Namespace({**vars(arguments), "families": "none"})
     data = config.data.get("init_args", Namespace())
     for key in ("val_seeds", "test_seeds"):
-        if key in data and data[key]:
+        if data.get(key):
             data[key] = min(data[key], SEEDS)
     scheduler = config.model.get("scheduler")
     settings = scheduler.get("init_args", Namespace()) if scheduler else Namespace()

@@ -29,7 +29,7 @@ class Warmup(LambdaLR):
         if decay not in ("constant", "linear", "cosine"):
             raise UserError(f"`decay={decay}` is unknown.", "Use constant, linear or cosine.")
         if decay != "constant" and not (total_steps or 0) > warmup_steps:
-            problem = f"The warm-up (`warmup_steps={warmup_steps}`) is not shorter than the training (`total_steps={total_steps}`)."
+            problem = f"`warmup_steps={warmup_steps}` is not shorter than the training, `total_steps={total_steps}`."
             raise UserError(problem, f"Set warmup_steps below {total_steps}." if total_steps else "Set total_steps.")
 
         def factor(step: int) -> float:

@@ -13,6 +13,7 @@ import torch
 from tiny_runs import says, tiny_config
 
 from fm_lightning import load_network
+from fm_lightning.cli import pages
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -40,16 +41,18 @@ def also(*values):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--modle.net", "x"], ["--modle.net given", "expected", "model", "type --model.net"]),
-        (["--model.nett", "3"], ["--model.nett given", "expected", "net", "type --model.net"]),
-        (["--trainer.max_stps", "3"], ["--trainer.max_stps given", "type --trainer.max_steps"]),
-        also(["--trainer.max_stps=3"], ["--trainer.max_stps given", "type --trainer.max_steps"]),
-        (["--model.net.init_args.widht", "3"], ["model.net", "'widht'", "expected", "width, depth", "type width"]),
-        (["--data.init_args.bach_size", "3"], ["data", "Toy2D", "'bach_size'", "expected", "type batch_size"]),
-        also(["--data.class_path", "Toy3D"], ["data", "Toy3D given", "type e.g. fm_lightning.data.Toy2D"]),
-        (["--trainer.max_steps", "many"], ["trainer.max_steps", "many given", "expected int"]),
-        also(["--model.base_seed", "3"], ["--model.base_seed given", "type --seed_everything"]),
-        (["oops"], ["'oops' given", "type fm-lightning fit --help"]),
+        (["--modle.net", "x"], ["Unknown key --modle.net.", "Use --model.net"]),
+        (["--model.nett", "3"], ["Unknown key --model.nett.", "Use --model.net"]),
+        (["--trainer.max_stps", "3"], ["Unknown key --trainer.max_stps.", "Use --trainer.max_steps"]),
+        (["--trainer.max_step", "3"], ["Unknown key --trainer.max_step.", "Use --trainer.max_steps"]),
+        (["--max_steps", "3"], ["Unknown key --max_steps.", "Use --trainer.max_steps"]),
+        also(["--trainer.max_stps=3"], ["Unknown key --trainer.max_stps.", "Use --trainer.max_steps"]),
+        (["--model.net.init_args.widht", "3"], ["model.net", "no option 'widht'", "width, depth", "Use width"]),
+        (["--data.init_args.bach_size", "3"], ["data", "Toy2D", "no option 'bach_size'", "Use batch_size"]),
+        also(["--data.class_path", "Toy3D"], ["data", "Toy3D does not exist", "Use fm_lightning.data.Toy2D"]),
+        (["--trainer.max_steps", "many"], ["trainer.max_steps=many", "type int"]),
+        also(["--model.base_seed", "3"], ["--model.base_seed follows", "Use --seed_everything"]),
+        (["oops"], ["'oops' is not an option", "fm-lightning fit --help"]),
     ],
 )
 def test_misspelled_on_the_command_line(refused, arguments, words):
@@ -59,48 +62,48 @@ def test_misspelled_on_the_command_line(refused, arguments, words):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c.update(modle={"x": 3}), ["unknown key modle", "type model"]),
-        (in_model("nett", 3), ["unknown key model.nett", "type model.net"]),
-        also(lambda c: c["trainer"].update(max_stps=3), ["trainer.max_stps", "type trainer.max_steps"]),
-        (kts(stepz=3), ["model.test_schedules", "Schedule", "'stepz'", "expected", "type steps"]),
-        also(kts(steps="many"), ["model.test_schedules > steps", "many given", "expected int"]),
+        (lambda c: c.update(modle={"x": 3}), ["wrong.yaml: Unknown key modle.", "Use model"]),
+        (in_model("nett", 3), ["Unknown key model.nett.", "Use model.net"]),
+        also(lambda c: c["trainer"].update(max_stps=3), ["trainer.max_stps", "Use trainer.max_steps"]),
+        (kts(stepz=3), ["model.test_schedules", "Schedule", "'stepz'", "Use steps"]),
+        also(kts(steps="many"), ["model.test_schedules > steps=many", "type int"]),
         (
             kts(gain={"class_path": "fm_lightning.flow.KST"}),
-            ["gain", "fm_lightning.flow.KST", "type e.g. fm_lightning.flow.KTS"],
+            ["gain", "fm_lightning.flow.KST", "Use fm_lightning.flow.KTS"],
         ),
-        (gain(betta=1), ["gain", "KTS", "'betta'", "expected", "alpha, beta", "type beta"]),
-        also(gain("SSC"), ["gain", "SSC without scale and power"]),
+        (gain(betta=1), ["gain", "KTS", "'betta'", "alpha, beta", "Use beta"]),
+        also(gain("SSC"), ["gain", "SSC needs scale and power"]),
         (
             lambda c: c["trainer"]["callbacks"].append({"class_path": "fm_lightning.callbacks.FIDMonitr"}),
-            ["trainer.callbacks", "FIDMonitr", "type e.g. fm_lightning.callbacks.FIDMonitor"],
+            ["trainer.callbacks", "FIDMonitr", "Use fm_lightning.callbacks.FIDMonitor"],
         ),
         also(
             lambda c: c["trainer"]["callbacks"].append(
                 {"class_path": "fm_lightning.callbacks.EMA", "init_args": {"x": 1}}
             ),
-            ["trainer.callbacks", "EMA", "'x'", "expected", "decay, start_step"],
+            ["trainer.callbacks", "EMA", "'x'", "decay, start_step"],
         ),
         also(
             lambda c: c["trainer"]["logger"][0].update(class_path="fm_lightning.training.CSVLogger"),
-            ["trainer.logger", "type e.g. fm_lightning.training.AppendingCSVLogger"],
+            ["trainer.logger", "Use fm_lightning.training.AppendingCSVLogger"],
         ),
         (
             in_model("optimizer", {"class_path": "torch.optim.AdamX", "init_args": {"lr": 1.0}}),
-            ["model.optimizer", "torch.optim.AdamX", "type e.g. torch.optim.Adam"],
+            ["model.optimizer", "torch.optim.AdamX", "Use torch.optim.Adam"],
         ),
         also(
             in_model("scheduler", {"class_path": "fm_lightning.training.Warmup", "init_args": {"warmup": 3}}),
-            ["model.scheduler", "Warmup", "'warmup'", "type warmup_steps"],
+            ["model.scheduler", "Warmup", "'warmup'", "Use warmup_steps"],
         ),
         also(
             in_model("net", {"class_path": "fm_lightning.data.Toy2D"}),
-            ["model.net", "fm_lightning.data.Toy2D given", "type e.g.", "fm_lightning.nets.ResidualMLP"],
+            ["model.net", "fm_lightning.data.Toy2D is not a Module", "Use"],
         ),
-        (lambda c: c["model"].pop("net"), ["model.net", "type -c"]),
-        (lambda c: c["model"]["net"]["init_args"].pop("shape"), ["model.net", "ResidualMLP without shape"]),
+        (lambda c: c["model"].pop("net"), ["model.net", "-c digits"]),
+        (lambda c: c["model"]["net"]["init_args"].pop("shape"), ["model.net", "ResidualMLP needs shape"]),
         (
             lambda c: c["trainer"].update(accelerator="gpuu"),
-            ["gpuu", "Available", "type e.g. --trainer.accelerator auto"],
+            ["gpuu", "Available", "Try --trainer.accelerator auto"],
         ),
     ],
 )
@@ -109,20 +112,68 @@ def test_misspelled_in_the_file(refused, tmp_path, change, words):
 
 
 def test_verbs_and_files(refused, tmp_path):
-    says(refused("fitt", "-c", "tiny.yaml"), "'fitt' given", "expected", "run, fit, test", "type fm-lightning fit")
-    says(refused("-c", "tiny.yaml", "fit"), "before the verb", "type fm-lightning fit -c")
-    says(refused("fit"), "nothing given for model.net and data", "type -c configs/digits.yaml")
-    says(refused("fit", "-c", "nope.yaml"), "nope.yaml given", "expected an existing file", "type -c")
+    says(refused("fitt", "-c", "tiny.yaml"), "'fitt' is not a verb (run, fit, test", "Use fm-lightning fit")
+    says(refused("-c", "tiny.yaml", "fit"), "-c stands before the verb", "fm-lightning run -c")
+    says(refused("fit"), "fit needs a configuration.", "Use fm-lightning fit -c digits")
+    says(refused("fit", "-c"), "-c needs a file", "Use -c digits")
+    says(refused("fit", "-c", "tinny.yaml"), "tinny.yaml does not exist.", "Use -c tiny.yaml")
+    says(refused("fit", "-c", "configs/digitz.yaml"), "does not exist.", "Use -c digits")
+    says(refused("fit", "-c", "../configs/digits"), "does not exist.")
     (tmp_path / "folder").mkdir()
-    says(
-        refused("fit", "-c", "folder"), "directory folder given", "expected a file", "type e.g. -c configs/digits.yaml"
-    )
+    says(refused("fit", "-c", "folder"), "folder is a directory without config.yaml", "-c digits")
     (tmp_path / "folder/config.yaml").touch()
-    says(refused("fit", "-c", "folder"), "expected a file", "type e.g. -c folder/config.yaml")
+    says(refused("fit", "-c", "folder"), "folder/config.yaml holds no 'key: value' lines")
     (tmp_path / "broken.yaml").write_text("name: [unclosed\nmodel: {")
-    says(refused("fit", "-c", "broken.yaml"), "broken.yaml (line 2)", "expected YAML")
+    says(refused("fit", "-c", "broken.yaml"), "broken.yaml (line 2) is not valid YAML")
     (tmp_path / "text.yaml").write_text("just a string")
-    says(refused("fit", "-c", "text.yaml"), "text.yaml", "expected YAML")
+    says(refused("fit", "-c", "text.yaml"), "text.yaml holds no 'key: value' lines")
+    (tmp_path / "binary.yaml").write_bytes(b"\x80\x00\xff")
+    says(refused("fit", "-c", "binary.yaml"), "binary.yaml is not a text file")
+
+
+@pytest.mark.parametrize("text", ["a: 1\nname: x\nname: y\n", "trainer: {callbacks: [], callbacks: null}\n",
+                                  "trainer:\n  max_steps: 3\nmodel: {}\ntrainer:\n  devices: 1\n"])  # fmt: skip
+def test_a_key_that_stands_twice(refused, tmp_path, text):
+    (tmp_path / "twice.yaml").write_text(text)
+    says(refused("fit", "-c", "tiny.yaml", "-c", "twice.yaml"), "twice.yaml, line", "stands twice", "Keep one")
+
+
+def test_a_key_twice_in_a_value_or_in_a_file_that_a_configuration_names(refused, tmp_path):
+    says(refused("fit", "-c", "tiny.yaml", "--trainer", "{max_steps: 2, max_steps: 3}"), "max_steps stands twice")
+    (tmp_path / "net.yaml").write_text("class_path: fm_lightning.nets.ResidualMLP\nclass_path: torch.nn.Identity\n")
+    line = refused("fit", "-c", tiny_config(tmp_path / "nested.yaml", in_model("net", "net.yaml")))
+    says(line, "model.net")
+
+
+def test_all_that_is_wrong_is_said_together(command, tmp_path):
+    """Words, then values: each stage says everything that it sees."""
+    ended = command("fit", "-c", "nope.yaml", "--max_steps", 3, "--modle.net", "x")
+    says(" ".join(ended.err.splitlines()), "nope.yaml does not exist", "--trainer.max_steps", "--model.net")
+    assert len(ended.err.splitlines()) == 3
+    ended = command("fit", "-c", "tiny.yaml", "--trainer.max_step", 3, "--model.nett", "x")
+    says(" ".join(ended.err.splitlines()), "--trainer.max_steps", "--model.net")
+
+    def change(c):
+        c["trainer"]["callbacks"][0]["init_args"]["decay"] = 2
+        c["data"]["init_args"]["test_seeds"] = 0
+
+    ended = command("fit", "-c", tiny_config(tmp_path / "wrong.yaml", change), "--threads", 0)
+    assert ended.status == 2
+    lines = ended.err.splitlines()
+    assert len(lines) == 3
+    assert all(word in ended.err for word in ("threads=0", "test_seeds=0", "decay=2"))
+    assert not (tmp_path / "runs").exists()
+
+    def change(c):  # one is wrong in the optimizer, the other only the data can tell
+        c["model"]["scheduler"] = {
+            "class_path": "fm_lightning.training.Warmup",
+            "init_args": {"warmup_steps": 9, "decay": "linear"},
+        }
+        c["model"]["net"]["init_args"]["shape"] = [3]
+
+    ended = command("fit", "-c", tiny_config(tmp_path / "wrong.yaml", change))
+    assert len(ended.err.splitlines()) == 2
+    says(" ".join(ended.err.splitlines()), "warmup_steps=9", "shape")
 
 
 # Values out of range
@@ -150,7 +201,7 @@ def test_verbs_and_files(refused, tmp_path):
         ),
         also(lambda c: c["data"]["init_args"].update(test_seeds=0), ["test_seeds=0 given"]),
         also(lambda c: c["data"]["init_args"].update(name="mons"), ["'mons' given", "moons"]),
-        (lambda c: c["trainer"]["callbacks"][0]["init_args"].update(decay=2), ["decay=2 given", "type e.g. 0.9999"]),
+        (lambda c: c["trainer"]["callbacks"][0]["init_args"].update(decay=2), ["`decay=2` must be", "Use 0.9999"]),
     ],
 )
 def test_out_of_range(refused, tmp_path, change, words):
@@ -162,10 +213,10 @@ def test_out_of_range(refused, tmp_path, change, words):
     [
         (
             {"scheduler": "linear"},
-            ["total_steps=4", "more than warmup_steps=9", "lower it", "type --trainer.max_steps"],
+            ["`warmup_steps=9`", "`total_steps=4`", "below 4"],
         ),
-        ({"optimizer": {"lr": -1.0}}, ["Invalid learning rate: -1.0", "expected", "type e.g. --model.optimizer"]),
-        ({"optimizer": {"lr": 0.1, "betas": [0.9, 2.0]}}, ["Invalid beta", "expected", "type"]),
+        ({"optimizer": {"lr": -1.0}}, ["Invalid learning rate: -1.0", "Check --model.optimizer"]),
+        ({"optimizer": {"lr": 0.1, "betas": [0.9, 2.0]}}, ["Invalid beta", "Check --model.optimizer"]),
     ],
 )
 def test_an_optimizer_that_cannot_be_built(refused, tmp_path, settings, words):
@@ -181,7 +232,7 @@ def test_an_optimizer_that_cannot_be_built(refused, tmp_path, settings, words):
 
 @pytest.mark.parametrize("threads", ["0", "-1", "two"])
 def test_threads(refused, threads):
-    says(refused("run", "-c", "tiny.yaml", "--threads", threads), "threads", threads, "given, expected")
+    says(refused("run", "-c", "tiny.yaml", "--threads", threads), f"threads={threads}", "Use")
 
 
 def test_a_network_for_other_data_is_refused_before_anything_is_made(refused):
@@ -207,7 +258,7 @@ def test_a_gain_that_reaches_zero_names_the_largest_beta_that_works(command, ref
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", ""])
 def test_names_that_are_no_directory_names(refused, name):
-    says(refused("fit", "-c", "tiny.yaml", "--name", name), f"name {name!r} given", "expected", "type e.g. --name")
+    says(refused("fit", "-c", "tiny.yaml", "--name", name), f"`name={name}` cannot name", "--name digits-1")
 
 
 # Numbers that are not finite
@@ -219,9 +270,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     config = tiny_config(tmp_path / "wild.yaml", lambda c: c["model"]["optimizer"]["init_args"].update(lr=1e30))
     ended = command("fit", "-c", config, "--name", "wild", "--trainer.max_steps", 40)
     assert ended.status == 2
-    says(
-        ended.err, "not finite", "step", "expected", "checkpoints before it are kept", "--model.optimizer.init_args.lr"
-    )
+    says(ended.err, "infinite or NaN at step", "checkpoints before it are kept", "--model.optimizer.init_args.lr")
     assert "Traceback" not in ended.err
     assert len(ended.err.splitlines()) == 1
     # The same in the middle of a run: what was good stays.
@@ -231,7 +280,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     torch.save(kept, tmp_path / "runs/tiny/checkpoints/last.ckpt")
     ended = command("fit", "-c", "tiny.yaml", "--trainer.max_steps", 40)
     assert ended.status == 2
-    says(ended.err, "not finite")
+    says(ended.err, "infinite or NaN")
     left = torch.load(tmp_path / "runs/tiny/checkpoints/last.ckpt", weights_only=True)
     assert left["global_step"] == 2
     assert len(good) > 1000
@@ -240,10 +289,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert net(torch.zeros(1, 2), torch.zeros(1)).isfinite().all()
 
 
-# --help
+# Answers that need no torch
 
 
-def test_help_is_fast_and_needs_no_torch(tmp_path):
+def test_answers_without_torch(tmp_path):
     code = (
         "import sys; sys.argv = ['fm-lightning', *sys.argv[1:]]\n"
         "from fm_lightning.__main__ import main\n"
@@ -252,23 +301,95 @@ def test_help_is_fast_and_needs_no_torch(tmp_path):
         "print(sorted({'torch', 'lightning', 'matplotlib', 'wandb'} & set(sys.modules)), file=sys.stderr)\n"
     )
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    for arguments, status in ((["--help"], None), ([], None), (["report", "--help"], None), (["fitt"], 2)):
+    for words, status, out in (
+        ("--help", None, "usage: fm-lightning VERB"),
+        ("", None, "usage: fm-lightning VERB"),
+        ("run --help", None, "usage: fm-lightning run"),
+        ("--version", None, "fm-lightning 0"),
+        ("ls", 2, ""),
+        ("fitt", 2, ""),
+        ("run -c nope.yaml", 2, ""),
+        ("falsify -c digits --schedule nope", 2, ""),
+        ("encode", 2, ""),
+        ("run -c digits --max_steps 3", 2, ""),
+    ):
         ended = subprocess.run(
-            [sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, check=True, timeout=60
+            [sys.executable, "-c", code, *words.split()],
+            env=env,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
         )
-        assert ended.stderr.splitlines()[-1] == "[]", (arguments, ended.stderr)
-        if status is None:
-            assert "usage: fm-lightning VERB" in ended.stdout
-            assert "status" not in ended.stderr
-        else:
-            assert f"status {status}" in ended.stderr
+        assert ended.stderr.splitlines()[-1] == "[]", (words, ended.stderr)
+        assert out in ended.stdout
+        assert f"status {status}" in ended.stderr if status else "status" not in ended.stderr
 
 
-def test_the_help_of_a_verb(command):
-    ended = command("fit", "--help")
+@pytest.mark.parametrize("verb", pages.VERBS)
+def test_a_page_fits_two_screens(verb):
+    lines = pages.page(verb).splitlines()
+    assert len(lines) <= 80
+    assert max(map(len, lines)) <= 130
+
+
+@pytest.fixture(scope="module")
+def parsers():
+    """verb -> its real parser."""
+    from fm_lightning.cli import command as cli
+
+    found = {}
+
+    class Parsed(Exception):
+        pass
+
+    def catch(self, parser, args):
+        found[self._verb] = self._subcommand_parsers[self._verb]
+        raise Parsed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli.CLI, "parse_arguments", catch)
+        patch.setattr(cli, "crash", lambda *args: None)
+        for verb in pages.TRAINER_VERBS:
+            cli.main([verb])
+    return found
+
+
+@pytest.mark.parametrize("verb", pages.TRAINER_VERBS)
+def test_a_page_lists_real_options_with_their_defaults(parsers, verb):
+    actions = {option: action for action in parsers[verb]._actions for option in action.option_strings}
+    for option, default, _ in pages.options(verb):
+        name = option.split()[-2] if len(option.split()) > 1 else option
+        name = option.split(", ")[-1].split()[0].split("+=")[0]
+        if "CLASS." in name or "NAME." in name or "init_args" in name or option == "--again evaluation":
+            continue
+        action = actions[name]
+        real = str(action.default).lower()
+        if default and not {" ", "'"} & set(default) and name not in ("--trial", "--model.optimizer"):
+            assert real in (default, "none"), (name, action.default)
+    real = {action.dest.partition(".")[0] for action in parsers[verb]._actions}
+    assert real <= set(pages.top_level(verb)), "no option is refused by mistake"
+
+
+def test_the_page_of_encode_lists_real_options():
+    import inspect
+
+    from fm_lightning.cli.encode import encode
+
+    known = {name: p.default for name, p in inspect.signature(encode).parameters.items()}
+    for option, default, _ in pages.ENCODE[1:]:
+        name = option.split()[0].removeprefix("--")
+        if default.replace("float", "").isalnum():
+            assert str(known[name]).lower() == default
+    assert set(known) - {"source"} <= set(pages.top_level("encode"))
+
+
+def test_all_options_of_a_verb(command):
+    ended = command("fit", "--help-all")
     assert ended.status == 0
     assert "--model.net" in ended.out
     assert "--again" in ended.out
+    assert len(ended.out.splitlines()) > 300
 
 
 # End to end, as a newcomer types it

@@ -39,7 +39,7 @@ def test_fit_says_where_the_checkpoint_is_and_what_comes_next(command):
     ended = command("fit", "-c", "tiny.yaml")
     assert ended.out.splitlines()[-1] == (
         "Checkpoint: runs/tiny/checkpoints/last.ckpt; next, compare schedules: "
-        "fm-lightning test -c runs/tiny/config.yaml"
+        "fm-lightning test -c runs/tiny"
     )
     assert command(*ended.out.splitlines()[-1].split("fm-lightning ")[1].split()).status == 0
 
@@ -61,22 +61,22 @@ def test_lightning_has_nothing_to_add(command):
 def test_what_a_verb_is_for_is_added_where_the_callbacks_forget_it(command, tmp_path, callbacks):
     ended = command("run", "-c", "tiny.yaml", "--trainer.callbacks", callbacks)
     assert ended.status == 0, ended.err
-    says(ended.out, "trainer.callbacks without ModelCheckpoint and ScheduleTable given: added, because `run`")
+    says(ended.out, "Added ModelCheckpoint and ScheduleTable: without them `run` leaves no results")
     left = torch.load(tmp_path / "runs/tiny/checkpoints/last.ckpt", weights_only=True)
     assert left["global_step"] == 4
     assert (tmp_path / "runs/tiny/results.json").exists()
     ended = command("predict", "-c", "tiny.yaml", "--trainer.callbacks", callbacks)
-    says(ended.out, "trainer.callbacks without SampleWriter given: added, because `predict`")
+    says(ended.out, "Added SampleWriter: without it `predict` leaves no results")
     assert list((tmp_path / "runs/tiny/samples").glob("*.npz"))
 
 
 def test_nothing_is_added_where_nothing_is_missing_or_wanted(command, tmp_path):
     ended = command("run", "-c", "tiny.yaml")
-    assert "added" not in ended.out
+    assert "Added" not in ended.out
     ended = command("fit", "-c", "tiny.yaml", "--name", "b", "--trainer.callbacks", "[]",
                     "--trainer.enable_checkpointing", "false")  # fmt: skip
     assert ended.status == 0
-    assert "added" not in ended.out
+    assert "Added" not in ended.out
     assert not (tmp_path / "runs/b/checkpoints").exists()
 
 
@@ -91,7 +91,7 @@ def test_a_crash_in_ones_own_code_shows_ones_own_code(command, tmp_path, kind, e
     says(
         lines[-1],
         f"fm-lightning: {error} in my_{kind}.py, line {line}:",
-        "the whole traceback is in runs/tiny.error.txt",
+        "The whole traceback is in runs/tiny.error.txt",
     )
     assert ended.err.count('File "') == frames
     assert "site-packages" not in ended.err
@@ -116,7 +116,7 @@ def test_a_row_that_is_not_finite_is_named_and_loses_nothing_else(command, tmp_p
     ended = command("run", "-c", file)
     assert ended.status == 2
     assert len(ended.err.splitlines()) == 1
-    says(ended.err, "schedule 'broken' is not finite from step 2 (t = 0.5) on", "expected", "leave it out")
+    says(ended.err, "'broken'", "from step 2 (t = 0.5)")
     folder = tmp_path / "runs/tiny"
     assert not (folder / "results.json").exists()
     trained = (folder / "checkpoints/last.ckpt").read_bytes()

@@ -31,7 +31,7 @@ def test_the_files_schedules_join_the_configurations_and_are_judged(config, tmp_
     file.write_text(yaml.safe_dump(schedules if form == "plain" else {"model": {"test_schedules": schedules}}))
     args = arguments(["-c", str(config), "--schedule", str(file), "--threads", "1"], tmp_path)
     assert args[:3] == ["test", "-c", str(config)]
-    assert args[-4:] == ["--trainer.callbacks.ScheduleTable.families", "all", "--threads", "1"]
+    assert args[-4:] == ["--threads", "1", "--trainer.callbacks.ScheduleTable.families", "all"]
     model = written(args)
     assert model["judge"] == ["mine"]
     assert list(model["test_schedules"]) == ["base", "kts", "mine"], "the base is the configuration's"
@@ -45,17 +45,19 @@ def test_a_run_directory_stands_for_its_configuration(config, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "without a configuration"),
-        (["-c", "CONFIG", "--schedule", "none.yaml"], "expected an existing file"),
-        (["-c", "CONFIG", "--schedule", "empty.yaml"], "holds no schedules"),
-        (["-c", "CONFIG", "--schedule", "list.yaml"], "holds no schedules"),
-        (["-c", "CONFIG", "--schedule", "broken.yaml"], "cannot be read"),
+        ([], "needs a configuration"),
+        (["-c", "CONFIG", "--schedule", "none.yaml"], "does not exist"),
+        (["-c", "CONFIG", "--schedule", "empty.yaml"], "holds no 'key: value' lines"),
+        (["-c", "CONFIG", "--schedule", "list.yaml"], "holds no 'key: value' lines"),
+        (["-c", "CONFIG", "--schedule", "numbers.yaml"], "holds no schedules"),
+        (["-c", "CONFIG", "--schedule", "broken.yaml"], "not valid YAML"),
     ],
 )
 def test_refused(config, tmp_path, monkeypatch, args, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.yaml").write_text("")
     (tmp_path / "list.yaml").write_text("[1, 2]")
+    (tmp_path / "numbers.yaml").write_text("a: 1")
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(UserError, match=message):
         arguments([str(config) if a == "CONFIG" else a for a in args], tmp_path)

@@ -1,4 +1,4 @@
-"""One option of one callback on the command line."""
+"""One option of one callback or logger on the command line."""
 
 from __future__ import annotations
 
@@ -38,10 +38,16 @@ def test_another_class_for_an_argument(command, tmp_path):
 def test_what_cannot_be_meant(refused, tmp_path):
     says(
         refused("fit", "-c", "tiny.yaml", "--trainer.callbacks.EMMA.decay", "0.5"),
-        "--trainer.callbacks.EMMA.decay given", "expected one of the configured callbacks (EMA, KPEDistribution",
-        "type --trainer.callbacks.EMA.decay 0.5",
+        "trainer.callbacks lists no EMMA (EMA, KPEDistribution", "Use --trainer.callbacks.EMA.decay 0.5",
     )  # fmt: skip
-    says(refused("fit", "-c", "tiny.yaml", "--trainer.callbacks.EMA.deca", "0.5"), "EMA does not know", "type decay")
-    says(refused("fit", "-c", "tiny.yaml", "--trainer.callbacks.EMA.decay", "x"), "decay", "x given", "expected float")
-    says(refused("fit", "-c", "tiny.yaml", "--trainer.callbacks.EMA.decay"), "without a value", "decay VALUE")
-    says(refused("fit", "-c", "tiny.yaml", "--trainer.callbacks.EMA.decay", "2"), "EMA: decay=2 given")
+    says(
+        refused("fit", "-c", "tiny.yaml", "--trainer.callbacks.EMA.deca", "0.5"),
+        "EMA has no option 'deca'",
+        "Use decay",
+    )
+    says(refused("fit", "-c", "tiny.yaml", "--trainer.callbacks.EMA.decay", "x"), "decay=x", "type float")
+    says(refused("fit", "-c", "tiny.yaml", "--trainer.callbacks.EMA.decay"), "needs a value", "decay VALUE")
+    says(refused("fit", "-c", "tiny.yaml", "--trainer.callbacks.EMA.decay", "2"), "EMA: `decay=2` must")
+    says(
+        refused("fit", "-c", "tiny.yaml", "--trainer.logger.WandbLogger.group", "g"), "lists no WandbLogger", "-c wandb"
+    )

@@ -9,15 +9,14 @@ from tiny_runs import says
 
 
 def test_report_says_what_is_missing(refused, tmp_path):
-    says(refused("report"), "expected one run directory", "type fm-lightning report RUN_DIR")
-    says(refused("report", "a", "b"), "expected one run directory")
-    says(refused("report", "--again"), "expected one run directory")
-    says(
-        refused("report", "nowhere"), "nowhere given", "expected an existing run directory", "type fm-lightning report"
-    )
-    says(refused("report", "tiny.yaml"), "tiny.yaml given", "expected a run directory", "type fm-lightning report")
-    (tmp_path / "run").mkdir()
-    says(refused("report", "run"), "run holds no evaluation", "fm-lightning test -c run")
+    says(refused("report"), "report takes one run directory", "Use fm-lightning report runs/NAME")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    says(refused("report", "a", "b"), "report takes one run directory")
+    says(refused("report", "--again"), "report takes one run directory")
+    says(refused("report", "nowhere"), "nowhere does not exist", "fm-lightning ls")
+    says(refused("report", "tiny.yaml"), "tiny.yaml is a file, not a run directory", "Use fm-lightning report")
+    says(refused("report", "a"), "a", "fm-lightning test")
 
 
 def test_report_draws_a_finished_comparison_anew(command, tmp_path):

@@ -45,7 +45,7 @@ def here(finished, tmp_path):
 
 
 def test_a_finished_run_is_left_alone(refused, here):
-    done = ("runs/tiny holds a finished comparison", "fm-lightning report runs/tiny", "--again", "another --name")
+    done = ("runs/tiny holds a finished comparison", "fm-lightning report runs/tiny", "--again evaluation", "another --name")
     says(refused("run", "-c", "tiny.yaml"), *done)
     says(
         refused("fit", "-c", "tiny.yaml"), "runs/tiny holds a finished training (4 steps)", "--again", "another --name"
@@ -79,26 +79,26 @@ def test_again_moves_nothing_where_the_command_is_refused(refused, here, tmp_pat
 
 def test_another_runs_directory(refused, here):
     line = refused("fit", "-c", "tiny.yaml", "--model.net.init_args.width", 32)
-    says(line, "runs/tiny holds another run", "width is 16 there and 32 here", "type another --name")
+    says(line, "runs/tiny holds another run", "width is 16 there and 32 here", "Use another --name")
     says(refused("test", "-c", "tiny.yaml", "--data.init_args.n", 30), "holds another run", "n is 24 there and 30 here")
 
 
 def test_a_directory_of_something_else(refused, tmp_path):
     (tmp_path / "runs/tiny").mkdir(parents=True)
     (tmp_path / "runs/tiny/thesis.tex").write_text("years of work")
-    says(refused("fit", "-c", "tiny.yaml"), "runs/tiny holds files but no run", "type another --name")
+    says(refused("fit", "-c", "tiny.yaml"), "runs/tiny holds files but no run", "Use another --name")
 
 
 @pytest.mark.parametrize("record", ["", "[1]", '{"step": 3}', "{"])
 def test_a_run_record_that_cannot_be_read(refused, tmp_path, record):
     (tmp_path / "runs/tiny").mkdir(parents=True)
     (tmp_path / "runs/tiny/run.json").write_text(record)
-    says(refused("fit", "-c", "tiny.yaml"), "Cannot read runs/tiny/run.json: ", "Use another --name")
+    says(refused("fit", "-c", "tiny.yaml"), "Cannot read runs/tiny/run.json", "Use another --name")
 
 
 def test_verbs_that_need_a_trained_run(refused):
     for verb in ("test", "validate", "predict"):
-        says(refused(verb, "-c", "tiny.yaml"), f"no checkpoint in runs/tiny to {verb}", "type `fm-lightning fit`")
+        says(refused(verb, "-c", "tiny.yaml"), f"runs/tiny holds no checkpoint to {verb}", "Run fm-lightning fit")
 
 
 def test_predict_writes_samples_and_does_not_overwrite_them(command, refused, here):
@@ -132,32 +132,27 @@ def test_checkpoints_that_cannot_be_used(refused, command, here, tmp_path):
     (tmp_path / "empty.ckpt").write_bytes(b"")
     (tmp_path / "text.ckpt").write_text("no checkpoint at all")
     torch.save({"state_dict": {"net.w": torch.ones(2)}}, tmp_path / "foreign.ckpt")
-    torch.save({"state_dict": {}, "evil": Evil()}, tmp_path / "evil.ckpt")
     torch.save([1, 2], tmp_path / "list.ckpt")
+    torch.save({"state_dict": {}, "evil": Evil()}, tmp_path / "evil.ckpt")
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps({"a": Evil()}))
     for verb in ("test", "fit"):
         base = (verb, "-c", "tiny.yaml", "--name", "new", "--ckpt_path")
-        says(refused(*base, "missing.ckpt"), "There is no checkpoint missing.ckpt", "checkpoints/last.ckpt")
-        says(refused(*base, tmp_path), "There is no checkpoint")
+        says(refused(*base, "missing.ckpt"), "missing.ckpt given", "expected an existing file", "type --ckpt_path")
+        says(refused(*base, tmp_path), "given", "expected an existing file")
     base = ("test", "-c", "tiny.yaml", "--name", "new", "--ckpt_path")
     for name in ("cut.ckpt", "empty.ckpt", "text.ckpt"):
-        says(
-            refused(*base, name), f"{name}: File is not a zip file.", "newest whole checkpoint next to it", "list.ckpt"
-        )
+        says(refused(*base, name), name, "(truncated or foreign)", "expected a whole checkpoint", "type --ckpt_path")
     for name in ("foreign.ckpt", "list.ckpt"):
-        says(refused(*base, name), name, "was not written by fm-lightning", "checkpoints/last.ckpt")
+        says(refused(*base, name), name, "was not written by fm-lightning", "type --ckpt_path")
     for name in ("evil.ckpt", "evil.pkl"):
         assert "code from a checkpoint was run" not in command(*base, name).out
-        says(refused(*base, name), f"Cannot read {name}")
+        says(refused(*base, name), name, "type --ckpt_path")
 
 
 def test_a_run_whose_own_checkpoint_was_cut_off(refused, here):
     last = here / "checkpoints/last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
-    says(
-        refused("fit", "-c", "tiny.yaml", "--trainer.max_steps", 8),
-        "last.ckpt: File is not a zip file. Use the newest whole",
-    )
+    says(refused("fit", "-c", "tiny.yaml", "--trainer.max_steps", 8), "last.ckpt", "(truncated or foreign)")
 
 
 def test_a_checkpoint_of_another_network(refused, here):
@@ -166,10 +161,11 @@ def test_a_checkpoint_of_another_network(refused, here):
     says(
         line,
         "does not fit",
-        "net.time.layers.0.weight is [16, 64] in the checkpoint and [32, 64] in the network",
+        "net.time.layers.0.weight is [16, 64] in the checkpoint, expected [32, 64]",
+        "type",
     )
     line = refused("test", "-c", "tiny.yaml", *base, "--model.net.init_args.depth", 2)
-    says(line, "net.blocks.1.modulation.weight is missing in the checkpoint and [32, 16] in the network")
+    says(line, "net.blocks.1.modulation.weight is missing in the checkpoint, expected [32, 16]")
 
 
 def test_checkpoints_hold_plain_data_and_no_metric(finished):
@@ -240,10 +236,10 @@ def test_the_command_line_beats_configuration_and_checkpoint(command, here, tmp_
     assert rows["base"]["nfe"] == 9, "the configuration beats the checkpoint, too"
 
 
-def test_resuming_without_ema_is_refused(refused, here, tmp_path):
+def test_resuming_without_the_average_is_refused(refused, here, tmp_path):
     config = tiny_config(tmp_path / "raw.yaml", lambda c: c["trainer"]["callbacks"].pop(0))
     line = refused("fit", "-c", config, "--trainer.max_steps", 8)
-    says(line, "averaged weights but no EMA", "add fm_lightning.callbacks.EMA")
+    says(line, "runs/tiny holds another run", "trainer.EMA is {'decay': 0.9", "not set here", "another --name")
 
 
 def test_a_trajectory_that_is_not_finite_names_schedule_step_and_time(command, here):
