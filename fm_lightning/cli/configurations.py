@@ -79,7 +79,13 @@ def find(name: str) -> Path:
     if path.is_dir() and (path / SAVED).is_file():
         return path / SAVED
     shipped = SHIPPED / f"{name.removesuffix('.yaml')}.yaml"
-    if name and not path.is_absolute() and ".." not in path.parts and shipped.is_file() and shipped.resolve().is_relative_to(SHIPPED.resolve()):
+    if (
+        name
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and shipped.is_file()
+        and shipped.resolve().is_relative_to(SHIPPED.resolve())
+    ):
         return shipped
     raise missing(name)
 

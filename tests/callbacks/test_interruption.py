@@ -102,7 +102,7 @@ def test_what_was_interrupted_goes_on_exactly(command, tmp_path, whole, hook, st
     ended = command("fit", "-c", file)
     assert ended.status == 130, ended
     line = ended.err.splitlines()[-1]
-    says(line, "fm-lightning: interrupted at step", "; type the same command to go on from there")
+    says(line, "fm-lightning: Interrupted at step", ". Run the same command to resume from there")
     at = torch.load(tmp_path / "runs/tiny/checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert f"at step {at};" in line
     assert at == stopped
@@ -140,7 +140,7 @@ def test_a_second_signal_stops_at_once_and_goes_on_from_the_latest_checkpoint(co
     file = config(tmp_path / "cut.yaml", ("on_before_backward", 8, signal.SIGINT, 2, 0, 2), every=5)
     ended = command("fit", "-c", file)
     assert ended.status == 130
-    says(ended.err.splitlines()[-1], "stopped at once; type the same command to go on from the latest checkpoint")
+    says(ended.err.splitlines()[-1], "Stopped at once. Run the same command to resume from the latest checkpoint")
     left = torch.load(tmp_path / "runs/tiny/checkpoints/last.ckpt", weights_only=True)
     assert left["global_step"] == 5
 
@@ -149,13 +149,13 @@ def test_a_signal_that_arrives_twice_is_one(command, tmp_path):
     """A wrapper passes on what the terminal sent to everybody."""
     ended = command("fit", "-c", config(tmp_path / "cut.yaml", ("on_before_backward", 8, signal.SIGINT, 2), every=5))
     assert ended.status == 130
-    says(ended.err.splitlines()[-1], "interrupted at step 8; type the same command to go on from there")
+    says(ended.err.splitlines()[-1], "Interrupted at step 8. Run the same command to resume from there")
 
 
 def test_before_training_begins_nothing_is_made_up(command, tmp_path):
     ended = command("fit", "-c", config(tmp_path / "cut.yaml", ("on_fit_start", 1)))
     assert ended.status == 130
-    says(ended.err.splitlines()[-1], "interrupted before training; type the same command to go on")
+    says(ended.err.splitlines()[-1], "Interrupted before training. Run the same command to start")
     assert not (tmp_path / "runs/tiny/checkpoints").exists()
     assert command("fit", "-c", config(tmp_path / "cut.yaml", steps=1)).status == 0
 
@@ -163,7 +163,7 @@ def test_before_training_begins_nothing_is_made_up(command, tmp_path):
 def test_options_that_would_start_over_are_to_be_left_out(command, tmp_path):
     file = config(tmp_path / "cut.yaml", ("on_before_backward", 2))
     ended = command("fit", "-c", file, "--again")
-    says(ended.err.splitlines()[-1], "at step 2; type the same command (without --again) to go on from there")
+    says(ended.err.splitlines()[-1], "at step 2. Run the same command (without --again) to resume from there")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -172,7 +172,7 @@ def test_while_comparing(command, tmp_path, number, status):
     assert ended.status == status
     says(
         ended.err.splitlines()[-1],
-        "interrupted while comparing schedules; what was sampled is kept: type the same command to go on",
+        "Interrupted while comparing schedules; finished samples are kept. Run the same command to resume",
     )
     assert not (tmp_path / "runs/tiny/results.json").exists()
     assert command("run", "-c", config(tmp_path / "cut.yaml", steps=2)).status == 0
@@ -184,7 +184,7 @@ def test_while_sampling_the_advice_is_one_that_works(command, tmp_path):
     file = config(tmp_path / "cut.yaml", ("on_predict_batch_end", 1), steps=2)
     ended = command("predict", "-c", file)
     assert ended.status == 130
-    says(ended.err.splitlines()[-1], "interrupted while sampling; type the same command with --again to sample anew")
+    says(ended.err.splitlines()[-1], "Interrupted while sampling. Run the same command with --again to repeat it")
     assert command("predict", "-c", config(tmp_path / "cut.yaml", steps=2), "--again").status == 0
 
 
@@ -214,7 +214,7 @@ def test_processes_stop_before_the_same_step(tmp_path):
     file = config(tmp_path / "cut.yaml", strike, steps=24, val_check_interval=100)
     status, err = fit("cut", file, "--trainer.devices", "2", "--trainer.strategy", "ddp")
     assert status == 143, err
-    assert err.count("interrupted at step 10; type the same command to go on from there") == 1
+    assert err.count("Interrupted at step 10. Run the same command to resume from there") == 1
     file = config(tmp_path / "whole.yaml", steps=24, val_check_interval=100)
     assert fit("cut", file)[0] == fit("whole", file)[0] == 0
     a, b = (read_series(tmp_path / "runs" / name / "metrics.csv")["train/loss"] for name in ("cut", "whole"))

@@ -38,8 +38,7 @@ class Strange(Missing):
 def test_fit_says_where_the_checkpoint_is_and_what_comes_next(command):
     ended = command("fit", "-c", "tiny.yaml")
     assert ended.out.splitlines()[-1] == (
-        "Checkpoint: runs/tiny/checkpoints/last.ckpt; next, compare schedules: "
-        "fm-lightning test -c runs/tiny"
+        "Checkpoint: runs/tiny/checkpoints/last.ckpt; next, compare schedules: fm-lightning test -c runs/tiny"
     )
     assert command(*ended.out.splitlines()[-1].split("fm-lightning ")[1].split()).status == 0
 

@@ -14,7 +14,7 @@ from lightning import Callback
 from tiny_runs import says, tiny_config
 
 UNLIMITED = resource.getrlimit(resource.RLIMIT_FSIZE)
-SAME = "make room, then type the same command again"
+SAME = "make room, then run the same command again"
 
 
 def limit(size: int) -> None:
@@ -47,7 +47,7 @@ def cut_off(command):
             resource.setrlimit(resource.RLIMIT_FSIZE, UNLIMITED)
         assert ended.status == 2, ended
         line = ended.err.splitlines()[-1]
-        says(line, "fm-lightning: ", "cannot be written (File too large)", "what was finished is kept")
+        says(line, "fm-lightning: ", "Cannot write", "file too large. Finished work is kept")
         return line
 
     return run
@@ -94,7 +94,7 @@ def test_what_would_start_over_is_to_be_left_out(command, cut_off, tmp_path):
 def test_samples_are_drawn_anew(command, cut_off, tmp_path):
     assert command("fit", "-c", "tiny.yaml").status == 0
     file = full_at(tmp_path / "full.yaml", "on_predict_batch_start", 2, 1000)
-    assert cut_off("predict", "-c", file).endswith("make room, then type the same command with --again to sample anew")
+    assert cut_off("predict", "-c", file).endswith("make room, then run the same command with --again")
     samples = Path("runs/tiny/samples")
     assert len(list(samples.iterdir())) == 1, "the first batch, and nothing half written"
     assert command("predict", "-c", "tiny.yaml", "--data.init_args.predict_seeds", 13, "--again").status == 0

@@ -45,7 +45,12 @@ def here(finished, tmp_path):
 
 
 def test_a_finished_run_is_left_alone(refused, here):
-    done = ("runs/tiny holds a finished comparison", "fm-lightning report runs/tiny", "--again evaluation", "another --name")
+    done = (
+        "runs/tiny holds a finished comparison",
+        "fm-lightning report runs/tiny",
+        "--again evaluation",
+        "another --name",
+    )
     says(refused("run", "-c", "tiny.yaml"), *done)
     says(
         refused("fit", "-c", "tiny.yaml"), "runs/tiny holds a finished training (4 steps)", "--again", "another --name"

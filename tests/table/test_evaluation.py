@@ -229,7 +229,7 @@ def test_a_disk_that_takes_no_more_loses_nothing(tmp_path):
             command(tmp_path, ["base"], 10, 4, ["far-2"], keep=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "cannot be written" in unwritable(raised.value)
+    assert "Cannot write" in unwritable(raised.value)
     assert [p.name for p in (tmp_path / FOLDER / "parts").iterdir() if p.name.startswith(".")] == []
     assert len(Evaluation.open(tmp_path).lines("base")) == 8
     assert command(tmp_path, ["base"], 10, 4, ["far-2"], keep=True) == 2
