@@ -44,7 +44,7 @@ def _line(run: Path) -> tuple[str, ...]:
     step = (results or {}).get("step") or record.get("step")
     base = next((row for row in _list(results, "rows") if row.get("kind") == "base"), {})
     metrics: dict[str, Any] = base.get("metrics") or {}
-    distance = ((results or {}).get("quality") or {}).get("key")
+    distance = str(((results or {}).get("quality") or {}).get("key"))
     return (
         run.name,
         _state(run, record, results),

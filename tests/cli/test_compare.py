@@ -108,14 +108,18 @@ def test_a_comparison_is_never_overwritten(command, refused, runs):
     says(ended.out, "Report: runs/compare-t0-t1-2/compare.html")
     assert (runs / "compare-t0-t1/compare.json").read_bytes() == first
     assert json.loads(first)["experiments"][0]["schedules"][0]["effects"]["f_mem"]["combined"]["prediction"] is None
-    says(refused("compare", "runs/t0", "runs/t1", "--out", "runs/compare-t0-t1"), "which holds files", "another")
+    says(
+        refused("compare", "runs/t0", "runs/t1", "--out", "runs/compare-t0-t1"),
+        "holds files",
+        "Name a new or empty directory",
+    )
 
 
 def test_what_is_refused(command, refused, runs):
-    says(refused("compare"), "0 runs given", "expected at least two")
-    says(refused("compare", "runs/t0"), "1 run given", "expected at least two")
-    says(refused("compare", "runs/t0", "runs/t0/"), "given twice")
-    says(refused("compare", "runs/t0", "nowhere"), "nowhere given", "existing run directory")
+    says(refused("compare"), "at least two runs")
+    says(refused("compare", "runs/t0"), "at least two runs")
+    says(refused("compare", "runs/t0", "runs/t0/"), "named twice")
+    says(refused("compare", "runs/t0", "nowhere"), "nowhere does not exist")
     says(refused("compare", "runs/t0", "--speed", "3"), "--speed", "expected run directories")
     (runs / "empty").mkdir()
     says(refused("compare", "runs/t0", "runs/empty"), "runs/empty holds no evaluation", "fm-lightning test -c")

@@ -136,4 +136,4 @@ def test_a_comparison_of_runs_is_written_anew(command, cut_off, refused, tmp_pat
     assert (folder / "compare.html").exists()
     assert not (tmp_path / "runs/compare-a-b-2").exists()
     if out:
-        says(refused(*words), "out=both given, which holds files")
+        says(refused(*words), "both holds files")
