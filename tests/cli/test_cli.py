@@ -190,7 +190,7 @@ def test_all_that_is_wrong_is_said_together(command, tmp_path):
         (gain("SSC", scale=-2.0, power=1.0), ["-1 at t = 0", "Use a weaker gain"]),
         (in_model("judge", ["ktz"]), ["judge", "'ktz'", "no schedule", "expected", "kts", "type judge: [kts]"]),
         also(in_model("judge", ["base"]), ["judge", "'base'", "the base", "kts"]),
-        (in_model("test_schedules", {"a.b": {}}), ["'a.b' given", "expected one without '.'"]),
+        (in_model("test_schedules", {"a.b": {}}), ["'a.b'", "Rename"]),
         (
             lambda c: c["data"]["init_args"].update(n=1),
             ["1 training images", "expected at least 2", "give"],

@@ -78,7 +78,7 @@ def test_again_moves_nothing_where_the_command_is_refused(refused, here, tmp_pat
     wrong = tiny_config(
         tmp_path / "wrong.yaml", lambda config: config["model"]["test_schedules"]["kts"].update(steps=0)
     )
-    says(refused(verb, "-c", wrong, "--again"), "steps=0 given")
+    says(refused(verb, "-c", wrong, "--again"), "steps=0")
     says(refused(verb, "-c", "tiny.yaml", "--again", "--ckpt_path", "nope.ckpt"), "nope.ckpt")
 
 
