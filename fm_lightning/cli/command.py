@@ -274,7 +274,8 @@ class CLI(LightningCLI):
         again = self.config[self.subcommand].again
         if is_rank_zero():
             if self._replaces:
-                shutil.rmtree(self.directory.path)
+                if former := self.directory.set_aside(self.subcommand):
+                    shutil.rmtree(former)
             elif (
                 again
                 and self.subcommand in ("fit", "run", "test", "predict")
