@@ -19,18 +19,12 @@ from matplotlib.ticker import MaxNLocator
 
 from fm_lightning.comparison.results import VerdictResult
 from fm_lightning.report.labels import Label, place
+from fm_lightning.report.outcomes import OUTCOMES
 from fm_lightning.report.results import Arrays, Results, finite, metric
-from fm_lightning.report.style import FAINT, GRID, INK, MUTED, OUTCOME_COLOURS, WIDTH, new_figure, styled
-from fm_lightning.report.words import OUTCOMES, verdicts
+from fm_lightning.report.style import FAINT, GRID, INK, MUTED, WIDTH, new_figure, styled
+from fm_lightning.report.words import verdicts
 
 Point = tuple[float, float]  # memorized share in %, distance as a multiple of base's
-MARKERS = {
-    "better": "o",
-    "no better": "s",
-    "worse": "X",
-    "undecided": "D",
-    "out of reach": "v",
-}  # told apart without colour too
 REACH = 3.0  # how far above the schedule, in its own distance from base, a curve is still shown
 
 
@@ -75,7 +69,7 @@ def _panel(axes: Axes, results: Results, verdict: VerdictResult) -> tuple[list[L
     name, base = verdict.schedule, verdict.against
     at = _points(results, verdict)
     here, start = at[name], at[base]
-    axes.set_title(f"{name}: {OUTCOMES[verdict.outcome]}", fontsize=9.5)
+    axes.set_title(f"{name}: {OUTCOMES[verdict.outcome].words}", fontsize=9.5)
     axes.set_xlabel("copies, % of samples (left: fewer)")
     measure = {"frechet": "Fréchet", "kernel": "kernel"}[str(verdict.measure)]
     axes.set_ylabel(f"{measure} distance / {base}'s (down: better)")
@@ -90,11 +84,11 @@ def _panel(axes: Axes, results: Results, verdict: VerdictResult) -> tuple[list[L
     limits = _limits(axes, start, here, [node for _, _, nodes in curves for node in nodes], verdict)
     for family, curve, nodes in curves:
         outcome = outcomes.get(family, "undecided")
-        colour = OUTCOME_COLOURS[outcome]
+        colour = OUTCOMES[outcome].colour
         axes.plot(*zip(start, nodes[0]), color=colour, linewidth=0.7, zorder=2)
         axes.plot(*curve.T, color=colour, linewidth=1.7, zorder=2.5, gid=f"curve/{family}")
         style: dict[str, Any] = {"markersize": 4, "markerfacecolor": "white" if outcome == "undecided" else colour}
-        axes.plot(*zip(*nodes), MARKERS[outcome], color=colour, linestyle="none", zorder=3, **style)
+        axes.plot(*zip(*nodes), OUTCOMES[outcome].marker, color=colour, linestyle="none", zorder=3, **style)
         seen = curve[curve[:, 1] <= limits[1]]
         end = seen[-1] if len(seen) else nodes[0]
         labels.append(Label(float(end[0]), float(end[1]), family, colour))
@@ -166,24 +160,14 @@ def _legend(figure: Figure, results: Results, shown: Sequence[VerdictResult]) ->
         for family, places in results.judged[verdict.schedule].families.items()
         if places
     }
-    words = {
-        "better": "the schedule is better",
-        "no better": "the schedule is no better",
-        "worse": "the schedule is worse",
-        "undecided": "undecided",
-        "out of reach": "does not reach it",
-    }
     handles: list[Any] = [
         Line2D([], [], linestyle="none", marker="*", markersize=11, color=INK, label="schedule"),
         Line2D([], [], linestyle="none", marker="o", markersize=6, color=INK, markerfacecolor="white", label="base"),
         Rectangle((0, 0), 1, 1, facecolor=GRID, edgecolor=MUTED, linewidth=0.9, label="margin"),
     ]
-    for outcome in (o for o in words if o in found):
-        colour = OUTCOME_COLOURS[outcome]
-        inner = "white" if outcome == "undecided" else colour
-        handles.append(
-            Line2D(
-                [], [], color=colour, marker=MARKERS[outcome], markersize=4, markerfacecolor=inner, label=words[outcome]
-            )
-        )
+    for name, shown_as in OUTCOMES.items():
+        if name in found:
+            inner = "white" if name == "undecided" else shown_as.colour
+            style: dict[str, Any] = {"marker": shown_as.marker, "markersize": 4, "markerfacecolor": inner}
+            handles.append(Line2D([], [], color=shown_as.colour, label=shown_as.legend, **style))
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles) if len(handles) < 7 else 4)

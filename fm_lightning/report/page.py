@@ -15,6 +15,7 @@ from fm_lightning.files import write_whole
 from fm_lightning.report.columns import Column, columns, family_columns
 from fm_lightning.report.figures import FIGURES
 from fm_lightning.report.formats import MISSING, count, number, share, signed, span, true_minus
+from fm_lightning.report.outcomes import OUTCOMES
 from fm_lightning.report.results import (
     Arrays,
     Results,
@@ -27,9 +28,9 @@ from fm_lightning.report.results import (
     subtitle,
     title,
 )
-from fm_lightning.report.style import MUTED, OUTCOME_COLOURS, colours, png, svg
+from fm_lightning.report.style import MUTED, colours, png, svg
 from fm_lightning.report.templates import template
-from fm_lightning.report.words import FAMILY_WORDS, OUTCOMES, answer, headline, scope, verdicts
+from fm_lightning.report.words import answer, headline, scope, verdicts
 
 GLOSSARY = (
     ("F_mem", "Share of samples whose nearest training image is closer than the second nearest by the threshold."),
@@ -49,20 +50,7 @@ GLOSSARY = (
         "own so that they memorize about as much as the schedule; the schedule is compared with the curve through them.",
     ),
     ("margin", "The smallest effect that matters, in points of F_mem and in percent of base's distance together."),
-    (
-        "better",
-        "At equal F_mem the schedule's distance lies below the curves of all families tested that reach it, by more than the "
-        "margin and significantly.",
-    ),
-    ("no better", "An advantage of the schedule over the family beyond the margin is excluded."),
-    (
-        "worse",
-        "At equal F_mem the schedule's distance lies above the family's curve, by more than the margin and significantly.",
-    ),
-    ("undecided", "Neither holds yet; with more seeds one of them would."),
-    ("out of reach", "No dose of the families tested memorizes as little as the schedule does."),
-    ("does not lower memorization", "A fall of F_mem by the margin is excluded, so there is nothing to explain."),
-    ("no claim", "Too few copies or seeds, no distance to real data, or two distances that contradict each other."),
+    *((outcome.words, outcome.meaning) for outcome in OUTCOMES.values()),
     ("true clock", "The schedule's step sizes with the network told the true time: its discretisation alone."),
     ("floors", "No model at all: held-out real data, and the training data themselves."),
 )
@@ -89,7 +77,6 @@ def render(results: Results, arrays: Arrays) -> str:
         distance_label=_distance(results),
         verdicts=[_verdict(results, verdict) for verdict in verdicts(results)],
         outcomes=OUTCOMES,
-        outcome_colours=OUTCOME_COLOURS,
         base=base.name if (base := base_row(results)) else "base",
         columns=chosen,
         groups=_cells(results, groups(results), chosen),
@@ -140,7 +127,7 @@ def _answers(results: Results) -> Iterator[dict[str, Any]]:
             else true_minus(
                 f"{signed(100 * relative.value, 0)}% {span(100 * relative.low, 100 * relative.high, signed, 0)}"
             ),
-            "families": [(FAMILY_WORDS.get(outcome, outcome), names) for outcome, names in families.items()],
+            "families": [(OUTCOMES[outcome].family, names) for outcome, names in families.items()],
             "claim": verdict.claim,
         }
 

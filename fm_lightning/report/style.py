@@ -24,13 +24,6 @@ WIDTH = 9.6  # inches; the page shows a figure at about 100 px an inch
 
 # Okabe and Ito's colours without yellow (too light on white), then two of Tol's that stay apart from them.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc6f9f", "#e09600", "#4fa8dc", "#882255", "#7a6f00")
-OUTCOME_COLOURS = {
-    "better": "#0072b2",
-    "no better": "#e69f00",
-    "worse": "#d55e00",
-    "undecided": MUTED,
-    "out of reach": "#959da8",
-}
 MARKERS = {"base": "o", "schedule": "o", "control": "^", "field": "*", "floor": "X"}
 
 STYLE: dict[str, Any] = {

@@ -18,8 +18,9 @@ from rich.text import Text
 from fm_lightning.files import csv_text, write_whole
 from fm_lightning.report.columns import Column, columns
 from fm_lightning.report.formats import ascii_only, count
+from fm_lightning.report.outcomes import OUTCOMES
 from fm_lightning.report.results import Results, Row, finite, groups, interval, subtitle, title
-from fm_lightning.report.words import OUTCOMES, headline, trained_elsewhere, verdicts
+from fm_lightning.report.words import headline, trained_elsewhere, verdicts
 
 UNWATCHED_WIDTH = 160  # for a pipe or a log file, where nothing wraps
 GIVEN_UP = (  # on a narrow terminal, first to last: columns by key, or the interval after a column's number
@@ -52,7 +53,7 @@ def print_table(results: Results, console: Console | None = None) -> None:
     console.print(Text(write(headline(results)), style="bold"))
     for verdict in verdicts(results):
         about = f"against {verdict.against}, {count(verdict.n)} paired seeds"
-        line = Text(write(f"{verdict.schedule}: {OUTCOMES[verdict.outcome]}")).append(write(f"  {about}"), "dim")
+        line = Text(write(f"{verdict.schedule}: {OUTCOMES[verdict.outcome].words}")).append(write(f"  {about}"), "dim")
         console.print(Padding(line, (0, 0, 0, 2), expand=False))
         for family in verdict.families:
             console.print(Padding(Text(write(family.sentence)), (0, 0, 0, 4), expand=False))

@@ -6,17 +6,8 @@ from collections.abc import Sequence
 
 from fm_lightning.comparison.results import VerdictResult
 from fm_lightning.report.formats import count, share, span
+from fm_lightning.report.outcomes import OUTCOMES
 from fm_lightning.report.results import Results, base_row, metric, of_kind
-
-OUTCOMES = {  # a verdict's or a family's outcome, in a word or two
-    "better": "better than the families tested",
-    "no better": "no better than a family tested",
-    "worse": "worse than a family tested",
-    "undecided": "undecided",
-    "out of reach": "out of reach",
-    "not lowered": "does not lower memorization",
-    "no claim": "no claim",
-}
 
 
 def verdicts(results: Results) -> Sequence[VerdictResult]:
@@ -41,23 +32,6 @@ def headline(results: Results) -> str:
     return "No schedule was judged against trivial manipulations, so nothing can be called an improvement."
 
 
-FAMILY_WORDS = {  # a family's outcome, as a phrase before the family's name
-    "better": "better than",
-    "no better": "no better than",
-    "worse": "worse than",
-    "undecided": "undecided against",
-    "out of reach": "out of reach of",
-}
-TOGETHER = {  # what the schedules of one outcome have in common, for a reader who knows none of our words
-    "better": "{} fewer training images and stay{} closer to real data than every trivial manipulation tested",
-    "worse": "{} fewer training images, but trivial manipulations such as {} do it better",
-    "no better": "{} fewer training images, but trivial manipulations such as {} do it as well",
-    "undecided": "{} fewer training images; whether trivial manipulations do it as well is undecided",
-    "out of reach": "{} fewer training images than any trivial manipulation tested can",
-    "not lowered": "{} no fewer training images than plain sampling",
-}
-
-
 def answer(results: Results) -> str:
     """The results in one sentence for a reader who does not know the method."""
     found: dict[str, list[VerdictResult]] = {}
@@ -69,13 +43,13 @@ def answer(results: Results) -> str:
 
 def _together(outcome: str, some: Sequence[VerdictResult]) -> str:
     names, one = _listed([verdict.schedule for verdict in some]), len(some) == 1
-    if outcome == "no claim":
-        return f"no claim is possible about {names}"
-    subject = f"{names} cop{'ies' if one else 'y'}"
-    rivals = dict.fromkeys(f.family for v in some for f in v.families if f.outcome == outcome)
-    rival = next(iter(rivals), "added noise")
-    words = TOGETHER.get(outcome, "{} fewer training images")
-    return words.format(subject, rival) if outcome != "better" else words.format(subject, "s" if one else "")
+    subject = names if outcome == "no claim" else f"{names} cop{'ies' if one else 'y'}"
+    rivals = [f.family for verdict in some for f in verdict.families if f.outcome == outcome]
+    sentence = OUTCOMES[outcome].sentence
+    # Not format: a name may hold braces.
+    for mark, text in (("{s}", "s" if one else ""), ("{rival}", [*rivals, "added noise"][0]), ("{}", subject)):
+        sentence = sentence.replace(mark, text, 1)
+    return sentence
 
 
 def scope(results: Results) -> str:

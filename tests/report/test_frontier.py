@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fm_lightning.comparison.results import Results
 from fm_lightning.report.frontier import frontier
-from fm_lightning.report.words import OUTCOMES
+from fm_lightning.report.outcomes import OUTCOMES
 from fm_lightning.verdicts.margins import Margin
 
 read = Results.from_dict
@@ -60,7 +60,7 @@ def test_fewer_copies_lie_to_the_left_and_everything_that_counts_is_inside(drawn
         assert left < x < right
         assert low < y < high
     assert at("base")[1] == pytest.approx(1.0)
-    assert OUTCOMES[verdict["outcome"]] in axes.get_title(loc="left")
+    assert OUTCOMES[verdict["outcome"]].words in axes.get_title(loc="left")
 
 
 def test_lines_are_labelled_where_they_end(drawn):

@@ -16,10 +16,11 @@ from fm_lightning.comparison.results import Results, RowResult
 from fm_lightning.report.curves import gain_curves
 from fm_lightning.report.figures import FIGURES
 from fm_lightning.report.formats import number, share
+from fm_lightning.report.outcomes import OUTCOMES
 from fm_lightning.report.page import render, write_report
 from fm_lightning.report.results import title
 from fm_lightning.report.style import svg
-from fm_lightning.report.words import OUTCOMES, answer
+from fm_lightning.report.words import answer
 
 read = Results.from_dict
 
@@ -71,7 +72,7 @@ def test_the_first_screen_is_a_sentence_a_figure_and_a_table(page):
     assert answer(read(results)) in html.unescape(section(text, "<h1", "</h1>"))
     table = html.unescape(section(text, 'id="answer"', "</table>"))
     assert f"{share(verdict['base_memorized'])} → {share(verdict['memorized'])}%" in table
-    assert f">{OUTCOMES[verdict['outcome']]}</span>" in table
+    assert f">{OUTCOMES[verdict['outcome']].words}</span>" in table
     assert all(family["family"] in table for family in verdict["families"])
 
 
@@ -89,7 +90,7 @@ def test_every_outcome_has_its_chip_and_its_sentence(make_results, outcome):
     results, _ = make_results()
     results["verdicts"][0] |= {"outcome": outcome, "families": [], "claim": "says so"}
     text = render(read(results), {})
-    assert f">{OUTCOMES[outcome]}</span>" in text
+    assert f">{OUTCOMES[outcome].words}</span>" in text
     assert "<li>stronger says so</li>" in text, "where no family was tested the claim stands alone"
     assert "stronger" in section(text, "<h1", "</h1>")
     assert "{" not in answer(read(results))

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from fm_lightning.comparison.results import Results
 from fm_lightning.report.formats import ascii_only, decimals, number, share, signed, true_minus
+from fm_lightning.report.outcomes import OUTCOMES
 from fm_lightning.report.results import groups, title
 from fm_lightning.report.table import print_table, write_csv
-from fm_lightning.report.words import OUTCOMES, headline, scope
+from fm_lightning.report.words import headline, scope
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.qualities import read_qualities
 
@@ -50,7 +51,7 @@ def test_the_headline_then_a_sentence_for_each_family_indented(make_results):
     lines = printed(results, 400).splitlines()
     at = lines.index(results["headline"])
     (verdict,) = results["verdicts"]
-    assert lines[at + 1].startswith(f"  stronger: {OUTCOMES[verdict['outcome']]}  against base, 400 paired seeds")
+    assert lines[at + 1].startswith(f"  stronger: {OUTCOMES[verdict['outcome']].words}  against base, 400 paired seeds")
     assert [line.rstrip() for line in lines[at + 2 :]] == [
         f"    {family['sentence']}" for family in verdict["families"]
     ]
