@@ -47,6 +47,14 @@ class Guidance:
             )
         object.__setattr__(self, "interval", interval)
 
+    def __str__(self) -> str:
+        words = f"guidance {self.scale:g}"
+        if self.channels is not None:
+            words += f" on {self.channels} channels"
+        if self.interval != (0, 1):
+            words += f" for t in [{self.interval[0]:g}, {self.interval[1]:g}]"
+        return words
+
     def guides(self, t: float) -> bool:
         """Whether the velocity at the time ``t`` differs from the conditional one."""
         return self.scale != 1 and self.interval[0] <= min(max(t, 0.0), 1.0) <= self.interval[1]

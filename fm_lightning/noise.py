@@ -44,19 +44,33 @@ class NoiseStream:
 
     Args:
         seeds, shape, base_seed, purpose: as for ``noise``.
+        draws: how many draws will be taken.
     """
 
-    def __init__(self, seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, purpose: int) -> None:
-        self.shape = tuple(shape)
+    def __init__(
+        self, seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, purpose: int, draws: int
+    ) -> None:
+        self.shape, self.left = tuple(shape), draws
         numbers = seeds.tolist() if isinstance(seeds, torch.Tensor) else [int(s) for s in seeds]
-        self._generators = [_generator(seed, base_seed, purpose) for seed in numbers]
+        self._generators = [_generator(seed, base_seed, purpose) for seed in numbers] if draws else []
+        self._ahead: list[Tensor] = []
 
     def draw(self) -> Tensor:
         """The next draw, ``[B, *shape]`` float32 on the CPU."""
-        out = np.empty((len(self._generators), int(np.prod(self.shape))), dtype=np.float32)
-        for row, generator in zip(out, self._generators):
-            generator.standard_normal(out=row, dtype=np.float32)
-        return torch.from_numpy(out).reshape(-1, *self.shape) if len(out) else torch.empty(0, *self.shape)
+        if not self._ahead:
+            size = int(np.prod(self.shape))
+            # Several draws at once where they are small: calling a generator takes as long as 200 numbers.
+            many = max(1, min(self.left, _AHEAD // max(1, size * len(self._generators))))
+            out = np.empty((len(self._generators), many * size), dtype=np.float32)
+            for row, generator in zip(out, self._generators):
+                generator.standard_normal(out=row, dtype=np.float32)
+            self.left -= many
+            drawn = torch.from_numpy(out).reshape(len(out), many, *self.shape).movedim(1, 0).contiguous()
+            self._ahead = list(drawn.unbind())[::-1]
+        return self._ahead.pop()
+
+
+_AHEAD = 1 << 19  # numbers
 
 
 def uniform(seeds: Tensor, base_seed: int, purpose: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fm_lightning.noise import END, INITIAL, epoch_order, noise, step_seed
+from fm_lightning.noise import DIFFUSION, END, INITIAL, NoiseStream, epoch_order, noise, step_seed
 
 any_seed = st.integers(-(2**63), 2**63 - 1)
 
@@ -106,3 +106,19 @@ def test_every_base_seed_purpose_and_position_has_its_own_stream():
     orders = [tuple(epoch_order(b, e, 50)) for b in (-1, 1, 2) for e in (0, 1)]
     assert len(set(orders)) == len(orders), "a seed below 0 is not its absolute value"
     assert all(sorted(order) == list(range(50)) for order in orders)
+
+
+def test_a_stream_is_the_same_in_any_batch_and_however_many_draws_are_made_at_once():
+    many = NoiseStream(range(3000), (7, 10), 4, DIFFUSION, 9)  # 210,000 numbers a draw: two at once
+    few = NoiseStream(torch.tensor([2, 2999, 5]), (7, 10), 4, DIFFUSION, 5)  # all at once
+    one = NoiseStream([5], (7, 10), 4, DIFFUSION, 1)
+    first = None
+    for _ in range(5):
+        drawn = many.draw()
+        assert drawn.shape == (3000, 7, 10)
+        assert torch.equal(drawn[[2, 2999, 5]], few.draw())
+        assert first is None or not torch.equal(drawn, first)
+        first = drawn if first is None else first
+    assert torch.equal(first[5:6], one.draw())
+    assert torch.equal(first[5:6], noise([5], (7, 10), 4, DIFFUSION))
+    assert NoiseStream([], (7,), 4, DIFFUSION, 2).draw().shape == (0, 7)

@@ -89,7 +89,7 @@ class KTSFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
         timesteps: list[float] | None = None,
     ) -> None:
         """As the parent's; forgets the energies of earlier samples."""
-        super().set_timesteps(num_inference_steps, device, sigmas, mu, timesteps)
+        super().set_timesteps(num_inference_steps, device, sigmas, mu, timesteps)  # type: ignore[arg-type]
         self.kpe = None
         if self.gain is not None:
             times = 1 - self.sigmas[:-1].double().cpu()
@@ -103,9 +103,9 @@ class KTSFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
 
     def step(
         self,
-        model_output: Tensor,
-        timestep: float | Tensor,
-        sample: Tensor,
+        model_output: Any,  # the parent's types name legacy tensor classes
+        timestep: Any,
+        sample: Any,
         s_churn: float = 0.0,
         s_tmin: float = 0.0,
         s_tmax: float = float("inf"),

@@ -87,7 +87,10 @@ def families(schedule: Schedule) -> tuple[Family, ...]:
         known.append(NOISE_LATE)
     if fixed and schedule.steps >= 4:
         known.append(replace(FEWER_STEPS, doses=_coarse_steps(schedule.steps)))
-    return (*known, CONSTANT_GAIN, TEMPERATURE)
+    known += [CONSTANT_GAIN, TEMPERATURE]
+    if schedule.diffusion is not None:  # where gains have no meaning
+        known = [family for family in known if family not in (LATE_BRAKE, CONSTANT_GAIN)]
+    return tuple(known)
 
 
 def less_guidance(guidance: Guidance) -> Family:

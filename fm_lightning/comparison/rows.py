@@ -119,6 +119,12 @@ def describe(s: Schedule) -> str:
 
 def _manipulations(s: Schedule) -> list[str]:
     words = []
+    if s.diffusion is not None:
+        words.append(str(s.diffusion))
+    if s.guidance is not None:
+        words.append(str(s.guidance))
+    if s.t_start:
+        words.append(f"from t = {s.t_start:.6g}")
     if s.told_time != "grid":
         words.append(f"told time: {s.told_time}")
     if s.x0_scale != 1:

@@ -145,7 +145,8 @@ def _integrate(
         injected = _drawn(x0, seeds, base_seed, INJECTED)[0]
     # Draw i of a seed's stream belongs to step i of every schedule, whichever of them use it.
     random_steps = max((i + 1 for plan in plans.values() for i, step in enumerate(plan) if step.jump), default=0)
-    stream = NoiseStream(range(len(x0)) if seeds is None else seeds, x0.shape[1:], base_seed, DIFFUSION)
+    rows = range(len(x0)) if seeds is None else seeds
+    stream = NoiseStream(rows, x0.shape[1:], base_seed, DIFFUSION, random_steps)
     i = 0
     while live:
         forks: list[tuple[_Branch, Step]] = []

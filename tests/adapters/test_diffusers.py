@@ -47,7 +47,7 @@ def test_euler_over_ddims_levels_is_ddim(prediction, steps):
     start = float((times[0] ** 2 + (1 - times[0]) ** 2).sqrt() / (1 - times[0]))
     schedule = Schedule(grid=[*times.tolist(), 1.0], x0_scale=start)
     ours = integrate(FromDiffusers(model, scheduler), x, schedule)
-    torch.testing.assert_close(ours.x1, theirs, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(ours.x1, theirs, rtol=1e-10, atol=1e-10)
     assert schedule.t_start >= FromDiffusers(model, scheduler).trained_on[0] - 1e-12
 
 
@@ -63,7 +63,7 @@ def test_euler_over_sigmas_is_diffusers_euler(kind, steps):
     times = 1 / (1 + scheduler.sigmas.double())
     start = float(times[0] * scheduler.init_noise_sigma / (1 - times[0]))
     ours = integrate(FromDiffusers(model, scheduler), x, Schedule(grid=times, x0_scale=start))
-    torch.testing.assert_close(ours.x1, theirs, rtol=1e-4, atol=1e-4)
+    assert (ours.x1 - theirs).abs().max() < 1e-6 * theirs.abs().max(), "its tables are float32"
 
 
 def test_clipping_is_the_schedulers():

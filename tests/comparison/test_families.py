@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fm_lightning.comparison.families import BLEND, Family, families, own_doses
+from fm_lightning.comparison.families import BLEND, CONSTANT_GAIN, LATE_BRAKE, Family, families, own_doses
 from fm_lightning.errors import UserError
-from fm_lightning.flow import KTS, SSC, Constant, Schedule, integrate, integrate_many
+from fm_lightning.flow import KTS, SSC, Constant, Diffusion, Schedule, integrate, integrate_many
 from fm_lightning.noise import noise
 
 BASES = {
@@ -142,3 +142,14 @@ def test_a_schedule_s_own_doses():
     assert set(own_doses(Schedule(gain=KTS(0.02, 0.04)))) == {0.5}, "a gain that would reverse is left out"
     assert own_doses(Schedule(gain=SSC(0.1, 1.0)), (0.5,))[0.5].gain == SSC(0.05, 1.0)
     assert own_doses(Schedule()) == {}
+
+
+def test_what_samples_by_chance_or_begins_later_has_the_families_that_exist_for_it():
+    later = Schedule(steps=20, t_start=0.1)
+    for base in (Schedule(steps=20, diffusion=Diffusion()), later):
+        for family in families(base):
+            for dose in family.doses:
+                made = family.at(base, dose)
+                assert (made.t_start, made.diffusion) == (base.t_start, base.diffusion)
+    names = {family.name for family in families(Schedule(steps=20, diffusion=Diffusion()))}
+    assert {family.name for family in families(later)} - names == {LATE_BRAKE.name, CONSTANT_GAIN.name}

@@ -36,7 +36,7 @@ def moments(schedule: Schedule) -> tuple[float, float]:
     n = 3 * schedule.steps
     x0 = start((n, 1))
     end = integrate(gaussian, x0, schedule).x1
-    stream = NoiseStream(range(n), (1,), 0, DIFFUSION)
+    stream = NoiseStream(range(n), (1,), 0, DIFFUSION, schedule.steps)
     columns = [torch.ones_like(x0), x0, *(stream.draw().double() for _ in range(schedule.steps - 1))]
     coefficients = torch.linalg.lstsq(torch.cat(columns, 1), end).solution[:, 0]
     return float(coefficients[0]), float(coefficients[1:].norm())
@@ -90,7 +90,7 @@ def sit_sampler(velocity, x, times, draws, solver, form, scale):
 def test_sits_sampler_with_the_same_noise(solver, form, scale):
     times = [*torch.linspace(0, 0.96, 25, dtype=torch.float64).tolist(), 1.0]
     x0, seeds = start((7, 3)), torch.arange(7) + 11
-    stream = NoiseStream(seeds, (3,), 5, DIFFUSION)
+    stream = NoiseStream(seeds, (3,), 5, DIFFUSION, len(times))
     draws = [stream.draw().double() for _ in times]
     schedule = Schedule(grid=times, solver=solver, diffusion=Diffusion(scale, form))
     ours = integrate(curved, x0, schedule, seeds=seeds, base_seed=5)
