@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from fm_lightning.data.batches import (
@@ -18,8 +17,16 @@ from fm_lightning.data.batches import (
     TrainBatch,
     TrainingBatches,
 )
-from fm_lightning.data.samples import CALIBRATION_SEED, CALIBRATION_SEEDS, PREDICT_SEED, TEST_SEED, VAL_SEED, Samples
-from fm_lightning.errors import OldError
+from fm_lightning.data.samples import (
+    CALIBRATION_SEED,
+    CALIBRATION_SEEDS,
+    PREDICT_SEED,
+    TEST_SEED,
+    VAL_SEED,
+    Samples,
+    say,
+)
+from fm_lightning.errors import UserError
 
 
 class FlowData(Samples, LightningDataModule):
@@ -55,12 +62,12 @@ class FlowData(Samples, LightningDataModule):
         given |= {"val_seeds": val_seeds, "predict_seeds": predict_seeds}
         for name, value in given.items():
             if value < 1:
-                raise OldError(f"{name}={value} given", "at least 1", f"type --data.init_args.{name} 100")
+                raise UserError(f"{name}={value} must be at least 1.", f"Set for example {name}=100")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_seeds, self.test_seeds, self.predict_seeds = val_seeds, test_seeds, predict_seeds
 
     def augment(self, x: Tensor, batch: TrainBatch) -> Tensor:
-        """Random changes of a training batch, drawn from (base seed, step, position). None by default."""
+        """Random changes to a training batch, drawn from (base seed, step, position); none by default."""
         return x
 
     # Lightning's hooks, in the order in which they run.
@@ -110,7 +117,7 @@ class FlowData(Samples, LightningDataModule):
             assert self.label_shares is not None
             missing = int((self.label_shares > 0).sum()) - len(drawn.unique())
             if missing:
-                _say(f"{n:,} seeds reach all classes but {missing:,} of {self.num_classes:,}; more seeds reach more")
+                say(f"{missing:,} of {self.num_classes:,} classes get none of the {n:,} seeds; use more seeds")
         return SeedBatches(first, n, min(n, self.eval_batch_size), self._share())
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
@@ -127,14 +134,9 @@ class FlowData(Samples, LightningDataModule):
 
     def _trainer(self) -> Any:
         if self.trainer is None:
-            raise OldError("the datamodule has no trainer", "one that runs", "call trainer.fit(model, datamodule=data)")
+            raise UserError("The datamodule has no trainer.", "Call trainer.fit(model, datamodule=data)")
         return self.trainer
 
     def _share(self) -> Share:
         ranks = self._trainer().distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
         return Share(ranks["rank"], ranks["num_replicas"])
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line, flush=True)

@@ -17,14 +17,14 @@ from fm_lightning.data.base import FlowData
 from fm_lightning.data.order import fixed_order
 from fm_lightning.data.pixels import pixels, unit_pixels
 from fm_lightning.data.split import Split
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 COUNT = 1797
 TRAIN_POOL = 400
 
 
 def load_digits() -> tuple[Tensor, Tensor]:
-    """All images and labels, in scikit-learn's order.
+    """Returns all images and labels, in scikit-learn's order.
 
     A pixel ``v`` in 0..16 becomes ``round(v * 255 / 16)``, the one tie (``v = 8``) upwards: 0 stays 0, 8
     becomes 128, 16 becomes 255. The map is one to one, so nothing is lost.
@@ -39,7 +39,7 @@ def load_digits() -> tuple[Tensor, Tensor]:
 
 
 class DigitsSplit(NamedTuple):
-    """Who sees which image: int64 indices into `load_digits`, each part in the fixed permutation's order."""
+    """Which part each image belongs to: int64 indices into `load_digits`, each part in the fixed permutation's order."""
 
     train_pool: Tensor  # [400]  a flow model trains on the first n of these
     reference: Tensor  # [998]  real images for Fréchet statistics
@@ -49,15 +49,15 @@ class DigitsSplit(NamedTuple):
 
 
 def split() -> DigitsSplit:
-    """The fixed split. With ``p`` an image's position in one fixed permutation:
+    """Returns the fixed split. With ``p`` an image's position in one fixed permutation:
 
     - ``p < 400``: the training pool. A training subset of n images is its first n, so subsets are nested.
     - ``p >= 400``: in turns of seven, ``r r h r r h r``: five are reference, two held out (998, 399).
     - every fifth ``p`` is held out from the feature classifier. Seven and five have no common factor, hence
-      it has learnt from four fifths of the reference and of the held-out images alike: its features favour
+      it learns from four fifths of the reference and of the held-out images alike: its features favour
       neither.
 
-    Writers are not kept apart: scikit-learn does not say who wrote what.
+    Writers are not kept apart: scikit-learn does not name them.
     """
     order = torch.from_numpy(fixed_order(COUNT))
     p = torch.arange(COUNT)
@@ -73,12 +73,12 @@ def split() -> DigitsSplit:
 
 
 class Digits(FlowData):
-    """Handwritten digits: trained on few enough to memorize them, compared with many.
+    """Handwritten digits: few to train on, so that they are memorized, and many to compare with.
 
     Args:
-        n: training images, at most 400 (the first n of the training pool).
-        conditional: serve the digit as label.
-        kwargs: as for every datamodule.
+        n: number of training images, at most 400 (the first n of the training pool).
+        conditional: whether the digit is served as the label.
+        kwargs: arguments of FlowData.
 
     Raises:
         UserError: n out of range.
@@ -89,7 +89,7 @@ class Digits(FlowData):
     def __init__(self, n: int = 100, conditional: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 1 <= n <= TRAIN_POOL:
-            raise OldError(f"n={n} given", f"1 to {TRAIN_POOL} training digits", "type --data.init_args.n 100")
+            raise UserError(f"n={n} is not between 1 and {TRAIN_POOL} training digits.", "Set for example n=100")
         self.n, self.conditional = n, conditional
         self.num_classes = 10 if conditional else 0
 

@@ -8,16 +8,19 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from fm_lightning.data.checks import checked_splits
+from fm_lightning.data.copies import Copies, count_copies, share_memory
 from fm_lightning.data.labels import class_shares, seed_labels
 from fm_lightning.data.order import in_random_order, stratified_order
 from fm_lightning.data.split import Encoded, Split, content_hash
+from fm_lightning.errors import UserError
 
 # Seeds never overlap between purposes: schedules are chosen on validation seeds and judged on test seeds.
 VAL_SEED, TEST_SEED, CALIBRATION_SEED, PREDICT_SEED = 0, 10_000_000, 20_000_000, 30_000_000
 CALIBRATION_SEEDS = 500  # doses are chosen on these
+MOSTLY = 0.5  # share of real samples that a verdict's reference may have in common with the training samples
 
 
 class Samples(ABC):
@@ -45,6 +48,8 @@ class Samples(ABC):
     train_split: Split
     held_out_split: Split
     real_split: Split
+    copies: Copies = Copies()  # equal samples, counted when the splits are loaded
+    real_is_training: bool = False  # the real samples are the training split or the pool that it is taken from
 
     def __init__(
         self, label_shares: Literal["training", "uniform"] | list[float] = "training", base_seed: int = 0
@@ -60,7 +65,11 @@ class Samples(ABC):
         """
         if not self._prepared:
             self.load()
+            splits = (getattr(self, name, None) for name in ("train_split", "real_split"))
+            self.real_is_training = share_memory(*(getattr(split, "x", None) for split in splits))
             self._check()
+            if self.has_training_data:
+                self._count_copies()
             self._prepared = True
 
     @abstractmethod
@@ -144,9 +153,38 @@ class Samples(ABC):
         # Some samples, encoded, stand for whatever `encode` depends on.
         return content_hash(split.x, split.y, self.encode(split.x[:32]))
 
+    @property
+    def real_seen_in_training(self) -> float:
+        """Share of the real samples that training saw, by content: 0 to 1."""
+        return self.copies.real_in_train / len(self.real_split) if self.has_training_data else 0.0
+
+    def check_reference(self) -> None:
+        """Called before a verdict compares samples with the real ones.
+
+        Raises:
+            UserError: most real samples are copies of training samples, although they are not the training split itself.
+        """
+        if self.real_seen_in_training > MOSTLY and not self.real_is_training:
+            raise UserError(
+                f"{self.copies.real_in_train:,} of {len(self.real_split):,} real samples are training samples, byte for byte.",
+                "Compare with samples that training does not see.",
+            )
+
+    def _count_copies(self) -> None:
+        train, held_out, real = self.train_split.x, self.held_out_split.x, self.real_split.x
+        self.copies = count_copies(train, held_out, real)
+        if line := self.copies.line(len(train), len(held_out), None if self.real_is_training else len(real)):
+            say(line)
+
     def _check(self) -> None:
         splits = {name: getattr(self, name, None) for name in ("train_split", "held_out_split", "real_split")}
         shape = getattr(self, "shape", None)
         found = checked_splits(splits, shape=shape, num_classes=self.num_classes, encode=self.encode)
         self.train_split, self.held_out_split, self.real_split = found.values()
         _ = self.label_shares  # refused now, not at the first sample
+
+
+def say(line: str) -> None:
+    """Prints a line, once among all processes."""
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank()):
+        print(line, flush=True)

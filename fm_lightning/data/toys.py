@@ -11,7 +11,7 @@ from sklearn.datasets import make_moons
 
 from fm_lightning.data.base import FlowData
 from fm_lightning.data.split import Split
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 Points = tuple[np.ndarray, np.ndarray]  # [n, 2], [n] class
 
@@ -53,10 +53,10 @@ class Toy2D(FlowData):
 
     Args:
         name: "moons", "eight_gaussians", "checkerboard" or "spiral".
-        n: training points; few of them are memorized.
-        conditional: serve the class (moon, Gaussian, column, arm) as label.
-        data_seed: which points are drawn; the run's seed does not change them.
-        kwargs: as for every datamodule.
+        n: number of training points; a small number is memorized.
+        conditional: whether the class (moon, Gaussian, column, arm) is served as the label.
+        data_seed: the seed of the points; the run's seed does not change them.
+        kwargs: arguments of FlowData.
     """
 
     shape = (2,)
@@ -67,9 +67,9 @@ class Toy2D(FlowData):
     ) -> None:
         super().__init__(**kwargs)
         if name not in TOYS:
-            raise OldError(f"toy {name!r} given", f"one of {', '.join(TOYS)}", "type --data.init_args.name moons")
+            raise UserError(f"name={name!r} is not one of {', '.join(TOYS)}.", "Set for example name=moons")
         if n < 1:
-            raise OldError(f"n={n} given", "at least 1 training point", "type --data.init_args.n 2000")
+            raise UserError(f"n={n} must be at least 1.", "Set for example n=2000")
         self.toy, self.n, self.conditional, self.data_seed = name, n, conditional, data_seed
         self.num_classes = TOYS[name][1] if conditional else 0
 

@@ -1,4 +1,4 @@
-"""Unknown: seeds alone, for a model whose training data are not at hand."""
+"""Unknown: only seeds, for a model whose training data are not available."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from fm_lightning.data.latents.autoencoder import open_autoencoder
 from fm_lightning.data.latents.decoder import Decoder
 from fm_lightning.data.pixels import pixels
 from fm_lightning.data.samples import VAL_SEED
-from fm_lightning.errors import OldError, UserError
+from fm_lightning.errors import UserError
 
 
 class Unknown(FlowData):
-    """What somebody's checkpoint is sampled with where nobody names the data that it was trained on.
+    """Seeds for a checkpoint whose training data are not available.
 
-    There is nothing to train on, nothing that a sample could be a copy of and no real sample to show beside: memorization,
+    Without data nothing can be trained, no sample can be called a copy and there are no real samples to show: memorization,
     its verdicts and the floors are left out, and a Fréchet distance needs ``statistics``. Classes are sampled equally often.
 
     Args:
-        shape: of one sample in the model's space.
-        num_classes: 0 for none.
-        space: of samples: ``pixels`` (images in [-1, 1]), ``latents`` (images where an ``autoencoder`` is given) or ``points``.
-        autoencoder: that decodes latents: name on the hub, folder, or any module with ``encode`` and ``decode``.
-        factor: samples are ``(z - shift) * factor`` of latents z; default: what the autoencoder's configuration says.
-        shift: likewise.
-        decode_batch: latents decoded at a time.
-        kwargs: as for every datamodule.
+        shape: the shape of one sample in the model's space.
+        num_classes: the number of classes; 0 for none.
+        space: what samples are: ``pixels`` (images in [-1, 1]), ``latents`` (images if an ``autoencoder`` is given) or
+            ``points``.
+        autoencoder: the decoder of latents: name on the hub, folder, or any module with ``encode`` and ``decode``.
+        factor: samples are ``(z - shift) * factor`` of latents z; by default as in the autoencoder's configuration.
+        shift: see ``factor``.
+        decode_batch: number of latents decoded at a time.
+        kwargs: arguments of FlowData.
 
     Raises:
-        UserError: an argument out of range; at ``setup``: training asked for, or an autoencoder that does not fit.
+        UserError: an argument out of range; at ``setup``: training, or an autoencoder that does not fit.
     """
 
     has_training_data = False
@@ -51,21 +52,22 @@ class Unknown(FlowData):
     ) -> None:
         super().__init__(**kwargs)
         if not shape or min(shape) < 1:
-            raise OldError(f"shape={list(shape)} given", "that of one sample", "type e.g. shape=[4, 32, 32]")
-        if num_classes < 0 or decode_batch < 1:
-            raise OldError(
-                f"num_classes={num_classes} and decode_batch={decode_batch} given",
-                "at least 0 and 1",
-                "type e.g. num_classes=1000 decode_batch=16",
-            )
+            raise UserError(f"shape={list(shape)} is not the shape of a sample.", "Set for example shape=[4, 32, 32]")
+        if num_classes < 0:
+            raise UserError(f"num_classes={num_classes} must be at least 0.", "Set 0 for a model without classes.")
+        if decode_batch < 1:
+            raise UserError(f"decode_batch={decode_batch} must be at least 1.", "Set for example decode_batch=16")
         if space not in ("pixels", "latents", "points"):
-            raise OldError(f"space={space!r} given", "pixels, latents or points", "type space=pixels")
+            raise UserError(
+                f"space={space!r} is not one of pixels, latents and points.", "Set for example space=pixels"
+            )
         if space == "pixels" and (len(shape) != 3 or shape[0] not in (1, 3)):
-            raise OldError(
-                f"space='pixels' given with shape={list(shape)}", "[1 or 3, height, width]", "type space=latents"
+            raise UserError(
+                f"space='pixels' does not fit shape={list(shape)}: images are [1 or 3, height, width].",
+                "Set space=latents or space=points, or correct shape",
             )
         if autoencoder is not None and space != "latents":
-            raise OldError(f"space={space!r} given with an autoencoder", "space='latents'", "leave one of the two out")
+            raise UserError(f"An autoencoder does not fit space={space!r}.", "Set space=latents, or leave it out.")
         self.shape, self.num_classes = tuple(shape), num_classes
         self._of_pixels, self._given = space == "pixels", autoencoder
         self._factor, self._shift, self.decode_batch = factor, shift, decode_batch
@@ -74,9 +76,7 @@ class Unknown(FlowData):
 
     def setup(self, stage: str | None = None) -> None:
         if stage == "fit":
-            raise OldError(
-                "Unknown given to train on, which has seeds alone", "data", "type fm-lightning test, or give other data"
-            )
+            raise UserError("Unknown has no data to train on.", "Run fm-lightning test, or use other data.")
         super().setup(stage)
 
     def load(self) -> None:
@@ -120,7 +120,7 @@ class Unknown(FlowData):
         return self._decoder.to_uint8(x)
 
     def memorization_reference(self) -> NoReturn:
-        raise self._nothing("what memorization is measured against")
+        raise self._nothing("training data to measure memorization against")
 
     def reference(self, index: Tensor | None = None) -> NoReturn:
         raise self._nothing("training data")
@@ -132,6 +132,4 @@ class Unknown(FlowData):
         raise self._nothing("held-out samples")
 
     def _nothing(self, what: str) -> UserError:
-        return OldError(
-            f"{what} asked of Unknown, which has seeds alone", "named data", "give e.g. Latents or ImageData"
-        )
+        return UserError(f"Unknown has no {what}.", "Use for example Latents or ImageData.")

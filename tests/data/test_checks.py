@@ -52,25 +52,25 @@ def refused(match, splits=None, **options):
 def test_not_finite(name, value):
     x = good(9)
     x[7, 0, 1, 1] = value
-    assert f"row 7 of {name}" in refused("NaN or infinity", {name: Split(torch.from_numpy(x))})
+    refused(f"Row 7 of {name} has NaN", {name: Split(torch.from_numpy(x))})
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_missing_empty_short_and_other_things(name):
-    refused(f"{name}=NoneType given, expected a Split", {name: None})
-    refused(f"{name}=Tensor given", {name: torch.zeros(5, 4, 3, 3)})
-    refused(f"{name} of shape .0, 4, 3, 3.", {name: Split(torch.zeros(0, 4, 3, 3))})
-    refused(f"samples of shape .4, 3. given in {name}", {name: Split(torch.zeros(5, 4, 3))})
-    refused(f"{name} of list", {name: Split([[1.0], [2.0]])})
-    refused(f"{name} of an array of object", {name: Split(np.array([[None], [1]]))})
-    refused(f"{name} of shape .5.", {name: Split(torch.zeros(5))})
+    refused(f"{name} is missing", {name: None})
+    refused(f"{name} is of type Tensor", {name: torch.zeros(5, 4, 3, 3)})
+    refused(f"{name} has the shape .0, 4, 3, 3.", {name: Split(torch.zeros(0, 4, 3, 3))})
+    refused(f"Samples of {name} have the shape .4, 3.", {name: Split(torch.zeros(5, 4, 3))})
+    refused(f"{name} must be numbers, but is list", {name: Split([[1.0], [2.0]])})
+    refused(f"{name} must be numbers, but is an array of object", {name: Split(np.array([[None], [1]]))})
+    refused(f"{name} has the shape .5.", {name: Split(torch.zeros(5))})
 
 
 def test_one_sample_can_be_trained_on_but_not_compared_with():
     one = Split(torch.from_numpy(good(1)))
     assert len(loaded({"train_split": one}).train_split) == 1
     for name in NAMES[1:]:
-        refused(f"{name} of shape .1, 4, 3, 3. given, expected .n, .... with n at least 2", {name: one})
+        refused(f"{name} has the shape .1, 4, 3, 3.. It needs at least 2", {name: one})
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", ">f8"])
@@ -98,7 +98,7 @@ def test_whole_numbers_need_an_encoding():
 
 def test_an_encoding_that_makes_nan(monkeypatch):
     monkeypatch.setattr(Mine, "encode", lambda self, x: x / 0 * 0)
-    refused("makes NaN")
+    refused("into NaN")
 
 
 def test_labels():
@@ -111,14 +111,19 @@ def test_labels():
 
     for y in (np.array([0, 1, 1], "u1"), torch.tensor([0, 1, 1], dtype=torch.int32), np.array([False, True, True])):
         assert loaded(labelled(y), num_classes=2).train_split.y.dtype == torch.int64
-    assert "row 2 of train_split" in refused("label 2 given", labelled((0, 1, 2)), num_classes=2)
-    refused("label -1 given in row 0 of real_split", labelled((0, 1), real=(-1, 1)), num_classes=2)
-    refused("training data without class 1 given, which row 1 of held_out_split has", labelled((0, 0)), num_classes=2)
-    refused("labels given in train_split with num_classes=0", labelled((0, 1)))
-    refused("no labels given in train_split with num_classes=2", num_classes=2)
-    refused("float32 and shape .2.", labelled(torch.tensor([0.0, 1.0])), num_classes=2)
+    refused("Row 2 of train_split has the label 2.*without gaps", labelled((0, 1, 2)), num_classes=2)
+    refused("Row 1 of train_split has the label 2.*Subtract 1", labelled((1, 2), (1, 2), (2, 1)), num_classes=2)
+    refused("Row 0 of real_split has the label -1", labelled((0, 1), real=(-1, 1)), num_classes=2)
+    refused("Row 1 of held_out_split has class 1, which no", labelled((0, 0)), num_classes=2)
+    refused("train_split has labels, and num_classes=0", labelled((0, 1)))
+    refused("train_split has no labels, and num_classes=2", num_classes=2)
+    refused("float32 and shape .2., for 2 samples.*long", labelled(torch.tensor([0.0, 1.0])), num_classes=2)
+    refused("shape .2, 1.*Flatten", labelled(torch.tensor([[0], [1]])), num_classes=2)
+    refused("shape .2, 2.*argmax", labelled(torch.eye(2).long()), num_classes=2)
+    refused("array of <U3.*return_inverse", labelled(np.array(["cat", "dog"])), num_classes=2)
+    assert loaded(labelled((0, 0), (0, 0), (0, 0)), num_classes=1).label_shares.tolist() == [1]
     short = labelled((0, 1)) | {"train_split": Split(torch.from_numpy(good(3)), torch.tensor([0, 1]))}
-    refused("labels .* given for the 3 samples of train_split", short, num_classes=2)
+    refused("labels of train_split .* for 3 samples", short, num_classes=2)
 
 
 def test_a_shape_that_is_missing_or_no_shape():
@@ -128,7 +133,7 @@ def test_a_shape_that_is_missing_or_no_shape():
 
 
 def test_digits_of_fewer_classes_than_there_are():
-    with pytest.raises(UserError, match="training data without class"):
+    with pytest.raises(UserError, match="which no training sample has"):
         Digits(5, conditional=True).setup()
     Digits(5).setup()
 

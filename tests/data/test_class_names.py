@@ -33,10 +33,10 @@ def test_imagenets_names_come_in_the_usual_order():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (None, "no class_names given, and the source of Named names none, expected one for each"),
-        (["cat"], "1 class_names given for 2 classes"),
-        ("imagenet", "1000 class_names given for 2 classes"),
-        ("cifar", "class_names='cifar' given, expected a list of names, or imagenet"),
+        (None, "The source of Named does not name its classes"),
+        (["cat"], "class_names has 1 names for 2"),
+        ("imagenet", "class_names has 1,000 names for 2 classes"),
+        ("cifar", "class_names='cifar' is not a list"),
     ],
 )
 def test_names_that_do_not_fit_are_refused(given, message):

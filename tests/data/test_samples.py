@@ -1,9 +1,16 @@
-"""Samples serve whoever compares without Lightning."""
+"""Samples work without Lightning, and count what training and the other splits have in common."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+
+import pytest
+import torch
+
+from fm_lightning.data import Samples, Split
+from fm_lightning.data.copies import Copies, count_copies
+from fm_lightning.errors import UserError
 
 
 def test_samples_need_no_lightning():
@@ -22,3 +29,58 @@ assert data.reference().shape == (5, 2) and data.fingerprint and not data.has_pi
 assert "lightning" not in sys.modules, "Lightning was imported"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Given(Samples):
+    shape = (3,)
+
+    def __init__(self, train, held_out, real):
+        super().__init__()
+        self.splits = [Split(x) for x in (train, held_out, real)]
+
+    def load(self):
+        self.train_split, self.held_out_split, self.real_split = self.splits
+
+
+def prepared(*splits):
+    data = Given(*splits)
+    data.prepare()
+    return data
+
+
+@pytest.fixture
+def x():
+    return torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+
+
+def test_copies_are_counted_in_one_line(x, capsys):
+    data = prepared(torch.cat([x[:10], x[:2]]), torch.cat([x[8:12], x[10:11]]), x[7:20].clone())
+    assert data.copies == Copies(train=2, held_out=1, held_out_in_train=2, real_in_train=3)
+    assert data.real_seen_in_training == 3 / 13
+    assert capsys.readouterr().out == (
+        "Copies, byte for byte: 2 of 12 training samples repeat others; 1 of 5 held-out samples repeat others; "
+        "2 of 5 held-out samples are training samples; 3 of 13 real samples are training samples.\n"
+    )
+    prepared(x[:10], x[10:20], x[20:])
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float64, torch.bool])
+def test_copies_of_any_type_and_size(dtype):
+    x = torch.randint(0, 200, (6, 300), generator=torch.Generator().manual_seed(0)).to(dtype)
+    near = x[:2].clone()
+    near[:, 0] = ~near[:, 0] if dtype == torch.bool else 201  # equal in the bytes that are compared first
+    copies = count_copies(x, torch.cat([x[:1], near]), x[3:].t().contiguous().t())
+    assert copies == Copies(held_out_in_train=1, real_in_train=3)
+    assert count_copies(x[:2], x.int()[:2] + 1, x).real_in_train == 2
+
+
+@pytest.mark.parametrize("array", [torch.Tensor.double, torch.Tensor.numpy, lambda x: x.double().numpy()])
+def test_a_reference_of_training_samples_is_refused_unless_it_is_the_training_split(x, array):
+    whole = array(x)
+    on_purpose = prepared(whole[:30], array(x[30:] + 1), whole)
+    on_purpose.check_reference()
+    assert on_purpose.real_seen_in_training == 0.75
+    with pytest.raises(UserError, match="30 of 40 real samples are training samples"):
+        prepared(array(x[:30]), array(x[30:] + 1), array(x.clone())).check_reference()
+    prepared(array(x[:10]), array(x[10:20]), array(x.clone())).check_reference()

@@ -51,12 +51,12 @@ def test_pixels_need_no_autoencoder():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"shape": []}, r"shape=\[\] given"),
-        ({"shape": [4, 0, 2]}, r"shape=\[4, 0, 2\] given"),
+        ({"shape": []}, r"shape=\[\] is"),
+        ({"shape": [4, 0, 2]}, r"shape=\[4, 0, 2\] is"),
         ({"shape": [4], "num_classes": -1}, "num_classes=-1"),
-        ({"shape": [4], "space": "pixel"}, "space='pixel' given"),
-        ({"shape": [4, 8, 8], "space": "pixels"}, "expected .1 or 3, height, width"),
-        ({"shape": [3, 8, 8], "space": "pixels", "autoencoder": TinyNetwork()}, "leave one of the two out"),
+        ({"shape": [4], "space": "pixel"}, "space='pixel' is"),
+        ({"shape": [4, 8, 8], "space": "pixels"}, "images are .1 or 3, height, width"),
+        ({"shape": [3, 8, 8], "space": "pixels", "autoencoder": TinyNetwork()}, "An autoencoder does not fit"),
         ({"shape": [3, 8, 8], "autoencoder": TinyNetwork()}, "expected one that decodes them"),
         ({"shape": [4], "label_shares": [1.0]}, "label_shares"),
     ],
@@ -67,9 +67,9 @@ def test_refused(options, said):
 
 
 def test_there_is_nothing_to_train_on_or_to_compare_with():
-    with pytest.raises(UserError, match="Unknown given to train on"):
+    with pytest.raises(UserError, match="Unknown has no data to train on"):
         Unknown([2]).setup("fit")
     data = opened([2], space="points")
     for ask in (data.reference, data.real, data.held_out, data.memorization_reference):
-        with pytest.raises(UserError, match="seeds alone"):
+        with pytest.raises(UserError, match="Unknown has no"):
             ask()
