@@ -1,30 +1,30 @@
-"""The order in which rows are served: the source's own where it is random, else a fixed random one, class by class alike.
+"""The order in which rows are served: the source's own if it is random, else a fixed random order, stratified by class.
 
-Subsets, slices and floors take the first rows, or a stretch of them. Of sorted rows that would be one class; of rows in
-one of the orders below it is a fair draw, and the first n are among the first n + 1.
+Subsets, slices and floors take a stretch of rows. Of sorted rows that would be one class; in one of the orders below it
+is a fair draw, and the first n are among the first n + 1.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-CHANCE = 5.0  # standard deviations: what 41 random columns of 200 000 rows do not reach
+CHANCE = 5.0  # standard deviations: more than 41 random columns of 200,000 rows reach
 
 
 def fixed_order(n: int) -> np.ndarray:
-    """``[n]`` int64, one random permutation for ever: no run's seed changes who is trained on."""
-    # Raw PCG64 words: numpy promises this stream for ever, but not Generator.permutation's.
+    """Returns ``[n]`` int64, a random permutation that never changes: no run's seed changes the training set."""
+    # Raw PCG64 words: NumPy guarantees this stream, but not that of Generator.permutation.
     return np.random.PCG64(0).random_raw(n).argsort(kind="stable")
 
 
 def stratified_order(labels: np.ndarray | None, n: int) -> np.ndarray:
-    """``[n]`` int64, a fixed random permutation any stretch of which holds the classes by their shares.
+    """Returns ``[n]`` int64, a fixed random permutation any stretch of which holds the classes by their shares.
 
-    The j-th of a class of c rows stands at ``(j + 1/2) / c`` of the way, so that a stretch has a class's share of rows to
-    within one.
+    The j-th of c rows of a class is placed at the fraction ``(j + 1/2) / c``, so that the rows of a class in a stretch
+    differ from its share by less than one.
 
     Args:
-        labels: ``[n]`` integers; None: no classes are known.
+        labels: ``[n]`` integers; None if no classes are known.
         n: number of rows.
     """
     order = fixed_order(n)
@@ -35,16 +35,16 @@ def stratified_order(labels: np.ndarray | None, n: int) -> np.ndarray:
     by_class = drawn.argsort(kind="stable")
     rank = np.empty(n, dtype=np.int64)  # within the class
     rank[by_class] = np.arange(n) - (counts.cumsum() - counts)[drawn[by_class]]
-    ties = np.random.PCG64(1).random_raw(n)  # equal classes stand at equal places: in random turns
+    ties = np.random.PCG64(1).random_raw(n)  # classes of equal size have equal places: break ties at random
     return order[np.lexsort((ties, (rank + 0.5) / counts[drawn]))]
 
 
 def in_random_order(labels: np.ndarray) -> bool:
-    """Whether rows with these labels ``[n]`` stand in an order that chance could have made.
+    """Whether the order of rows with these labels ``[n]`` could be random.
 
-    No, if each class stands in one run, or if there are fewer runs of equal labels than a random permutation has by more
-    than five standard deviations (the runs test for several classes; Wald & Wolfowitz 1940, Mood 1940). Taking turns is
-    no order that matters. Labels that hardly repeat (names, numbers of rows) say nothing: yes.
+    It is not if each class is one run, or if there are fewer runs of equal labels than in a random permutation by more
+    than five standard deviations (the runs test for several classes; Wald & Wolfowitz 1940, Mood 1940). Alternating classes
+    count as random, and so do labels that hardly repeat (names, row numbers).
     """
     n = len(labels)
     counts = np.unique(labels, return_counts=True)[1].astype(np.float64)

@@ -1,4 +1,4 @@
-"""Samples: what a model is trained on and compared with, without Lightning."""
+"""Samples: data to train on and to compare with, without Lightning."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Samples(ABC):
     def __init__(
         self, label_shares: Literal["training", "uniform"] | list[float] = "training", base_seed: int = 0
     ) -> None:
-        self._asked_shares, self.base_seed = label_shares, base_seed
+        self._given_shares, self.base_seed = label_shares, base_seed
         self._prepared = False
 
     def prepare(self) -> None:
@@ -77,15 +77,15 @@ class Samples(ABC):
         """Fills the three splits."""
 
     def encode(self, x: Tensor) -> Tensor:
-        """Samples as stored -> the model's space, float32. By default only floating-point numbers are converted."""
+        """Maps stored samples to the model's space, float32. By default only floating-point numbers are converted."""
         return x.float() if x.is_floating_point() else x
 
     def decode(self, x: Tensor) -> Tensor:
-        """The model's space -> the visible one."""
+        """Maps the model's space to the visible one."""
         return x
 
     def to_uint8(self, x: Tensor) -> Tensor:
-        """The model's space -> ``[B, C, H, W]`` uint8, rounded to nearest and clamped.
+        """Maps the model's space to pixels ``[B, C, H, W]`` uint8, rounded to nearest and clamped.
 
         Raises:
             TypeError: data without pixels.
@@ -94,63 +94,63 @@ class Samples(ABC):
 
     @property
     def has_pixels(self) -> bool:
-        """Whether samples can be shown as images: whether the data say how (``to_uint8``), whatever their shape."""
+        """Whether samples can be shown as images: whether the class defines ``to_uint8``."""
         return type(self).to_uint8 is not Samples.to_uint8
 
     def reference(self, index: Tensor | None = None) -> Tensor:
-        """``[n, *shape]`` the training subset in the model's space: what memorization is measured against.
+        """Returns ``[n, *shape]``, the training subset in the model's space, which memorization is measured against.
 
         Args:
-            index: ``[n]`` only these of it.
+            index: ``[n]`` int64, the samples to return; None for all.
         """
         return self.encode(self.train_split.x if index is None else self.train_split.x[index])
 
     def memorization_reference(self) -> tuple[Any, Tensor | None]:
-        """What samples may be copies of: rows as stored ``[n, ...]``, and ``[n]`` int64 the row of which each is another view.
+        """Returns the stored rows ``[n, ...]`` that samples may copy, and ``[n]`` int64, the sample that each row is a view of.
 
-        Views of one sample count as one, and have its number in ``reference``. None: each row is a sample of its own.
+        Views of one sample count as one and have its number in ``reference``. None: each row is a sample of its own.
         """
         return self.train_split.x, None
 
     def real(self) -> Tensor:
-        """``[n, *shape]`` real samples that the generated ones are compared with."""
+        """Returns ``[n, *shape]``, real samples that generated ones are compared with."""
         return self.encode(self.real_split.x)
 
     def held_out(self) -> Tensor:
-        """``[n, *shape]`` real samples that are neither trained on nor compared with."""
+        """Returns ``[n, *shape]``, real samples that are neither trained on nor compared with."""
         return self.encode(self.held_out_split.x)
 
     def encoded(self, split: Split) -> Encoded:
-        """A split in the model's space, without holding all of it there."""
+        """Returns a split in the model's space, encoded only when it is read."""
         return Encoded(split.x, self.encode)
 
     def floor(self, split: Split) -> Encoded:
-        """A split whose first samples stand for all of it, also where it is sorted by class."""
+        """Returns a split in an order whose first samples represent all of it, also if it is sorted by class."""
         if split.y is None or in_random_order(split.y.numpy()):
             return self.encoded(split)
         return Encoded(split.x, self.encode, torch.from_numpy(stratified_order(split.y.numpy(), len(split))))
 
     @cached_property
     def label_shares(self) -> Tensor | None:
-        """``[K]`` float64, the share of samples of each class; None without classes."""
-        return class_shares(self._asked_shares, self.num_classes, self.train_split.y)
+        """``[K]`` float64, the share of each class among samples; None without classes."""
+        return class_shares(self._given_shares, self.num_classes, self.train_split.y)
 
     def labels_of(self, seeds: Tensor) -> Tensor | None:
-        """``[B]`` int64 labels that belong to the seeds, or None for data without classes."""
+        """Returns ``[B]`` int64, the labels of the seeds, or None for data without classes."""
         return seed_labels(seeds, self.label_shares, self.base_seed)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names what training sees: samples, labels, mirroring, and the way into the model's space."""
+        """Hash of the training data: samples, labels, mirroring, and the map to the model's space."""
         return f"{self._hash(self.train_split)}{'-flip' if self.flip else ''}"
 
     @cached_property
     def comparison_fingerprint(self) -> str:
-        """Names what samples are compared with: real and held-out samples, and the way into the model's space."""
+        """Hash of the real and held-out samples, and of the map to the model's space."""
         return f"{self._hash(self.real_split)}-{self._hash(self.held_out_split)}"
 
     def _hash(self, split: Split) -> str:
-        # Some samples, encoded, stand for whatever `encode` depends on.
+        # Some encoded samples represent everything that `encode` depends on.
         return content_hash(split.x, split.y, self.encode(split.x[:32]))
 
     @property
@@ -181,7 +181,7 @@ class Samples(ABC):
         shape = getattr(self, "shape", None)
         found = checked_splits(splits, shape=shape, num_classes=self.num_classes, encode=self.encode)
         self.train_split, self.held_out_split, self.real_split = found.values()
-        _ = self.label_shares  # refused now, not at the first sample
+        _ = self.label_shares  # raises now, not at the first sample
 
 
 def say(line: str) -> None:

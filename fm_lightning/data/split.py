@@ -1,4 +1,4 @@
-"""Split: samples as stored, with their labels; and the model's view of them."""
+"""Split: stored samples with their labels, and their encoding for the model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Split:
-    """Samples as stored, with their labels; NumPy arrays are taken as tensors when the datamodule is set up."""
+    """Stored samples with their labels; NumPy arrays become tensors when the data are prepared."""
 
     x: Tensor  # [n, ...]
     y: Tensor | None = None  # [n] int64
@@ -26,11 +26,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Stored samples in the model's space, encoded as they are read: 50 000 CIFAR images are 150 MB so, not 600."""
+    """Stored samples, encoded when they are read: 50,000 CIFAR images take 150 MB, not 600."""
 
     stored: Tensor  # [n, ...]
     encode: Callable[[Tensor], Tensor]
-    order: Tensor | None = None  # [n] int64, the row served at each place; None: as stored
+    order: Tensor | None = None  # [n] int64, the row at each place; None: as stored
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -48,7 +48,7 @@ class Encoded:
 
 
 def content_hash(*tensors: Tensor | None) -> str:
-    """Names tensors ``[n, ...]`` by their bytes, shapes and types; read in blocks, 1 to 2 GB a second."""
+    """Returns a hash of tensors ``[n, ...]``, their shapes and types; read in blocks, at 1 to 2 GB/s."""
     found = hashlib.sha256()
     for x in tensors:
         found.update(repr(None if x is None else (x.dtype, x.shape)).encode())

@@ -87,11 +87,11 @@ class Unknown(FlowData):
         self.space, self.decoder = f"latents of {found.name}", found.fingerprint
 
     def _check(self) -> None:
-        _ = self.label_shares  # refused now, not at the first sample
+        _ = self.label_shares  # raises now, not at the first sample
 
     @cached_property
     def label_shares(self) -> Tensor | None:
-        return class_shares(self._asked_shares, self.num_classes, None)
+        return class_shares(self._given_shares, self.num_classes, None)
 
     @property
     def fingerprint(self) -> str:

@@ -57,7 +57,7 @@ def test_pixels_need_no_autoencoder():
         ({"shape": [4], "space": "pixel"}, "space='pixel' is"),
         ({"shape": [4, 8, 8], "space": "pixels"}, "images are .1 or 3, height, width"),
         ({"shape": [3, 8, 8], "space": "pixels", "autoencoder": TinyNetwork()}, "An autoencoder does not fit"),
-        ({"shape": [3, 8, 8], "autoencoder": TinyNetwork()}, "expected one that decodes them"),
+        ({"shape": [3, 8, 8], "autoencoder": TinyNetwork()}, "cannot decode latents"),
         ({"shape": [4], "label_shares": [1.0]}, "label_shares"),
     ],
 )

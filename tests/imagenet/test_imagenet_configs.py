@@ -113,7 +113,7 @@ def test_a_public_checkpoint_whose_data_are_unknown(workplace, command, undrawn)
     for verb in ("fit", "run"):
         ended = command(verb, "-c", path, "--name", "other")
         assert ended.status == 2
-        says(ended.err, "Unknown given to train on", "expected data")
+        says(ended.err, "Unknown has no data to train on")
 
 
 def without_statistics(config):

@@ -1,4 +1,4 @@
-"""Held-out images are other files than those trained on or compared with, whatever links and lists call them."""
+"""Held-out images must not be the files that are trained on or compared with, under whatever name."""
 
 from __future__ import annotations
 
@@ -7,26 +7,24 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from fm_lightning.data.images.parts import Part
 from fm_lightning.data.images.rows import Rows
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 
 def refuse_shared_files(rows: Mapping[str, Rows], column: str, held_out: Part, others: Sequence[Part]) -> None:
-    """Raises UserError if an image file of ``held_out`` is one of the others', too: linked, or in a folder given twice.
+    """Raises UserError if an image file of ``held_out`` also belongs to another part: by a link, or in a folder given twice.
 
-    Parts of one split that share rows are refused before; rows of a table are no files.
+    Parts of one split that share rows are refused earlier. Equal images in different files are counted, not refused.
     """
-    if rows[held_out.split].content is not None:
+    if rows[held_out.split].opened.content is not None:
         return
     known = dict(_files(rows[held_out.split], column, held_out))
     for part in dict.fromkeys(others):
-        if rows[part.split].content is None:
+        if rows[part.split].opened.content is None:
             for file, path in _files(rows[part.split], column, part):
                 if file in known:
-                    same = path if path == known[file] else f"{path}, which is the same file as {known[file]},"
-                    raise OldError(
-                        f"{same} given in {part} and held out in {held_out}",
-                        "images neither trained on nor compared with",
-                        "keep one of the two, or choose other parts",
+                    same = path if path == known[file] else f"{path} (the same file as {known[file]})"
+                    raise UserError(
+                        f"{same} is in {part} and held out in {held_out}.", "Remove one of them, or choose other parts."
                     )
 
 
@@ -37,6 +35,6 @@ def _files(rows: Rows, column: str, part: Part) -> Iterator[tuple[tuple[int, int
     for value in encoded[part.start : part.stop][column]:
         try:
             stat = os.stat(value["path"])
-        except (OSError, TypeError, ValueError):  # decoding will say so
+        except (OSError, TypeError, ValueError):  # decoding reports it
             continue
         yield (stat.st_dev, stat.st_ino), value["path"]

@@ -4,10 +4,10 @@
     CACHE/KEY/record.json  what was decoded, which images could not be read, and the checksum of images.npy
     CACHE/KEY.lock         held by the process that decodes
 
-KEY names what the rows hold, and the preprocessing. Of image files that is what is in them: they are read at each start,
-because size and time of a file stay the same under ``rsync -t``, ``git checkout`` and ``unzip`` where its pixels do not.
-Who comes first decodes into a temporary directory and renames it; who comes meanwhile waits for the lock and finds it done.
-Processes of one machine share the mapped pages.
+KEY is a hash of the rows and of the preprocessing. Image files are read and hashed at each start, because ``rsync -t``,
+``git checkout`` and ``unzip`` can change the pixels of a file and keep its size and time.
+The first process decodes into a temporary directory and renames it; others wait for the lock. Processes of one machine share
+the mapped pages.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from filelock import FileLock
 from torch import Tensor
 
+from fm_lightning.data.images.named_files import read_inside
 from fm_lightning.data.images.parts import Part
-from fm_lightning.data.images.preprocessing import Preprocessing, is_gray
+from fm_lightning.data.images.preprocessing import Preprocessing, is_gray, read_image
 from fm_lightning.data.images.rows import Rows
-from fm_lightning.errors import OldError, UserError
+from fm_lightning.errors import UserError
 from fm_lightning.files import DamagedFile, checksum, read_json, sync, write_json
 
-VERSION = 3  # of what lies in the cache
+VERSION = 3  # of the cached files
 BLOCK = 512  # images decoded at a time
 RECORD = "record.json"
 VERIFIED = 4 << 30  # bytes that are verified at each start, in a second; larger ones only with FM_LIGHTNING_VERIFY=1
@@ -44,30 +46,30 @@ class Unreadable:
     """An image that could not be decoded."""
 
     place: int  # in its split, as served
-    row: int  # in its split, as the source has it
+    row: int  # in its split, in the source's order
     file: str
     reason: str
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Images ``[N, C, H, W]`` uint8 of a part, and which of them are black because they could not be read."""
+    """Images ``[N, C, H, W]`` uint8 of a part, and those that could not be read, which are black."""
 
     images: Tensor
     unreadable: list[Unreadable]
 
 
 def cache_directory(given: str | None) -> Path:
-    """As given, else $FM_LIGHTNING_CACHE, else ~/.cache/fm_lightning."""
+    """Returns the given directory, else $FM_LIGHTNING_CACHE, else ~/.cache/fm_lightning."""
     return Path(given or os.environ.get("FM_LIGHTNING_CACHE") or "~/.cache/fm_lightning").expanduser() / "images"
 
 
 def decoded(rows: Rows, column: str, part: Part, preprocessing: Preprocessing, cache: Path) -> Decoded:
-    """The images of a part, from the cache, or decoded into it.
+    """Returns the images of a part from the cache, decoding them first if needed.
 
     Raises:
-        UserError: no permission or no room in the cache, not one image can be read, images of different sizes, or images
-            that the preprocessing does not fit.
+        UserError: no permission or no room in the cache, no readable image, images of different sizes or unfit for the
+            preprocessing, or rows that name files outside the source.
     """
     files = _Files(rows, column, part)
     key = hashlib.sha256(repr((VERSION, files.content(), preprocessing)).encode()).hexdigest()[:24]
@@ -82,15 +84,14 @@ def decoded(rows: Rows, column: str, part: Part, preprocessing: Preprocessing, c
                 if not place.exists():
                     _fill(place, files, preprocessing)
         except OSError as error:
-            raise OldError(
-                f"image cache {cache} given, which cannot be written ({error.strerror or error})",
-                "a directory with room and permission to write",
-                "type cache_dir: DIRECTORY, or set FM_LIGHTNING_CACHE",
+            raise UserError(
+                f"Cannot write the image cache {cache}: {error.strerror or error}.",
+                "Set cache_dir: DIRECTORY, or the variable FM_LIGHTNING_CACHE",
             ) from error
     record = read_json(place / RECORD)
-    # Copy on write: torch refuses arrays that it may not write to; nobody writes.
+    # Copy on write: torch warns about read-only arrays.
     images = torch.from_numpy(np.load(place / "images.npy", mmap_mode="c"))
-    # Equal images may have been decoded for other rows.
+    # Equal images may have been decoded earlier for other rows.
     return Decoded(images, [files.unreadable(at, reason) for at, reason in record["unreadable"]])
 
 
@@ -108,71 +109,92 @@ class _Files:
         feature = rows.dataset.features[column]
         if not isinstance(
             feature, Image | Value | dict
-        ):  # `datasets` would make 44 of 300, and guess the channels' axis
-            raise OldError(
-                f"column {column!r} given, which holds no encoded images but {type(feature).__name__}",
-                "image files",
-                "write arrays as PNG, or type image_column: NAME",
+        ):  # `datasets` would turn 300 into 44, and guess the channels' axis
+            raise UserError(
+                f"Column {column!r} holds {type(feature).__name__}, not encoded images.",
+                "Write arrays as PNG, or set image_column: NAME",
             )
         try:
             self.encoded = rows.dataset.select_columns([column]).cast_column(column, Image(decode=False))
         except (TypeError, ValueError, NotImplementedError) as error:
-            raise OldError(
-                f"column {column!r} given, which holds no encoded images ({str(error).splitlines()[0]})",
-                "image files",
-                "type image_column: NAME",
+            raise UserError(
+                f"Column {column!r} holds no encoded images ({str(error).splitlines()[0]}).", "Set image_column: NAME"
             ) from error
-        self.reader = Image()
 
     def blocks(self) -> Iterator[tuple[int, list[Any]]]:
         """(place, values) of some images at a time."""
         for start in range(self.part.start, self.part.stop, BLOCK):
             yield start, self.encoded[start : min(start + BLOCK, self.part.stop)][self.column]
 
-    def read(self, value: Any) -> Any:
-        """A PIL image, or why there is none."""
+    def read(self, place: int, value: Any) -> Any:
+        """Returns a PIL image, or the reason why it cannot be read."""
         try:
-            if value is None:
+            if value is None or (value["bytes"] is None and value["path"] is None):
                 return "no image in this row"
-            return self.reader.decode_example(value)
-        except Exception as error:  # decoders raise whatever they like
+            return read_image(self.encoded_bytes(place, value), self.name(place, value))
+        except UserError:
+            raise
+        except Exception as error:  # decoders raise exceptions of any type
             return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
+    def encoded_bytes(self, place: int, value: Any) -> bytes:
+        """Returns the bytes of an image file.
+
+        Raises:
+            UserError: a row of a table names an address, or a file outside the source.
+        """
+        if value["bytes"] is not None:
+            return bytes(value["bytes"])
+        places = self.rows.opened.places
+        found = read_inside(value["path"], places) if places else Path(value["path"]).read_bytes()
+        if found is None:
+            raise UserError(
+                f"Image {self.name(place, value)} is not inside the source {places[0]}.",
+                "Store the images in the table, or below this folder.",
+            )
+        return found
+
     def name(self, place: int, value: Any = None) -> str:
-        """How a message calls an image."""
+        """Returns the name of an image in messages."""
         row = f"index {self.rows.source_row(place)} of {self.part.split}"
         file = (value or self.encoded[place][self.column] or {}).get("path")
         return f"{row}, {file}" if file else row
 
     def unreadable(self, at: int, reason: str) -> Unreadable:
-        """The part's image number ``at``."""
+        """Describes the part's image number ``at``."""
         place = self.part.start + at
         return Unreadable(place, self.rows.source_row(place), self.name(place), reason)
 
     def content(self) -> str:
-        """Changes with what the part's images are."""
-        if self.rows.content is not None:
-            places = None if self.rows.source is None else self.rows.source[self.part.start : self.part.stop].tobytes()
-            order = None if places is None else hashlib.sha256(places).hexdigest()
-            return repr((self.rows.content, self.column, self.part, order))
+        """Returns a hash of the part's images."""
+        content, order = self.rows.opened.content, self.rows.source
+        if content is not None and not self._name_files():
+            places = None if order is None else order[self.part.start : self.part.stop].tobytes()
+            return repr((content, self.column, self.part, places and hashlib.sha256(places).hexdigest()))
         found = hashlib.sha256()
         with ThreadPoolExecutor(_threads()) as pool:
-            for _, values in self.blocks():
-                for digest in pool.map(_digest, values):
+            for start, values in self.blocks():
+                for digest in pool.map(self._digest, range(start, start + len(values)), values):
                     found.update(digest)
         return found.hexdigest()
 
+    def _name_files(self) -> bool:
+        """Whether some rows of a table name a file in place of holding its bytes."""
+        for chunk in self.encoded.data.column(self.column).chunks:
+            nothing, named = (pc.struct_field(chunk, name) for name in ("bytes", "path"))
+            if pc.any(pc.and_(pc.is_null(nothing), pc.is_valid(named))).as_py():
+                return True
+        return False
 
-def _digest(value: Any) -> bytes:
-    if value is None:
-        return bytes(32)
-    if value.get("bytes") is not None:
-        return hashlib.sha256(value["bytes"]).digest()
-    try:
-        with open(value["path"], "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").digest()
-    except OSError as error:  # mended, it is another file
-        return hashlib.sha256(repr(error).encode()).digest()
+    def _digest(self, place: int, value: Any) -> bytes:
+        if value is None or (value["bytes"] is None and value["path"] is None):
+            return bytes(32)
+        try:
+            return hashlib.sha256(self.encoded_bytes(place, value)).digest()
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError) as error:  # once repaired, it is another file
+            return hashlib.sha256(repr(error).encode()).digest()
 
 
 def _damage(place: Path) -> str | None:
@@ -192,7 +214,7 @@ def _damage(place: Path) -> str | None:
 
 
 def _fill(place: Path, files: _Files, preprocessing: Preprocessing) -> None:
-    for left in place.parent.glob(f"{place.name}.*.tmp"):  # by a process that was killed: the lock is ours
+    for left in place.parent.glob(f"{place.name}.*.tmp"):  # of a killed process: this one holds the lock
         shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"{place.name}.", suffix=".tmp", dir=place.parent))
     try:
@@ -204,27 +226,28 @@ def _fill(place: Path, files: _Files, preprocessing: Preprocessing) -> None:
         array = temporary / "images.npy"
         sync(array)
         write_json(temporary / RECORD, record | {"bytes": array.stat().st_size, "checksum": checksum(array)})
-        temporary.chmod(0o755)  # a shared cache is read by others, too
+        temporary.chmod(0o755)  # other users read a shared cache
         temporary.rename(place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write(file: Path, files: _Files, preprocessing: Preprocessing) -> list[tuple[int, str]]:
-    """Writes the array in order, without ever holding it: mapped memory would die, not complain, on a full disk.
+    """Writes the array block by block; writing to mapped memory would kill the process on a full disk.
 
     Returns:
         (number in the part, reason) of the images that could not be read.
     """
     part = files.part
     pairs = ((start + i, value) for start, values in files.blocks() for i, value in enumerate(values))
-    first = next(((place, image) for place, value in pairs if not isinstance(image := files.read(value), str)), None)
+    first = next(((at, image) for at, value in pairs if not isinstance(image := files.read(at, value), str)), None)
     if first is None:
-        reason = files.read(files.encoded[part.start][files.column])
-        raise OldError(
-            f"{len(part):,} images of {part.split} given, none of which can be read ({reason})",
-            "image files",
-            "type another source" if files.rows.content is None else "type image_column: NAME, or another source",
+        reason = files.read(part.start, files.encoded[part.start][files.column])
+        raise UserError(
+            f"None of the {len(part):,} images of {part.split} can be read ({reason}).",
+            "Set another source."
+            if files.rows.opened.content is None
+            else "Set image_column: NAME, or another source.",
         )
     mixed = preprocessing.grayscale is None and is_gray(first[1])
     if preprocessing.grayscale is None:
@@ -240,24 +263,20 @@ def _write(file: Path, files: _Files, preprocessing: Preprocessing) -> list[tupl
 
     def pixels(row: tuple[int, Any]) -> np.ndarray | str:
         place, value = row
-        image = files.read(value)
+        image = files.read(place, value)
         if isinstance(image, str):
             return image
         if mixed and not is_gray(image):
-            raise OldError(
-                f"image {files.name(place, value)} has colours and {files.name(first[0])} has none",
-                "images of one kind",
-                "type grayscale: false, or true",
+            raise UserError(
+                f"Image {files.name(place, value)} has colours, and {files.name(first[0])} has none.",
+                "Set grayscale: false, or true",
             )
         array = prepared(image, place, value)
         if array.shape != shape:
-            raise OldError(
-                (
-                    f"image {files.name(place, value)} is {array.shape[2]}x{array.shape[1]} and {files.name(first[0])} is "
-                    f"{shape[2]}x{shape[1]}"
-                ),
-                "one size",
-                "type e.g. resize: 32 and crop: 32",
+            raise UserError(
+                f"Image {files.name(place, value)} is {array.shape[2]}x{array.shape[1]}, and {files.name(first[0])} is "
+                f"{shape[2]}x{shape[1]}.",
+                "Set for example resize: 32 and crop: 32",
             )
         return array
 
@@ -267,7 +286,7 @@ def _write(file: Path, files: _Files, preprocessing: Preprocessing) -> list[tupl
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(part), *shape)}
         np.lib.format.write_array_header_1_0(out, header)
         for start, values in _shown(files):
-            # Few large tasks: with small images the queue would cost more than decoding.
+            # Few large tasks: for small images a queue costs more than decoding.
             tasks = [list(enumerate(values[i : i + 32], start + i)) for i in range(0, len(values), 32)]
             for task, done in zip(tasks, pool.map(lambda rows: [pixels(row) for row in rows], tasks)):
                 unreadable += [(row[0] - part.start, entry) for row, entry in zip(task, done) if isinstance(entry, str)]

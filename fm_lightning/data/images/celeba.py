@@ -1,4 +1,4 @@
-"""CelebA as the memorization experiments take it (arXiv 2602.07928): 32x32, gray, few images, zero mean."""
+"""CelebA as in the memorization experiments of arXiv 2602.07928: 32x32, gray, few images, zero mean."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class CelebA(ImageData):
     smaller than in [-1, 1]. Samples are compared with test images, and validation images are held out.
 
     Args:
-        source: as for ``ImageData``; the aligned images, 178x218.
-        n: training images, the first n.
-        train_part: as for ``ImageData``.
-        real_part: as for ``ImageData``.
+        source: see ``ImageData``; the aligned images, 178x218.
+        n: number of training images, the first of ``train_part``.
+        train_part: see ``ImageData``.
+        real_part: see ``ImageData``.
         held_out_part: by default the validation split.
-        resize: as for ``ImageData``.
-        crop: as for ``ImageData``.
-        grayscale: as for ``ImageData``.
-        kwargs: as for ``ImageData``.
+        resize: see ``ImageData``.
+        crop: see ``ImageData``.
+        grayscale: see ``ImageData``.
+        kwargs: arguments of ``ImageData``.
     """
 
     space = "[0, 1] minus mean"

@@ -1,4 +1,4 @@
-"""Which columns of a dataset hold images and classes, and what the classes are."""
+"""Columns of a dataset with images and with classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 if TYPE_CHECKING:  # `datasets` takes over a second to import
     from datasets import Dataset
@@ -19,9 +19,9 @@ _COUNTED = ("int", "uint", "bool", "string", "large_string")
 
 @dataclass(frozen=True)
 class Labels:
-    """A column as classes: ``codes [n]`` int64 into ``names``, -1 for rows without one; some names may never occur.
+    """A column of classes: ``codes [n]`` int64 into ``names``, -1 for rows without a class; some names may not occur.
 
-    ``ordered``: the names' order is the dataset's choice.
+    ``ordered``: the dataset defines the order of the names.
     """
 
     codes: np.ndarray
@@ -30,7 +30,7 @@ class Labels:
 
 
 def find_image_column(dataset: Dataset, given: str | None) -> str:
-    """The column with images: as given, or the only one.
+    """Returns the column with images: the given one, or the only one.
 
     Raises:
         UserError: no such column, none with images or several; lists the columns.
@@ -42,24 +42,22 @@ def find_image_column(dataset: Dataset, given: str | None) -> str:
     if given is not None:
         if given in dataset.features:
             return given
-        raise OldError(
-            f"image_column={given!r} given",
-            f"one of the dataset's columns {_columns(dataset)}",
-            f"type image_column: {first or 'NAME'}",
+        raise UserError(
+            f"image_column={given!r} is not among the columns {_columns(dataset)}.",
+            f"Set image_column: {first or 'NAME'}",
         )
     if first is None:
-        raise OldError(
-            f"the dataset has no image column, only {_columns(dataset)}",
-            "one",
-            "where one of them holds encoded images type image_column: NAME",
+        raise UserError(
+            f"The dataset has no image column, only {_columns(dataset)}.",
+            "If one of them holds encoded images, set image_column: NAME",
         )
     if len(found) > 1:
-        raise OldError(f"the columns {', '.join(found)} given, all of images", "one", f"type image_column: {first}")
+        raise UserError(f"The columns {', '.join(found)} all hold images.", f"Set for example image_column: {first}")
     return first
 
 
 def known_label_column(dataset: Dataset, given: str | None) -> str | None:
-    """The column that rows are classed by where nobody asks for classes: as given, or the first of type ClassLabel."""
+    """Returns the column that orders rows of unconditional data: the given one, or the first of type ClassLabel."""
     from datasets import ClassLabel
 
     if given is not None and given in countable_columns(dataset):
@@ -68,7 +66,7 @@ def known_label_column(dataset: Dataset, given: str | None) -> str | None:
 
 
 def find_label_column(dataset: Dataset, given: str | None, split: str) -> str:
-    """The column with classes: as given (ClassLabel, whole numbers, words or booleans), or the only one of type ClassLabel.
+    """Returns the column with classes: the given one, or the only one of type ClassLabel.
 
     Raises:
         UserError: no such column, none with classes or several; lists the columns.
@@ -78,36 +76,29 @@ def find_label_column(dataset: Dataset, given: str | None, split: str) -> str:
     classes = [name for name, feature in dataset.features.items() if isinstance(feature, ClassLabel)]
     known = classes[0] if classes else None
     if given is None and len(classes) > 1:
-        raise OldError(
-            f"{split} given, with classes in the columns {', '.join(classes)}", "one", f"type label_column: {known}"
-        )
+        raise UserError(f"{split} has classes in the columns {', '.join(classes)}.", f"Set label_column: {known}")
     if given is None and known is not None:
         return known
     if given is None:
-        some = countable_columns(dataset)
-        raise OldError(
-            f"{split} has no class labels",
-            f"one of its columns {_columns(dataset)}"
-            + ("" if some else ", or a folder with each image in a class's directory"),
-            "type label_column: NAME, or conditional: false" if some else "type conditional: false",
+        directories = "" if countable_columns(dataset) else ", and not each image is in the directory of a class"
+        raise UserError(
+            f"{split} has no class labels, only the columns {_columns(dataset)}{directories}.",
+            "Set conditional: false" if directories else "Set label_column: NAME, or conditional: false",
         )
+    fix = f"Set label_column: {known or 'NAME'}, or leave it out."
     if given not in dataset.features:
-        raise OldError(
-            f"label_column={given!r} given, which {split} lacks",
-            f"one of its columns {_columns(dataset)}",
-            f"type label_column: {known or 'NAME'}, or leave it out",
-        )
+        raise UserError(f"label_column={given!r} is not among the columns {_columns(dataset)} of {split}.", fix)
     if given not in countable_columns(dataset):
-        raise OldError(
-            f"label_column={given!r} given, which holds {_kind(dataset.features[given])}",
-            f"class labels, whole numbers, words or booleans (columns: {_columns(dataset)})",
-            f"type label_column: {known or 'NAME'}, or leave it out",
+        raise UserError(
+            f"label_column={given!r} holds {_kind(dataset.features[given])}, not class labels, whole numbers, words or "
+            f"booleans (columns: {_columns(dataset)}).",
+            fix,
         )
     return given
 
 
 def countable_columns(dataset: Dataset) -> list[str]:
-    """Columns whose values can be classes."""
+    """Returns the columns whose values can be classes."""
     from datasets import ClassLabel, Value
 
     return [
@@ -119,7 +110,7 @@ def countable_columns(dataset: Dataset) -> list[str]:
 
 
 def read_labels(dataset: Dataset, column: str) -> Labels:
-    """A column in the dataset's own order. A number without a name, and an empty word, is no class."""
+    """Reads a column in the dataset's own order. A number without a name and an empty word are no class."""
     from datasets import ClassLabel
 
     values = dataset.data.column(column)
@@ -136,22 +127,21 @@ def read_labels(dataset: Dataset, column: str) -> Labels:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Classes in the order of their numbers, if all of them are numbers, else of their names."""
+    """Sorts classes as numbers if all of them are numbers, else as words."""
     names = list(names)
     numbers = all(name.removeprefix("-").isdecimal() for name in names)
     return sorted(names, key=int) if numbers else sorted(names)
 
 
 def refuse_twins(names: Iterable[str]) -> None:
-    """Raises UserError for classes whose names look alike: one class, typed or encoded in two ways."""
+    """Raises UserError for two spellings of one class, which differ only in blanks or Unicode form."""
     seen: dict[str, str] = {}
     for name in in_order(names):
         other = seen.setdefault(" ".join(unicodedata.normalize("NFC", name).split()), name)
         if other != name:
-            raise OldError(
-                f"the classes {other!a} and {name!a} given",
-                "names that differ in more than blanks or Unicode form",
-                "rename one of them in the source",
+            raise UserError(
+                f"The classes {other!a} and {name!a} differ only in blanks or Unicode form.",
+                "Rename one in the source.",
             )
 
 

@@ -1,10 +1,10 @@
-"""What a metadata file says of a folder's images, by the convention of `datasets`: one row an image, named by ``file_name``.
+"""Metadata files of image folders, by the convention of `datasets`: one row per image, named by ``file_name``.
 
     FOLDER/metadata.csv        file_name,label      or .jsonl, or .parquet; names are relative to where the file lies
                                cats/0001.png,cat
 
-Its columns go with the images. ``label`` holds classes, any other column does where ``label_column`` names it. Directories
-are then no classes by themselves, but the column ``directory``: of two answers none is picked silently.
+``label`` holds classes, and so does any other column that ``label_column`` names. Directories are then not classes but the
+column ``directory``. `datasets` itself leaves out images without a row, takes one image twice, and reads 007 as 7.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 Row = Mapping[str, Any]
+_RENAME = "or rename the file to leave it out."
 
 
 def read_metadata(folder: Path, images: Sequence[Path], files: Sequence[Path]) -> dict[str, Row]:
-    """Row by normalized path, for each image of a folder; nothing where there are no metadata files.
+    """Returns the row of each image of a folder by its normalized path; nothing if there are no metadata files.
 
     Raises:
-        UserError: a file that cannot be read or names no images, an image that is not there, named twice or not named.
+        UserError: a file that cannot be read or names no images, or an image that is missing, named twice or not named.
     """
     there = {os.path.normpath(folder / image) for image in images}
     found: dict[str, Row] = {}
@@ -35,24 +36,21 @@ def read_metadata(folder: Path, images: Sequence[Path], files: Sequence[Path]) -
             name = row.get("file_name")
             path = os.path.normpath(folder / file.parent / str(name))
             if path not in there or path in found:
-                what = "which an earlier row names, too" if path in found else "which is no image there"
-                raise OldError(
-                    f"{folder / file} given, whose row {number} names {name!r}, {what}",
-                    "one row for each image",
-                    "mend it, or rename the file to leave it out",
+                what = "an earlier row names it too" if path in found else "there is no such image"
+                raise UserError(
+                    f"Row {number} of {folder / file} names {name!r}, but {what}.", f"Correct the row, {_RENAME}"
                 )
             found[path] = {column: value for column, value in row.items() if column != "file_name"}
     if files and (missing := sorted(there - found.keys())):
-        raise OldError(
-            f"{folder / files[0]} given, which does not name {missing[0]} ({len(missing):,} of {len(there):,} images)",
-            "one row for each image",
-            "add them or take them away, or rename the file to leave it out",
+        raise UserError(
+            f"{folder / files[0]} has no row for {len(missing):,} of {len(there):,} images, for example {missing[0]}.",
+            f"Add the rows, remove the images, {_RENAME}",
         )
     return found
 
 
 def metadata_columns(rows: Sequence[Row], names: Sequence[str]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """Values and types of a split's columns, with ``label`` as ClassLabel of ``names`` where these are given.
+    """Returns values and types of a split's columns, with ``label`` as ClassLabel of ``names`` if there are any.
 
     Raises:
         UserError: values of several kinds in one column.
@@ -70,16 +68,15 @@ def metadata_columns(rows: Sequence[Row], names: Sequence[str]) -> tuple[dict[st
         try:
             features[column] = Dataset.from_dict({column: values}).features[column]
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise OldError(
-                f"metadata given, whose column {column!r} holds values of several kinds ({str(error).splitlines()[0]})",
-                "one kind",
-                "mend it, or rename the file to leave it out",
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"The metadata column {column!r} mixes types ({reason}).", f"Write one type, {_RENAME}"
             ) from error
     return columns, features
 
 
 def label_names(rows: Sequence[Row]) -> set[str]:
-    """The classes in the column ``label``; none where it holds anything but words, whole numbers and booleans."""
+    """Returns the classes in the column ``label``; none if it holds anything but words, whole numbers and booleans."""
     values = [row["label"] for row in rows if row.get("label") is not None]
     return {str(value) for value in values} if all(isinstance(value, str | int) for value in values) else set()
 
@@ -92,18 +89,14 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     try:
         rows = read[file.suffix.lower()](file)
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
-        raise OldError(
-            f"{file} given, which cannot be read ({' '.join(str(error).split())[:200]})",
-            "a table with a column file_name",
-            "mend it, or rename it to leave it out",
-        ) from error
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"Cannot read {file}: {reason}.", f"Correct it, {_RENAME}") from error
     columns = dict.fromkeys(column for row in rows for column in row)
-    # `image` holds the images themselves.
+    # `image` is the column of the images themselves.
     if "file_name" not in columns or "image" in columns:
-        raise OldError(
-            f"{file} given, with the columns {', '.join(columns) or 'none'}",
-            "file_name, which says what image a row belongs to, and none called image",
-            "rename its columns, or the file to leave it out",
+        raise UserError(
+            f"{file} needs a column file_name and none called image, but has {', '.join(columns) or 'no columns'}.",
+            f"Rename its columns, {_RENAME}",
         )
     return rows
 
@@ -111,12 +104,12 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 def _read_lines(file: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in file.read_text("utf-8-sig").split("\n") if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("a line is no object")
+        raise ValueError("a line is not a JSON object")
     return rows
 
 
 def _read_csv(file: Path) -> list[dict[str, Any]]:
-    """Whole numbers stay text, so that 007 is no 7; an empty cell is none."""
+    """Reads whole numbers as text, so that 007 is not 7, and empty cells as None."""
     with file.open(encoding="utf-8-sig", newline="") as stream:
         header, *lines = [line for line in csv.reader(stream, strict=True) if line] or [[]]
     if len(set(header)) < len(header) or any(len(line) != len(header) for line in lines):
@@ -129,7 +122,7 @@ def _read_csv(file: Path) -> list[dict[str, Any]]:
 
 
 def _typed(cells: list[str | None]) -> list[Any]:
-    """Floating-point numbers where all cells are numbers and not all of them whole."""
+    """Converts cells to floating-point numbers if all are numbers and not all are whole."""
     try:
         numbers = [None if cell is None else float(cell) for cell in cells]
     except ValueError:

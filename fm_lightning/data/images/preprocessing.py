@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import ExifTags, Image, ImageColor, ImageOps
 from torchvision.transforms import functional as F
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 _GRAY = {"1", "L", "LA", "La"}
-_DEEP = ("I", "F")  # more than 8 bits a channel
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """PIL image -> ``[C, H, W]`` uint8; torchvision's ``Resize``, ``CenterCrop`` and ``Grayscale`` on PIL images.
 
-    What else files may hold: pixels under alpha 0 are noise in many of them, so that whatever is transparent is laid on the
-    background before anything else; of animations the first frame is taken; ``datasets`` has turned photographs upright
-    (EXIF); CMYK becomes RGB by Pillow's formula, without colour profiles; colour PNGs of 16 bits have been rounded down to 8
-    by Pillow; gray ones of 16 bits and floating-point TIFFs have no brightness that all agree on and are refused.
+    Transparent images are laid on the background first, because pixels under alpha 0 are noise in many files. Of animations
+    the first frame is used. CMYK becomes RGB by Pillow's formula, without colour profiles. Images with more than 8 bits per
+    channel are refused: which values are black and white is not known, and Pillow would keep the high byte.
 
     Args:
-        resize: pixels of the shorter side (bilinear, antialiased); None keeps the size.
-        crop: side of the square cut from the centre; None keeps all.
-        grayscale: one channel instead of three; None: as the first image is.
-        background: what shows where an image is transparent: a colour's name or "#rrggbb".
-        adm_crop: side of the square that :func:`adm_crop` cuts, instead of ``resize`` and ``crop``.
+        resize: length of the shorter side in pixels (bilinear, antialiased); None keeps the size.
+        crop: side of the square cut from the centre, in pixels; None keeps the whole image.
+        grayscale: whether images have one channel; None: as the first image.
+        background: colour behind transparent pixels, a name or "#rrggbb".
+        adm_crop: side of the square that :func:`adm_crop` cuts, in pixels, instead of ``resize`` and ``crop``.
     """
 
     resize: int | None = None
@@ -40,25 +39,15 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name, value in (("resize", self.resize), ("crop", self.crop), ("adm_crop", self.adm_crop)):
             if value is not None and value < 1:
-                raise OldError(f"{name}={value} given", "at least 1 pixel", f"type {name}: 32")
+                raise UserError(f"{name}={value} must be at least 1 pixel.", f"Set for example {name}: 32")
         if not _is_colour(self.background):
-            raise OldError(
-                f"background={self.background!r} given", "a colour", "type e.g. background: white, black or '#808080'"
+            raise UserError(
+                f"background={self.background!r} is no colour.", "Set for example background: white, or '#808080'"
             )
         if self.adm_crop is not None and (self.resize is not None or self.crop is not None):
-            raise OldError(
-                f"adm_crop={self.adm_crop} given with resize={self.resize} and crop={self.crop}",
-                "one or the other",
-                "leave resize and crop out",
-            )
+            raise UserError("adm_crop replaces resize and crop.", "Leave resize and crop out.")
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        if image.mode.startswith(_DEEP):
-            raise OldError(
-                f"PIL mode {image.mode} given",
-                "8 bits a channel",
-                "convert such files to 8 bits first, from the range that their values have",
-            )
         gray = is_gray(image)
         image = self._opaque(image)
         if self.grayscale and gray:
@@ -69,10 +58,9 @@ class Preprocessing:
             image = F.resize(image, [self.resize])
         if self.crop is not None:
             if min(image.size) < self.crop:
-                raise OldError(
-                    f"crop={self.crop} given for an image of {image.width}x{image.height}",
-                    "at most its size",
-                    f"type resize: {self.crop} as well",
+                raise UserError(
+                    f"crop={self.crop} is larger than an image of {image.width}x{image.height}.",
+                    f"Set resize: {self.crop} too.",
                 )
             image = F.center_crop(image, [self.crop])
         if self.grayscale:
@@ -80,15 +68,38 @@ class Preprocessing:
         return np.asarray(image).transpose(2, 0, 1)
 
     def _opaque(self, image: Image.Image) -> Image.Image:
-        """RGB, whatever it was: palettes have no brightness of their own, and gray comes at the end."""
+        """Returns RGB of any mode: palettes have no brightness of their own, and gray comes at the end."""
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, self.background), image)
         return image.convert("RGB")
 
 
+def read_image(encoded: bytes, name: str) -> Image.Image:
+    """Decodes an image file and turns it upright by its EXIF orientation.
+
+    Args:
+        encoded: the bytes of the file.
+        name: name of the image, for messages.
+
+    Raises:
+        UserError: more than 8 bits per channel.
+    """
+    image = Image.open(BytesIO(encoded))
+    # Pillow keeps the high byte of 16-bit colours; only the layout of the file shows it.
+    layouts = [tile[3] for tile in image.tile]
+    scaled = image.format == "PPM" and any(isinstance(args, tuple) and args[-1] > 255 for args in layouts)
+    if scaled or ";16" in repr(layouts) or image.mode.startswith(("I", "F")):
+        raise UserError(
+            f"Image {name} has more than 8 bits per channel.",
+            "Convert such files to 8 bits first, from the range that their values have.",
+        )
+    image.load()
+    return ImageOps.exif_transpose(image) if image.getexif().get(ExifTags.Base.Orientation) else image
+
+
 def adm_crop(image: Image.Image, side: int) -> Image.Image:
-    """The centre square as ADM, DiT and SiT prepare ImageNet (Dhariwal & Nichol 2021): what their figures are compared on.
+    """Returns the centre square as ADM, DiT and SiT prepare ImageNet (Dhariwal & Nichol 2021), for comparison with them.
 
     Halved by averaging 2 x 2 pixels while the shorter side is at least twice ``side``, then resized to it (bicubic), then
     cut from the centre, the odd pixel off the right and the bottom.

@@ -1,4 +1,4 @@
-"""The rows of a split in the order in which they are served."""
+"""Rows of a split in the order in which they are served."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Order = Literal["auto", "source", "random"]
 
 @dataclass(frozen=True)
 class Rows:
-    """A split, served.
+    """Rows of a split in the order in which they are served.
 
     Attributes:
         dataset: the rows in that order.
-        content: as for ``Opened``.
-        source: ``[n]`` the source's row at each place; None: its own order.
+        opened: the split in the source's order.
+        source: ``[n]`` int64, the source's row at each place; None for the source's own order.
     """
 
     dataset: Dataset
-    content: str | None
+    opened: Opened
     source: np.ndarray | None
 
     def source_row(self, place: int) -> int:
@@ -36,24 +36,24 @@ class Rows:
 
 
 def arrange(opened: Opened, label_column: str | None, order: Order) -> Rows:
-    """Keeps a random order, and draws a fixed one, class by class alike, where the source's own is not random.
+    """Keeps the source's order if it is random, and draws a fixed stratified order otherwise.
 
-    An order is not random if it is that of file names, or if a column of classes, whole numbers, words or booleans stands in
-    runs along it (see ``in_random_order``).
+    An order is not random if it is the order of file names, or if a column of classes, whole numbers, words or booleans has
+    runs of equal values (see ``in_random_order``).
 
     Args:
         opened: the split in the source's own order.
-        label_column: what the rows are classed by; None: the first column of type ClassLabel, if any.
-        order: "source" keeps the source's own order, "random" never.
+        label_column: the column of classes; None for the first column of type ClassLabel, if any.
+        order: "source" always keeps the source's order, "random" never does.
     """
     dataset = opened.dataset
     keep = order == "source" or (order == "auto" and not opened.listed and _random(dataset))
     if keep:
-        return Rows(dataset, opened.content, None)
+        return Rows(dataset, opened, None)
     column = known_label_column(dataset, label_column)
     labels = None if column is None else read_labels(dataset, column).codes
     source = stratified_order(labels, len(dataset))
-    return Rows(dataset.select(source), opened.content, source)
+    return Rows(dataset.select(source), opened, source)
 
 
 def _random(dataset: Dataset) -> bool:

@@ -1,4 +1,4 @@
-"""Where images come from: the Hugging Face hub, local parquet files or a folder of images, all read by ``datasets``."""
+"""Sources of images: the Hugging Face hub, local parquet files or a folder of images."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fm_lightning.data.images.folder import (
+    FILES,
     FOREIGN,
     IMAGES,
     PARQUET,
@@ -21,14 +22,14 @@ from fm_lightning.data.images.folder import (
 )
 from fm_lightning.data.images.metadata import METADATA, read_metadata
 from fm_lightning.data.images.shards import check_shards
-from fm_lightning.errors import OldError, UserError
+from fm_lightning.errors import UserError
 
 if TYPE_CHECKING:  # `datasets` takes over a second to import
     from datasets import Dataset
 
 _CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
-UNPACK = "unpack it and type source: FOLDER"
+UNPACK = "Unpack it and set source: FOLDER"
 LOCAL = "source: PATH (a folder of images or of parquet files, or one parquet file)"
 
 
@@ -38,27 +39,29 @@ class Opened:
 
     Attributes:
         dataset: its rows.
-        content: changes with what they hold; None for image files, which have to be read for that.
-        listed: whether the order is that of file names, and no one's choice.
+        content: a hash of the rows; None for image files, which are hashed when they are decoded.
+        listed: whether the order is merely the order of file names.
         tables: its parquet files.
+        places: directories whose files the rows of a table may name; the first one is where relative names start.
     """
 
     dataset: Dataset
     content: str | None
     listed: bool = False
     tables: Sequence[Path] = ()
+    places: Sequence[Path] = ()
 
 
 def open_source(source: str | Mapping[str, str], config: str | None = None) -> dict[str, Opened]:
-    """The splits of a dataset.
+    """Opens the splits of a dataset.
 
     Args:
         source: a folder (of images, class by class or not, or of parquet files), a parquet file or pattern, such folders or
             files per split (``{train: a.parquet, test: b.parquet}``), or a name on the hub.
-        config: which of the dataset's configurations, where it has several.
+        config: the dataset's configuration, if it has several.
 
     Raises:
-        UserError: nothing there, not reachable, not readable as a dataset, or not clearly divided into splits.
+        UserError: a source that does not exist, cannot be reached or read, or is not clearly divided into splits.
     """
     if not isinstance(source, str):
         return _apart({split: _open_split(split, written) for split, written in source.items()})
@@ -68,40 +71,39 @@ def open_source(source: str | Mapping[str, str], config: str | None = None) -> d
     if path.is_file() or set(source) & set("*?") or path.suffix == ".parquet":
         return {"train": _open_split("train", source)}
     if source.startswith(("/", "./", "../", "~")):
-        raise OldError(f"source={source!r} given, which does not exist", "something that does", f"type {LOCAL}")
-    return {split: Opened(rows, rows._fingerprint) for split, rows in _load(source, config, hub=True).items()}
+        raise UserError(f"source={source!r} does not exist.", f"Set {LOCAL}")
+    loaded = _load(source, config, hub=True)
+    return {split: Opened(rows, rows._fingerprint, places=_downloads()) for split, rows in loaded.items()}
 
 
 def _open_folder(folder: Path, config: str | None) -> dict[str, Opened]:
     images, metadata, parquet = _find(folder)
     if images and parquet:
-        raise OldError(
-            f"source={str(folder)!r} given, which holds {len(images):,} images and {len(parquet):,} parquet files",
-            "one kind",
-            "type a folder of one kind, or files per split, source: {train: ..., test: ...}",
+        raise UserError(
+            f"source={str(folder)!r} holds {len(images):,} images and {len(parquet):,} parquet files.",
+            f"Set a folder of one kind, or {FILES}",
         )
     if images:
         rows = read_metadata(folder, images, metadata)
         return {split: Opened(found, None, listed=True) for split, found in image_folder(folder, images, rows).items()}
     if parquet:
-        return _apart(_read_parquet(parquet_splits(folder, parquet, config)))
+        return _apart(_read_parquet(parquet_splits(folder, parquet, config), folder))
     others = find_files(folder, [""])
     if not others:
-        raise OldError(
-            f"source={str(folder)!r} given, which is no readable dataset (no files)", "images", f"type {LOCAL}"
-        )
+        raise UserError(f"source={str(folder)!r} is no readable dataset: it has no files.", f"Set {LOCAL}")
     content = _hash_files([folder / file for file in others])
     packed = all(file.suffix.lower() in ARCHIVES for file in others)
     try:
         loaded = _load(str(folder), config, cache=content)
     except UserError as error:
         raise UserError(error.problem, UNPACK if packed else error.fix) from error
-    zipped = all(file.suffix.lower() == ".zip" for file in others)  # the order in a tar is its maker's
-    return {split: Opened(rows, f"{content}:{split}", listed=zipped) for split, rows in loaded.items()}
+    zipped = all(file.suffix.lower() == ".zip" for file in others)  # a tar has the order in which it was made
+    places = (folder, *_downloads())
+    return {split: Opened(rows, f"{content}:{split}", listed=zipped, places=places) for split, rows in loaded.items()}
 
 
 def _open_split(split: str, written: str) -> Opened:
-    """One split from a folder, a parquet file or a pattern of such files."""
+    """Opens one split from a folder, a parquet file or a pattern of such files."""
     path = Path(written).expanduser()
     if path.is_dir():
         folder = path.absolute()
@@ -112,62 +114,64 @@ def _open_split(split: str, written: str) -> Opened:
     else:
         files = [path] if path.is_file() else [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
     if not files:
-        raise OldError(
-            f"source={written!r} given for {split}, which is no readable dataset (no such file)",
-            "images",
-            f"type {LOCAL}",
-        )
+        raise UserError(f"source={written!r} for {split} is no readable dataset: no such file.", f"Set {LOCAL}")
     if files[0].name.lower().endswith(IMAGES):
-        raise OldError(f"source={written!r} given for {split}", "a folder of images", f"type source: {files[0].parent}")
+        raise UserError(f"source={written!r} for {split} is no folder.", f"Set source: {files[0].parent}")
     if files[0].suffix.lower() in ARCHIVES:
-        raise OldError(f"source={written!r} given for {split}", "a folder of images", UNPACK)
-    return _read_parquet({split: files})[split]
+        raise UserError(f"source={written!r} for {split} is an archive.", UNPACK)
+    return _read_parquet({split: files}, path if path.is_dir() else files[0].parent)[split]
 
 
 def _apart(splits: dict[str, Opened]) -> dict[str, Opened]:
-    """As given; raises UserError if two splits hold the same parquet file."""
+    """Returns the splits; raises UserError if two of them hold the same parquet file."""
     known: dict[Path, str] = {}
     for split, opened in splits.items():
         tables = [table.resolve() for table in opened.tables]
         for table in tables:
             if table in known:
                 other = known[table]
-                raise OldError(
-                    f"{table} given in {other} and in {split}",
-                    "splits that share no file",
-                    f"leave one out; to divide a split type train_part: '{other}[:90%]', held_out_part: '{other}[90%:]'",
+                raise UserError(
+                    f"{table} is in {other} and in {split}.",
+                    f"Remove one; to divide a split, set train_part: '{other}[:90%]', held_out_part: '{other}[90%:]'",
                 )
         known |= dict.fromkeys(tables, split)
     return splits
 
 
 def _find(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """Images, metadata files that name them, parquet files; beside no images a metadata.parquet is a file like any other.
+    """Returns images, metadata files that name them, and parquet files (without images also a metadata.parquet).
 
     Raises:
-        UserError: photographs beside the images that nobody would be able to read.
+        UserError: some images have a format that cannot be read.
     """
     files = find_files(folder, (*IMAGES, *FOREIGN, *METADATA, *PARQUET))
     images = [file for file in files if file.name.lower().endswith(IMAGES)]
     metadata = [file for file in files if file.name.lower() in METADATA] if images else []
     if images and (foreign := [file for file in files if file.name.lower().endswith(FOREIGN)]):
-        raise OldError(
-            f"{folder / foreign[0]} given ({len(foreign):,} such files beside {len(images):,} images), which cannot be read",
-            f"images of type {', '.join(IMAGES[:3])} ...",
-            "convert them, or take them away",
+        raise UserError(
+            f"Cannot read {folder / foreign[0]} ({len(foreign):,} such files next to {len(images):,} images).",
+            "Convert them to PNG, or remove them.",
         )
     return images, metadata, [file for file in files if file.name.lower().endswith(PARQUET) and file not in metadata]
 
 
-def _read_parquet(files: Mapping[str, Sequence[Path]]) -> dict[str, Opened]:
-    # One by one: read together, all splits get the first one's class names. And `datasets` takes names for patterns.
+def _read_parquet(files: Mapping[str, Sequence[Path]], folder: Path) -> dict[str, Opened]:
+    # One by one: read together, all splits get the class names of the first. And `datasets` reads names as patterns.
     opened = {}
     for split, some in files.items():
         content = _hash_files(some)
         check_shards(some)
         names = [glob.escape(str(file.absolute())) for file in some]
-        opened[split] = Opened(_load("parquet", None, names, cache=content)["train"], content, tables=some)
+        rows = _load("parquet", None, names, cache=content)["train"]
+        opened[split] = Opened(rows, content, tables=some, places=(folder.absolute(),))
     return opened
+
+
+def _downloads() -> tuple[Path, ...]:
+    """Directories into which `datasets` downloads and unpacks files."""
+    import datasets
+
+    return tuple(Path(place).absolute() for place in (datasets.config.HF_DATASETS_CACHE, datasets.config.HF_CACHE_HOME))
 
 
 def _hash_files(files: Sequence[Path]) -> str:
@@ -177,9 +181,7 @@ def _hash_files(files: Sequence[Path]) -> str:
             with file.open("rb") as stream:
                 found.update(hashlib.file_digest(stream, "sha256").digest())
         except OSError as error:
-            raise OldError(
-                f"{file} given, which cannot be read ({error.strerror})", "a file that can", "mend it"
-            ) from error
+            raise UserError(f"Cannot read {file}: {error.strerror}.", "Fix its permissions, or remove it.") from error
     return found.hexdigest()[:24]
 
 
@@ -191,7 +193,7 @@ def _load(
     cache: str | None = None,
     hub: bool = False,
 ) -> dict[str, Dataset]:
-    """What ``datasets`` reads. Its own cache goes by size and time: a directory per content keeps it from serving old rows."""
+    """Reads with ``datasets``. Its cache goes by size and time, so that each content needs a directory of its own."""
     import datasets
     from datasets.exceptions import DatasetsError
 
@@ -210,29 +212,21 @@ def _explained(source: str, error: Exception, hub: bool) -> UserError:
         chain.append(cause)
     for link in chain:
         if isinstance(link, OSError) and link.errno in _CANNOT_WRITE:
-            return OldError(
-                f"cannot write {link.filename or 'the cache of `datasets`'} ({link.strerror})",
-                "a cache with room and permission to write",
-                "set HF_HOME to another directory",
+            return UserError(
+                f"Cannot write {link.filename or 'the cache of `datasets`'}: {link.strerror}.",
+                "Set HF_HOME to another directory.",
             )
-    # `datasets` wraps what went wrong in a message that does not say it.
+    # `datasets` wraps the reason in a message without it.
     told = chain[1] if type(error).__name__ == "DatasetGenerationError" and len(chain) > 1 else error
     reason = f"{type(told).__name__}: {' '.join(str(told).split())[:200] or 'no reason given'}"
     if isinstance(error, ValueError) and "onfig name" in str(error):
-        return OldError(
-            f"dataset {source!r} given, which has several configurations ({reason})", "one of them", "type config: NAME"
-        )
+        return UserError(f"Dataset {source!r} has several configurations ({reason}).", "Set config: NAME")
     if hub:
-        return OldError(
-            f"source={source!r} given, which cannot be had from the Hugging Face hub ({reason})",
-            "a name that exists and a network that reaches it",
-            f"for local files type {LOCAL}",
+        return UserError(
+            f"Cannot get source={source!r} from the Hugging Face hub ({reason}).",
+            f"Check the name and the network; for local files set {LOCAL}",
         )
     if "corresponds to no data" in reason:
-        return OldError(
-            f"source={source!r} given, which holds no rows",
-            "images",
-            "take it away, or type files per split, source: {train: ..., test: ...}",
-        )
-    remedy = "write it with to_parquet(FILE) and type source: FILE" if "save_to_disk" in reason else f"type {LOCAL}"
-    return OldError(f"source={source!r} given, which is no readable dataset ({reason})", "images", remedy)
+        return UserError(f"source={source!r} has no rows.", f"Remove it, or set {FILES}")
+    fix = "Write it with to_parquet(FILE) and set source: FILE" if "save_to_disk" in reason else f"Set {LOCAL}"
+    return UserError(f"source={source!r} is no readable dataset ({reason}).", fix)

@@ -10,13 +10,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
-LOCAL = "a folder that save_pretrained wrote, e.g. ./sd-vae-ft-ema"
+LOCAL = "a folder that save_pretrained wrote, for example ./sd-vae-ft-ema"
 
 
 class Network(Protocol):
-    """What an autoencoder is made of. diffusers' autoencoders are such networks, with outputs of their own types."""
+    """A network with ``encode`` and ``decode``, like diffusers' autoencoders (whose outputs have their own types)."""
 
     def encode(self, images: Tensor, /) -> Any:
         """``[B, C, H, W]`` in [-1, 1] -> latents, or (mean, standard deviation) of their posterior."""
@@ -29,14 +29,14 @@ class Autoencoder(nn.Module):
     """Images <-> latents in float32, without gradients.
 
     The model's space is ``(z - shift) * factor``, z a latent. For Stable Diffusion's autoencoders shift is 0 and factor
-    0.18215 (Rombach et al. 2022, one over the standard deviation of latents); diffusers' configurations tell both.
+    0.18215 (Rombach et al. 2022, one over the standard deviation of latents); diffusers' configurations hold both.
 
     Args:
         network: a module with ``encode`` and ``decode`` (see :class:`Network`).
-        name: how tables and messages call it; default: its class.
-        factor: of the model's space, one number or one for each channel; default: what the network's configuration says,
+        name: its name in tables and messages; default: its class.
+        factor: factor of the model's space, one number or one per channel; default: as in the network's configuration,
             else 1.
-        shift: likewise, else 0.
+        shift: shift of the model's space, likewise, else 0.
 
     Raises:
         UserError: a network without ``encode`` or ``decode``.
@@ -52,12 +52,10 @@ class Autoencoder(nn.Module):
         super().__init__()
         for method in ("encode", "decode"):
             if not callable(getattr(network, method, None)):
-                raise OldError(
-                    f"autoencoder {type(network).__name__} without {method} given",
-                    "a module with encode and decode",
-                    f"give its class such a method, or {LOCAL}",
+                raise UserError(
+                    f"Autoencoder {type(network).__name__} has no method {method}.", f"Add one, or pass {LOCAL}"
                 )
-        # Deterministic twice: no dropout, and no gradients to keep.
+        # Without dropout and without gradients.
         self.network: Any = network.eval().requires_grad_(False).float()
         self.name = name or type(network).__name__
         config = getattr(network, "config", None)
@@ -71,7 +69,7 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the posterior, ``[B, c, h, w]`` each (0 where the network has no posterior).
+        """Returns mean and standard deviation of the posterior, ``[B, c, h, w]`` each (0 if the network has no posterior).
 
         Args:
             images: ``[B, C, H, W]`` in [-1, 1].
@@ -84,13 +82,13 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """``[B, c, h, w]`` latents as the network makes them, unscaled -> ``[B, C, H, W]``, about [-1, 1]."""
+        """Maps unscaled latents ``[B, c, h, w]`` of the network to images ``[B, C, H, W]``, about [-1, 1]."""
         found = self.network.decode(latents.float())
         return getattr(found, "sample", found)
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the weights, not with the place that they were read from."""
+        """Hash of the weights; it does not depend on where they were read from."""
         digest = hashlib.sha256(type(self.network).__name__.encode())
         for key, value in self.network.state_dict().items():
             digest.update(f"{key} {list(value.shape)}".encode())
@@ -103,15 +101,15 @@ def open_autoencoder(
     factor: float | Sequence[float] | None = None,
     shift: float | Sequence[float] | None = None,
 ) -> Autoencoder:
-    """An autoencoder by name or folder (diffusers' ``AutoencoderKL``), or of a module that has been built.
+    """Opens an autoencoder by name or folder (diffusers' ``AutoencoderKL``), or wraps a module.
 
     Args:
-        given: name on the hub, a folder, or a module with ``encode`` and ``decode``.
-        factor: as for :class:`Autoencoder`.
-        shift: as for :class:`Autoencoder`.
+        given: name on the hub, folder, or module with ``encode`` and ``decode``.
+        factor: see :class:`Autoencoder`.
+        shift: see :class:`Autoencoder`.
 
     Raises:
-        UserError: not there, not reachable, incomplete, or diffusers is not installed.
+        UserError: an autoencoder that is missing, unreachable or incomplete, or diffusers is not installed.
     """
     if isinstance(given, Autoencoder):
         return given
@@ -120,25 +118,21 @@ def open_autoencoder(
     try:
         from diffusers import AutoencoderKL  # takes seconds
     except ImportError as error:
-        raise OldError(
-            f"autoencoder={given!r} given, which diffusers reads",
-            f"it installed ({error})",
-            "type pip install 'fm-lightning[imagenet]'",
+        raise UserError(
+            f"Reading autoencoder={given!r} needs diffusers ({error}).", "Run pip install 'fm-lightning[imagenet]'"
         ) from error
     path = Path(given).expanduser()
     try:
         network, info = AutoencoderKL.from_pretrained(path if path.is_dir() else given, output_loading_info=True)
-    except Exception as error:  # diffusers, the hub and safetensors raise whatever they like
+    except Exception as error:  # diffusers, the hub and safetensors raise exceptions of any type
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        raise OldError(
-            f"autoencoder={given!r} given, which cannot be loaded ({reason})",
-            ("the name of an AutoencoderKL on the Hugging Face hub and a network that reaches it, or a local folder"),
-            f"type {LOCAL}",
+        raise UserError(
+            f"Cannot load autoencoder={given!r} ({reason}).",
+            f"Set the name of an AutoencoderKL on the Hugging Face hub and check the network, or set {LOCAL}",
         ) from error
     if missing := info["missing_keys"]:
-        raise OldError(
-            (f"autoencoder={given!r} given, whose file lacks {len(missing)} weights (the first: {sorted(missing)[0]})"),
-            "all of an AutoencoderKL",
-            f"type {LOCAL}",
+        raise UserError(
+            f"The file of autoencoder={given!r} lacks {len(missing)} weights, for example {sorted(missing)[0]}.",
+            f"Set {LOCAL}",
         )
     return Autoencoder(network, str(given), factor, shift)

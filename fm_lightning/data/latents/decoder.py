@@ -1,4 +1,4 @@
-"""Decoder: the model's space to images, a bounded batch at a time."""
+"""Decoder: from the model's space to images, in batches of bounded size."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from torch import Tensor
 
 from fm_lightning.data.latents.autoencoder import Autoencoder
 from fm_lightning.data.pixels import pixels
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 
 class Decoder:
-    """``x [B, c, h, w] -> images [B, C, H, W]``, of latents ``z = x / factor + shift``.
+    """Maps ``x [B, c, h, w]`` to images ``[B, C, H, W]``, by decoding latents ``z = x / factor + shift``.
 
     Args:
-        autoencoder: whose latents they are.
-        shape: ``(c, h, w)``.
-        shift: one number, or one for each channel.
-        factor: likewise.
-        batch: latents decoded at a time.
+        autoencoder: the autoencoder of the latents.
+        shape: the shape ``(c, h, w)`` of a latent.
+        shift: one number, or one per channel.
+        factor: one number, or one per channel.
+        batch: number of latents decoded at a time.
 
     Attributes:
-        image_shape: ``[C, H, W]``.
+        image_shape: the shape ``[C, H, W]`` of an image.
 
     Raises:
         UserError: an autoencoder that cannot decode latents of this shape.
@@ -40,21 +40,20 @@ class Decoder:
         try:
             self.image_shape = list(autoencoder.decode(torch.zeros(1, *shape)).shape[1:])
         except (RuntimeError, ValueError) as error:
-            said = " ".join(str(error).split())[:120]
-            raise OldError(
-                f"autoencoder={autoencoder.name} given for latents of {list(shape)} ({said})",
-                "one that decodes them",
-                "give the one that encoded them",
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(
+                f"autoencoder={autoencoder.name} cannot decode latents of {list(shape)} ({reason}).",
+                "Use the one that encoded them.",
             ) from error
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Images as the autoencoder makes them, about [-1, 1]."""
+        """Returns images ``[B, C, H, W]``, about [-1, 1]."""
         if not len(x):
             return x.new_zeros(0, *self.image_shape)
         return torch.cat([self._decode(part) for part in x.split(self.batch)])
 
     def to_uint8(self, x: Tensor) -> Tensor:
-        """Rounded and clamped; no more than a batch of them is in memory otherwise."""
+        """Returns images ``[B, C, H, W]`` uint8, rounded and clamped; only one batch is in memory as float32."""
         if not len(x):
             return x.new_zeros(0, *self.image_shape, dtype=torch.uint8)
         return torch.cat([pixels(self._decode(part)) for part in x.split(self.batch)])
@@ -65,6 +64,6 @@ class Decoder:
 
 
 def per_channel(values: float | list[float] | Tensor, channels: int) -> Tensor:
-    """``[c, 1, 1]`` float32."""
+    """Returns ``[c, 1, 1]`` float32."""
     values = torch.as_tensor(values, dtype=torch.float32)
     return values if values.ndim == 3 else values.expand(channels).clone()[:, None, None]

@@ -1,8 +1,8 @@
 """Encodes the images of any data set once, into a folder that :class:`Latents` trains on.
 
-Work is cut into shards. Shard i belongs to process ``i % world``; it is written under a temporary name and renamed, and one
-that is there is not made again: a killed command goes on from there, on any number of processes. Whoever finds all shards
-finished writes the manifest. A shard's bytes follow from its images alone, never from who made it or when.
+Work is cut into shards. Shard i belongs to process ``i % world``; it is written under a temporary name and renamed, and
+finished shards are kept: a killed command resumes on any number of processes. The process that finds all shards finished
+writes the manifest. The bytes of a shard depend on its images alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fm_lightning.data.latents.autoencoder import Autoencoder
 from fm_lightning.data.latents.manifest import FILE, Identity, Manifest, Shard, open_shard
 from fm_lightning.data.latents.source import READ, distinct_splits, fingerprint, latent_shape, visible
 from fm_lightning.data.split import Split
-from fm_lightning.errors import OldError, UserError
+from fm_lightning.errors import UserError
 from fm_lightning.files import replacing
 from fm_lightning.hashes import file_hash
 
@@ -47,39 +47,39 @@ def encode_images(
     device: torch.device | str = "cpu",
     share: Share | None = None,
 ) -> Manifest | None:
-    """Posterior means and standard deviations of all images, in shards; of Stable Diffusion's autoencoder 32 kB an image.
+    """Writes posterior means and standard deviations of all images; 32 kB per image for Stable Diffusion's autoencoder.
 
-    The training, held-out and, where these are others than the training images, real images are stored each.
+    Training images, held-out images and, if they are not the training images, real images are stored as splits.
 
     Args:
-        data: images; set up if it is not yet. Its labels are kept where it has classes.
+        data: images, with labels if there are classes.
         autoencoder: see :class:`Autoencoder`.
-        folder: where to; made where it is missing.
-        source: how the images were made, for the manifest.
-        mirrored: encode the mirror images, too: the latent of a mirror image is not the mirrored latent.
-        dtype: of the stored numbers: float16, bfloat16 or float32. The autoencoder itself runs in float32.
-        batch_size: images encoded at a time.
-        shard_size: images in a file; a process holds one shard in memory.
-        device: where to encode.
+        folder: the folder to write, made if it is missing.
+        source: description of the images, for the manifest.
+        mirrored: whether mirror images are encoded too: the latent of a mirror image is not the mirrored latent.
+        dtype: type of the stored numbers: float16, bfloat16 or float32. The autoencoder itself runs in float32.
+        batch_size: number of images encoded at a time.
+        shard_size: number of images in a file; a process holds one shard in memory.
+        device: the device to encode on.
         share: this process among those that encode together; default: the only one.
 
     Returns:
-        The manifest; None if other processes still have shards to make.
+        The manifest; None if other processes still have unfinished shards.
 
     Raises:
         UserError: an argument out of range, data that are no images or do not fit the autoencoder, a folder that holds other
-            latents, one that cannot be written (what was written stays), or latents that ``dtype`` cannot hold.
+            latents or cannot be written (finished shards stay), or latents that ``dtype`` cannot hold.
     """
     share, folder = share or Share(), Path(folder).expanduser()
     for name, value in (("batch_size", batch_size), ("shard_size", shard_size)):
         if value < 1:
-            raise OldError(f"{name}={value} given", "at least 1", f"type {name}=32")
+            raise UserError(f"{name}={value} must be at least 1.", f"Set for example {name}=32")
     if dtype not in DTYPES:
-        raise OldError(f"dtype={dtype!r} given", f"one of {', '.join(DTYPES)}", "type dtype=float16")
+        raise UserError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}.", "Set for example dtype=float16")
     try:
         autoencoder = autoencoder.to(device)
     except (RuntimeError, AssertionError) as error:
-        raise OldError(f"device={device} given", f"one that this machine has ({error})", "type device=cpu") from error
+        raise UserError(f"device={device} is not available ({error}).", "Set for example device=cpu") from error
     data.setup()
     shape = latent_shape(data, autoencoder, device)
     splits = distinct_splits(data)
@@ -97,7 +97,7 @@ def encode_images(
     missing = [shard for shard in shards[share.rank :: share.world] if not _is_finished(folder, shard)]
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for shard in missing:  # what killed processes left
+        for shard in missing:  # of killed processes
             for left in folder.glob(f".{shard.file}.*.tmp"):
                 left.unlink(missing_ok=True)
     encoder = _Encoder(data, autoencoder, device, mirrored, DTYPES[dtype], batch_size)
@@ -111,16 +111,13 @@ def encode_images(
                 folder / shard.file, encoder(shard, splits[shard.split], lambda n: progress.advance(task, n)), identity
             )
     if not missing and (folder / FILE).exists():
-        manifest = Manifest.read(folder)  # not made anew: its checksums are of what was written, whatever is there now
+        manifest = Manifest.read(folder)  # kept: its checksums are of the files as they were written
         manifest.verify_sizes(folder)
         if (manifest.shift, manifest.factor) != (autoencoder.shift, autoencoder.factor):
-            raise OldError(
-                (
-                    f"shift={autoencoder.shift}, factor={autoencoder.factor} given for finished latents of "
-                    f"{manifest.shift} and {manifest.factor}"
-                ),
-                "the same",
-                f"delete {folder / FILE} and type the command again, which keeps the shards",
+            raise UserError(
+                f"The finished latents have shift={manifest.shift} and factor={manifest.factor}, not "
+                f"{autoencoder.shift} and {autoencoder.factor}.",
+                f"Delete {folder / FILE} and run the command again; it keeps the shards.",
             )
         return manifest
     if not all(_is_finished(folder, shard) for shard in shards):
@@ -137,6 +134,7 @@ def encode_images(
         num_classes=data.num_classes,
         class_names=list(data.class_names),
         shards=shards,
+        copies=asdict(data.copies),
     )
     manifest = _measured(draft, folder)
     with _writing(folder):
@@ -154,7 +152,7 @@ class _Encoder:
     batch_size: int
 
     def __call__(self, shard: Shard, split: Split, advance: Callable[[int], None]) -> dict[str, Tensor]:
-        """The tensors of a shard; its batches begin with it, so that they are the same whoever makes it."""
+        """Returns the tensors of a shard; batches start at its first image, so that every process makes the same ones."""
         parts: dict[str, list[Tensor]] = {}
         for start in range(shard.start, shard.stop, self.batch_size):
             x, y = split.fetch(torch.arange(start, min(start + self.batch_size, shard.stop)))
@@ -173,10 +171,9 @@ class _Encoder:
         stored = values.to(self.dtype).cpu()
         if not stored.isfinite().all():
             largest = float(values.abs().max())
-            raise OldError(
-                f"latents up to {largest:.3g} near image {start} given",
-                f"finite ones that {self.dtype} holds",
-                "type dtype=float32, or give another autoencoder",
+            raise UserError(
+                f"Latents near image {start} reach {largest:.3g}, which {str(self.dtype).removeprefix('torch.')} cannot hold.",
+                "Set dtype=float32, or use another autoencoder.",
             )
         return stored
 
@@ -199,14 +196,13 @@ def _refuse_others(folder: Path, identity: Identity, shards: list[Shard]) -> Non
         try:
             found.append(open_shard(file)[1])
         except UserError:
-            if file.name not in planned:  # one that is planned is made again
+            if file.name not in planned:  # a planned one is rewritten
                 raise
     for other in found:
         if differences := other.differences(identity):
-            raise OldError(
-                f"folder={folder} given, which holds latents of another source or form",
-                f"an empty folder or one that the same command began (asked for now: {', '.join(differences)})",
-                "give another folder",
+            raise UserError(
+                f"folder={folder} holds latents of another source or form ({', '.join(differences)}).",
+                "Use another folder.",
             )
 
 
@@ -226,19 +222,17 @@ def _save(file: Path, tensors: dict[str, Tensor], identity: Identity) -> None:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Turns what goes wrong while writing to a folder into one line."""
+    """Turns errors of writing to a folder into one line."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise OldError(
-            f"folder={folder} given, which cannot be written ({error})",
-            "room and permission",
-            "what was written stays: make room and type the same command again",
+        raise UserError(
+            f"Cannot write folder={folder} ({error}).", "Make room and run the command again; finished shards are kept."
         ) from error
 
 
 def _measured(draft: Manifest, folder: Path) -> Manifest:
-    """The manifest with sizes, checksums and the training latents' statistics, from the shards as they are on disk."""
+    """Returns the manifest with sizes, checksums and statistics of the training latents, from the shards on disk."""
     shards = []
     first, second = (torch.zeros(draft.shape[0], dtype=torch.float64) for _ in range(2))
     count = 0

@@ -1,8 +1,9 @@
-"""Latents: training in the space of an autoencoder, from a folder that ``fm-lightning encode`` wrote."""
+"""Latents: training in the space of an autoencoder, from a folder written by ``fm-lightning encode``."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,53 +12,56 @@ from torch import Tensor, nn
 
 from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import TrainBatch
+from fm_lightning.data.copies import Copies
 from fm_lightning.data.images.parts import Part, first_rows, read_part
 from fm_lightning.data.latents.autoencoder import open_autoencoder
 from fm_lightning.data.latents.decoder import Decoder, per_channel
 from fm_lightning.data.latents.manifest import FILE, Manifest, open_shard
 from fm_lightning.data.latents.rows import Rows
 from fm_lightning.data.latents.splits import LatentSplit, PosteriorSplit
-from fm_lightning.errors import OldError, UserError
+from fm_lightning.data.samples import say
+from fm_lightning.errors import UserError
 from fm_lightning.noise import step_generator
 
 
 class Latents(FlowData):
-    """Latents of images, memory-mapped: 1.28 million of them are 42 GB, of which a batch is read.
+    """Latents of images, memory-mapped: of 42 GB for 1.28 million images only batches are read.
 
-    Training draws from the posterior anew at each step (and, with ``flip``, takes the mirror image's with probability 1/2);
-    both belong to (base seed, step, position). Everything else sees posterior means: real and held-out samples, and the
-    latents that memorization is measured against. The model's space is ``(z - shift) * factor`` as the autoencoder's authors
-    have it, or ``(z - mean) / std`` for each channel.
+    Training samples the posterior independently at each step (with ``flip``, the mirror image's with probability 1/2); both
+    depend on (base seed, step, position). Real and held-out samples, and the latents that memorization is measured against,
+    are posterior means. The model's space is ``(z - shift) * factor`` as the autoencoder's authors define it, or
+    ``(z - mean) / std`` per channel.
 
-    Samples become pixels, and have a FID, where an ``autoencoder`` is given; real images are then decoded latents as well
-    (for distances to the images themselves give the monitor their statistics).
+    With an ``autoencoder`` samples have pixels and a FID; real images are then decoded latents too (for distances to the
+    images themselves pass their statistics to the monitor).
 
-    Parts are written as Hugging Face writes them (``train[:90%]``), of the splits ``train``, ``held_out`` and, where it is
+    Parts are written as in Hugging Face `datasets` (``train[:90%]``), of the splits ``train``, ``held_out`` and, if it is
     stored, ``real``.
 
     Args:
-        folder: what ``fm-lightning encode`` wrote.
-        autoencoder: that decodes: name on the hub, folder, or any module with ``encode`` and ``decode``; None: no pixels.
-        conditional: serve the class as label.
-        n: training latents, the first n; None takes all.
-        train_part: what to train on.
-        real_part: what samples are compared with; default: ``real`` where stored, else all of ``train_part``.
-        held_out_part: for the validation loss; no row of it may be in the other two.
-        flip: draw mirror images' latents, too.
+        folder: the folder written by ``fm-lightning encode``.
+        autoencoder: the decoder: name on the hub, folder, or any module with ``encode`` and ``decode``; None: no pixels.
+        conditional: whether the class is served as the label.
+        n: number of training latents, the first of ``train_part``; None for all.
+        train_part: the part to train on.
+        real_part: the part that samples are compared with; default: ``real`` if stored, else ``train_part``.
+        held_out_part: the part for the validation loss, without rows of the other two.
+        flip: whether latents of mirror images are drawn too.
         scaling: ``autoencoder`` (shift and factor of the manifest) or ``channels`` (statistics of the training latents).
-        decode_batch: latents decoded at a time.
-        verify: at the start, look at the shards' ``sizes``, or read all of them for their ``checksums``.
-        kwargs: as for every datamodule.
+        decode_batch: number of latents decoded at a time.
+        verify: whether the ``sizes`` or the ``checksums`` of the shards are verified at the start; checksums read all of
+            them.
+        kwargs: arguments of FlowData.
 
     Attributes:
-        manifest: what the folder holds.
-        memorized: all training latents that the model sees, mirror images' behind the others: ``[n or 2 n, c, h, w]``, means as
-            stored. Row i and row n + i are one image.
-        class_names: the classes' names if conditional, where the source names them.
+        manifest: the description of the folder.
+        memorized: all training latents that the model sees, mirror images behind the others: ``[n or 2 n, c, h, w]``, means
+            as stored. Rows i and n + i are one image.
+        class_names: the names of the classes if conditional and known.
 
     Raises:
-        UserError: at ``setup``: no or damaged latents, parts or options that they do not have, labels outside the classes, or
-            an autoencoder that cannot be loaded or has other channels.
+        UserError: at ``setup``: missing or damaged latents, unknown parts or options, labels outside the classes, or an
+            autoencoder that cannot be loaded or has other channels.
     """
 
     train_split: PosteriorSplit  # type: ignore[assignment]
@@ -83,13 +87,13 @@ class Latents(FlowData):
         super().__init__(**kwargs)
         for name, value in (("n", n), ("decode_batch", decode_batch)):
             if value is not None and value < 1:
-                raise OldError(f"{name}={value} given", "at least 1", f"type {name}=16")
+                raise UserError(f"{name}={value} must be at least 1.", f"Set for example {name}=16")
         for name, word, words in (
             ("scaling", scaling, ("autoencoder", "channels")),
             ("verify", verify, ("sizes", "checksums")),
         ):
             if word not in words:
-                raise OldError(f"{name}={word!r} given", f"{' or '.join(words)}", f"type {name}={words[0]}")
+                raise UserError(f"{name}={word!r} is not {' or '.join(words)}.", f"Set {name}={words[0]}")
         self.folder, self.conditional, self.n = Path(folder).expanduser(), conditional, n
         self.train_part, self.real_part, self.held_out_part = train_part, real_part, held_out_part
         self.draws_mirrored, self.scaling, self.decode_batch, self.verify = flip, scaling, decode_batch, verify
@@ -124,7 +128,7 @@ class Latents(FlowData):
         )
         self._open_autoencoder()
 
-    # What is stored.
+    # Stored latents.
 
     def _check_options(self) -> None:
         lacking = {
@@ -135,12 +139,11 @@ class Latents(FlowData):
                 "--data.init_args.conditional true",
             ),
         }
-        for option, (asked, what, remedy) in lacking.items():
-            if asked:
-                raise OldError(
-                    f"{option}=True given for {self.folder}, whose {FILE} has no {what}",
-                    f"{option}=False",
-                    f"leave it out, or encode the images again, into another folder, with {remedy}",
+        for option, (is_set, what, remedy) in lacking.items():
+            if is_set:
+                raise UserError(
+                    f"{option}=True needs {what}, which {self.folder} does not have.",
+                    f"Leave it out, or encode the images again, into another folder, with {remedy}",
                 )
 
     def _parts(self) -> tuple[Part, Part, Part]:
@@ -151,15 +154,14 @@ class Latents(FlowData):
         held_out = read_part(self.held_out_part, sizes, "held_out_part")
         for name, part in (("train_part", train), ("real_part", real)):
             if held_out.overlaps(part):
-                raise OldError(
-                    f"held_out_part={self.held_out_part!r} given, which shares rows with {name}",
-                    "latents neither trained on nor compared with",
-                    f"type e.g. {name}='{part.split}[:90%]' held_out_part='{part.split}[90%:]'",
+                raise UserError(
+                    f"held_out_part={self.held_out_part!r} shares rows with {name}.",
+                    f"Set for example {name}='{part.split}[:90%]' held_out_part='{part.split}[90%:]'",
                 )
         return train, real, held_out
 
     def _open(self, split: str) -> dict[str, Rows]:
-        """All tensors of a split, memory-mapped."""
+        """Opens all tensors of a split, memory-mapped."""
         found: dict[str, list[Tensor]] = {}
         for shard in self.manifest.of(split):
             file = self.folder / shard.file
@@ -167,10 +169,9 @@ class Latents(FlowData):
             latents = [tensor for name, tensor in tensors.items() if name != "labels"]
             wanted = (len(shard), *self.manifest.shape)
             if identity != self.manifest.identity or any(tuple(tensor.shape) != wanted for tensor in latents):
-                raise OldError(
-                    f"shard {file} holds other latents than {FILE} says",
-                    f"{list(wanted)} of the same source",
-                    "copy the folder again as a whole",
+                raise UserError(
+                    f"Shard {file} does not belong to {FILE}: it has another source, or not the shape {list(wanted)}.",
+                    "Copy the whole folder again.",
                 )
             for name, tensor in tensors.items():
                 found.setdefault(name, []).append(tensor)
@@ -184,31 +185,39 @@ class Latents(FlowData):
         if len(bad):
             row = int(bad[0]) + part.start
             shard = next(s for s in self.manifest.of(part.split) if s.start <= row < s.stop)
-            raise OldError(
-                (
-                    f"shard {self.folder / shard.file} has the label {int(labels[row - part.start])} in row "
-                    f"{row - shard.start}"
-                ),
-                f"0 to {self.num_classes - 1} as {FILE} says",
-                "encode the images again, or type conditional=False",
+            raise UserError(
+                f"Row {row - shard.start} of shard {self.folder / shard.file} has the label "
+                f"{int(labels[row - part.start])}; labels are 0 to {self.num_classes - 1}.",
+                "Encode the images again, or set conditional=False",
             )
         return labels
 
     def _check(self) -> None:
-        """Nothing more: that latents are finite was seen to when they were written, and reading all of them takes minutes."""
+        """Does nothing: latents were checked when they were written, and reading all of them takes minutes."""
+
+    def _count_copies(self) -> None:
+        """Takes equal images from the manifest, which counts them in whole splits."""
+        train, real, held_out = self._parts()
+        self.real_is_training = real.split == train.split
+        self.copies = Copies(**self.manifest.copies)
+        if self.real_is_training:
+            shared = max(0, min(real.stop, train.stop) - max(real.start, train.start))
+            self.copies = replace(self.copies, real_in_train=shared)
+        if line := self.copies.line(len(train), len(held_out), None if self.real_is_training else len(real)):
+            say(line)
 
     @property
     def fingerprint(self) -> str:
-        """Names what training sees: stored latents, part, draws, and the way into the model's space."""
+        """Hash of the training data: stored latents, part, flips, and the map to the model's space."""
         return self._hash_of(self._parts()[0], self.draws_mirrored)
 
     @property
     def comparison_fingerprint(self) -> str:
-        """Names what samples are compared with: real and held-out latents, and the way into the model's space."""
+        """Hash of the real and held-out latents, and of the map to the model's space."""
         return self._hash_of(*self._parts()[1:])
 
     def _hash_of(self, *what: Any) -> str:
-        """From the manifest's checksums: nothing is read."""
+        """Hashes checksums of the manifest; no shard is read."""
         shards = [(shard.file, shard.sha256) for shard in self.manifest.shards]
         how = (self.scaling, self.manifest.shift, self.manifest.factor, self.conditional)
         return hashlib.sha256(repr((shards, list(map(str, what)), how)).encode()).hexdigest()[:16]
@@ -216,7 +225,7 @@ class Latents(FlowData):
     # The model's space.
 
     def encode(self, x: Tensor) -> Tensor:
-        """Latents as stored ``[B, c, h, w]`` -> the model's space, float32."""
+        """Maps stored latents ``[B, c, h, w]`` to the model's space, float32."""
         self._shift, self._factor = self._shift.to(x.device), self._factor.to(x.device)
         return (x.float() - self._shift) * self._factor
 
@@ -226,10 +235,10 @@ class Latents(FlowData):
         return super().on_after_batch_transfer(batch, dataloader_idx)
 
     def _draw(self, batch: TrainBatch) -> Tensor:
-        """``[b, c, h, w]`` a sample of each posterior, from the moments ``[b, 2 or 4, c, h, w]``."""
+        """Returns a sample ``[b, c, h, w]`` of each posterior, from the moments ``[b, 2 or 4, c, h, w]``."""
         moments, mine = batch.x, slice(batch.offset, batch.offset + len(batch.x))
         device = moments.device
-        # Drawn for the step's whole batch, on the device: 1 and N devices draw the same.
+        # Drawn for the whole batch of the step: 1 and N devices draw the same.
         if self.draws_mirrored:
             generator = step_generator(self.base_seed, batch.step, device, "flips")
             mirrored = torch.rand(batch.total, generator=generator, device=device)[mine] < 0.5
@@ -264,25 +273,19 @@ class Latents(FlowData):
             return
         found = open_autoencoder(self._given)
         image = list(self.manifest.identity.image_shape)
-        wanted = (
-            f"one that makes {image} of {list(self.shape)}, as {self.manifest.autoencoder} does, which encoded them"
-        )
-        remedy = f"type autoencoder={self.manifest.autoencoder}"
+        fix = f"Set autoencoder={self.manifest.autoencoder}, which encoded them"
         try:
             decoder = Decoder(found, self.shape, self._shift, self._factor, self.decode_batch)
         except UserError as error:
-            said = " ".join(str(error.__cause__).split())[:120]
-            raise OldError(f"autoencoder={found.name} given for {self.folder} ({said})", wanted, remedy) from error
+            raise UserError(error.problem, fix) from error
         if decoder.image_shape != image:
-            raise OldError(
-                f"autoencoder={found.name} given for {self.folder}, which makes {decoder.image_shape} of them",
-                wanted,
-                remedy,
+            raise UserError(
+                f"autoencoder={found.name} decodes {self.folder} to images of {decoder.image_shape}, not {image}.", fix
             )
         self._decoder, self.decoder = decoder, found.fingerprint
 
     def decode(self, x: Tensor) -> Tensor:
-        """The model's space -> images ``[B, C, H, W]``, about [-1, 1]; without an autoencoder as it is."""
+        """Maps the model's space to images ``[B, C, H, W]``, about [-1, 1]; without an autoencoder it returns ``x``."""
         return x if self._decoder is None else self._decoder(x)
 
     def to_uint8(self, x: Tensor) -> Tensor:

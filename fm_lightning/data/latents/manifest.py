@@ -1,33 +1,34 @@
-"""What a folder of latents holds: one JSON file beside its shards.
+"""The manifest of a folder of latents: one JSON file next to its shards.
 
     FOLDER/manifest.json                       written last: a folder without it is not finished
     FOLDER/train-00000-of-00129.safetensors    mean, std, mirrored_mean, mirrored_std [n, c, h, w]; labels [n] int64
 
-Every shard carries the identity of what it belongs to (source, autoencoder, form) in its own header, so that shards of two
-data sets are never mixed.
+Every shard has the identity of its data set (source, autoencoder, form) in its header, so that shards of two data sets are
+never mixed.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.files import DamagedFile, read_json, write_json
 from fm_lightning.hashes import file_hash
 
 FILE, VERSION = "manifest.json", 1
 ENCODE = "fm-lightning encode -c CONFIG"
+_AGAIN = f"Copy it again, or delete it and {FILE} and run {ENCODE}, which encodes only what is missing."
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What the latents of one folder have in common."""
+    """Properties shared by all latents of a folder."""
 
     source: str  # fingerprint of the images and labels
     autoencoder: str  # fingerprint of its weights
@@ -39,7 +40,7 @@ class Identity:
     version: int = VERSION
 
     def differences(self, other: Identity) -> list[str]:
-        """Where the other one differs, in words."""
+        """Lists the differences of another identity, in words."""
         mine, theirs = asdict(self), asdict(other)
         return [f"{key} {theirs[key]} instead of {mine[key]}" for key in mine if mine[key] != theirs[key]]
 
@@ -61,10 +62,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All there is to know of a folder of latents without opening a shard."""
+    """Description of a folder of latents, read without opening a shard."""
 
     identity: Identity
-    source: dict[str, Any]  # how the images were made: class and arguments, preprocessing among them
+    source: dict[str, Any]  # class and arguments of the images, including preprocessing
     autoencoder: str  # its name
     shape: list[int]  # [c, h, w] of a latent
     shift: float | list[float]
@@ -74,6 +75,7 @@ class Manifest:
     num_classes: int  # 0: no labels
     class_names: list[str]
     shards: list[Shard]
+    copies: dict[str, int] = field(default_factory=dict)  # equal images, see ``Copies``
 
     def of(self, split: str) -> list[Shard]:
         return [shard for shard in self.shards if shard.split == split]
@@ -83,9 +85,10 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """
+        """Reads the manifest of a folder.
+
         Raises:
-            UserError: no manifest, or none that this version reads.
+            UserError: no manifest, or one that this version cannot read.
         """
         try:
             content = read_json(folder / FILE, f"Encode the images again: {ENCODE}")
@@ -95,54 +98,55 @@ class Manifest:
             return cls(identity=identity, shards=[Shard(**shard) for shard in content.pop("shards")], **content)
         except FileNotFoundError as error:
             some = any(folder.glob("*.safetensors"))
-            found = "unfinished latents" if some else "no latents" if folder.is_dir() else "no folder"
-            remedy = "the same command that began them" if some else ENCODE
-            raise OldError(f"folder={folder} given, which holds {found}", f"its {FILE}", f"type {remedy}") from error
+            found = "unfinished latents" if some else "no latents"
+            if not folder.is_dir():
+                raise UserError(f"folder={folder} does not exist.", f"Run {ENCODE}") from error
+            fix = "Run the command that started them again." if some else f"Run {ENCODE}"
+            raise UserError(f"folder={folder} holds {found}, without {FILE}.", fix) from error
         except DamagedFile:
             raise
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise OldError(
-                f"{folder / FILE} cannot be read ({type(error).__name__}: {error})",
-                f"a manifest of version {VERSION}",
-                f"encode the images again: type {ENCODE}",
+            raise UserError(
+                f"Cannot read {folder / FILE} ({type(error).__name__}: {error}).", f"Encode the images again: {ENCODE}"
             ) from error
 
     def verify_sizes(self, folder: Path) -> None:
-        """
+        """Compares the sizes of all shards with the manifest.
+
         Raises:
-            UserError: a shard is missing or has other bytes than written; names it.
+            UserError: a shard is missing or has another size; names it.
         """
         for shard in self.shards:
             file = folder / shard.file
             size = file.stat().st_size if file.exists() else None
             if size != shard.bytes:
-                is_ = "is missing" if size is None else f"has {size:,} bytes"
-                raise OldError(
-                    f"shard {file} {is_}",
-                    f"{shard.bytes:,} bytes",
-                    f"copy it again, or delete it with {FILE} and type {ENCODE}, which makes only what is missing",
-                )
+                what = "is missing" if size is None else f"has {size:,} bytes, not {shard.bytes:,}"
+                raise UserError(f"Shard {file} {what}.", _AGAIN)
 
     def verify_checksums(self, folder: Path) -> None:
-        """Reads everything once.
+        """Reads all shards and compares their checksums with the manifest.
 
         Raises:
-            UserError: a shard does not hold what was written; names it.
+            UserError: a shard has changed; names it.
         """
         for shard in self.shards:
-            if (found := file_hash(folder / shard.file)) != shard.sha256:
-                raise OldError(
-                    f"shard {folder / shard.file} has the checksum {found[:16]}",
-                    f"{shard.sha256[:16]}",
-                    f"copy it again, or delete it with {FILE} and type {ENCODE}, which makes only what is missing",
+            if (found := sha256(folder / shard.file)) != shard.sha256:
+                raise UserError(
+                    f"Shard {folder / shard.file} has the checksum {found[:16]}, not {shard.sha256[:16]}.", _AGAIN
                 )
+
+
+def sha256(file: Path) -> str:
+    """Returns the SHA-256 checksum of a file."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def open_shard(file: Path) -> tuple[dict[str, Tensor], Identity]:
-    """The tensors of a shard, memory-mapped, and what it says that it belongs to.
+    """Opens a shard: its tensors, memory-mapped, and its identity.
 
     Raises:
-        UserError: no shard of ours, or a damaged one; names it.
+        UserError: a file that is no shard or is damaged; names it.
     """
     try:
         with safe_open(file, "pt") as shard:
@@ -150,8 +154,7 @@ def open_shard(file: Path) -> tuple[dict[str, Tensor], Identity]:
             # These are views of the mapped file; safetensors reads nothing but the header.
             return {name: shard.get_tensor(name) for name in shard.keys()}, identity  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise OldError(
-            f"shard {file} cannot be read ({type(error).__name__}: {error})",
-            "a file that fm-lightning encode wrote",
-            f"delete it and type {ENCODE}, which makes only what is missing",
+        raise UserError(
+            f"Cannot read shard {file} ({type(error).__name__}: {error}).",
+            f"Delete it and run {ENCODE}, which encodes only what is missing.",
         ) from error

@@ -1,4 +1,4 @@
-"""Rows that lie in several memory-mapped tensors, indexed like one tensor; only what is asked for is read."""
+"""Rows of several memory-mapped tensors, indexed like one tensor; only indexed rows are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Rows:
-    """``[n, ...]`` the rows of tensors of one type and row shape, one after another.
+    """The rows ``[n, ...]`` of tensors of one type and row shape, one after another.
 
         rows[3:7]   rows[torch.tensor([5, 0])]   # tensors in memory
         rows.part(10, 20)   rows + others        # again rows, nothing is read
@@ -40,18 +40,18 @@ class Rows:
             index = np.arange(start, stop, step)
         index = index.cpu().numpy() if isinstance(index, Tensor) else index
         if len(index) and not (-len(self) <= index.min() and index.max() < len(self)):
-            raise IndexError(f"rows {index.min()} to {index.max()} asked for, there are {len(self)}")
+            raise IndexError(f"rows {index.min()} to {index.max()} of {len(self)}")
         index = index % len(self)
         out = torch.empty(len(index), *self.shape[1:], dtype=self.dtype)
         which = np.searchsorted(self._stops, index, side="right")
         within = index - self._begins[which]
-        # Row by row, as bytes: indexing a tensor of half precision took eight times as long as copying.
+        # Row by row, as bytes: indexing a tensor of half precision takes eight times as long as copying.
         for row, i, j in zip(_bytes(out), which.tolist(), within.tolist()):
             row[...] = self._bytes[i][j]
         return out
 
     def part(self, start: int, stop: int) -> Rows:
-        """Rows ``start`` to ``stop``, ``0 <= start <= stop <= n``."""
+        """Returns rows ``start`` to ``stop``, with ``0 <= start <= stop <= n``."""
         begins = self._begins.tolist()
         cut = [tensor[max(start - begin, 0) : max(stop - begin, 0)] for tensor, begin in zip(self.tensors, begins)]
         return Rows([tensor for tensor in cut if len(tensor)] or cut[:1])
@@ -61,5 +61,5 @@ class Rows:
 
 
 def _bytes(tensor: Tensor) -> np.ndarray:
-    """``[n, b]`` a view of the same memory, whatever the type: numpy has no bfloat16."""
+    """Returns a view ``[n, b]`` uint8 of the same memory: NumPy has no bfloat16."""
     return tensor.reshape(len(tensor), math.prod(tensor.shape[1:])).view(torch.uint8).numpy()

@@ -1,4 +1,4 @@
-"""What is encoded: the images of a data set, seen as the autoencoder takes them, and what tells them from others."""
+"""Images to encode: a data set in the form that an autoencoder takes, and its fingerprint."""
 
 from __future__ import annotations
 
@@ -11,43 +11,44 @@ from torch import Tensor
 from fm_lightning.data.base import FlowData
 from fm_lightning.data.latents.autoencoder import Autoencoder
 from fm_lightning.data.split import Split
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 READ = 1024  # rows read at a time
 
 
 def visible(data: FlowData, x: Tensor) -> Tensor:
-    """Images as stored -> [-1, 1]."""
+    """Maps stored images to [-1, 1]."""
     return data.decode(data.encode(x))
 
 
 def latent_shape(data: FlowData, autoencoder: Autoencoder, device: torch.device | str) -> list[int]:
-    """``[c, h, w]`` found on one image; refuses what does not come back from the autoencoder in its own size."""
+    """Returns ``[c, h, w]``, found on one image.
+
+    Raises:
+        UserError: the data hold no images, or the autoencoder does not return an image in its own size.
+    """
     if len(data.shape) != 3:
-        raise OldError(f"data={type(data).__name__} given, which holds no images", "some", "type e.g. data.ImageData")
+        raise UserError(f"{type(data).__name__} holds no images.", "Use for example fm_lightning.data.ImageData")
     image = visible(data, data.train_split.fetch(torch.tensor([0]))[0].to(device))
-    wanted = f"images that {autoencoder.name} takes"
     try:
         mean, _ = autoencoder.encode(image)
         back = tuple(autoencoder.decode(mean).shape[1:])
     except (RuntimeError, ValueError) as error:
-        said = " ".join(str(error).split())[:160]
-        raise OldError(
-            f"images of shape {list(data.shape)} given ({said})",
-            wanted,
-            "give data of other size, or in colour (grayscale: false)",
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"{autoencoder.name} cannot encode images of shape {list(data.shape)} ({reason}).",
+            "Use images of another size, or in colour (grayscale: false).",
         ) from error
     if back != tuple(data.shape):
-        raise OldError(
-            f"images of shape {list(data.shape)} given, which come back as {list(back)}",
-            wanted,
-            "give data whose sides are multiples of 8, or of whatever the autoencoder divides them by",
+        raise UserError(
+            f"{autoencoder.name} returns images of shape {list(data.shape)} as {list(back)}.",
+            "Use images whose sides are multiples of the autoencoder's reduction, which is often 8.",
         )
     return list(mean.shape[1:])
 
 
 def distinct_splits(data: FlowData) -> dict[str, Split]:
-    """Training and held-out images; real ones only where they are others than the training images."""
+    """Returns training and held-out images, and real images if they are not the training images."""
     splits = {"train": data.train_split, "held_out": data.held_out_split}
     return splits if _same(data.real_split, data.train_split) else {**splits, "real": data.real_split}
 
@@ -66,7 +67,7 @@ def _blocks(split: Split) -> Iterator[tuple[Tensor, Tensor | None]]:
 
 
 def fingerprint(splits: Mapping[str, Split]) -> str:
-    """Of images and labels, by their bytes."""
+    """Returns a hash of images and labels."""
     digest = hashlib.sha256()
     for name, split in splits.items():
         digest.update(f"{name} {len(split)}".encode())

@@ -1,4 +1,4 @@
-"""Splits of latents: fetched from disk when a batch asks for them."""
+"""Splits of latents, read from disk batch by batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fm_lightning.data.latents.rows import Rows
 
 @dataclass(frozen=True)
 class LatentSplit:
-    """Posterior means as stored, with their labels; read when they are fetched."""
+    """Stored posterior means with their labels."""
 
     x: Rows  # [n, c, h, w]
     y: Tensor | None = None  # [n] int64
@@ -26,10 +26,10 @@ class LatentSplit:
 
 @dataclass(frozen=True)
 class PosteriorSplit(LatentSplit):
-    """Training latents: fetches what a sample of the posterior is drawn from."""
+    """Training latents: fetches the moments of the posteriors."""
 
-    moments: tuple[Rows, ...] = ()  # mean, std and, if mirrored ones are drawn, theirs; each [n, c, h, w]
+    moments: tuple[Rows, ...] = ()  # mean, std and, with flips, those of mirror images; each [n, c, h, w]
 
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """``[b, 2 or 4, c, h, w]`` and the labels."""
+        """Returns moments ``[b, 2 or 4, c, h, w]`` and labels."""
         return torch.stack([rows[index] for rows in self.moments], 1), None if self.y is None else self.y[index]

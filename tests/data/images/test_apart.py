@@ -42,14 +42,14 @@ def test_splits_that_are_one_folder(tmp_path):
     refused("held out in test", tmp_path / "set")
     refused("held out in test", {"train": str(source), "test": str(source)})
     folder(source / "inner")
-    refused("inner/.*.png given in train", {"train": str(source), "test": str(source / "inner")})
+    refused("inner/.*.png is in train", {"train": str(source), "test": str(source / "inner")})
     shutil.copytree(source, tmp_path / "other")
     assert len(loaded({"train": str(source), "test": str(tmp_path / "other")}).held_out_split) == 40
 
 
 def test_splits_that_share_a_table(tmp_path):
     names = [write_parquet(tmp_path / f"{name}.parquet", map(png, arrays(8, i))) for i, name in enumerate("ab")]
-    message = refused("b.parquet given in train and in test", {"train": str(tmp_path / "*.parquet"), "test": names[1]})
+    message = refused("b.parquet is in train and in test", {"train": str(tmp_path / "*.parquet"), "test": names[1]})
     assert "train_part: 'train[:90%]'" in message
     assert len(loaded({"train": names[0], "test": names[1]}).held_out_split) == 8
 
@@ -75,20 +75,20 @@ def test_shards_number_their_classes_alike(tmp_path, names):
         shard(source / f"{split}-0.parquet", {"kind": [0, 1, 0, 1]}, kind=classes("cat", "dog"))
     assert loaded(source, conditional=True).train_split.y.tolist() == [0, 1, 0, 1]
     shard(source / "train-1.parquet", {"kind": [0, len(names) - 1, 0, 1]}, kind=classes(*names))
-    refused("train-1.parquet given, where the numbers in kind stand for other classes than in train-0", source)
+    refused("train-1.parquet numbers the classes in kind differently from train-0", source)
 
 
 def test_shards_with_a_column_more(tmp_path):
     for split in ("train", "test"):
         shard(tmp_path / "set" / f"{split}-0.parquet", {})
     shard(tmp_path / "set" / "train-1.parquet", {"score": [1] * 4}, score=datasets.Value("int64"))
-    refused("train-1.parquet given, whose column score train-0.parquet lacks", tmp_path / "set")
+    refused("train-1.parquet has the column score", tmp_path / "set")
 
 
 def test_a_table_without_rows(tmp_path):
     write_parquet(tmp_path / "set" / "train-0.parquet", map(png, arrays(8)))
     write_parquet(tmp_path / "set" / "test-0.parquet", [])
-    refused("test-0.parquet' given, which holds no rows", tmp_path / "set")
+    refused("test-0.parquet' has no rows", tmp_path / "set")
 
 
 def test_columns_of_numbers_are_no_images(tmp_path):
@@ -97,4 +97,4 @@ def test_columns_of_numbers_are_no_images(tmp_path):
     for split in ("train", "test"):
         rows = datasets.Dataset.from_dict({"image": [np.full((4, 4, 3), 300).tolist()] * 4})
         rows.to_parquet(tmp_path / "set" / f"{split}-0.parquet")
-    refused("holds no encoded images but List", tmp_path / "set", image_column="image")
+    refused("holds List, not encoded images", tmp_path / "set", image_column="image")

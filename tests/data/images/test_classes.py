@@ -71,21 +71,21 @@ def test_rows_without_a_class_are_named(tmp_path, values, feature):
     feature = value(feature) if feature else datasets.ClassLabel(names=["a", "b"])
     good = [v for v in values if v not in (None, -1)]
     refused_at = write(tmp_path / "set", train=(values, feature), test=(good, feature))
-    refused("no class given in row 1 of train", refused_at, conditional=True, label_column="kind")
+    refused("Row 1 of train has no class", refused_at, conditional=True, label_column="kind")
     turned = write(tmp_path / "turned", train=(good, feature), test=(values, feature))
-    refused("no class given in row 1 of test", turned, conditional=True, label_column="kind")
+    refused("Row 1 of test has no class", turned, conditional=True, label_column="kind")
 
 
 def test_an_empty_word_and_a_number_without_a_name_are_no_class(tmp_path):
     kinds = value("string")
     folder = write(tmp_path / "words", train=(["a", "", "b"], kinds), test=(["a", "b"], kinds))
-    refused("no class given in row 1 of train", folder, conditional=True, label_column="kind")
+    refused("Row 1 of train has no class", folder, conditional=True, label_column="kind")
     numbers = write(tmp_path / "set", train=([0, 5, 1], value("int64")), test=([0, 1], value("int64")))
     named = datasets.Features({"picture": datasets.Image(), "kind": datasets.ClassLabel(names=["a", "b"])})
     for file in numbers.iterdir():  # `datasets` itself writes no such file
         told = {b"huggingface": json.dumps({"info": {"features": named.to_dict()}})}
         parquet.write_table(parquet.read_table(file).replace_schema_metadata(told), file)
-    refused("no class given in row 1 of train", numbers, conditional=True)
+    refused("Row 1 of train has no class", numbers, conditional=True)
     assert loaded(numbers).num_classes == 0
 
 
@@ -98,9 +98,9 @@ def test_of_several_columns_none_is_picked(tmp_path):
     rows = {"a": blobs, "b": blobs[::-1], "fine": [0, 1, 2, 3], "coarse": [0, 0, 1, 1]}
     for split in ("train", "test"):
         datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "set" / f"{split}-0.parquet")
-    assert "type image_column: a" in refused("the columns a, b given, all of images", tmp_path / "set")
+    assert "Set for example image_column: a" in refused("columns a, b all hold images", tmp_path / "set")
     message = refused("classes in the columns fine, coarse", tmp_path / "set", image_column="a", conditional=True)
-    assert "type label_column: fine" in message
+    assert "Set label_column: fine" in message
     options = {"conditional": True, "label_column": "coarse", "order": "source"}
     data = loaded(tmp_path / "set", image_column="b", **options)
     assert data.train_split.y.tolist() == [0, 0, 1, 1]
@@ -114,12 +114,12 @@ def test_splits_have_their_classes_in_one_column(tmp_path):
         features = datasets.Features({"a": datasets.Image(), column: datasets.ClassLabel(names=["x", "y"])})
         rows = {"a": [{"bytes": png(a), "path": None} for a in arrays(2)], column: [0, 1]}
         datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "set" / f"{split}-0.parquet")
-    refused("classes given in coarse of test and in fine of train", tmp_path / "set", conditional=True)
+    refused("classes are in coarse of test and in fine of train", tmp_path / "set", conditional=True)
 
 
 def test_a_label_column_is_looked_for_even_if_nobody_asks_for_classes(tmp_path):
     folder = write(tmp_path / "set", train=([0, 1], value("int64")), test=([0, 1], value("int64")))
-    assert "leave it out" in refused("label_column='kinds' given, which train lacks", folder, label_column="kinds")
+    assert "leave it out" in refused("label_column='kinds' is not among", folder, label_column="kinds")
     assert loaded(folder, label_column="kind").num_classes == 0
 
 
@@ -132,4 +132,4 @@ def test_columns_that_are_no_classes(tmp_path):
 def test_no_class_is_held_out_alone(tmp_path):
     kinds = value("string")
     folder = write(tmp_path / "set", train=(["a", "b", "a"], kinds), test=(["a", "c"], kinds))
-    refused("without any of c .1 of 3 classes", folder, conditional=True, label_column="kind")
+    refused("lack 1 of 3 classes: c", folder, conditional=True, label_column="kind")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -129,11 +132,41 @@ def test_cmyk_as_pillow_converts_it(tmp_path):
 
 def test_sixteen_bits(tmp_path):
     gray = PIL.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000)
-    refused("PIL mode I;16 given .image index . of train, .*png", stored(tmp_path / "gray", gray, ".png"))
+    refused("Image index . of train, .*png has more than 8 bits", stored(tmp_path / "gray", gray, ".png"))
     refused("8 bits", stored(tmp_path / "tif", gray, ".tif"))
     refused(
         "8 bits",
         stored(tmp_path / "float", PIL.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)), ".tif"),
+    )
+
+
+def test_sixteen_bits_among_eight(tmp_path):
+    source = stored(tmp_path, PIL.fromarray(NOISE[..., 0]), ".png")
+    PIL.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000).save(source / "train" / "1.png")
+    refused("1.png has more than 8 bits", source)
+
+
+@pytest.mark.parametrize("form", ["png", "ppm"])
+def test_sixteen_bit_colours_are_refused_too(tmp_path, form):
+    """Pillow would keep the high byte of each."""
+    source = stored(tmp_path, PIL.fromarray(NOISE), f".{form}")
+    deep = np.random.default_rng(0).integers(0, 4096, (8, 8, 3), dtype=np.uint16)
+    for part in ("train", "test"):
+        for i in range(2):
+            (source / part / f"{i}.{form}").write_bytes(deep_png(deep) if form == "png" else deep_ppm(deep))
+    refused(f"{form} has more than 8 bits", source)
+
+
+def deep_ppm(array):
+    return b"P6\n8 8\n65535\n" + array.astype(">u2").tobytes()
+
+
+def deep_png(array):
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0), b"IDAT": zlib.compress(rows), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks.items()
     )
 
 

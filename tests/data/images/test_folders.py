@@ -36,7 +36,7 @@ def test_directories_named_for_splits(tmp_path, train, other, split):
 def test_a_class_may_be_called_train(tmp_path):
     names = [f"{kind}/{i}.png" for kind in ("bus", "car", "train") for i in range(4)]
     folder = write(tmp_path / "vehicles", names)
-    message = refused("holds train beside bus, car", folder)
+    message = refused("holds train, named for splits, and bus, car", folder)
     assert f"source: {{train: {folder}}}" in message
     data = loaded(
         {"train": str(folder)}, conditional=True, **SLICES | {"train_part": "train[:9]", "held_out_part": "train[9:]"}
@@ -48,12 +48,12 @@ def test_a_class_may_be_called_train(tmp_path):
 
 def test_directories_beside_splits_are_not_dropped(tmp_path):
     folder = write(tmp_path / "stl", [f"{part}/{i}.png" for part in ("train", "test", "unlabeled") for i in range(3)])
-    refused("holds test, train beside unlabeled", folder)
+    refused("holds test, train, named for splits, and unlabeled", folder)
     data = loaded({part: str(folder / part) for part in ("train", "test")})
     assert (len(data.train_split), len(data.held_out_split)) == (3, 3)
-    refused("holds train beside files", write(tmp_path / "loose", ["train/0.png", "1.png", "2.png"]))
+    refused("holds train, named for splits, and files", write(tmp_path / "loose", ["train/0.png", "1.png", "2.png"]))
     refused(
-        "holds test and testing, both of them test",
+        "holds test and testing, both named for test",
         write(tmp_path / "twice", ["train/0.png", "test/1.png", "testing/2.png"]),
     )
 
@@ -125,11 +125,11 @@ def test_held_out_directories_are_in_random_order_too(tmp_path):
 
 def test_a_conditional_training_part_without_a_class_is_refused(tmp_path):
     folder = classes(tmp_path, [20, 20, 1])
-    message = refused("without any of class2 .1 of 3 classes", folder, conditional=True, n=10, **SLICES)
+    message = refused("lack 1 of 3 classes: class2", folder, conditional=True, n=10, **SLICES)
     assert "conditional: false" in message
     assert len(loaded(folder, n=10, **SLICES).train_split) == 10
     refused(
-        "without any of class1, class2",
+        "lack 2 of 3 classes: class1, class2",
         folder,
         conditional=True,
         order="source",
@@ -137,7 +137,7 @@ def test_a_conditional_training_part_without_a_class_is_refused(tmp_path):
         held_out_part="train[38:40]",
     )
     names = [*(f"train/ant/{i}.png" for i in range(3)), "test/ant/1.png", "test/bee/2.png"]
-    refused("without any of bee", write(tmp_path / "unseen", names), conditional=True)
+    refused("lack 1 of 2 classes: bee", write(tmp_path / "unseen", names), conditional=True)
 
 
 # ---------------------------------------------------------------- parquet: the hub's names, and sorted rows
@@ -155,10 +155,10 @@ def test_parquet_files_are_named_for_splits_by_all_or_none(tmp_path):
         len(loaded(files("train-00000-of-00002.parquet", "train-00001-of-00002.parquet", "test.parquet")).train_split)
         == 16
     )
-    refused("extra.parquet is named for no split", files("train-0.parquet", "test-0.parquet", "extra.parquet"))
+    refused("extra.parquet is not named for a split", files("train-0.parquet", "test-0.parquet", "extra.parquet"))
     assert len(loaded(files("data/train-0.parquet", "data/test-0.parquet")).held_out_split) == 8
     both = files("en/train-0.parquet", "en/test-0.parquet", "fr/train-0.parquet", "fr/test-0.parquet")
-    refused("parquet files lie in en, fr", both)
+    refused("are in en, fr", both)
     assert len(loaded(both, config="fr").train_split) == 8
     refused("config='de'", both, config="de")
     folders = files("train/0.parquet", "train/1.parquet", "test/train.parquet")

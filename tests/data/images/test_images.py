@@ -130,7 +130,7 @@ def test_gray_and_coloured_images(tmp_path):
     for split in ("train", "test"):
         write_parquet(tmp_path / "gray_first" / f"{split}-0.parquet", mixed)
         write_parquet(tmp_path / "colour_first" / f"{split}-0.parquet", mixed[::-1])
-    assert "grayscale" in refused("image index 1 of train, 1.png has colours", tmp_path / "gray_first")
+    assert "grayscale" in refused("Image index 1 of train, 1.png has colours", tmp_path / "gray_first")
     assert loaded(tmp_path / "gray_first", grayscale=True).shape == (1, 6, 5)
     data = loaded(tmp_path / "colour_first")
     assert data.shape == (3, 6, 5)
@@ -141,8 +141,8 @@ def test_odd_sizes_need_resize_and_crop(tmp_path):
     odd = [png(arrays(1, shape=shape)[0]) for shape in ((20, 31, 3), (17, 9, 3), (8, 8, 3))]
     for split in ("train", "test"):
         write_parquet(tmp_path / "set" / f"{split}-0.parquet", odd)
-    assert "index 1 of train, 1.png is 9x17 and index 0 of train, 0.png is 31x20" in refused(
-        "expected one size", tmp_path / "set"
+    assert "index 1 of train, 1.png is 9x17, and index 0 of train, 0.png is 31x20" in refused(
+        "resize: 32 and crop: 32", tmp_path / "set"
     )
     refused("crop=8", tmp_path / "set", resize=7, crop=8)
     data = loaded(tmp_path / "set", resize=8, crop=8)

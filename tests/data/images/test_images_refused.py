@@ -90,7 +90,7 @@ def test_processes_that_start_together_decode_once(folder, tmp_path):
 
 def test_a_cache_that_cannot_be_written(folder, tmp_path):
     (tmp_path / "file").write_text("")
-    message = refused("cannot be written", folder[0], cache_dir=str(tmp_path / "file"))
+    message = refused("Cannot write the image cache", folder[0], cache_dir=str(tmp_path / "file"))
     assert "cache_dir: DIRECTORY" in message
 
 
@@ -108,7 +108,7 @@ def test_a_cache_of_datasets_that_cannot_be_written(folder, monkeypatch, number,
         raise OSError(number, os.strerror(number), "/there")
 
     monkeypatch.setattr("datasets.load_dataset", denied)
-    assert "HF_HOME" in refused(f"cannot write /there .{words}", folder[0])
+    assert "HF_HOME" in refused(f"Cannot write /there: {words}", folder[0])
 
 
 # ---------------------------------------------------------------- bad input
@@ -148,7 +148,7 @@ def test_unreadable_images_are_left_out_if_asked(tmp_path, capsys):
 def test_not_one_readable_image(tmp_path):
     for split in ("train", "test"):
         write_parquet(tmp_path / "set" / f"{split}-0.parquet", [b"nothing", b""])
-    refused("2 images of train given, none of which", tmp_path / "set", skip_unreadable=True)
+    refused("None of the 2 images of train", tmp_path / "set", skip_unreadable=True)
 
 
 def test_a_row_without_an_image(tmp_path):
@@ -177,7 +177,7 @@ def test_columns_are_listed(folder, tmp_path):
 
 
 def test_labels_that_are_none(folder, tmp_path):
-    refused("expected class labels", folder[0], label_column="picture", conditional=True)
+    refused("not class labels", folder[0], label_column="picture", conditional=True)
     for split in ("train", "test"):
         write_parquet(tmp_path / "plain" / f"{split}-0.parquet", map(png, arrays(3)))
         write_parquet(tmp_path / "hidden" / f"{split}-0.parquet", map(png, arrays(3)), [0, -1, 1])
@@ -190,27 +190,27 @@ def test_sizes_and_splits(folder):
     assert "n: 30" in refused("n=31", source, n=31)
     refused("n=0", source, n=0)
     refused("resize=0", source, resize=0)
-    assert "splits train (30), test (12)" in refused("train_part='training'", source, train_part="training")
+    assert "which has train (30), test (12)" in refused("train_part='training'", source, train_part="training")
     refused("train_part='train\\[5'", source, train_part="train[5")
-    refused("holds no rows", source, real_part="test[12:]")
+    refused("has no rows", source, real_part="test[12:]")
     refused("shares rows with real_part", source, real_part="test")
     refused("shares rows with train_part", source, real_part="test[:6]", held_out_part="train[28:]")
-    advice = refused("holds one image", source, held_out_part="test[11:]")
+    advice = refused("has one image", source, held_out_part="test[11:]")
     assert advice.endswith("train_part: 'train[:90%]', held_out_part: 'train[90%:]'")
     data = loaded(source, n=20, real_part="test", held_out_part="train[20:]")
     assert [len(split) for split in (data.train_split, data.real_split, data.held_out_split)] == [20, 12, 10]
     files = {"train": str(source / "train-0.parquet")}
-    assert "'train[:90%]'" in refused("with the splits train given", files)
+    assert "'train[:90%]'" in refused("only train exists", files)
 
 
 def test_images_of_unlike_shapes_in_the_splits(tmp_path):
     write_parquet(tmp_path / "set" / "train-0.parquet", map(png, arrays(3)))
     write_parquet(tmp_path / "set" / "test-0.parquet", map(png, arrays(3, shape=(4, 4, 3))))
-    refused("images of shapes", tmp_path / "set")
+    refused("have images of shapes", tmp_path / "set")
 
 
 def test_sources_that_are_not_there(tmp_path):
-    assert "type source: PATH" in refused("does not exist", str(tmp_path / "nowhere"))
+    assert "Set source: PATH" in refused("does not exist", str(tmp_path / "nowhere"))
     refused("no readable dataset", str(tmp_path / "no-*.parquet"))
     (tmp_path / "empty").mkdir()
     refused("no readable dataset", tmp_path / "empty")
@@ -224,9 +224,7 @@ def test_the_hub_out_of_reach(monkeypatch):
         raise ConnectionError("Couldn't reach 'uoft-cs/cifar10' on the Hub\nmore")
 
     monkeypatch.setattr("datasets.load_dataset", unreachable)
-    with pytest.raises(
-        UserError, match="'uoft-cs/cifar10' given, which cannot be had from the Hugging Face hub"
-    ) as caught:
+    with pytest.raises(UserError, match="Cannot get source='uoft-cs/cifar10' from the Hugging Face hub") as caught:
         CIFAR10().setup()
     assert "source: PATH" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -113,7 +113,7 @@ def test_numbers_as_written(tmp_path):
 
 def test_an_image_without_a_class(tmp_path):
     source = write(tmp_path / "set", FLAT, table(FLAT, [*VALUES[:-1], ""]))
-    refused("no class given in row 7 of train, .*/7.png, expected", source, conditional=True, **SLICES)
+    refused("Row 7 of train, .*/7.png has no class", source, conditional=True, **SLICES)
     assert len(loaded(source, **SLICES).train_split) == 6
 
 
@@ -125,17 +125,17 @@ def test_text_with_commas_and_line_breaks(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (table([*FLAT, "gone.png"], [*VALUES, "cat"]), "row 8 names 'gone.png', which is no image there"),
-        (table([*FLAT, ""], [*VALUES, "cat"]), "row 8 names '', which is no image there"),
-        (table(FLAT[:5], VALUES), r"does not name .*/5.png .3 of 8 images"),
-        (table([*FLAT, "0.png"], [*VALUES, "dog"]), "row 8 names '0.png', which an earlier row names"),
-        (table(FLAT, VALUES).replace("file_name", "isic_id"), "with the columns isic_id, label, expected file_name"),
-        (table(FLAT, VALUES).replace(",", ";"), "with the columns file_name;label, expected file_name"),
+        (table([*FLAT, "gone.png"], [*VALUES, "cat"]), "Row 8 of .* names 'gone.png', but there is no such image"),
+        (table([*FLAT, ""], [*VALUES, "cat"]), "Row 8 of .* names '', but there is no such image"),
+        (table(FLAT[:5], VALUES), r"no row for 3 of 8 images, for example .*/5.png"),
+        (table([*FLAT, "0.png"], [*VALUES, "dog"]), "Row 8 of .* names '0.png', but an earlier row names it"),
+        (table(FLAT, VALUES).replace("file_name", "isic_id"), "needs a column file_name .*but has isic_id, label"),
+        (table(FLAT, VALUES).replace(",", ";"), "needs a column file_name .*but has file_name;label"),
         (table(FLAT, VALUES, "image"), "none called image"),
         (table(FLAT, VALUES) + "8.png,a,b\n", "more or fewer cells"),
         (table(FLAT, VALUES, "label,label").replace("png,", "png,x,"), "named twice"),
-        ("file_name,label\n", "with the columns none"),
-        ("", "with the columns none"),
+        ("file_name,label\n", "but has no columns"),
+        ("", "but has no columns"),
     ],
 )
 def test_what_does_not_fit_its_images(tmp_path, text, words):
@@ -148,12 +148,12 @@ def test_files_that_are_no_tables(tmp_path):
     for i, (file, text) in enumerate(
         [("metadata.jsonl", '{"file_name"'), ("metadata.jsonl", "[1]"), ("metadata.parquet", "x" * 99)]
     ):
-        refused(f"{file} given, which cannot be read", write(tmp_path / str(i), FLAT, text, file), **SLICES)
+        refused(f"Cannot read .*{file}", write(tmp_path / str(i), FLAT, text, file), **SLICES)
     latin = write(tmp_path / "latin", FLAT)
     (latin / "metadata.csv").write_bytes(table(FLAT, ["ä"] * 8).encode("latin1"))
-    refused("cannot be read .'utf-8' codec", latin, **SLICES)
+    refused("Cannot read .*'utf-8' codec", latin, **SLICES)
     lines = "\n".join(json.dumps({"file_name": name, "age": [1, "old"][i % 2]}) for i, name in enumerate(FLAT))
-    refused("column 'age' holds values of several kinds", write(tmp_path / "mixed", FLAT, lines, "metadata.jsonl"))
+    refused("column 'age' mixes types", write(tmp_path / "mixed", FLAT, lines, "metadata.jsonl"))
 
 
 def test_other_files_say_nothing(tmp_path):
@@ -165,6 +165,6 @@ def test_other_files_say_nothing(tmp_path):
 def test_two_spellings_of_one_class_are_refused(tmp_path, one, two):
     values = [one, two] * 4
     source = write(tmp_path / "set", FLAT, table(FLAT, values))
-    message = refused("names that differ in more than blanks or Unicode form", source, conditional=True, **SLICES)
+    message = refused("differ only in blanks or Unicode form", source, conditional=True, **SLICES)
     assert ascii(two) in message
     assert loaded(source, **SLICES).num_classes == 0, "nobody asked for classes"

@@ -151,10 +151,10 @@ def test_a_class_of_ones_own(config, monkeypatch):
             "cannot be loaded .*or a local folder; type a folder that save_pretrained wrote",
         ),
         (["--dtype", "int8"], "int8"),
-        (["--shard_size", "0"], "shard_size=0 given"),
+        (["--shard_size", "0"], "shard_size=0 must"),
         (["--batchsize", "4"], "unknown key --batchsize given.*type --batch_size"),
-        (["--data.init_args.source", "./nowhere"], "source='./nowhere' given, which does not exist"),
-        (["--data.init_args.resize", "0"], "resize=0 given"),
+        (["--data.init_args.source", "./nowhere"], "source='./nowhere' does not exist"),
+        (["--data.init_args.resize", "0"], "resize=0 must"),
         (["--data", "fm_lightning.data.Nowhere"], "Nowhere"),
         (["--data", "fm_lightning.data.Toy2D"], "holds no images"),
         (["--device", "abacus"], "abacus"),
@@ -174,11 +174,11 @@ def test_weights_that_lack_some_or_are_damaged(config, kl_folder, capsys, tmp_pa
     tensors = load_file(kl_folder / weights.name)
     tensors.pop("decoder.conv_in.weight")
     save_file(tensors, weights, metadata={"format": "pt"})
-    assert "lacks 1 weights (the first: decoder.conv_in.weight)" in refused(
+    assert "lacks 1 weights, for example decoder.conv_in.weight" in refused(
         capsys, "-c", config, "--autoencoder", broken
     )
     weights.write_bytes(weights.read_bytes()[:1000])
-    assert "cannot be loaded" in refused(capsys, "-c", config, "--autoencoder", broken)
+    assert "Cannot load" in refused(capsys, "-c", config, "--autoencoder", broken)
 
 
 def test_nothing_given(capsys):
@@ -211,7 +211,7 @@ def test_a_run_on_latents(command, folder, monkeypatch):
     assert np.load(written)["images"].shape == (5, 3, 8, 12)
     ended = command("fit", "-c", "latents.yaml", "--name", "other", "--data.init_args.n", "99")
     assert ended.status == 2
-    assert "n=99 training samples asked for" in ended.err
+    assert "n=99 is more than" in ended.err
 
 
 def test_the_verb_and_the_example(command, config, kl_folder, monkeypatch):
@@ -230,7 +230,7 @@ def test_the_verb_and_the_example(command, config, kl_folder, monkeypatch):
 
     ended = command("encode", "-c", "example.yaml", "--shard_size", 11, "--data.init_args.train_part", "train[:20]")
     assert ended.status == 2
-    assert "which holds latents of another source or form" in ended.err.splitlines()[-1]
+    assert "holds latents of another source or form" in ended.err.splitlines()[-1]
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")

@@ -47,7 +47,7 @@ def test_parts_and_sums_read_nothing(sizes, data):
 def test_beyond_the_end():
     _, divided = rows([2, 3])
     for index in ([5], [-6]):
-        with pytest.raises(IndexError, match="there are 5"):
+        with pytest.raises(IndexError, match="of 5"):
             divided[torch.tensor(index)]
 
 

@@ -181,19 +181,19 @@ def refused(match, folder, **options):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"n": 22}, "n=22 .* at most the 21"),
-        ({"n": 0}, "n=0 given"),
-        ({"decode_batch": 0}, "decode_batch=0 given"),
-        ({"scaling": "none"}, "scaling='none' given"),
-        ({"verify": "all"}, "verify='all' given"),
-        ({"train_part": "test"}, r"'test' given, expected one of the dataset's splits train \(21\), held_out \(5\)"),
+        ({"n": 22}, "n=22 is more than the 21"),
+        ({"n": 0}, "n=0 must"),
+        ({"decode_batch": 0}, "decode_batch=0 must"),
+        ({"scaling": "none"}, "scaling='none' is not"),
+        ({"verify": "all"}, "verify='all' is not"),
+        ({"train_part": "test"}, r"'test' is not in the dataset, which has train \(21\), held_out \(5\)"),
         ({"held_out_part": "train[20:]"}, "shares rows with train_part"),
         (
             {"train_part": "train[:10]", "real_part": "train", "held_out_part": "train[10:]"},
             "shares rows with real_part",
         ),
-        ({"autoencoder": "./nowhere"}, "autoencoder='./nowhere' given, which cannot be loaded .*local folder"),
-        ({"autoencoder": TinyNetwork(channels=3)}, r"given for .*expected one that makes \[3, 8, 12\] of \[4, 4, 6\]"),
+        ({"autoencoder": "./nowhere"}, "Cannot load autoencoder='./nowhere' .*a folder"),
+        ({"autoencoder": TinyNetwork(channels=3)}, r"cannot decode latents of \[4, 4, 6\] .*which encoded them"),
         ({"autoencoder": torch.nn.Identity()}, "Identity without encode"),
     ],
 )
@@ -208,29 +208,29 @@ def test_an_autoencoder_of_another_size(folder):
         def decode(self, latents):
             return super().decode(latents).repeat(1, 1, 2, 2)
 
-    refused(r"makes \[3, 16, 24\] of them, expected one that makes \[3, 8, 12\]", folder, autoencoder=Quarter())
+    refused(r"images of \[3, 16, 24\], not \[3, 8, 12\]", folder, autoencoder=Quarter())
 
 
 def test_neither_labels_nor_mirror_images(tmp_path):
     encode_images(images(num_classes=0), tiny(), tmp_path, mirrored=False)
-    refused("conditional=True given .* has no labels", tmp_path, conditional=True)
-    refused("flip=True given .* has no mirror images", tmp_path, flip=True)
+    refused("conditional=True needs labels", tmp_path, conditional=True)
+    refused("flip=True needs mirror images", tmp_path, flip=True)
 
 
 def test_damaged_shards_are_named(folder):
     shard = folder / "train-00001-of-00003.safetensors"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-10])
-    refused(rf"shard {shard} has [\d,]+ bytes, expected [\d,]+", folder)
+    refused(rf"Shard {shard} has [\d,]+ bytes, not [\d,]+", folder)
     shard.unlink()
-    refused(f"shard {shard} is missing", folder)
+    refused(f"Shard {shard} is missing", folder)
     changed = bytearray(whole)
     changed[-5] ^= 1
     shard.write_bytes(changed)
     Latents(str(folder)).setup()  # sizes do not show it
-    refused(f"shard {shard} has the checksum", folder, verify="checksums")
+    refused(f"Shard {shard} has the checksum", folder, verify="checksums")
     shard.write_bytes(b"x" * len(whole))
-    refused(f"shard {shard} cannot be read", folder)
+    refused(f"Cannot read shard {shard}", folder)
     shard.write_bytes(whole)
     Latents(str(folder), verify="checksums").setup()
 
@@ -240,13 +240,13 @@ def test_a_shard_of_other_latents(folder, tmp_path):
     encode_images(images(seed=1), tiny(), other, shard_size=SHARD)
     name = "train-00001-of-00003.safetensors"
     (folder / name).write_bytes((other / name).read_bytes())
-    refused(f"shard .*{name} holds other latents", folder)
+    refused(f"Shard .*{name} does not belong", folder)
 
 
 def test_labels_outside_the_classes(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "num_classes": 2}))
-    refused("shard .*train-00000.* has the label 2 in row 2, expected 0 to 1", folder, conditional=True)
+    refused("Row 2 of shard .*train-00000.* has the label 2; labels are 0 to 1", folder, conditional=True)
     Latents(str(folder)).setup()
 
 
@@ -257,13 +257,13 @@ def test_manifests_that_are_none(folder, content):
         manifest["identity"]["version"] = 99
         content = json.dumps(manifest)
     (folder / "manifest.json").write_text(content)
-    refused("manifest.json cannot be read", folder)
+    refused("Cannot read .*manifest.json", folder)
 
 
 def test_folders_without_manifest(folder, tmp_path):
     (folder / "manifest.json").unlink()
     refused("unfinished latents", folder)
-    refused("no folder", tmp_path / "nowhere")
+    refused("does not exist", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     refused("no latents", tmp_path / "empty")
 
