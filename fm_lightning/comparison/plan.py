@@ -51,7 +51,9 @@ class SamplingPlan:
         self._fields, self._floors = dict(fields or {}), floors
 
     def check_data(self, data: Samples) -> None:
-        """Raises UserError where a field needs training data and there are none."""
+        """Raises UserError if a field needs training data that do not exist, or verdicts would compare with copies of them."""
+        if self.judge:
+            data.check_reference()
         for name, field in self._fields.items():
             field.check_data(data, name)
 

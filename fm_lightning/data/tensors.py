@@ -93,4 +93,5 @@ def samples_of(
     else:
         data = Tensors(train, real, held_out, labels, base_seed)
     data.prepare()
+    data.check_reference()
     return data

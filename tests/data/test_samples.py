@@ -8,14 +8,17 @@ import sys
 import pytest
 import torch
 
+from fm_lightning.comparison.plan import SamplingPlan
 from fm_lightning.data import Samples, Split
 from fm_lightning.data.copies import Copies, count_copies
 from fm_lightning.errors import UserError
+from fm_lightning.flow import KTS, Schedule
 
 
 def test_samples_need_no_lightning():
     code = """
 import sys, torch
+from fm_lightning.comparison.plan import SamplingPlan
 from fm_lightning.data import Samples, Split
 
 class Points(Samples):
@@ -84,3 +87,11 @@ def test_a_reference_of_training_samples_is_refused_unless_it_is_the_training_sp
     with pytest.raises(UserError, match="30 of 40 real samples are training samples"):
         prepared(array(x[:30]), array(x[30:] + 1), array(x.clone())).check_reference()
     prepared(array(x[:10]), array(x[10:20]), array(x.clone())).check_reference()
+
+
+def test_only_verdicts_need_such_a_reference(x):
+    schedules = {"base": Schedule(), "kts": Schedule(gain=KTS())}
+    copies = prepared(x[:30], x[30:] + 1, x[5:30].clone())
+    with pytest.raises(UserError, match="25 of 25 real samples"):
+        SamplingPlan(None, schedules, None, None, False).check_data(copies)
+    SamplingPlan(None, schedules, [], None, False).check_data(copies)

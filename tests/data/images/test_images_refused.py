@@ -182,7 +182,7 @@ def test_labels_that_are_none(folder, tmp_path):
         write_parquet(tmp_path / "plain" / f"{split}-0.parquet", map(png, arrays(3)))
         write_parquet(tmp_path / "hidden" / f"{split}-0.parquet", map(png, arrays(3)), [0, -1, 1])
     refused("no class labels", tmp_path / "plain", conditional=True)
-    refused("no class given in row 1 of train", tmp_path / "hidden", conditional=True)
+    refused("Row 1 of train has no class", tmp_path / "hidden", conditional=True)
 
 
 def test_sizes_and_splits(folder):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 
 import datasets
+import pyarrow as pa
 import pytest
 from image_files import arrays, loaded, pixels, png, refused
+from pyarrow import parquet
 
 ADDRESSES = [
     "http://127.0.0.1:9/a.png",
@@ -28,10 +31,13 @@ ADDRESSES = [
 def table(folder, names):
     """Rows that hold a name and no bytes, in a training and a test table."""
     folder.mkdir(exist_ok=True)
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    features = datasets.Features({"image": datasets.Image()}).to_dict()
+    # `datasets` itself would store the bytes.
+    schema = pa.schema({"image": kind}, {"huggingface": json.dumps({"info": {"features": features}})})
+    rows = pa.table({"image": pa.array([{"bytes": None, "path": name} for name in names], kind)}, schema)
     for split in ("train", "test"):
-        rows = {"image": [{"bytes": None, "path": name} for name in names]}
-        features = datasets.Features({"image": datasets.Image(decode=False)})
-        datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{split}-0.parquet")
+        parquet.write_table(rows, folder / f"{split}-0.parquet")
     return folder
 
 

@@ -145,10 +145,10 @@ def test_a_class_of_ones_own(config, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--autoencoder", "./nowhere"], "cannot be loaded"),
+        (["--autoencoder", "./nowhere"], "Cannot load"),
         (
             ["--autoencoder", "nobody/has-this"],
-            "cannot be loaded .*or a local folder; type a folder that save_pretrained wrote",
+            "Cannot load .*set a folder that save_pretrained wrote",
         ),
         (["--dtype", "int8"], "int8"),
         (["--shard_size", "0"], "shard_size=0 must"),

@@ -194,7 +194,7 @@ def refused(match, folder, **options):
         ),
         ({"autoencoder": "./nowhere"}, "Cannot load autoencoder='./nowhere' .*a folder"),
         ({"autoencoder": TinyNetwork(channels=3)}, r"cannot decode latents of \[4, 4, 6\] .*which encoded them"),
-        ({"autoencoder": torch.nn.Identity()}, "Identity without encode"),
+        ({"autoencoder": torch.nn.Identity()}, "Identity has no method encode"),
     ],
 )
 def test_options_that_the_folder_does_not_have(folder, options, said):
