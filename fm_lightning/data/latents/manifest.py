@@ -130,16 +130,10 @@ class Manifest:
             UserError: a shard has changed; names it.
         """
         for shard in self.shards:
-            if (found := sha256(folder / shard.file)) != shard.sha256:
+            if (found := file_hash(folder / shard.file)) != shard.sha256:
                 raise UserError(
                     f"Shard {folder / shard.file} has the checksum {found[:16]}, not {shard.sha256[:16]}.", _AGAIN
                 )
-
-
-def sha256(file: Path) -> str:
-    """Returns the SHA-256 checksum of a file."""
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def open_shard(file: Path) -> tuple[dict[str, Tensor], Identity]:
