@@ -57,6 +57,7 @@ def test_a_row_that_leaves_the_source_is_refused(tmp_path, no_network, name):
     (tmp_path / "set" / "link").symlink_to(tmp_path)
     (tmp_path / "set" / "good.png").write_bytes(png(arrays(1)[0]))
     source = table(tmp_path / "set", ["good.png", f"{tmp_path}{name}" if name == "/outside.png" else name])
+    source = {split: str(source / f"{split}-0.parquet") for split in ("train", "test")}
     for options in ({}, {"skip_unreadable": True}):
         refused("Image index 1 of train, .* is not inside the source", source, image_column="image", **options)
 
