@@ -14,6 +14,7 @@ from fm_lightning.data import Latents
 from fm_lightning.data.batches import TrainBatch
 from fm_lightning.data.latents import Autoencoder, encode_images
 from fm_lightning.errors import UserError
+from fm_lightning.files import write_json
 
 SHIFT = torch.tensor([0.1, 0.2, 0.3, 0.4])[:, None, None]
 
@@ -158,7 +159,7 @@ def test_nothing_is_loaded_as_a_whole(folder):
         save_file(tensors, file, metadata={"identity": json.dumps(manifest["identity"])})
         shards.append({"split": split, "start": 0, "stop": n, "file": file.name, "bytes": file.stat().st_size})
     del tensors
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "shards": shards}))
+    write_json(folder / "manifest.json", {**manifest, "shards": shards})
     before = anonymous()
     data = Latents(str(folder))
     data.setup()
@@ -245,7 +246,7 @@ def test_a_shard_of_other_latents(folder, tmp_path):
 
 def test_labels_outside_the_classes(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "num_classes": 2}))
+    write_json(folder / "manifest.json", {**manifest, "num_classes": 2})
     refused("Row 2 of shard .*train-00000.* has the label 2; labels are 0 to 1", folder, conditional=True)
     Latents(str(folder)).setup()
 
