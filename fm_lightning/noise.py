@@ -93,8 +93,8 @@ def step_seed(base_seed: int, step: int, purpose: str, *position: int) -> int:
     Args:
         base_seed: the run's seed.
         step: the optimizer step.
-        purpose: what is drawn, e.g. "bridge" or "flips"; different purposes are independent.
-        position: e.g. the first sample of a device's share.
+        purpose: what is drawn, for example "bridge" or "flips"; different purposes are independent.
+        position: for example the first sample of a device's share.
     """
     entropy = (base_seed & _WORD, step, *purpose.encode(), *position)
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])

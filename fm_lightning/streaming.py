@@ -1,4 +1,4 @@
-"""Means under a softmax, streamed over the points in blocks: what kernel means and the closed-form velocity have in common."""
+"""Means under a softmax, streamed over the points in blocks: shared by kernel means and the closed-form velocity."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def softmax_mean(blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     """
     summed = weight = peak = torch.tensor(0.0)
     for i, (logits, rows) in enumerate(blocks):
-        # Subtracted is the largest logit, not the logarithm of the sum: beside logits of 1e12, as a sharp kernel has them,
+        # The largest logit is subtracted, not the logarithm of the sum: next to logits of 1e12, as of a sharp kernel,
         # rounding loses the log 2 by which two equal points outweigh one, and the weights would not add up to 1.
         top = logits.detach().amax(1, keepdim=True).clamp_min_(torch.finfo(logits.dtype).min)  # a block may be -inf
         before, peak = peak, torch.maximum(peak, top) if i else top

@@ -18,7 +18,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """A batch of B samples and the energy of the way each of them took, in S steps.
+    """A batch of B samples and the energy of each one's trajectory, in S steps.
 
     Attributes:
         x1: ``[B, ...]`` samples in the model's own space.

@@ -20,9 +20,9 @@ State = tuple[Tensor, Tensor, Tensor]  # x [B, ...], E [B], field E [B]
 def integrate_adaptively(evaluate: Evaluator, x0: Tensor, schedule: Schedule, name: str) -> Trajectory:
     """Integrates ``(x, E, field E)`` and reads the energies off at the schedule's grid.
 
-    All samples take the steps that the worst of them needs, so that the tolerance holds for each sample in any company.
-    Within it a sample still depends on its company: alone it takes other, longer steps. Where the field pulls neighbours
-    apart, the end moves by more than the tolerance.
+    All samples take the steps that the worst of them needs, so that the tolerance holds for each sample in any
+    batch. Within the tolerance a sample still depends on its batch: alone it takes longer steps. Where the field pulls
+    neighbours apart, the end moves by more than the tolerance.
 
     Args:
         evaluate: the velocity.

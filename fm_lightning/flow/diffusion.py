@@ -17,7 +17,7 @@ FORMS = ("sigma", "sbdm")
 
 @dataclass(frozen=True)
 class Diffusion:
-    """How much noise sampling adds while it goes on.
+    """How much noise the steps of sampling add.
 
     Args:
         scale: c, at least 0; 0 is the ODE.

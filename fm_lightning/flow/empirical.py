@@ -19,7 +19,7 @@ class EmpiricalVelocity(nn.Module):
 
     Args:
         data: ``[N, ...]`` the training set in the model's space.
-        block: how many training points are looked at together.
+        block: how many training points are evaluated at once.
 
     It declares what a velocity may (``flow/velocity.py``): ``v*`` does not exist at ``t = 1``, and a call is one evaluation.
     """
@@ -32,7 +32,7 @@ class EmpiricalVelocity(nn.Module):
         super().__init__()
         if len(data) == 0:
             raise UserError("EmpiricalVelocity needs at least one training point.", "Use a larger training subset.")
-        # Not persistent: a training set has no business in a checkpoint. float64, because the exponent divides
+        # Not persistent: a checkpoint should not hold a training set. float64, because the exponent divides
         # differences of squares by (1 - t)^2, at t = 0.99 by 1e-4.
         flat = data.flatten(1).double()
         self.register_buffer("data", flat, persistent=False)

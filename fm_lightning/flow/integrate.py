@@ -1,4 +1,4 @@
-"""Integration: from noise to samples, with the energy of the way.
+"""Integration: from noise to samples, with the energy of each trajectory.
 
 The state of the ODE is the pair (x, E) with ``dE/dt = 1/2 eta^2 ||v||^2``; the solver's own quadrature gives both. For one
 schedule this is
@@ -16,7 +16,7 @@ schedule this is
         return x, torch.stack(energy)
 
 What the code below adds: E never feeds back into x, so the steps keep the norms ``||v||`` of their stages, and the quadrature is
-applied to all of them at once in the end; inside the loop there is one addition per stage, one norm, and nothing that
+applied to all of them at once at the end; inside the loop there is one addition per stage, one norm, and nothing that
 waits for the device. And schedules share their beginnings: as long as two of them take equal steps from the same state they
 are one branch.
 """
@@ -83,7 +83,7 @@ def integrate_many(
         x0: ``[B, ...]`` initial noise, of a floating dtype.
         schedules: name -> Schedule.
         labels: ``[B]`` int64, handed to the velocity.
-        seeds: ``[B]`` int64; kept in the trajectories, and decide the noise added at the end or on the way (default
+        seeds: ``[B]`` int64; kept in the trajectories, and decide the noise added during and after sampling (default
             0 ... B - 1).
         base_seed: the run's seed, for that noise.
         merge_rows: evaluate branches that have parted in one network batch of at most this many rows, which is faster
@@ -151,7 +151,7 @@ def _integrate(
     while live:
         forks: list[tuple[_Branch, Step]] = []
         for branch in live:
-            if len(branch.names) == 1 and i < len(plans[branch.names[0]]):  # alone: nobody to compare steps with
+            if len(branch.names) == 1 and i < len(plans[branch.names[0]]):  # alone: no steps to compare with
                 forks.append((branch, plans[branch.names[0]][i]))
                 continue
             ways: dict[Step, list[str]] = {}
@@ -303,7 +303,7 @@ def _drawn(x: Tensor, seeds: Tensor | None, base_seed: int, purpose: int, draws:
 
 
 def _like(x: Tensor, numbers: Sequence[float]) -> Tensor:
-    """The numbers beside x, without waiting for what its device still has to do."""
+    """The numbers on x's device, without waiting for what its device still has to do."""
     return torch.tensor(numbers, dtype=x.dtype).to(x.device, non_blocking=x.is_cuda)
 
 

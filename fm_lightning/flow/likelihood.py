@@ -1,4 +1,4 @@
-"""Log-likelihood of samples along the way they took (Chen et al. 2018; Grathwohl et al. 2019, arXiv 1810.01367).
+"""Log-likelihood of samples along their trajectories (Chen et al. 2018; Grathwohl et al. 2019, arXiv 1810.01367).
 
 Where samples follow ``dx/dt = eta(t) v(x, t)``, their log density falls with the divergence of what moves them:
 
@@ -7,7 +7,7 @@ Where samples follow ``dx/dt = eta(t) v(x, t)``, their log density falls with th
 The integral rides along in the solver, stage by stage, so it is as accurate as its order; with few Euler steps it is not the
 exact log density of what these steps do. The divergence is exact, ``sum_d dv_d/dx_d``, by one backward pass per dimension, or
 Hutchinson's estimate ``e . (dv/dx)^T e`` with random signs e, by one backward pass per probe. A sample's signs belong to its
-seed and stay the same all along its way; hence the estimate of its integral is unbiased, and independent probes tell its
+seed and stay the same along its trajectory; hence the estimate of its integral is unbiased, and independent probes tell its
 standard error.
 """
 
@@ -25,7 +25,7 @@ from fm_lightning.flow.schedule import Schedule
 from fm_lightning.flow.velocity import Velocity, evaluating
 from fm_lightning.noise import PROBES, noise
 
-EXACT = 128  # dimensions up to which the divergence is exact unless probes are asked for
+EXACT = 128  # dimensions up to which the divergence is exact unless probes are given
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +167,6 @@ def _pull(v: Tensor, weights: Tensor, x: Tensor) -> Tensor:
 
 
 def _signs(x: Tensor, seeds: Tensor | range, base_seed: int, probes: int) -> Tensor:
-    """``[P, B, ...]`` of 1 and -1 that belong to the seeds; more probes go on where fewer end."""
+    """``[P, B, ...]`` of 1 and -1 that belong to the seeds; more probes begin with the same ones."""
     drawn = noise(seeds, (probes, *x.shape[1:]), base_seed, PROBES).transpose(0, 1)
     return torch.where(drawn < 0, -1.0, 1.0).to(x.device, x.dtype)

@@ -39,7 +39,7 @@ class Step:
 
     @property
     def advance(self) -> float:
-        """How far the step goes on the field's own clock: the solver's quadrature of eta over the step."""
+        """How far the step moves on the field's own clock: the solver's quadrature of eta over the step."""
         return self.dt * sum(b * eta for b, eta in zip(self.tableau.b, self.gains))
 
 
@@ -62,7 +62,7 @@ class Schedule:
         end_noise: standard deviation of independent noise added to the finished sample, or of several, each of its own
             draw (see ``with_noise``). Energies do not count it.
         inject_noise: ``(t, sigma)``: independent noise of standard deviation sigma is put into the state at the grid's
-            last edge at or before t, in [0, t_end), and sampling goes on from there. Neither energies nor displacement
+            last edge at or before t, in [t_start, t_end), before sampling continues from there. Neither energies nor displacement
             count it.
         blend: weight w of the start in the finished sample, ``(1 - w) x1 + w x0``, in [0, 1); before the end noise.
             Neither energies nor displacement count it.
@@ -171,7 +171,7 @@ class Schedule:
 
     @property
     def advances(self) -> Tensor:
-        """``[steps]`` float64: how far each step goes on the field's own clock, the solver's quadrature of eta over it."""
+        """``[steps]`` float64: how far each step moves on the field's own clock, the solver's quadrature of eta over it."""
         return self.method.advances(self.eta, self.edges)
 
     @property
@@ -184,7 +184,7 @@ class Schedule:
         """Whether a seed's sample is the same in any batch, up to the network's rounding.
 
         Rows of a comparison are then paired by seed to rounding. Rows sampled adaptively are not: the steps follow the
-        worst sample of the batch, and a sample moves with its company by what the tolerance allows.
+        worst sample of the batch, and a sample depends on the others in its batch within the tolerance.
         """
         return self.method.fixed_steps
 
@@ -263,7 +263,7 @@ class Schedule:
         return math.floor(999 * t + 1e-9) / 999 if self.told_time == "floor999" else t
 
     def _injected(self, edges: Sequence[float]) -> dict[int, float]:
-        """Step before which noise is put in -> its standard deviation."""
+        """Index of the step before which noise is added -> its standard deviation."""
         if self.inject_noise is None:
             return {}
         time, sigma = self.inject_noise
@@ -284,7 +284,7 @@ class Schedule:
                 f"Use for example inject_noise=({self.t_start + 0.9 * (self.t_end - self.t_start):g}, 0.05).",
             )
         self._need_fixed_steps(f"inject_noise={self.inject_noise!r}")
-        # Without noise nothing is put in: such schedules are equal and share all their steps.
+        # Without noise nothing is added: such schedules are equal and share all their steps.
         object.__setattr__(self, "inject_noise", (time, sigma) if sigma else None)
 
     def _need_fixed_steps(self, what: str) -> Tableau:

@@ -76,7 +76,7 @@ class Adaptive(Solver):
     fixed_steps: ClassVar[bool] = False
 
     def times(self, edges: Tensor) -> Tensor:
-        # It may look anywhere.
+        # It may evaluate at any time.
         return torch.cat([torch.linspace(float(edges[0]), float(edges[-1]), 1001, dtype=torch.float64), edges])
 
     def advances(self, gain: Callable[[Tensor], Tensor], edges: Tensor) -> Tensor:

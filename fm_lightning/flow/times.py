@@ -1,4 +1,4 @@
-"""Times at which the training loss looks at the bridge: distributions of t in [0, 1] for one global batch."""
+"""Times at which the training loss evaluates the bridge: distributions of t in [0, 1] for one global batch."""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@ from fm_lightning.errors import UserError
 
 
 def check_labels(net: nn.Module, y: Tensor | None, num_classes: int) -> None:
-    """A conditional network needs labels. An unconditional one ignores those that it gets.
+    """A conditional network needs labels. An unconditional one ignores labels.
 
     Raises:
-        UserError: a conditional network got none.
+        UserError: a conditional network got no labels.
     """
     if num_classes and y is None:
         raise UserError(

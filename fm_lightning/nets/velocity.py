@@ -164,7 +164,7 @@ class Guided(Velocity):
 def check_network(net: nn.Module, shape: Sequence[int], num_classes: int) -> None:
     """Raises UserError where data have another number of classes or another shape than the network was built for.
 
-    Of a network that is no ``Velocity`` nothing is known, and nothing refused.
+    Nothing is known of a network that is no ``Velocity``, and nothing is refused.
     """
     if not isinstance(net, Velocity):
         return
