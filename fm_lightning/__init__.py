@@ -12,6 +12,8 @@ _HOMES = {
     "Trajectory": "fm_lightning.trajectory",
     "UserError": "fm_lightning.errors",
     **dict.fromkeys(("load_network", "load_sit", "load_torchcfm", "load_weights"), "fm_lightning.adapters"),
+    **dict.fromkeys(("Comparison", "compare_schedules", "falsify"), "fm_lightning.notebook"),
+    "Family": "fm_lightning.comparison.families",
     "Evaluation": "fm_lightning.table.evaluation",
     "families": "fm_lightning.comparison.families",
     "judge": "fm_lightning.comparison.judge",
@@ -39,7 +41,7 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from fm_lightning.adapters import load_network, load_sit, load_torchcfm, load_weights
-    from fm_lightning.comparison.families import families
+    from fm_lightning.comparison.families import Family, families
     from fm_lightning.comparison.judge import judge
     from fm_lightning.errors import UserError
     from fm_lightning.flow import (
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
         nearest,
     )
     from fm_lightning.nets import Guided
+    from fm_lightning.notebook import Comparison, compare_schedules, falsify
     from fm_lightning.table.evaluation import Evaluation
     from fm_lightning.training.module import FlowMatching
     from fm_lightning.training.trainer import FlowTrainer
@@ -71,9 +74,11 @@ if TYPE_CHECKING:
 __all__ = [
     "KTS",
     "SSC",
+    "Comparison",
     "Constant",
     "EmpiricalVelocity",
     "Evaluation",
+    "Family",
     "FlowMatching",
     "FlowTrainer",
     "FrechetDistance",
@@ -88,6 +93,8 @@ __all__ = [
     "Schedule",
     "Trajectory",
     "UserError",
+    "compare_schedules",
+    "falsify",
     "families",
     "integrate",
     "integrate_many",

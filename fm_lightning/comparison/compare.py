@@ -92,6 +92,9 @@ class ComparisonLoop:
         gigabytes: float = 4.0,
         source: str | None = None,
     ) -> None:
+        for name, value in {"seeds": seeds, "batch_size": batch_size}.items():
+            if value < 1:
+                raise UserError(f"{name}={value} is too few.", f"Pass at least {name}=1.")
         if keep not in KEEP:
             raise UserError(f"samples={keep!r} is not known.", f"Use one of {', '.join(KEEP)}.")
         self.folder, self.model, self.measures = Path(folder), model, list(measures)
@@ -372,7 +375,7 @@ def _merged(sampled: Iterable[Mapping[str, Trajectory]]) -> dict[str, Trajectory
 
 
 def _joined(some: Sequence[Trajectory]) -> Trajectory:
-    def together(name: str, dim: int = 0) -> torch.Tensor | None:
+    def together(name: str, dim: int = 0) -> Any:  # None where no trajectory has it
         values = [getattr(t, name) for t in some]
         return None if values[0] is None else torch.cat(values, dim)
 

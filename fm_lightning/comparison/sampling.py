@@ -136,8 +136,9 @@ class _Zero(Plain):
 
     def __init__(self, instead_of: Velocity | StoredVelocity | None) -> None:
         super().__init__(lambda x, t, y: torch.zeros_like(x))
-        known = instead_of is not None and not isinstance(instead_of, StoredVelocity)
-        self.singular_end = known and declared(instead_of).singular_end
+        self.singular_end = False
+        if instead_of is not None and not isinstance(instead_of, StoredVelocity):
+            self.singular_end = declared(instead_of).singular_end
 
 
 def _still(images: Tensor | Encoded, first_seed: int, x0: Tensor, seeds: Tensor, labels: Tensor | None) -> Trajectory:

@@ -1,0 +1,267 @@
+"""A comparison as one function, for notebooks and scripts: any velocity field, and no Lightning.
+
+>>> found = compare_schedules(net, {"kts": Schedule(KTS())}, train=train, real=real, held_out=held_out)   # doctest: +SKIP
+>>> print(found.verdicts["kts"])                                                                          # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fm_lightning.comparison.calibrate import Which
+from fm_lightning.comparison.collect import Collector
+from fm_lightning.comparison.compare import ComparisonLoop
+from fm_lightning.comparison.facts import comparison_facts
+from fm_lightning.comparison.fields import Field, Given
+from fm_lightning.comparison.identity import Probes, probe, sampling_identity
+from fm_lightning.comparison.judge import judge_all
+from fm_lightning.comparison.plan import SamplingPlan
+from fm_lightning.comparison.processes import first_process_result, process
+from fm_lightning.comparison.progress import Bar
+from fm_lightning.comparison.results import Results
+from fm_lightning.comparison.rows import HELD_OUT
+from fm_lightning.comparison.sampling import Model
+from fm_lightning.data.batches import SeedBatches, Share
+from fm_lightning.data.samples import CALIBRATION_SEED, CALIBRATION_SEEDS, TEST_SEED, Samples
+from fm_lightning.data.tensors import Tensors, samples_of
+from fm_lightning.errors import UserError
+from fm_lightning.flow import Schedule
+from fm_lightning.flow.velocity import Velocity
+from fm_lightning.hashes import weights_hash
+from fm_lightning.metrics.energy import KineticPathEnergy
+from fm_lightning.metrics.features.extractor import FeatureExtractor
+from fm_lightning.metrics.features.named import EXTRACTORS, named_extractor
+from fm_lightning.metrics.frechet_metrics import FrechetDistance
+from fm_lightning.metrics.measure import Measure
+from fm_lightning.metrics.memorization import THRESHOLD, MemorizationRate
+from fm_lightning.metrics.neighbours import Reference
+from fm_lightning.report.build import save
+from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.table.pictures import read_pictures
+from fm_lightning.verdicts.margins import Margins
+from fm_lightning.verdicts.verdict import Verdict
+
+if TYPE_CHECKING:  # takes half a second to import
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What ``compare_schedules`` found.
+
+    Attributes:
+        folder: where the table lies, and the report.
+        table: one line per row and seed, on disk.
+        results: each row's numbers and the verdicts, as in ``results.json``.
+    """
+
+    folder: Path
+    table: Evaluation
+    results: Results
+    _measures: Sequence[Measure]
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """One line per row: what it is, and its numbers."""
+        import pandas as pd
+
+        facts = ("name", "kind", "of", "label", "nfe", "samples")
+        return pd.DataFrame([{k: getattr(row, k) for k in facts} | dict(row.metrics) for row in self.results.rows])
+
+    @cached_property
+    def verdicts(self) -> dict[str, Verdict]:
+        """Name of a schedule -> its verdict."""
+        return {verdict.schedule: verdict for verdict in judge_all(self.table)}
+
+    def paragraph(self, name: str) -> str:
+        """The verdict on a schedule in a few sentences.
+
+        Raises:
+            UserError: a schedule that was not judged.
+        """
+        if name not in self.verdicts:
+            raise UserError(f"{name!r} was not judged.", f"Judged were: {', '.join(self.verdicts) or 'none'}.")
+        return str(self.verdicts[name])
+
+    def report(self) -> Path:
+        """Writes ``results.json``, ``results.csv`` and ``report.html``; returns the page."""
+        arrays = Collector(self.table, self._measures).arrays() | read_pictures(self.table)
+        save(self.folder, self.results, arrays)
+        return self.folder / "report.html"
+
+
+def compare_schedules(
+    velocity: Velocity,
+    schedules: Mapping[str, Schedule],
+    *,
+    train: Tensor | Samples,
+    real: Tensor | None = None,
+    held_out: Tensor | None = None,
+    seeds: int = 2000,
+    batch_size: int = 500,
+    labels: Tensor | None = None,
+    features: str | FeatureExtractor | None = "raw",
+    families: Which = "cheap",
+    judge: Sequence[str] | None = None,
+    fields: Mapping[str, Field | Velocity] | None = None,
+    folder: str | Path | None = None,
+    device: str | torch.device | None = None,
+    base_seed: int = 0,
+    threshold: float = THRESHOLD,
+    tau_split: float = 0.6,
+    margins: Margins | None = None,
+    measures: Sequence[Measure] | None = None,
+    identity: str | None = None,
+) -> Comparison:
+    """Compares sampling schedules of one velocity field, and judges them against trivial manipulations.
+
+    The same call with the same folder resumes after an interruption; with more schedules, seeds or measures it samples only
+    what is missing. Under ``torchrun`` the processes share the work.
+
+    Args:
+        velocity: ``v(x [B, ...], t [B], y [B] or None)`` -> like x: a network, evaluated in evaluation mode, or a function.
+        schedules: name -> schedule; plain sampling is added as ``base`` unless it is there.
+        train: ``[n, ...]`` what the model was trained on, in the velocity's own space; or one FlowData for this and the next
+            two.
+        real: ``[m, ...]`` what samples are compared with; best real samples that were not trained on.
+        held_out: ``[k, ...]`` further real samples, which tell how well a distance is known.
+        seeds: samples per schedule.
+        batch_size: samples per batch and process.
+        labels: ``[l]`` int64 classes from 0, for example those of ``train``: every seed draws its label from these.
+        features: on which the Fréchet distance is measured: "raw" (the samples themselves), the name of another distance, for
+            example "fid", or an extractor; None for no distance.
+        families: trivial manipulations to judge against: the "cheap" ones, "all", "none", or families of one's own.
+        judge: names of the schedules to judge; by default those with a gain.
+        fields: other velocity fields, sampled like ``base``.
+        folder: of the table and the report; by default a temporary one.
+        device: by default the network's, or that of ``train``.
+        base_seed: of the noise, and of the labels of tensors.
+        threshold: a sample is a copy below this ratio of the distances to its two nearest training samples.
+        tau_split: time that separates early from late energy.
+        margins: the smallest effects that matter.
+        measures: of the samples, instead of energy, memorization and Fréchet distance.
+        identity: names the velocity in the table. By default a network is known by its weights, and every velocity by its
+            values at a few states: a changed one is refused in a folder of the old one.
+
+    Returns:
+        the table, the numbers and the verdicts.
+
+    Raises:
+        UserError: samples, schedules or a velocity that cannot be compared; a folder that holds another comparison.
+    """
+    if dist.is_torchelastic_launched() and not dist.is_initialized():
+        dist.init_process_group()
+    data = samples_of(train, real, held_out, labels, base_seed)
+    where, dtype = _numbers(velocity, data, device)
+    bar = Bar()
+    model = Model(velocity, data, base_seed, where, dtype, listeners=[bar])
+    others = {name: field if isinstance(field, Field) else Given(field) for name, field in (fields or {}).items()}
+    plan = SamplingPlan(None, schedules, judge, others, floors=True)
+    plan.check_data(data)
+    rows = plan.comparison(data, where)
+    if isinstance(data, Tensors) and not data.has_held_out:
+        rows.pop(HELD_OUT)
+    if measures is None:
+        measures = default_measures(data, features, where, threshold, tau_split)
+    place = Path(folder or first_process_result(lambda: tempfile.mkdtemp(prefix="comparison-")))
+
+    def named(probes: Probes) -> dict[str, Any]:
+        about = sampling_identity(model)
+        if identity is not None:
+            probe(velocity, model)  # it may still have dropout
+            return about | {"velocity": identity}
+        weights = weights_hash(velocity) if isinstance(velocity, nn.Module) else None
+        return about | {"weights": weights, "velocity": probes.name(velocity)}
+
+    loop = ComparisonLoop(
+        place,
+        model,
+        rows,
+        measures,
+        named,
+        seeds=seeds,
+        batch_size=batch_size,
+        judge=plan.judge,
+        families=families,
+        margins=margins,
+    )
+    share = Share(*process())
+    calibration = SeedBatches(CALIBRATION_SEED, CALIBRATION_SEEDS, min(CALIBRATION_SEEDS, batch_size), share)
+    comparison = SeedBatches(TEST_SEED, seeds, min(seeds, batch_size), share)
+    try:
+        loop.open()
+        for batch in bar.follow("Choosing doses", calibration, len(calibration)):
+            loop.step(batch)
+        loop.choose()
+        for batch in bar.follow("Comparing schedules", comparison, len(comparison)):
+            loop.step(batch)
+        results = loop.finish(comparison_facts(place, data, where, share.world))
+    finally:
+        loop.close()
+    return Comparison(place, loop.table, results, loop.measures)
+
+
+def falsify(velocity: Velocity, schedule: Schedule, *, families: Which = "all", **options: Any) -> Verdict:
+    """The verdict on one schedule, judged against all families: does it do more than they do?
+
+    Args:
+        velocity: see ``compare_schedules``.
+        schedule: the schedule.
+        families: to judge it against.
+        **options: of ``compare_schedules``.
+    """
+    name = "schedule"
+    found = compare_schedules(velocity, {name: schedule}, families=families, judge=[name], **options)
+    return found.verdicts[name]
+
+
+def default_measures(
+    data: Samples,
+    features: str | FeatureExtractor | None,
+    device: torch.device,
+    threshold: float = THRESHOLD,
+    tau_split: float = 0.6,
+) -> list[Measure]:
+    """Energy, memorization and Fréchet distance against the data's real samples."""
+    found: list[Measure] = [KineticPathEnergy(tau_split)]
+    if data.has_training_data:
+        stored, views = data.memorization_reference()
+        stored = stored.to(device) if isinstance(stored, Tensor) else stored
+        reference = Reference(stored, device=device, encode=data.encode)
+        found.append(MemorizationRate(reference, threshold, data.flip, views=views))
+    if features is not None:
+        if isinstance(features, str):
+            features = named_extractor(features if features in EXTRACTORS else f"fd_{features}")
+        features.load()
+        features.to(device).eval()
+        read = data.to_uint8 if features.space == "uint8" else None
+        with torch.no_grad():
+            batches = (x.to(device) for x in data.encoded(data.real_split).split(1000))
+            real = torch.cat([features(read(x) if read else x).cpu() for x in batches])
+        found.append(FrechetDistance(features, real, read))
+    return found
+
+
+def _numbers(velocity: Velocity, data: Samples, device: str | torch.device | None) -> tuple[torch.device, torch.dtype]:
+    """Where and in which numbers the velocity is evaluated."""
+    weights = next(velocity.parameters(), None) if isinstance(velocity, nn.Module) else None
+    if weights is None:
+        where = data.train_split.x.device if isinstance(data.train_split.x, Tensor) else torch.device("cpu")
+        return torch.device(device or where), torch.float32
+    if device is not None and torch.device(device).type != weights.device.type:
+        raise UserError(f"The network is on {weights.device}, not on {device}.", "Move it with net.to(device).")
+    if weights.dtype not in (torch.float32, torch.float64):
+        raise UserError(
+            f"The network's weights are {weights.dtype}, in which energies lose their digits.",
+            "Convert them with net.float().",
+        )
+    return weights.device, weights.dtype

@@ -1,0 +1,280 @@
+"""compare_schedules without Lightning: equal to the command, resumed, grown, on two processes; and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from table_contents import assert_equal_tables, table_contents
+from tiny_runs import tiny_config
+from torch import nn
+
+from fm_lightning import KTS, SSC, EmpiricalVelocity, Evaluation, Schedule, UserError, compare_schedules, falsify
+from fm_lightning.data import Toy2D
+from fm_lightning.nets import ResidualMLP
+
+SCHEDULES = {"base": Schedule(steps=4), "kts": Schedule(KTS(0.02, 0.02), steps=4)}
+
+
+def points(seed: int, n: int = 24) -> torch.Tensor:
+    return torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
+
+
+DATA = {"train": points(0), "real": points(1), "held_out": points(2)}
+
+
+def compared(folder: Path, velocity=None, schedules=SCHEDULES, **options):
+    options = {**DATA, "seeds": 13, "batch_size": 8, "families": "none", "folder": folder, **options}
+    return compare_schedules(velocity or network(), schedules, **options)
+
+
+def network(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return ResidualMLP([2], width=16, depth=1)
+
+
+def test_it_equals_the_command(command, undrawn, tmp_path):
+    """The network of a checkpoint, with families: rows, energies, neighbours and features to the digit."""
+    from fm_lightning import load_network
+
+    def change(c):
+        c["trainer"]["callbacks"].insert(3, {"class_path": "fm_lightning.callbacks.FIDMonitor", "init_args": RAW})
+        c["trainer"]["callbacks"][5]["init_args"] = {"families": "cheap"}
+        c["data"]["init_args"] |= {"eval_batch_size": 100, "test_seeds": 150}
+
+    assert command("run", "-c", tiny_config(tmp_path / "cheap.yaml", change)).status == 0
+    net = load_network(tmp_path / "runs/tiny/checkpoints/last.ckpt")
+    data = Toy2D(n=24)
+    found = compare_schedules(
+        net, SCHEDULES, train=data, seeds=150, batch_size=100, folder=tmp_path / "here", families="cheap"
+    )
+    assert_equal_tables(table_contents(tmp_path / "runs/tiny"), table_contents(tmp_path / "here"))
+    assert any("~" in name for name in found.table.shown), "families were compared"
+
+
+RAW = {"extractors": "fd_raw"}
+
+
+def test_a_finished_one_is_read_and_more_is_added(tmp_path, capsys):
+    whole = compared(tmp_path / "whole", schedules={**SCHEDULES, "ssc": Schedule(SSC(0.05, 1.0), steps=4)}, seeds=21)
+    grown = tmp_path / "grown"
+    compared(grown, features=None)
+    capsys.readouterr()
+    compared(grown, features=None)
+    assert "65 of 65 samples are there already" in capsys.readouterr().out
+    compared(grown)
+    assert "measuring kept samples" in capsys.readouterr().out
+    compared(grown, schedules={**SCHEDULES, "ssc": Schedule(SSC(0.05, 1.0), steps=4)})
+    again = compared(grown, schedules={**SCHEDULES, "ssc": Schedule(SSC(0.05, 1.0), steps=4)}, seeds=21)
+    assert_equal_tables(table_contents(whole.folder), table_contents(grown), tolerance=1e-6)  # other widths of batches
+    assert list(again.rows["name"]) == list(whole.rows["name"])
+
+
+def test_a_function_is_a_velocity_and_its_results_are_at_hand(tmp_path):
+    field = EmpiricalVelocity(DATA["train"])
+    found = compared(None, field, families="cheap", seeds=40, batch_size=500, schedules=SCHEDULES)
+    assert set(found.verdicts) == {"kts"}
+    assert found.paragraph("kts")
+    assert found.rows.set_index("name").loc["base", "f_mem"] > 0.1
+    assert found.rows.set_index("name").loc["copies", "f_mem"] == 1.0
+    assert len(found.table.lines("kts")) == 40
+    with pytest.raises(UserError, match="'other' was not judged"):
+        found.paragraph("other")
+    page = found.report()
+    assert page.stat().st_size > 10_000
+    assert (found.folder / "results.json").exists()
+
+
+def test_falsify_judges_against_all_families(tmp_path):
+    field = EmpiricalVelocity(DATA["train"])
+    options = {**DATA, "seeds": 40, "features": None, "folder": tmp_path}
+    assert falsify(field, Schedule(KTS(0.02, 0.02), steps=4), **options).outcome
+    judged = Evaluation.open(tmp_path).manifest.judged["schedule"]["families"]
+    assert {"noise", "early stop", "constant gain", "noise temperature"} <= set(judged)
+
+
+def test_a_changed_velocity_is_refused_in_an_old_folder(tmp_path):
+    scale = [1.0]
+    compared(tmp_path, lambda x, t, y: scale[0] * x)
+    compared(tmp_path, lambda x, t, y: x * scale[0]), "another function with the same values"
+    scale[0] = 1.01  # the source stays the same
+    with pytest.raises(UserError, match="other velocity"):
+        compared(tmp_path, lambda x, t, y: scale[0] * x)
+
+
+def test_a_changed_network_and_other_data_are_refused_in_an_old_folder(tmp_path):
+    compared(tmp_path)
+    with pytest.raises(UserError, match="other weights"):
+        compared(tmp_path, network(1))
+    with pytest.raises(UserError, match="other training data"):
+        compared(tmp_path, train=points(3))
+    with pytest.raises(UserError, match="other base seed"):
+        compared(tmp_path, base_seed=1)
+    with pytest.raises(UserError, match="other dtype"):
+        compared(tmp_path, network().double())
+    assert not (tmp_path / "evaluation" / "running.json").exists()
+
+
+def test_an_identity_of_ones_own_replaces_the_values(tmp_path):
+    compared(tmp_path, lambda x, t, y: x, identity="mine, version 1")
+    compared(tmp_path, lambda x, t, y: 2 * x, identity="mine, version 1")
+    with pytest.raises(UserError, match="other velocity"):
+        compared(tmp_path, lambda x, t, y: x, identity="mine, version 2")
+
+
+def test_a_changed_field_is_another_row(tmp_path, capsys):
+    scale = [1.0]
+    fields = {"other": lambda x, t, y: scale[0] * x}
+    first = compared(tmp_path, fields=fields).table.lines("other").kpe.to_numpy()
+    scale[0] = 2.0
+    second = compared(tmp_path, fields=fields).table.lines("other").kpe.to_numpy()
+    assert (second > first).all()
+    capsys.readouterr()
+    compared(tmp_path, fields=fields)
+    assert "78 of 78 samples are there already" in capsys.readouterr().out
+
+
+class Dropout(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.drop = nn.Linear(2, 2), nn.Dropout(0.5)
+
+    def forward(self, x, t, y=None):
+        return self.drop(self.net(x))
+
+
+def test_a_network_is_evaluated_in_evaluation_mode_and_left_as_it_was(tmp_path):
+    net = Dropout().train()
+    net.net.eval()
+    compared(tmp_path, net)
+    assert (net.training, net.net.training, net.drop.training) == (True, False, True)
+    compared(tmp_path, net.eval())  # the same values
+
+
+@pytest.mark.parametrize("kind", ["dropout", "batch statistics"])
+def test_a_velocity_of_two_values_is_refused(tmp_path, kind):
+    net = Dropout().train()
+    noisy = {"dropout": lambda x, t, y: net(x, t), "batch statistics": lambda x, t, y: x - x.mean(0)}[kind]
+    with pytest.raises(UserError, match="gives two values for one state"):
+        compared(tmp_path, noisy, identity="mine")
+
+
+def test_labels_are_drawn_for_each_seed(tmp_path):
+    labels = torch.tensor([0, 0, 0, 2])
+    seen = set()
+
+    def velocity(x, t, y):
+        seen.update(y.tolist())
+        return x * (1 + y[:, None])
+
+    drawn = compared(tmp_path, velocity, labels=labels, seeds=40).table.lines("base").label
+    assert set(drawn) == {0, 2}
+    assert (drawn == 0).mean() > 0.5
+    assert seen == {0, 1, 2}, "the probe asks for each class"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"real": None}, "no real samples"),
+        ({"train": points(0).long()}, "train is not a tensor"),
+        ({"train": Toy2D(n=24)}, "Pass it alone"),
+        ({"judge": ["none"]}, "none"),
+        ({"measures": []}, None),
+        ({"seeds": 0}, "seeds=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"device": "meta"}, "is on cpu"),
+    ],
+)
+def test_refusals(tmp_path, change, words):
+    if words is None:
+        assert len(compared(tmp_path, **change).rows) == 5
+        return
+    with pytest.raises(UserError, match=words):
+        compared(tmp_path, **change)
+    assert not list(tmp_path.iterdir()), "nothing is left"
+
+
+def test_no_lightning_is_loaded():
+    code = "import sys, fm_lightning; fm_lightning.compare_schedules; assert 'lightning' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+sys.path.insert(0, {tests!r})
+from test_compare import *
+torch.set_num_threads(1)
+found = compared(Path(sys.argv[1]), seeds=61, batch_size=4, schedules={{**SCHEDULES, "slow": Schedule(KTS(0.01), steps=300)}})
+print("finished", len(found.rows), flush=True)
+"""
+
+
+def environment(rank: int | None = None, port: int = 0) -> dict[str, str]:
+    here = Path(__file__).parent
+    path = [str(here), str(here.parent), str(here.parents[1]), os.environ.get("PYTHONPATH", "")]
+    found = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path)), "OMP_NUM_THREADS": "1"}
+    if rank is not None:  # as torchrun sets them
+        found |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
+        found |= {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
+    return found
+
+
+def started(folder: Path, processes: int) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", SCRIPT.format(tests=str(Path(__file__).parent)), str(folder)]
+    return [
+        subprocess.Popen(
+            command,
+            env=environment(rank if processes > 1 else None, port),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+
+
+def finished(some: list[subprocess.Popen]) -> None:
+    said = [p.communicate(timeout=300)[0] for p in some]
+    assert all(p.returncode == 0 and "finished" in s for p, s in zip(some, said)), "\n".join(said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_and_resumed_equals_undisturbed(tmp_path, processes):
+    finished(started(tmp_path / "whole", 1))
+    finished(started(tmp_path / "together", processes))
+    some = started(tmp_path / "cut", processes)
+    parts = tmp_path / "cut" / "evaluation" / "parts"
+    until = time.monotonic() + 120
+    while len(list(parts.glob("[0-9]*"))) < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    for p in some:
+        p.send_signal(signal.SIGKILL)
+    for p in some:
+        p.wait()
+    assert 3 <= len(list(parts.glob("[0-9]*"))) < 16, "killed in the middle"
+    finished(started(tmp_path / "cut", processes))
+    for folder in ("together", "cut"):
+        assert_equal_tables(table_contents(tmp_path / "whole"), table_contents(tmp_path / folder))
+
+
+def test_base_of_an_earlier_command_is_what_rows_are_compared_with(tmp_path):
+    compared(tmp_path, schedules={"base": SCHEDULES["base"]})
+    grown = compared(tmp_path).table.lines("kts").rms_to_base
+    whole = compared(tmp_path / "whole").table.lines("kts").rms_to_base
+    np.testing.assert_array_equal(grown, whole)
