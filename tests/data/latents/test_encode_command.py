@@ -120,7 +120,7 @@ def test_places_of_processes():
     assert processes(step) == (Share(2, 4), 0)
     # A batch script's own process is no member of a step.
     assert processes({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}) == (Share(0, 1), 0)
-    with pytest.raises(UserError, match="RANK=2 and WORLD_SIZE=2 given"):
+    with pytest.raises(UserError, match="RANK=2 is not below WORLD_SIZE=2"):
         processes({"RANK": "2", "WORLD_SIZE": "2"})
 
 
@@ -152,7 +152,7 @@ def test_a_class_of_ones_own(config, monkeypatch):
         ),
         (["--dtype", "int8"], "int8"),
         (["--shard_size", "0"], "shard_size=0 must"),
-        (["--batchsize", "4"], "unknown key --batchsize given.*type --batch_size"),
+        (["--batchsize", "4"], "Unknown key --batchsize. Use --batch_size"),
         (["--data.init_args.source", "./nowhere"], "source='./nowhere' does not exist"),
         (["--data.init_args.resize", "0"], "resize=0 must"),
         (["--data", "fm_lightning.data.Nowhere"], "Nowhere"),

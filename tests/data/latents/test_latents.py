@@ -14,7 +14,7 @@ from fm_lightning.data import Latents
 from fm_lightning.data.batches import TrainBatch
 from fm_lightning.data.latents import Autoencoder, encode_images
 from fm_lightning.errors import UserError
-from fm_lightning.files import write_json
+from fm_lightning.files import read_json, write_json
 
 SHIFT = torch.tensor([0.1, 0.2, 0.3, 0.4])[:, None, None]
 
@@ -104,7 +104,7 @@ def test_mirror_images_take_turns(folder, opened):
 
 def test_scaling_by_channels(folder, opened):
     data, kept = opened(scaling="channels", autoencoder=TinyNetwork()), stored(folder)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_json(folder / "manifest.json")
     mean, std = (torch.tensor(manifest[f"channel_{key}"])[:, None, None] for key in ("mean", "std"))
     torch.testing.assert_close(data.real(), (kept["mean"].float() - mean) / std)
     draws = torch.cat([trained_on(opened(scaling="channels", flip=True), torch.arange(21), step) for step in range(50)])
@@ -150,7 +150,7 @@ def test_nothing_is_loaded_as_a_whole(folder):
     shard = folder / "train-00000-of-00003.safetensors"
     identity = json.loads((folder / "manifest.json").read_text())["identity"]
     size = {"train": 16384, "held_out": 5}
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_json(folder / "manifest.json")
     manifest |= {"shape": [4, 16, 16], "identity": {**identity, "rows": size, "mirrored": False}, "num_classes": 0}
     shards = []
     for split, n in size.items():
@@ -245,7 +245,7 @@ def test_a_shard_of_other_latents(folder, tmp_path):
 
 
 def test_labels_outside_the_classes(folder):
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_json(folder / "manifest.json")
     write_json(folder / "manifest.json", {**manifest, "num_classes": 2})
     refused("Row 2 of shard .*train-00000.* has the label 2; labels are 0 to 1", folder, conditional=True)
     Latents(str(folder)).setup()
@@ -254,7 +254,7 @@ def test_labels_outside_the_classes(folder):
 @pytest.mark.parametrize("content", ["", "{}", '{"format": "fm_lightning.latents"}', "[]", None])
 def test_manifests_that_are_none(folder, content):
     if content is None:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = read_json(folder / "manifest.json")
         manifest["identity"]["version"] = 99
         content = json.dumps(manifest)
     (folder / "manifest.json").write_text(content)
