@@ -148,7 +148,9 @@ def test_n_is_what_was_measured(command, tmp_path):
 
 @pytest.mark.parametrize("limit", [0, 0.5, 0.999])
 def test_a_share_of_the_batches_of_a_comparison_is_refused(refused, limit):
-    says(refused("run", "-c", "tiny.yaml", "--trainer.limit_test_batches", limit), "limit_test_batches: 1")
+    says(
+        refused("run", "-c", "tiny.yaml", "--trainer.limit_test_batches", limit), "limit_test_batches=", "whole number"
+    )
 
 
 def test_no_limit_is_written_in_two_ways(command, refused):
@@ -260,7 +262,7 @@ def test_training_data_that_have_changed_are_refused(command, refused, tmp_path)
     assert command("fit", "-c", file).status == 0
     assert command("fit", "-c", file, "--trainer.max_steps", 6).status == 0
     np.save(tmp_path / "points.npy", np.random.default_rng(1).normal(size=(60, 2)).astype(np.float32))
-    says(refused("fit", "-c", file, "--trainer.max_steps", 8), "other training data", "--again", "another --name")
+    says(refused("fit", "-c", file, "--trainer.max_steps", 8), "other training data", "another --name", "--again")
     says(refused("test", "-c", file), "other training data")
 
 
