@@ -23,16 +23,3 @@ class UserError(ValueError):
 
 class NotFiniteError(UserError):
     """A loss or a trajectory became infinite or NaN; the message names step, time and schedule."""
-
-
-class OldError(UserError):
-    """Transitional: the former three fields. Deleted as soon as no call is left."""
-
-    def __init__(self, given: str, expected: str = "", remedy: str = "") -> None:
-        super().__init__(given, "; ".join(filter(None, (f"Expected {expected}" if expected else "", remedy))))
-        self.args = (given, expected, remedy)
-        self.given, self.expected, self.remedy = given, expected, remedy
-
-    def __str__(self) -> str:
-        expected = f", expected {self.expected}" if self.expected else ""
-        return f"{self.given}{expected}{f'; {self.remedy}' if self.remedy else ''}"

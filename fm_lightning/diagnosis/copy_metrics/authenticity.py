@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval, share
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference
@@ -43,7 +43,7 @@ class AuthPct(CopyMeasure):
     ) -> None:
         super().__init__(reference, held_out, space, ("d1", "nearest", "radius"), **kwargs)
         if len(self.reference) < 2:
-            raise OldError("1 training image given", "at least 2", "pass a larger reference")
+            raise UserError("One training image has no nearest other one.", "Pass at least 2.")
         self._radius = torch.full((len(self.reference),), torch.nan)
 
     def compare(self, x: Tensor) -> dict[str, Tensor]:

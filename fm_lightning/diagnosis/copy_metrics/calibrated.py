@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval, quantiles, share
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference
@@ -19,12 +19,12 @@ from fm_lightning.metrics.per_seed import fingerprint
 class CalibratedDistance(CopyMeasure):
     """``d1 / (alpha mean(d1 ... dn))``: near what is usual around the sample, or much nearer than that?
 
-    A sample is taken for a copy if it lies below the held-out samples' 1 % quantile. Hence ``calibrated_copies`` is the share of
-    samples below it, and its floor 1 % by construction. ``summarize`` adds quantiles of the distance, which need no held-out set.
+    A sample is taken for a copy if it lies below the held-out samples' 1% quantile. Hence ``calibrated_copies`` is the share of
+    samples below it, and its floor 1% by construction. ``summarize`` adds quantiles of the distance, which need no held-out set.
 
     Args:
         reference: ``[n, ...]`` the training images, at least ``neighbours``.
-        held_out: ``[m, ...]`` real images, at least 100: fewer have no 1 % quantile. Without them only quantiles are given.
+        held_out: ``[m, ...]`` real images, at least 100: fewer have no 1% quantile. Without them only quantiles are given.
         alpha: Carlini et al. take 0.5.
         neighbours: n, 50 in the paper.
         space: see ``CopyMeasure``.
@@ -47,18 +47,15 @@ class CalibratedDistance(CopyMeasure):
     ) -> None:
         super().__init__(reference, held_out, space, ("calibrated",), **kwargs)
         if not 1 <= neighbours <= len(self.reference):
-            raise OldError(
-                f"neighbours={neighbours} given for {len(self.reference)} training images",
-                f"1 to {len(self.reference)}",
-                f"type neighbours={min(50, len(self.reference))}",
+            raise UserError(
+                f"neighbours={neighbours} must be between 1 and the {len(self.reference):,} training images.",
+                f"Pass, for example, neighbours={min(50, len(self.reference))}",
             )
         if not alpha > 0:
-            raise OldError(f"alpha={alpha:g} given", "above 0", "type alpha=0.5")
+            raise UserError(f"alpha={alpha:g} must be positive.", "Pass, for example, alpha=0.5")
         if held_out is not None and len(held_out) < 100:
-            raise OldError(
-                f"{len(held_out)} held-out samples given",
-                "at least 100 for a 1 % quantile",
-                "leave held_out out, or give more",
+            raise UserError(
+                f"{len(held_out)} held-out samples have no 1% quantile.", "Pass at least 100, or leave held_out out."
             )
         self.alpha, self.neighbours = alpha, neighbours
 
@@ -74,13 +71,13 @@ class CalibratedDistance(CopyMeasure):
 
     @property
     def threshold(self) -> float:
-        """The held-out samples' 1 % quantile.
+        """The held-out samples' 1% quantile.
 
         Raises:
             UserError: there are none.
         """
         if self.held_out_columns is None:
-            raise OldError("no held-out samples given", "some whose 1 % quantile tells copies", "pass held_out")
+            raise UserError("Without held-out samples there is no threshold for copies.", "Pass held_out.")
         return float(torch.quantile(self.held_out_columns["calibrated"].double(), 0.01))
 
     def copied(self, columns: Columns) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from fm_lightning.diagnosis.association.estimate import Z
 from fm_lightning.diagnosis.association.roc import placements
 from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference
@@ -32,17 +32,17 @@ class DataCopying(CopyMeasure):
         Z = (U - (n m / 2 - 1/2)) / sqrt(n m (n + m + 1) / 12)
 
     C_T averages Z over the cells with more than ``least`` samples, weighted by the held-out share. Z is standard normal for
-    samples like the held-out ones; the 95 % interval of C_T takes DeLong's variance of U in each cell. ``summarize`` adds the
+    samples like the held-out ones; the 95% interval of C_T takes DeLong's variance of U in each cell. ``summarize`` adds the
     share of samples in cells that count, ``c_t_covered``; where it is 0 there is no C_T. The floor compares the held-out samples'
     first half with their second, where both are large enough.
 
     Args:
-        reference: ``[n, ...]`` training images or their features (dgm-eval first takes 64 principal components; we take the space
-            as it is given).
-        held_out: ``[m, ...]`` real ones, some in each cell.
-        cells: k of k-means.
-        least: of samples in a cell that counts; 20 as in the authors' code.
-        seed: of k-means.
+        reference: ``[n, ...]`` training images or their features (dgm-eval first reduces them to 64 principal components;
+            we do not).
+        held_out: ``[m, ...]`` real images, some in each cell.
+        cells: the number k of k-means cells.
+        least: cells with more samples than this count; 20 as in the authors' code.
+        seed: the seed of k-means.
         space: see ``CopyMeasure``.
 
     Raises:
@@ -64,9 +64,12 @@ class DataCopying(CopyMeasure):
     ) -> None:
         super().__init__(reference, held_out, space, ("d1_cell", "cell"), **kwargs)
         if held_out is None:
-            raise OldError("no held-out samples given", "some: C_T compares with them", "pass held_out")
+            raise UserError("C_T compares samples with held-out ones.", "Pass held_out.")
         if not 1 <= cells <= len(self.reference):
-            raise OldError(f"cells={cells} given", f"1 to {len(self.reference)} training images", "type cells=3")
+            raise UserError(
+                f"cells={cells} must be between 1 and the {len(self.reference):,} training images.",
+                f"Pass, for example, cells={min(3, len(self.reference))}",
+            )
         self.cells, self.least, self.seed = cells, least, seed
         rows = self.reference.rows(0, len(self.reference)).float().cpu()
         self._kmeans = KMeans(cells, n_init=10, random_state=seed).fit(rows.numpy())
@@ -100,7 +103,7 @@ class DataCopying(CopyMeasure):
         return self._compare(first, second) if few > self.least and enough else None
 
     def copied(self, columns: Columns) -> Tensor:
-        """Nearer to the cell's training images than the nearest 1 % of held-out ones in it: C_T itself judges sets alone."""
+        """Nearer to the cell's training images than the nearest 1% of held-out ones in it: C_T itself judges sets alone."""
         held = self._held_out
         limit = torch.stack(
             [torch.quantile(held["d1_cell"][held["cell"] == c].double(), 0.01) for c in range(self.cells)]
@@ -120,10 +123,8 @@ class DataCopying(CopyMeasure):
         assert columns is not None
         empty = (columns["cell"].bincount(minlength=self.cells) == 0).nonzero()
         if len(empty):
-            raise OldError(
-                f"no held-out samples in cell {int(empty[0])} of {self.cells} given",
-                "some in each",
-                "pass more of them, or fewer cells",
+            raise UserError(
+                f"Cell {int(empty[0])} of {self.cells} has no held-out samples.", "Pass more of them, or fewer cells."
             )
         return columns
 
@@ -141,10 +142,9 @@ class DataCopying(CopyMeasure):
                 variance + (len(theirs) * se) ** 2,
             )
         if not weight:
-            raise OldError(
-                f"at most {self.least} samples in each of {self.cells} cells given",
-                "more",
-                "sample more seeds, or pass a smaller `least`",
+            raise UserError(
+                f"No cell of {self.cells} has more than {self.least} samples.",
+                "Use more seeds, or pass a smaller `least`.",
             )
         value, half = total / weight, Z * math.sqrt(variance) / weight
         return Interval(value, value - half, value + half)

@@ -9,23 +9,23 @@ import torch
 from torch import Tensor
 
 from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval, quantiles, share
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import nearest
 
 SIMILAR = 0.5  # shares a training image's content (Somepalli et al.)
-PRECISE = 0.75  # 90 % precision of SSCD on DISC
-OTHERS = 2000  # training images whose own second best is looked at
+PRECISE = 0.75  # 90% precision of SSCD on DISC
+OTHERS = 2000  # training images that are compared with their own nearest other one
 
 
 class DescriptorCosine(CopyMeasure):
     """``cosine_copies``: the share of samples whose largest cosine with a training image exceeds ``threshold``.
 
-    The thresholds are SSCD's; on other descriptors only the comparison with the floor, and with the training images' own second
-    best, means anything. ``summarize`` adds ``cosine_mean``, its quantiles ``cosine_q75``, ``_q90``, ``_q95``,
-    ``cosine_over_0.75``, and ``cosine_train_mean``: the mean cosine of training images (2 000 of them, evenly spaced) with their
+    The thresholds are SSCD's; on other descriptors only the comparisons with the floor and among the training images
+    themselves are meaningful. ``summarize`` adds ``cosine_mean``, its quantiles ``cosine_q75``, ``_q90``, ``_q95``,
+    ``cosine_over_0.75``, and ``cosine_train_mean``: the mean cosine of training images (2,000 of them, evenly spaced) with their
     nearest other one.
 
     Args:
@@ -50,7 +50,7 @@ class DescriptorCosine(CopyMeasure):
         **kwargs: Any,
     ) -> None:
         if not -1 < threshold < 1:
-            raise OldError(f"threshold={threshold:g} given", "above -1 and below 1", "type threshold=0.5")
+            raise UserError(f"threshold={threshold:g} must be between -1 and 1.", "Pass, for example, threshold=0.5")
         rows = reference.rows(0, len(reference)) if isinstance(reference, Reference) else reference
         super().__init__(Reference(_directions(rows)), held_out, space, ("cosine", "nearest"), **kwargs)
         self.threshold = threshold
@@ -89,7 +89,7 @@ def _directions(rows: Tensor) -> Tensor:
     norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
     if not (norms > 0).all():
         row = int((norms > 0).int().argmin())
-        raise OldError(f"descriptor {row} of length {float(norms[row]):g} given", "above 0", "leave it out")
+        raise UserError(f"Descriptor {row} has length {float(norms[row]):g}, so no direction.", "Leave it out.")
     return rows / norms[:, None].float()
 
 

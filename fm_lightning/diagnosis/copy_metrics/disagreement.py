@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.diagnosis.copy_metrics.measure import Interval
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 
 Saying = Literal["copies", "no more than real images", "fewer than real images", "no floor"]
 
@@ -75,7 +75,7 @@ def disagreement(copies: Mapping[str, Tensor], sayings: Mapping[str, Saying] | N
     """
     if not copies or len({len(flags) for flags in copies.values()}) > 1:
         counts = ", ".join(f"{name} of {len(flags)}" for name, flags in copies.items()) or "no measures"
-        raise OldError(f"{counts} given", "the same samples in each", "measure all on one set")
+        raise UserError(f"Cannot compare {counts}.", "Apply every measure to the same samples.")
     pairs = tuple(_pair(a, b, copies[a], copies[b]) for a, b in itertools.combinations(copies, 2))
     flags = torch.stack(list(copies.values()))
     return Disagreement(dict(sayings or {}), pairs, flags.any(0) & ~flags.all(0))

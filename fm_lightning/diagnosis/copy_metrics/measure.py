@@ -1,4 +1,4 @@
-"""CopyMeasure: a number that says how much samples copy, beside the same number of real images that are no copies."""
+"""CopyMeasure: a number that says how much samples copy, next to what real images that are no copies get."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import OldError
+from fm_lightning.errors import UserError
 from fm_lightning.estimate import wilson
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.measure import Columns
@@ -35,13 +35,13 @@ class CopyMeasure(PerSeedMetric):
 
     Args:
         reference: ``[n, ...]`` the training images in the space where samples are compared, or a ``Reference`` of them.
-        held_out: ``[m, ...]`` real samples that the model has not seen, in that space.
+        held_out: ``[m, ...]`` real images that the model has not seen, in that space.
         space: brings samples there; None compares them as they are.
-        columns: what ``measure`` gives.
+        columns: the names of the columns that ``measure`` returns.
 
     Attributes:
         key: the number's name.
-        lower_is_copying: whether small values speak of copying.
+        lower_is_copying: whether small values mean copying.
     """
 
     key: str
@@ -57,7 +57,7 @@ class CopyMeasure(PerSeedMetric):
     ) -> None:
         super().__init__(columns, **kwargs)
         if held_out is not None and not len(held_out):
-            raise OldError("no held-out samples given", "at least one", "leave held_out out to have no floor")
+            raise UserError("held_out is empty.", "Pass at least one sample, or leave held_out out to have no floor.")
         self.reference = reference if isinstance(reference, Reference) else Reference(reference)
         self.held_out, self.space = held_out, space or FeatureSpace()
 
@@ -105,7 +105,7 @@ class CopyMeasure(PerSeedMetric):
 
 
 def held_out_floor(metric: PerSeedMetric, held_out: Tensor) -> dict[str, float]:
-    """The numbers that held-out samples ``[m, ...]`` in the model's space get from any metric, e.g. ``f_mem_floor``."""
+    """The numbers that held-out samples ``[m, ...]`` in the model's space get from any metric, for example ``f_mem_floor``."""
     return {f"{name}_floor": value for name, value in metric.summarize(metric.measure(held_out)).items()}
 
 

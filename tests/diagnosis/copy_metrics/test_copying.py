@@ -267,17 +267,20 @@ def test_fingerprints_follow_what_is_measured():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: AuthPct(LINE[:1]), "1 training image given"),
-        (lambda: AuthPct(LINE, LINE[:0]), "no held-out samples given"),
-        (lambda: CalibratedDistance(LINE), "neighbours=50 given for 4 training images"),
-        (lambda: CalibratedDistance(LINE, neighbours=2, alpha=0.0), "alpha=0 given"),
-        (lambda: CalibratedDistance(LINE, LINE, neighbours=2), "4 held-out samples given, expected at least 100"),
-        (lambda: CalibratedDistance(LINE, neighbours=2).threshold, "pass held_out"),
-        (lambda: DataCopying(LINE, None), "C_T compares with them"),
-        (lambda: DataCopying(LINE, LINE, cells=5), "cells=5 given"),
-        (lambda: measured(DataCopying(LINE, LINE[:1], cells=2, least=0), LINE), "no held-out samples in cell"),
-        (lambda: DescriptorCosine(LINE), "descriptor 0 of length 0 given"),
-        (lambda: DescriptorCosine(LINE[1:], threshold=2), "threshold=2 given"),
+        (lambda: AuthPct(LINE[:1]), "has no nearest other one"),
+        (lambda: AuthPct(LINE, LINE[:0]), "held_out is empty"),
+        (lambda: CalibratedDistance(LINE), "neighbours=50 must be between 1 and the 4 training images"),
+        (lambda: CalibratedDistance(LINE, neighbours=2, alpha=0.0), "alpha=0 must be positive"),
+        (
+            lambda: CalibratedDistance(LINE, LINE, neighbours=2),
+            "4 held-out samples have no 1% quantile. Pass at least 100",
+        ),
+        (lambda: CalibratedDistance(LINE, neighbours=2).threshold, "no threshold for copies. Pass held_out"),
+        (lambda: DataCopying(LINE, None), "C_T compares samples with held-out ones"),
+        (lambda: DataCopying(LINE, LINE, cells=5), "cells=5 must be between 1 and the 4"),
+        (lambda: measured(DataCopying(LINE, LINE[:1], cells=2, least=0), LINE), "Cell 1 of 2 has no held-out samples"),
+        (lambda: DescriptorCosine(LINE), "Descriptor 0 has length 0"),
+        (lambda: DescriptorCosine(LINE[1:], threshold=2), "threshold=2 must be between"),
     ],
 )
 def test_refused(make, message):
