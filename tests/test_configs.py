@@ -8,7 +8,8 @@ import yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 ENCODE = sorted(CONFIGS.glob("encode_*.yaml"))  # tests/data/latents/test_encode_command.py
-RUNS = sorted(path for path in CONFIGS.glob("*.yaml") if path.name != "wandb.yaml" and path not in ENCODE)
+WANDB = ("wandb.yaml", "wandb_sweep.yaml")  # the sweep: tests/cli/test_wandb_options.py
+RUNS = sorted(path for path in CONFIGS.glob("*.yaml") if path.name not in WANDB and path not in ENCODE)
 ADDED = [CONFIGS / "wandb.yaml", *sorted((CONFIGS / "schedules").glob("*.yaml"))]
 
 

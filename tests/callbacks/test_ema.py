@@ -101,7 +101,7 @@ def test_the_average_is_the_recursion(tmp_path, start, accumulate):
     assert not equal(kept["state_dict"], kept["current_model_state"])
 
 
-def test_validation_sees_the_average_and_training_goes_on_from_the_raw_weights(tmp_path):
+def test_validation_sees_the_average_and_training_continues_from_the_raw_weights(tmp_path):
     plain, with_ema = Watch(), Watch()
     for watch, extra in ((plain, []), (with_ema, [EMA(DECAY)])):
         model, data, trainer = build(tmp_path, watch, *extra)
@@ -185,7 +185,7 @@ def test_resuming_without_the_callback_is_refused(tmp_path):
     trainer.fit(model, data)
     trainer.save_checkpoint(tmp_path / "end.ckpt")
     model, data, trainer = build(tmp_path, steps=8)
-    with pytest.raises(UserError, match=r"no EMA callback .* add fm_lightning.callbacks.EMA"):
+    with pytest.raises(UserError, match=r"no EMA callback .* Add fm_lightning.callbacks.EMA"):
         trainer.fit(model, data, ckpt_path=tmp_path / "end.ckpt", weights_only=True)
 
 
@@ -200,7 +200,7 @@ def test_testing_without_the_callback_is_fine(tmp_path):
     assert close(watch.tested, average(first.raw))
 
 
-def test_a_second_fit_goes_on_from_the_raw_weights(tmp_path):
+def test_a_second_fit_continues_from_the_raw_weights(tmp_path):
     watch, ema = Watch(), EMA(DECAY)
     model, data, trainer = build(tmp_path, watch, ema)
     trainer.fit(model, data)
@@ -253,5 +253,5 @@ def test_the_average_copies_neither_optimizer_recipe_nor_what_it_refers_to(tmp_p
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])
 def test_a_decay_out_of_range_is_refused(decay):
-    with pytest.raises(UserError, match=r"decay=.* given, expected at least 0 and below 1; type"):
+    with pytest.raises(UserError, match=r"`decay=.*` must be at least 0 and below 1"):
         EMA(decay)

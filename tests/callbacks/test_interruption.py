@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: nothing is lost, one line says how to go on, and the status says which signal it was."""
+"""Ctrl-C and SIGTERM: nothing is lost, one line says how to resume, and the status says which signal it was."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def whole(request, tmp_path_factory):
         ("on_validation_epoch_start", 2, 6),
     ],
 )
-def test_what_was_interrupted_goes_on_exactly(command, tmp_path, whole, hook, step, stopped):
+def test_an_interrupted_training_resumes_exactly(command, tmp_path, whole, hook, step, stopped):
     accumulate, expected = whole
     count = step if "validation" in hook else (step - 1) * accumulate + 1
     file = config(tmp_path / "cut.yaml", (hook, count), accumulate=accumulate)
@@ -104,7 +104,7 @@ def test_what_was_interrupted_goes_on_exactly(command, tmp_path, whole, hook, st
     line = ended.err.splitlines()[-1]
     says(line, "fm-lightning: Interrupted at step", ". Run the same command to resume from there")
     at = torch.load(tmp_path / "runs/tiny/checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert f"at step {at};" in line
+    assert f"at step {at:,}. Run" in line
     assert at == stopped
     assert command("fit", "-c", config(tmp_path / "cut.yaml", accumulate=accumulate)).status == 0
     same(tmp_path / "runs/tiny", expected)
@@ -118,7 +118,7 @@ def test_each_signal_has_its_status_and_a_run_can_be_interrupted_again_and_again
         strike = ("on_train_batch_end", step * accumulate, number)
         ended = command("fit", "-c", config(tmp_path / "cut.yaml", strike, accumulate=accumulate, every=5))
         assert ended.status == status
-        says(ended.err.splitlines()[-1], f"interrupted at step {done + step};")
+        says(ended.err.splitlines()[-1], f"Interrupted at step {done + step}. Run")
     assert command("fit", "-c", config(tmp_path / "cut.yaml", accumulate=accumulate, every=5)).status == 0
     same(tmp_path / "runs/tiny", expected)
 
@@ -136,7 +136,7 @@ def test_epochs_of_a_known_length(command, tmp_path, step):
     same(tmp_path / "runs/tiny", tmp_path / "runs/whole")
 
 
-def test_a_second_signal_stops_at_once_and_goes_on_from_the_latest_checkpoint(command, tmp_path):
+def test_a_second_signal_stops_at_once(command, tmp_path):
     file = config(tmp_path / "cut.yaml", ("on_before_backward", 8, signal.SIGINT, 2, 0, 2), every=5)
     ended = command("fit", "-c", file)
     assert ended.status == 130
@@ -146,7 +146,7 @@ def test_a_second_signal_stops_at_once_and_goes_on_from_the_latest_checkpoint(co
 
 
 def test_a_signal_that_arrives_twice_is_one(command, tmp_path):
-    """A wrapper passes on what the terminal sent to everybody."""
+    """A wrapper repeats the signal of the terminal."""
     ended = command("fit", "-c", config(tmp_path / "cut.yaml", ("on_before_backward", 8, signal.SIGINT, 2), every=5))
     assert ended.status == 130
     says(ended.err.splitlines()[-1], "Interrupted at step 8. Run the same command to resume from there")
@@ -198,7 +198,7 @@ def test_with_the_last_step_of_a_run_the_training_ends_and_nothing_is_compared(c
 
 @pytest.mark.slow
 def test_processes_stop_before_the_same_step(tmp_path):
-    """One of two processes gets the signal; the checkpoint goes on as one process would have."""
+    """One of two processes gets the signal; the resumed training equals that of one process."""
     here = Path(__file__).parent
     path = ":".join(map(str, (here.parents[1], here.parent, here)))
     env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}

@@ -44,5 +44,5 @@ def test_one_thread_in_training_all_in_the_comparison(tmp_path):
 
 
 def test_no_threads():
-    with pytest.raises(UserError, match="threads=0 given, expected at least 1"):
+    with pytest.raises(UserError, match="`threads=0` must be positive"):
         TrainingThreads(0)

@@ -57,7 +57,7 @@ def test_lightning_has_nothing_to_add(command):
 
 
 @pytest.mark.parametrize("callbacks", ["[]", "null", "fm_lightning.callbacks.KPEDistribution"])
-def test_what_a_verb_is_for_is_added_where_the_callbacks_forget_it(command, tmp_path, callbacks):
+def test_callbacks_that_a_verb_needs_are_added(command, tmp_path, callbacks):
     ended = command("run", "-c", "tiny.yaml", "--trainer.callbacks", callbacks)
     assert ended.status == 0, ended.err
     says(ended.out, "Added ModelCheckpoint and ScheduleTable: without them `run` leaves no results")
@@ -69,7 +69,7 @@ def test_what_a_verb_is_for_is_added_where_the_callbacks_forget_it(command, tmp_
     assert list((tmp_path / "runs/tiny/samples").glob("*.npz"))
 
 
-def test_nothing_is_added_where_nothing_is_missing_or_wanted(command, tmp_path):
+def test_no_callback_is_added_where_none_is_missing(command, tmp_path):
     ended = command("run", "-c", "tiny.yaml")
     assert "Added" not in ended.out
     ended = command("fit", "-c", "tiny.yaml", "--name", "b", "--trainer.callbacks", "[]",
@@ -119,7 +119,7 @@ def test_a_row_that_is_not_finite_is_named_and_loses_nothing_else(command, tmp_p
     folder = tmp_path / "runs/tiny"
     assert not (folder / "results.json").exists()
     trained = (folder / "checkpoints/last.ckpt").read_bytes()
-    assert command("run", "-c", file, "--model.fields", "null").status == 0, "goes on with the comparison"
+    assert command("run", "-c", file, "--model.fields", "null").status == 0, "continues with the comparison"
     assert (folder / "checkpoints/last.ckpt").read_bytes() == trained
     assert (folder / "results.json").exists()
 
@@ -134,7 +134,7 @@ def test_an_error_of_all_processes_is_said_once_and_an_error_of_one_is_said(tmp_
         "    def load(self):\n"
         "        super().load()\n"
         "        if os.environ.get('LOCAL_RANK') == '1':\n"
-        "            raise UserError('only here')\n"
+        "            raise UserError('This fails', 'only here')\n"
     )
     tiny_config(tmp_path / "tiny.yaml")
 
@@ -148,4 +148,4 @@ def test_an_error_of_all_processes_is_said_once_and_an_error_of_one_is_said(tmp_
         return ended.stderr
 
     assert fit("--data.init_args.batch_size", "15").count("batch_size=15 cannot be divided") == 1
-    assert fit("--data", "one.One").count("fm-lightning: only here") == 1
+    assert fit("--data", "one.One").count("fm-lightning: This fails only here") == 1

@@ -1,10 +1,11 @@
-"""A disk that is full at some moment: one line says how to go on, and what it says works.
+"""A disk that is full at some moment: one line says how to continue, and that works.
 
 A limit on the size of files stands for it: writing fails in the middle of a file.
 """
 
 from __future__ import annotations
 
+import math
 import resource
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 import torch
 from lightning import Callback
 from tiny_runs import says, tiny_config
+
+from fm_lightning.data.samples import CALIBRATION_SEEDS
 
 UNLIMITED = resource.getrlimit(resource.RLIMIT_FSIZE)
 SAME = "make room, then run the same command again"
@@ -73,7 +76,7 @@ def full_at(path: Path, hook: str, count: int, size: int) -> Path:
     ],
 )
 @pytest.mark.usefixtures("undrawn")
-def test_training_and_comparing_go_on(command, cut_off, tmp_path, verb, hook, count, size):
+def test_training_and_comparing_resume(command, cut_off, tmp_path, verb, hook, count, size):
     line = cut_off(verb, "-c", full_at(tmp_path / "full.yaml", hook, count, size))
     assert line.endswith(SAME)
     ended = command(verb, "-c", "tiny.yaml")
@@ -82,16 +85,17 @@ def test_training_and_comparing_go_on(command, cut_off, tmp_path, verb, hook, co
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_what_would_start_over_is_to_be_left_out(command, cut_off, tmp_path):
+def test_the_advice_leaves_out_what_would_start_over(command, cut_off, tmp_path):
     assert command("run", "-c", "tiny.yaml").status == 0
-    line = cut_off("test", "-c", full_at(tmp_path / "full.yaml", "on_test_batch_end", 2, 1000), "--again")
+    first = math.ceil(CALIBRATION_SEEDS / 8) + 1  # batches of calibration seeds come before those of the comparison
+    line = cut_off("test", "-c", full_at(tmp_path / "full.yaml", "on_test_batch_end", first, 1000), "--again")
     assert line.endswith(f"{SAME} (without --again)")
     ended = command("test", "-c", "tiny.yaml")
     assert ended.status == 0, ended.err
     assert "samples are there already" in ended.out
 
 
-def test_samples_are_drawn_anew(command, cut_off, tmp_path):
+def test_samples_are_repeated(command, cut_off, tmp_path):
     assert command("fit", "-c", "tiny.yaml").status == 0
     file = full_at(tmp_path / "full.yaml", "on_predict_batch_start", 2, 1000)
     assert cut_off("predict", "-c", file).endswith("make room, then run the same command with --again")
@@ -103,7 +107,7 @@ def test_samples_are_drawn_anew(command, cut_off, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [3000, 30_000])
-def test_a_report_is_drawn_anew(command, cut_off, tmp_path, size):
+def test_a_report_is_redrawn(command, cut_off, tmp_path, size):
     assert command("run", "-c", "tiny.yaml").status == 0
     page = Path("runs/tiny/report.html").read_bytes()
     assert cut_off("report", "runs/tiny", size=size).endswith(SAME)
@@ -112,7 +116,7 @@ def test_a_report_is_drawn_anew(command, cut_off, tmp_path, size):
 
 
 @pytest.mark.slow
-def test_a_diagnosis_is_made_anew(command, cut_off, tmp_path):
+def test_a_diagnosis_is_repeated(command, cut_off, tmp_path):
     assert command("run", "-c", "tiny.yaml", "--data.init_args.test_seeds", 100).status == 0
     again = ("diagnose", "-c", "tiny.yaml", "--data.init_args.test_seeds", 100, "--probes", 20)
     for size in (4000, 30_000):
@@ -123,7 +127,7 @@ def test_a_diagnosis_is_made_anew(command, cut_off, tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("out", [pytest.param((), marks=pytest.mark.slow), ("--out", "both")])
-def test_a_comparison_of_runs_is_written_anew(command, cut_off, refused, tmp_path, out):
+def test_a_comparison_of_runs_is_repeated(command, cut_off, refused, tmp_path, out):
     for seed, name in enumerate(("a", "b")):
         assert command("run", "-c", "tiny.yaml", "--name", name, "--seed_everything", seed).status == 0
     words = ("compare", "runs/a", "runs/b", *out)
