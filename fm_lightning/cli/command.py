@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import secrets
 import shutil
@@ -15,21 +16,22 @@ import torch
 import yaml
 from jsonargparse import ArgumentError, Namespace, get_loader, set_loader
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from fm_lightning.adapters.checkpoints import check_fits, read_checkpoint
-from fm_lightning.callbacks import DivergenceWatch, SampleWriter, ScheduleTable
+from fm_lightning.callbacks import DivergenceWatch
 from fm_lightning.callbacks.interruption import Interruption
 from fm_lightning.cli.arguments import complain
 from fm_lightning.cli.complaints import complaints
 from fm_lightning.cli.configurations import load_strictly
 from fm_lightning.cli.diagnosing_trainer import DiagnosingTrainer
-from fm_lightning.cli.endings import crash, fail, is_rank_zero
+from fm_lightning.cli.endings import crash, explain, fail, is_rank_zero
 from fm_lightning.cli.hush import hush
 from fm_lightning.cli.listed_options import arguments, listed, split_off
 from fm_lightning.cli.parser_errors import shorten, user_error
+from fm_lightning.cli.run_callbacks import check_callbacks, missing_callbacks
 from fm_lightning.cli.run_directory import Again, RunDirectory
 from fm_lightning.cli.run_record import RunRecord
 from fm_lightning.cli.trial import shorten_run
@@ -42,6 +44,8 @@ from fm_lightning.training.trainer import FlowTrainer
 
 WANDB = "lightning.pytorch.loggers.WandbLogger"
 CSV = "fm_lightning.training.AppendingCSVLogger"
+# Lightning's Timer has an enumeration among its strings.
+yaml.SafeDumper.add_multi_representer(enum.Enum, lambda dumper, member: dumper.represent_data(member.value))
 # Options of one command, which the saved configuration of a run leaves out.
 _NOT_KEPT = ("verbose", "weights_only", "return_predictions", "again", "trial")
 
@@ -60,7 +64,7 @@ class CLI(LightningCLI):
         try:
             super().__init__(args=args, **kwargs)
         except (UserError, ArgumentError, MisconfigurationException) as error:
-            fail(*getattr(error, "lines", [str(error)]))
+            fail(*getattr(error, "lines", [explain(error) or str(error)]))
         except Exception as error:
             directory = getattr(self, "directory", None)
             crash(error, directory.path if directory else Path("fm-lightning"), self._after_making_room())
@@ -130,17 +134,7 @@ class CLI(LightningCLI):
             raise UserError(problem, "Try --trainer.accelerator auto --trainer.devices 1") from error
 
     def _missing(self, given: list[Callback], trainer: Namespace) -> list[Callback]:
-        """The callbacks that the verb needs and the list lacks: a list replaces the configuration's as a whole."""
-        folder = self.directory.path / "checkpoints"
-        saves = self.subcommand in ("fit", "run") and trainer.enable_checkpointing is not False
-        # Only a checkpoint in the run's directory is resumed from.
-        kept = any(isinstance(c, ModelCheckpoint) and c.save_last and _is_at(c.dirpath, folder) for c in given)
-        missing: list[Callback] = []
-        if saves and not trainer.fast_dev_run and not kept:
-            missing.append(ModelCheckpoint(dirpath=folder, save_last=True))
-        for kind, needed in ((ScheduleTable, ("test", "run")), (SampleWriter, ("predict",))):
-            if self.subcommand in needed and not any(isinstance(callback, kind) for callback in given):
-                missing.append(kind())
+        missing = missing_callbacks(given, self.subcommand, trainer, self.directory.path / "checkpoints")
         if missing and is_rank_zero():
             names = " and ".join(type(callback).__name__ for callback in missing)
             print(
@@ -260,7 +254,7 @@ class CLI(LightningCLI):
                 self.trainer.tested_step = self.checkpoint["global_step"]
         if trains:
             with self._noting():
-                self._check_callbacks()
+                check_callbacks(self.trainer.callbacks)
             with self._noting():
                 self._try_optimizer()
             if self.errors:
@@ -282,11 +276,6 @@ class CLI(LightningCLI):
                 and (moved := self.directory.set_aside(self.subcommand, again))
             ):
                 print(f"Moved what was there to {moved}")
-
-    def _check_callbacks(self) -> None:
-        if any(isinstance(callback, GradientAccumulationScheduler) for callback in self.trainer.callbacks):
-            problem = "GradientAccumulationScheduler does not work here: an epoch has no fixed number of batches."
-            raise UserError(problem, "Use --trainer.accumulate_grad_batches N")
 
     def _try_optimizer(self) -> None:
         """Builds what training will build again, so that wrong settings are refused before anything is made."""
@@ -335,10 +324,6 @@ def _name(config: Namespace) -> str | None:
     if name and os.environ.get("WANDB_SWEEP_ID") and (run := os.environ.get("WANDB_RUN_ID")) and run not in name:
         name = f"{name}-{run}"
     return name
-
-
-def _is_at(folder: Any, place: Path) -> bool:
-    return folder is not None and os.path.realpath(folder) == os.path.realpath(place)
 
 
 def _whole_number(seed: Any) -> int:

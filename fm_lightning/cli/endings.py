@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import sysconfig
 import time
@@ -15,6 +16,9 @@ from typing import NoReturn
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_NOT_LOGGED = re.compile(
+    r"Early stopping conditioned on metric (\S+) which is not|ModelCheckpoint\(monitor='([^']+)'\) could not find"
+)
 GO_ON = "run the same command again"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LIBRARIES = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
@@ -51,7 +55,7 @@ def crash(error: Exception, beside: Path, go_on: str = GO_ON) -> NoReturn:
         beside: path to which ``.error.txt`` is appended for the whole traceback.
         go_on: what to do once a full disk has room again.
     """
-    if said := unwritable(error, go_on):
+    if said := unwritable(error, go_on) or explain(error):
         fail(said)
     chain = list(_chain(error))
     # The parser that builds objects wraps what their code raised.
@@ -78,6 +82,19 @@ def unwritable(error: BaseException, go_on: str = GO_ON) -> str | None:
             where = link.filename2 or link.filename or "the run's folder"  # of a copy the second is where to
             reason = os.strerror(link.errno).lower()
             return f"Cannot write {where}: {reason}. Finished work is kept; make room, then {go_on}"
+    return None
+
+
+def explain(error: BaseException) -> str | None:
+    """The message for an error of Lightning's that a user can fix: a missing package, or a monitor that nothing logs."""
+    for link in _chain(error):
+        text = " ".join(str(link).replace("`", "").split())
+        problem, hint, fix = text.partition(" HINT: Try running ")
+        if isinstance(link, ImportError) and hint:
+            return f"{problem.partition(' Requirement ')[0]} Run {fix.rstrip('.')}"
+        if found := _NOT_LOGGED.search(text):
+            kind = "ModelCheckpoint" if found[2] else "EarlyStopping"
+            return f"{kind} monitors {found[1] or found[2]}, which is not logged. Use for example monitor: val/loss"
     return None
 
 

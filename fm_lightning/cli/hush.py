@@ -29,6 +29,7 @@ _WARNINGS = (
     "litlogger",
     "args parameter is intended to run from within Python",  # diagnose hands its own on
     "isinstance.treespec",
+    r'add the following callbacks: \["LastCheckpoint\{[^}]*\}"\]',  # it has nothing to restore
     "exists and is not empty",  # a run's directory is meant to hold its run
     "your dataloader is not resumable",  # it is: it asks for the step that it begins with
     "The dirpath has changed from",  # only what is best by a monitored number is not taken over

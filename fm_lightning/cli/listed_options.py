@@ -19,6 +19,7 @@ from fm_lightning.cli.arguments import scan
 from fm_lightning.errors import UserError
 
 _OPTION = re.compile(r"--trainer\.(callbacks|logger)\.([A-Z]\w*)\.(?:init_args\.)?([\w.]+)")
+_ADDITION = re.compile(r"--trainer\.(callbacks|logger)\+")
 
 
 class Change(NamedTuple):
@@ -33,19 +34,28 @@ class Change(NamedTuple):
 def split_off(args: Sequence[str]) -> tuple[list[str], list[Change]]:
     """The arguments without those that change a listed object, and these changes.
 
+    Options of an object that the same command adds (``--trainer.callbacks+=PATH.Timer``) follow it in the parser's own form.
+
     Raises:
         UserError: an option without a value.
     """
-    rest: list[str] = []
+    words = list(scan(args))
     changes: list[Change] = []
-    for word in scan(args):
+    for word in words:
         if found := _OPTION.fullmatch(word.option):
             if word.value is None:
                 raise UserError(f"{word.option} needs a value.", f"Use {word.option} VALUE")
             changes.append(Change(found[1], found[2], found[3], word.value))
-        else:
-            rest += word.text
-    return rest, changes
+    rest: list[str] = []
+    added: list[Change] = []
+    for word in (word for word in words if not _OPTION.fullmatch(word.option)):
+        rest += word.text
+        if adds := _ADDITION.fullmatch(word.option):
+            kind = (word.value or "").rpartition(".")[2]
+            mine = [change for change in changes if change[:2] == (adds[1], kind)]
+            rest += [f"--trainer.{adds[1]}.init_args.{change.option}={change.value}" for change in mine]
+            added += mine
+    return rest, [change for change in changes if change not in added]
 
 
 def arguments(trainer: Mapping[str, Any], changes: Sequence[Change]) -> list[str]:

@@ -60,7 +60,7 @@ def test_lightning_has_nothing_to_add(command):
 def test_callbacks_that_a_verb_needs_are_added(command, tmp_path, callbacks):
     ended = command("run", "-c", "tiny.yaml", "--trainer.callbacks", callbacks)
     assert ended.status == 0, ended.err
-    says(ended.out, "Added ModelCheckpoint and ScheduleTable: without them `run` leaves no results")
+    says(ended.out, "Added LastCheckpoint and ScheduleTable: without them `run` leaves no results")
     left = torch.load(tmp_path / "runs/tiny/checkpoints/last.ckpt", weights_only=True)
     assert left["global_step"] == 4
     assert (tmp_path / "runs/tiny/results.json").exists()

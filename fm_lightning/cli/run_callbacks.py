@@ -1,0 +1,64 @@
+"""Callbacks of a command: those that its verb needs are added, and those that cannot work here are refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning import Callback
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, StochasticWeightAveraging
+
+from fm_lightning.callbacks import SampleWriter, ScheduleTable
+from fm_lightning.errors import UserError
+
+_BY_EPOCH = {
+    GradientAccumulationScheduler: "Use --trainer.accumulate_grad_batches N",
+    StochasticWeightAveraging: "Use fm_lightning.callbacks.EMA",
+}
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps last.ckpt, from which a run resumes. (Lightning refuses two callbacks of one class and the same intervals.)"""
+
+
+def missing_callbacks(given: Sequence[Callback], verb: str, trainer: Namespace, folder: Path) -> list[Callback]:
+    """The callbacks that the verb needs and the list lacks: a list replaces the configuration's as a whole.
+
+    Args:
+        given: the configured callbacks.
+        verb: the verb of the command.
+        trainer: the trainer's configuration.
+        folder: the run's directory of checkpoints.
+    """
+    saves = verb in ("fit", "run") and trainer.enable_checkpointing is not False
+    # Only a checkpoint in the run's directory is resumed from.
+    kept = any(isinstance(c, ModelCheckpoint) and c.save_last and _is_at(c.dirpath, folder) for c in given)
+    missing: list[Callback] = []
+    if saves and not trainer.fast_dev_run and not kept:
+        missing.append(LastCheckpoint(dirpath=folder, save_last=True, save_top_k=0))
+    for kind, needed in ((ScheduleTable, ("test", "run")), (SampleWriter, ("predict",))):
+        if verb in needed and not any(isinstance(callback, kind) for callback in given):
+            missing.append(kind())
+    return missing
+
+
+def check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Refuses callbacks that count in epochs: training is counted in steps, and an epoch has no fixed number of batches.
+
+    Raises:
+        UserError: names the callback, and what to use instead.
+    """
+    for callback in callbacks:
+        for kind, fix in _BY_EPOCH.items():
+            if isinstance(callback, kind):
+                problem = (
+                    f"{kind.__name__} counts epochs, but training is counted in steps and an epoch may have no end."
+                )
+                raise UserError(problem, fix)
+
+
+def _is_at(folder: Any, place: Path) -> bool:
+    return folder is not None and os.path.realpath(folder) == os.path.realpath(place)

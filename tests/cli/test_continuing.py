@@ -1,0 +1,115 @@
+"""Commands that would change, repeat or lose a training: what is refused before anything runs, and what keeps working."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import says, tiny_config
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+CKPT = "lightning.pytorch.callbacks.ModelCheckpoint"
+
+
+def step(run="runs/tiny"):
+    return torch.load(Path(run) / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--trainer.callbacks.EMA.decay", "0.5"], ["trainer.EMA.decay is 0.9 there and 0.5 here"]),
+        (["--trainer.gradient_clip_val", "1"], ["trainer.gradient_clip_val is not set there and 1.0 here"]),
+        (["--trainer.accumulate_grad_batches", "2"], ["trainer.accumulate_grad_batches is 1 there and 2 here"]),
+        (["--trainer.precision", "bf16-mixed"], ["trainer.precision is not set there and bf16-mixed here"]),
+        (["--model.label_dropout", "0.1"], ["label_dropout"]),
+        (["--model.optimizer.init_args.lr", "0.1"], ["model.optimizer.init_args.lr is 0.004 there and 0.1 here"]),
+    ],
+)
+def test_what_shapes_a_training_may_not_change(command, refused, options, words, half):
+    says(refused("fit", "-c", "tiny.yaml", "--trainer.max_steps", 8, *options), *words)
+
+
+@pytest.fixture
+def half(command):
+    """A training of 4 steps, to be continued."""
+    assert command("fit", "-c", "tiny.yaml").status == 0
+
+
+def test_the_comparison_alone_is_set_aside_and_the_training_continues(command, refused):
+    """4 steps, compared; then 6: refused before training, and the advice keeps the training."""
+    assert command("run", "-c", "tiny.yaml").status == 0
+    more = ("run", "-c", "tiny.yaml", "--trainer.max_steps", 6)
+    says(refused(*more), "holds a comparison of step 4", "more training changes the weights", "--again evaluation")
+    ended = command(*more, "--again", "evaluation")
+    assert ended.status == 0, ended.err
+    says(ended.out, "Moved what was there to runs/tiny/earlier-1")
+    assert step() == 6
+    steps = [
+        int(line.split(",")[0])
+        for line in Path("runs/tiny/metrics.csv").read_text().splitlines()
+        if "train/loss" in line
+    ]
+    assert steps == [0, 1, 2, 3, 4, 5], "no step is repeated"
+    assert json.loads(Path("runs/tiny/results.json").read_text())["step"] == 6
+    assert json.loads(Path("runs/tiny/earlier-1/results.json").read_text())["step"] == 4
+
+
+def test_again_evaluation_is_refused_where_it_has_no_meaning(refused):
+    for verb in ("predict", "validate"):
+        says(refused(verb, "-c", "tiny.yaml", "--again", "evaluation"), f"{verb} has no --again evaluation.")
+
+
+def test_guidance_without_a_trained_null_class_is_announced(command, tmp_path):
+    def change(c, **model):
+        c["data"]["init_args"]["conditional"] = True
+        c["model"]["net"]["init_args"] |= {"num_classes": 2, "null_class": True}
+        c["model"] |= {"guidance": 2.0, **model}
+
+    ended = command("fit", "-c", tiny_config(tmp_path / "guided.yaml", change), "--trainer.max_steps", 2)
+    assert ended.status == 0, ended.err
+    says(ended.out, "guidance=2 evaluates the null class, which label_dropout=0 never trains")
+    trained = tiny_config(tmp_path / "dropped.yaml", lambda c: change(c, label_dropout=0.1))
+    ended = command("fit", "-c", trained, "--trainer.max_steps", 2, "--name", "dropped")
+    assert ended.status == 0, ended.err
+    assert "null class" not in ended.out
+
+
+def checkpoints(**arguments):
+    def change(c):
+        c["trainer"]["callbacks"][-1] = {"class_path": CKPT, "init_args": arguments}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"every_n_train_steps": 2, "save_top_k": -1}, {"save_last": False}, {"save_top_k": 0}]
+)
+def test_a_run_can_be_resumed_and_compared_whatever_checkpoints_are_configured(command, tmp_path, arguments):
+    file = tiny_config(tmp_path / "kept.yaml", checkpoints(**arguments))
+    assert command("fit", "-c", file).status == 0
+    assert step() == 4
+    assert command("test", "-c", file).status == 0
+    assert command("fit", "-c", file, "--trainer.max_steps", 6, "--name", "longer").status == 0
+    assert step("runs/longer") == 6
+
+
+def test_a_deleted_checkpoint_is_not_trained_over(command, refused):
+    assert command("run", "-c", "tiny.yaml").status == 0
+    Path("runs/tiny/checkpoints/last.ckpt").unlink()
+    for verb in ("fit", "run"):
+        line = refused(verb, "-c", "tiny.yaml", "--trainer.max_steps", 6)
+        says(
+            line,
+            "runs/tiny/checkpoints/last.ckpt is missing",
+            "--ckpt_path runs/tiny/checkpoints/step-4.ckpt",
+            "--again",
+        )
+    for file in Path("runs/tiny/checkpoints").iterdir():
+        file.unlink()
+    says(
+        refused("fit", "-c", "tiny.yaml", "--trainer.max_steps", 6), "last.ckpt is missing", "Restore it, or start over"
+    )
