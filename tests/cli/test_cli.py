@@ -197,7 +197,7 @@ def test_all_that_is_wrong_is_said_together(command, tmp_path):
         ),
         (
             lambda c: c["data"]["init_args"].update(val_seeds=-3),
-            ["val_seeds=-3 given", "type --data.init_args.val_seeds"],
+            ["val_seeds=-3 must be at least 1", "val_seeds=100"],
         ),
         also(lambda c: c["data"]["init_args"].update(test_seeds=0), ["test_seeds=0 given"]),
         also(lambda c: c["data"]["init_args"].update(name="mons"), ["'mons' given", "moons"]),

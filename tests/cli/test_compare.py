@@ -120,7 +120,7 @@ def test_what_is_refused(command, refused, runs):
     says(refused("compare", "runs/t0"), "at least two runs")
     says(refused("compare", "runs/t0", "runs/t0/"), "named twice")
     says(refused("compare", "runs/t0", "nowhere"), "nowhere does not exist")
-    says(refused("compare", "runs/t0", "--speed", "3"), "--speed", "expected run directories")
+    says(refused("compare", "runs/t0", "--speed", "3"), "--speed", "fm-lightning compare --help")
     (runs / "empty").mkdir()
     says(refused("compare", "runs/t0", "runs/empty"), "runs/empty holds no evaluation", "fm-lightning test -c")
     shutil.copytree(runs / "t0", runs / "copy")

@@ -168,7 +168,7 @@ REFUSED = {
     "no real images": (without_statistics, ["Unknown has no real images for fid", "Pass statistics"]),
     "no training data for the closed form": (
         closed_form,
-        ["ClosedForm given with Unknown", "expected training data"],
+        ["(ClosedForm) needs training data", "Unknown has none"],
     ),
     "no null label": (no_null_label, ["guidance=1.5: the network has no null label"]),
     "another size": (of_another_size, ["SiT", "16"]),
@@ -179,7 +179,7 @@ REFUSED = {
     "no images": (archive(mu=MU, sigma=SIGMA, mu_s=MU, sigma_s=SIGMA), ["images in VIRTUAL", "arr_0"]),
     "other classes": (
         lambda c: c["model"]["net"]["init_args"].update(num_classes=7),
-        ["y_embedder", "expected [8, 16]"],
+        ["y_embedder", "not [8, 16]"],
     ),
     "other latents": (lambda c: c["model"]["net"]["init_args"].update(shape=[4, 8, 8]), ["pos_embed", "[1, 6, 16]"]),
 }
