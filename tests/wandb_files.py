@@ -53,6 +53,9 @@ def read_wandb(folder: Path) -> dict[str, Any]:
     """``history``: name -> values in order; ``steps``: name -> their ``trainer/global_step``; ``config``; ``summary``; ``files``;
     ``ids`` of the W&B runs.
     """
+    import wandb
+
+    wandb.teardown()  # its service resolves relative paths from where it was started, and would outlive this test
     paths = written(folder)
     history, steps, config, summary, files, ids = {}, {}, {}, {}, set(), set()
     for path in paths:
