@@ -15,9 +15,9 @@ from fm_lightning.errors import UserError
 class EMA(EMAWeightAveraging):
     """``average <- decay * average + (1 - decay) * weights`` after each optimizer step.
 
-    Lightning's callback, with its traps closed. At every moment a checkpoint holds the average in ``state_dict`` and the
-    raw weights in ``current_model_state``: before the first update, in the middle of a validation, at the end of
-    training and after it. Loading a checkpoint for anything but training loads the average.
+    Lightning's callback, corrected: a checkpoint always holds the average in ``state_dict`` and the
+    raw weights in ``current_model_state``, also before the first update, during a validation, and at the end of training.
+    Loading a checkpoint for anything but training loads the average.
 
     Args:
         decay: share of the old average that each step keeps, in [0, 1).
@@ -31,12 +31,12 @@ class EMA(EMAWeightAveraging):
             raise UserError(f"EMA: `decay={decay:g}` must be at least 0 and below 1.", "Use 0.9999, for example.")
         super().__init__(decay=decay, update_starting_at_step=start_step)
         self._use_buffers = False  # buffers are not learnt, so the average copies them
-        self._average = get_ema_multi_avg_fn(decay)  # one fused update of all tensors instead of one per tensor
+        self._average = get_ema_multi_avg_fn(decay)  # one fused update of all tensors
         self._exchanged = False  # the module holds the average, and self._average_model the raw weights
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            self._show_raw(pl_module)  # a second fit resumes from the raw weights
+            self._show_raw(pl_module)  # a second fit continues from the raw weights
             self._latest_update_step = 0  # a new trainer counts from 0; a checkpoint restores the count after this hook
             super().setup(trainer, pl_module, stage)
 
@@ -81,7 +81,7 @@ class EMA(EMAWeightAveraging):
         self._show_average(pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._show_average(pl_module)  # a finished training neither starts nor ends again
+        self._show_average(pl_module)  # resuming a finished training calls no on_train_end
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self._average_model is None:

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM: the current step is finished, a checkpoint is saved, one line says how to resume.
 
 Stopping in the middle of an optimizer step would leave half of the weights updated. The signal is therefore only recorded,
-and acted upon where the state is consistent: before the next step, or in a validation, which changes no weights. A second
+and the command stops where the state is consistent: before the next step, or in a validation, which changes no weights. A second
 signal, at least a second later, stops at once.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from fm_lightning.training.loop_state import begin_the_validation_again, end_before_the_announced_step
+from fm_lightning.training.loop_state import end_before_the_announced_step, restart_validation
 
 # Processes agree on the step to stop before. This takes a message between them, hence not at every step.
 _AGREE_EVERY = 10
@@ -35,7 +35,7 @@ class Interruption(Callback):
         last: path of the checkpoint, from which the same command resumes.
         leave_out: options of the command that would keep the same command from resuming.
         signal: the first signal received, if any.
-        said: message for the user, once the signal has been acted upon.
+        said: message for the user about how the command ended.
     """
 
     last: Path
@@ -180,4 +180,4 @@ class Interruption(Callback):
         if self._place == "step":
             end_before_the_announced_step(checkpoint)
         if self._place == "validation":
-            begin_the_validation_again(checkpoint)
+            restart_validation(checkpoint)

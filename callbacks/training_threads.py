@@ -12,7 +12,7 @@ class TrainingThreads(Callback):
     """Sets the number of CPU threads while training: a tiny network trains fastest on one, but samples faster on more.
 
     Args:
-        threads: number of CPU threads while fitting, at least 1; afterwards the previous number is restored.
+        threads: number of CPU threads in training, at least 1; afterwards the previous number is restored.
 
     Logs nothing.
     """

@@ -1,4 +1,4 @@
-"""Averaged weights: which ones a test measures, and what a checkpoint that holds them requires of whoever resumes from it."""
+"""Averaged weights: which weights a test measures, and what resuming from a checkpoint with an average requires."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_average(checkpoint: Mapping[str, Any], callbacks: Iterable[object]) ->
 
 
 def network_weights(trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
-    """Returns the state dict of the network that a test would measure now: the average where a callback keeps one."""
+    """Returns the network's state dict as a test would measure it now: the average, if a callback keeps one."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         model = getattr(callback, "_average_model", None) if isinstance(callback, WeightAveraging) else None
         if model is not None and int(model.n_averaged):

@@ -2,9 +2,8 @@
 
     python -m fm_lightning.training.digits_classifier [--out FILE]
 
-Deterministic for one build of torch on one kind of CPU; elsewhere rounding may lead to other weights of like
-accuracy. The shipped file is therefore part of what ``fd_digits`` means: values from other weights are not
-comparable.
+Deterministic for one build of torch on one kind of CPU; elsewhere rounding may lead to other weights of similar accuracy.
+The shipped file is therefore part of the definition of ``fd_digits``: values from other weights are not comparable.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ from torch import Tensor
 from fm_lightning.data.digits import load_digits, split
 from fm_lightning.metrics.features.digits import TRAINING, WEIGHTS, DigitsClassifier
 
-SEED = 2  # of 0..3 the most sensitive to noise; held-out accuracies are 98.9 to 99.4 %
+SEED = 2  # of 0..3 the one most sensitive to noise; held-out accuracies are 98.9% to 99.4%
 EPOCHS = 20
 BATCH = 64
 LEARNING_RATE = 2e-3
-SHRINKAGE = 0.02  # of the mean variance: bounds how far a direction with hardly any variance is stretched
+SHRINKAGE = 0.02  # share of the mean variance; bounds how far directions of nearly no variance are stretched
 
 
 def train(images: Tensor, labels: Tensor, seed: int = SEED) -> DigitsClassifier:
     """Fits a classifier by cross-entropy, then fixes the basis of its features.
 
     Args:
-        images: ``[N, 1, 8, 8]`` float in [-1, 1]; no noise is added, no other augmentation made.
+        images: ``[N, 1, 8, 8]`` float in [-1, 1]; used without noise or other augmentation.
         labels: ``[N]`` int64 in 0..9.
-        seed: of initial weights and batches; torch's global generator is seeded with it.
+        seed: seed of initial weights and batches, for torch's global generator.
 
     Returns:
-        the classifier in evaluation mode.
+        The classifier in evaluation mode.
     """
     torch.manual_seed(seed)
     net = DigitsClassifier().train()
@@ -43,7 +42,7 @@ def train(images: Tensor, labels: Tensor, seed: int = SEED) -> DigitsClassifier:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=EPOCHS * batches)
     for _ in range(EPOCHS):
         for batch in torch.randperm(len(images))[: batches * BATCH].view(batches, BATCH):
-            # Standardised by batch, more features come to matter; `_fold_standardisation` makes it weights.
+            # Batch standardisation makes more features matter; `_fold_standardisation` moves it into the weights.
             features = F.batch_norm(net.features(images[batch]), None, None, training=True)
             loss = F.cross_entropy(net.classify(features), labels[batch])
             optimizer.zero_grad()
@@ -58,7 +57,7 @@ def train(images: Tensor, labels: Tensor, seed: int = SEED) -> DigitsClassifier:
 
 @torch.no_grad()
 def _fold_standardisation(net: DigitsClassifier, images: Tensor) -> None:
-    """Gives each feature mean 0 and variance 1 over the training images: what the head was trained on."""
+    """Gives each feature mean 0 and variance 1 over the training images, as in training."""
     std, mean = torch.std_mean(net.features(images), dim=0, correction=0)
     begin = 0
     for layer in (net.deep, net.fine):
@@ -72,9 +71,8 @@ def _fold_standardisation(net: DigitsClassifier, images: Tensor) -> None:
 def _decorrelate_fine(net: DigitsClassifier, images: Tensor) -> None:
     """``fine -> W fine`` with ``W = (C + lambda I)^(-1/2)``, undone in the head: the logits stay the same.
 
-    The averaged responses all grow with the amount of ink. Standardised one by one they are nearly one
-    feature counted sixteen times, whose large variance hides how texture differs at equal ink, which is where
-    noise shows.
+    The averaged responses all grow with the amount of ink. Standardised one by one, they are nearly one feature counted
+    sixteen times. Its large variance would hide differences of texture at equal ink, which are where noise shows.
     """
     net.double()
     fine = net.features(images.double())[:, net.deep.out_features :]
@@ -99,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog=TRAINING, description="Train the digits classifier.")
     parser.add_argument("--out", default=str(WEIGHTS), help="file for the weights (default: the package's own)")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)  # so small a network is fastest on one, and sums keep their order
+    torch.set_num_threads(1)  # fastest for so small a network, and sums keep their order
     pixels, labels = load_digits()
     images = pixels.float() / 127.5 - 1
     parts = split()

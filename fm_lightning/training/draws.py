@@ -1,4 +1,4 @@
-"""What the loss draws: in training from the step, the same on every device; on held-out data from the sample's place."""
+"""Random draws of the loss: in training they derive from the step, whatever the device; on held-out data from the position."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Draws:
     """The draws of a device's share of a step: each device draws the whole batch and takes its part.
 
     Args:
-        base_seed: the run's seed.
-        batch: the share.
-        device: where to draw.
+        base_seed: seed of the run.
+        batch: the device's share of the step's batch.
+        device: device on which to draw.
     """
 
     base_seed: int
@@ -46,7 +46,7 @@ class Draws:
     ) -> Tensor:
         """``[b, ...]``: which of the step's noise goes with which sample of this share.
 
-        A coupling that looks at the whole batch is solved by every rank for the micro-batch of all, and each keeps its part.
+        A coupling that depends on the whole batch is solved by each process for the micro-batch of all devices.
         """
         x1, y, mine = self.batch.x, self.batch.y, self.mine
         if world == 1 or not coupling.looks_at_batch:
@@ -61,7 +61,7 @@ class Draws:
         return torch.rand(self.batch.total, generator=self._generator("labels"), device=self.device)[self.mine]
 
     def seed_network(self) -> None:
-        """Seeds the default generator, which dropout and the like take, so that a resumed run goes on exactly.
+        """Seeds the default generator, which dropout uses, so that a resumed run equals an uninterrupted one.
 
         (``torch.manual_seed`` would also record a stack trace per absent device type, a millisecond a step.)
         """
@@ -76,7 +76,7 @@ class Draws:
 def held_out_bridge(
     batch: HeldOutBatch, base_seed: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Times ``[B]`` and noise ``[B, ...]`` that belong to a sample's place in the held-out set.
+    """Times ``[B]`` and noise ``[B, ...]`` that belong to the samples' positions in the held-out set.
 
     The loss is comparable from step to step, run to run, and for any number of devices.
     """

@@ -1,4 +1,4 @@
-"""What a reader needs to judge a run's numbers, and to measure them again."""
+"""What a reader needs to judge a run's numbers and to reproduce them."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
     training    x_t, u_t = path(x0, x1, t);  loss = mean || v(x_t, t, y) - u_t ||^2
     validation  the same loss on held-out data; and seeds -> noise -> one Trajectory per schedule
-    test        the same for all schedules to compare, trivial manipulations of them, other fields and floors
+    test        the same for all schedules to compare, trivial manipulations, other fields and floors
     predict     seeds -> one Trajectory
 
-Metrics are callbacks' business: they receive the trajectories from ``on_validation_batch_end`` / ``on_test_batch_end``.
+Callbacks compute the metrics, from the trajectories that they receive in ``on_validation_batch_end`` and ``on_test_batch_end``.
 """
 
 from __future__ import annotations
@@ -53,23 +53,24 @@ class FlowMatching(LightningModule):
     Args:
         net: ``v(x, t, y)``: ``x [B, ...]``, ``t [B]``, ``y [B]`` or None, returns like x.
         path: the bridge.
-        coupling: which noise goes with which data; independent by default.
+        coupling: pairing of noise and data; independent by default.
         times: distribution of t in the loss; uniform by default.
         optimizer: parameters -> optimizer.
         scheduler: optimizer -> learning-rate scheduler, stepped every optimizer step; None keeps the rate.
         val_schedules: sampled at each validation; plain sampling by default.
         test_schedules: compared in test; those of validation by default.
-        judge: names among ``test_schedules`` that get a verdict, judged against what is trivial at the same dose; None means
-            every schedule with a gain.
+        judge: names of the ``test_schedules`` that get a verdict: a comparison with trivial manipulations of equal effect. None
+            means every schedule with a gain.
         fields: other velocity fields as rows of the comparison, sampled like ``base``.
         floors: add the rows ``held_out`` (real images) and ``copies`` (training images).
         label_dropout: share of training labels replaced by the network's null label, for guidance.
         guidance: classifier-free guidance in sampling, or its scale; 1 is none. An evaluation then costs two.
-        weights: a file to take the network's weights from (see ``adapters.load_weights``), ours or other people's.
-        channels_last: keep the network's images with channels innermost, as tensor cores want them.
+        weights: file with weights for the network, from this package or another (see ``adapters.load_weights``).
+        channels_last: store the network's images with channels last, the layout for which tensor cores are fastest.
         compile: compile the network.
-        merge_rows: in comparisons, evaluate schedules that have parted in one batch of at most this many rows.
-        base_seed: the run's seed, from which every draw derives.
+        merge_rows: largest batch in which a comparison evaluates schedules together once their trajectories differ; 0 evaluates
+            them separately.
+        base_seed: seed of the run, from which every random draw derives.
     """
 
     def __init__(
@@ -101,14 +102,14 @@ class FlowMatching(LightningModule):
         self.optimizer, self.scheduler = Recipe(optimizer), Recipe(scheduler) if scheduler else None
         self.plan = SamplingPlan(val_schedules, test_schedules, judge, fields, floors)
         self.base_seed, self.merge_rows = base_seed, merge_rows
-        self.rows: dict[str, Row] = {}  # what is being sampled now
-        self.comparison: ComparisonLoop | None = None  # what test keeps its samples in
+        self.rows: dict[str, Row] = {}  # those being sampled
+        self.comparison: ComparisonLoop | None = None  # keeps the samples of a test
         self.val_loss = MeanMetric()
         self.label_dropout = label_dropout
         self.guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
         if label_dropout or self.guidance.scale != 1:
             check_null_label(net, f"label_dropout={label_dropout:g} and guidance={self.guidance.scale:g}")
-        self.weights = load_weights(net, weights) if weights else None  # where they were found
+        self.weights = load_weights(net, weights) if weights else None  # the file and the entry in it
         if channels_last:
             self.net.to(memory_format=torch.channels_last)
         if compile:
@@ -124,11 +125,11 @@ class FlowMatching(LightningModule):
 
     @property
     def velocity(self) -> VelocityField:
-        """What is sampled: the network, guided if so configured."""
+        """The velocity field that is sampled: the network, with guidance if configured."""
         return self.guidance.of(self.net)
 
     def check_data(self, data: FlowData) -> None:
-        """Refuses data that the network was not built for; the datamodule asks as soon as it has loaded them.
+        """Refuses data that the network was not built for; called by the datamodule once it has loaded them.
 
         Raises:
             UserError: another number of classes, another shape, or a field of training data where there are none.
@@ -204,7 +205,7 @@ class FlowMatching(LightningModule):
 
     @property
     def model(self) -> Model:
-        """What is sampled, and how: the same in validation, comparison and prediction."""
+        """The velocity field with all that sampling needs: the same in validation, comparison and prediction."""
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         return Model(
             self.velocity,
@@ -217,7 +218,7 @@ class FlowMatching(LightningModule):
         )
 
     def identity(self, probes: Probes) -> dict[str, Any]:
-        """What every sample of a comparison depends on besides its row and seed."""
+        """All that the samples of a comparison depend on, except row and seed."""
         return sampling_identity(self.model) | {
             "weights": weights_hash(self.net),
             "guidance": definition(self.guidance),
@@ -225,12 +226,12 @@ class FlowMatching(LightningModule):
         }
 
     def open_comparison(self, folder: str | Path, measures: Sequence[Measure], **options: Any) -> ComparisonLoop:
-        """Has the test that begins keep its samples in a table; called on every process, with the weights in place.
+        """Opens the table in which a test keeps its samples; called on every process once the weights are loaded.
 
         Args:
             folder: the run's directory.
-            measures: of the samples.
-            **options: of ``ComparisonLoop``.
+            measures: measures of the samples.
+            **options: options of ``ComparisonLoop``.
         """
         self.comparison = ComparisonLoop(
             folder,
@@ -260,7 +261,7 @@ class FlowMatching(LightningModule):
         if self.comparison is not None:
             self.rows = self.comparison.rows
             return self.comparison.sample(batch)
-        if dataloader_idx == 0 or not batch.valid:  # nothing is judged without a table: no calibration
+        if dataloader_idx == 0 or not batch.valid:  # calibration serves verdicts, which need the table
             return {}
         return self._sample(batch, self.rows)
 

@@ -1,4 +1,4 @@
-"""Recipes for optimizers and learning rates, as a module keeps them."""
+"""Recipes for optimizers and learning rates."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 class Recipe:
-    """A callable that copies of its owner share.
+    """A callable that is shared by all copies of the module that owns it.
 
-    The command line's refer to the trainer and its processes. An average of the weights copies the module, and would copy
-    (or, on several devices, fail to copy) all of these.
+    The recipes of the command line refer to the trainer and its processes. An average of the weights copies the module, and
+    would copy these too, or fail to on several devices.
     """
 
     def __init__(self, make: Callable[..., Any]) -> None:

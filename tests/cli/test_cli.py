@@ -199,8 +199,8 @@ def test_all_that_is_wrong_is_said_together(command, tmp_path):
             lambda c: c["data"]["init_args"].update(val_seeds=-3),
             ["val_seeds=-3 must be at least 1", "val_seeds=100"],
         ),
-        also(lambda c: c["data"]["init_args"].update(test_seeds=0), ["test_seeds=0 given"]),
-        also(lambda c: c["data"]["init_args"].update(name="mons"), ["'mons' given", "moons"]),
+        also(lambda c: c["data"]["init_args"].update(test_seeds=0), ["test_seeds=0 must be at least 1"]),
+        also(lambda c: c["data"]["init_args"].update(name="mons"), ["name='mons' is not one of moons", "name=moons"]),
         (lambda c: c["trainer"]["callbacks"][0]["init_args"].update(decay=2), ["`decay=2` must be", "Use 0.9999"]),
     ],
 )

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -113,3 +118,23 @@ def test_a_deleted_checkpoint_is_not_trained_over(command, refused):
     says(
         refused("fit", "-c", "tiny.yaml", "--trainer.max_steps", 6), "last.ckpt is missing", "Restore it, or start over"
     )
+
+
+@pytest.mark.parametrize("words", [("report", "runs/a"), ("compare", "runs/a", "runs/b")])
+def test_ctrl_c_while_a_run_is_read(command, words):
+    """The run's table is a pipe, so that the signal arrives while the command waits for it."""
+    for name in ("a", "b"):
+        Path(f"runs/{name}/evaluation").mkdir(parents=True)
+        os.mkfifo(f"runs/{name}/evaluation/manifest.json")
+    importlib.import_module(f"fm_lightning.cli.{words[0]}")  # while libraries load, a signal ends the process at once
+
+    def interrupt():
+        with open("runs/a/evaluation/manifest.json", "w"):  # waits for the reader
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    ended = command(*words)
+    thread.join()
+    assert (ended.status, ended.err) == (130, f"fm-lightning: {words[0]} was interrupted.\n")
