@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -88,7 +88,8 @@ def evaluations_per_seed(steps: int) -> float:
     for name, (alpha, beta) in SHAPED.items():
         rows[name] = Schedule(KTS(alpha, beta), steps=steps)
         cheap = [family for family in families(rows["base"]) if family.cheap]
-        rows |= {f"{name} {f.name} {dose}": f.at(rows["base"], dose) for f in cheap for dose in f.doses[:3]}
+        doses = [(family, dose) for family in cheap for dose in family.doses[:3]]
+        rows |= {f"{name} {f.name} {dose}": cast(Schedule, f.at(rows["base"], dose)) for f, dose in doses}
     return evaluations(lambda x, t, y: x, torch.zeros(1, 1), rows)
 
 

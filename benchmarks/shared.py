@@ -9,7 +9,7 @@ batch; rows that are evaluated together with others count the same.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +130,7 @@ def controls(net: nn.Module, x0: Tensor, steps: int) -> dict[str, Any]:
     base = Schedule(steps=steps)
     cheap = [family for family in families(base) if family.cheap]
     rows = {"base": base, "shaped": schedule}
-    rows |= {f"{family.name} {dose}": family.at(base, dose) for family in cheap for dose in family.doses[:3]}
+    rows |= {f"{f.name} {dose}": cast(Schedule, f.at(base, dose)) for f in cheap for dose in f.doses[:3]}
     shared, separate = evaluations(net, x0, rows), sum(len(s.plan()) for s in rows.values())
     print(f"a schedule with base and cheap families ({len(rows)} rows): {shared:.0f} / {separate} evaluations")
     return {"what": "cheap families", "rows": list(rows), "evaluations": [shared, separate]}

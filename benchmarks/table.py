@@ -57,7 +57,7 @@ class Stopwatch(Callback):
         if self.row is None:
             return
         rows = {self.row: pl_module.rows[self.row]}
-        measures = [c for c in trainer.callbacks if isinstance(c, Monitor) and c.fingerprint]
+        measures = [m for c in trainer.callbacks if isinstance(c, Monitor) for m in c.measures if m.fingerprint]
         seeds, size = pl_module.data.test_seeds, pl_module.data.eval_batch_size
 
         def sample_and_measure() -> None:

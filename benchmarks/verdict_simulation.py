@@ -148,7 +148,7 @@ def summary(verdicts: Sequence[Verdict], r: float, base: float) -> Rates:
     """Of the verdicts against the first family, r being the true residual and base the true distance of the baseline."""
     found = [v.families[0] for v in verdicts if v.families]
     reached = [(v.residual, v.relative, v.margin) for v in found if v.residual is not None]
-    counts = Counter(v.outcome for v in found)
+    counts = Counter[str](v.outcome for v in found)
     shares = [relative for _, relative, _ in reached if relative is not None]
     return Rates(
         coverage=float(np.mean([residual.low <= r <= residual.high for residual, _, _ in reached])),
@@ -165,7 +165,7 @@ def all_families(effect: float, n: int, repetitions: int, seed: int = 0) -> dict
     """Outcomes of a schedule judged against three families at once, ``effect`` margins below the lowest of their curves."""
     rng = np.random.default_rng([seed, n, round(100 * abs(effect)), effect < 0])
     flat_below_steep = [WORLDS[3], WORLDS[0], WORLDS[1]]
-    found = Counter(judged(flat_below_steep, effect, n, rng).outcome for _ in range(repetitions))
+    found = Counter[str](judged(flat_below_steep, effect, n, rng).outcome for _ in range(repetitions))
     return {name: found[name] / repetitions for name in OUTCOMES}
 
 
@@ -198,6 +198,7 @@ def frechet_rates(n: int, d: int, repetitions: int, seed: int = 0) -> float:
         x = (1 - 0.3 * dose) * z + 0.2 * dose * noise if own is None else z * np.where(half, own, 1.0)
         features = torch.from_numpy(x + shift * (np.arange(d) == 0))
         influence = reference.estimate(features).influence
+        assert influence is not None
         return Observed(
             z[:, 0] < NORMAL.inv_cdf(memorized(dose)),
             frechet=Estimate.of(extrapolated_distance(reference, features), influence),
@@ -224,6 +225,7 @@ def near_rates(n: int, d: int, repetitions: int, seed: int = 0) -> tuple[float, 
     for _ in range(repetitions):
         features = torch.from_numpy(spread * rng.standard_normal((n, d)) + 0.05 * (np.arange(d) == 0))
         influence = reference.estimate(features).influence
+        assert influence is not None
         values.append(Estimate.of(extrapolated_distance(reference, features), influence))
     covered = np.mean([value.low <= true <= value.high for value in values])
     return float(covered), float(np.mean([value.value < 0 for value in values]))
@@ -242,7 +244,9 @@ def correlation_rates(name: str, n: int, repetitions: int, seed: int = 0) -> tup
             found.append(partial_spearman(w**3 + e, np.exp(w) + f, {"w": w}))
         else:
             found.append(spearman(w, w * e))
-    return float(np.mean([x.value for x in found])), float(np.mean([x.low <= 0 <= x.high for x in found]))
+    return float(np.mean([x.value for x in found])), float(
+        np.mean([x.low is not None and x.high is not None and x.low <= 0 <= x.high for x in found])
+    )
 
 
 def table(repetitions: int, say: Callable[[str], None]) -> list[str]:

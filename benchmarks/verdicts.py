@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 
@@ -30,7 +31,9 @@ def cost(some: Sequence[Family], coarse: bool = False) -> float:
     rows = {BASE: Row("base", PLAIN)}
     for family in some:
         doses = family.doses if coarse else family.doses[1:4]
-        rows |= {f"{family.name}~{k}": Row("family", family.at(PLAIN, dose)) for k, dose in enumerate(doses)}
+        rows |= {
+            f"{family.name}~{k}": Row("family", cast(Schedule, family.at(PLAIN, dose))) for k, dose in enumerate(doses)
+        }
     return evaluations(rows, 1) / evaluations({BASE: rows[BASE]}, 1) - 1
 
 

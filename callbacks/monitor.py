@@ -112,7 +112,7 @@ class Monitor(ValidationCallback, ABC, Generic[M]):
     def finish(self, trainer: Trainer, pl_module: FlowMatching) -> None:
         self.values = {name: {} for name in self.metrics} if self.measures else {}
         for i, measure in enumerate(self.measures):
-            columns = {name: metrics[i].per_seed() for name, metrics in self.metrics.items()}
+            columns: dict[str, Columns] = {name: metrics[i].per_seed() for name, metrics in self.metrics.items()}
             for name, mine in columns.items():
                 self.values[name] |= measure.summarize(mine, None if name == BASE else columns[BASE])
             self.show(trainer, pl_module, columns)

@@ -47,14 +47,10 @@ def steps_kept(folder: Path, kind: str) -> dict[int, Path]:
 def earlier_weights(folder: Path, last: int) -> dict[int, StoredWeights]:
     """Returns step -> weights, ascending, of the earlier checkpoints of a run that was trained for ``last`` steps."""
 
-    def load(path: Path) -> Mapping[str, Tensor]:
-        return _network(_read(path)["state_dict"])
+    def stored(path: Path) -> StoredWeights:
+        return StoredWeights(f"checkpoint:{_content(path)}", lambda: _network(_read(path)["state_dict"]))
 
-    return {
-        step: StoredWeights(f"checkpoint:{_content(path)}", lambda path=path: load(path))
-        for step, path in steps_kept(folder, EARLIER).items()
-        if step < last
-    }
+    return {step: stored(path) for step, path in steps_kept(folder, EARLIER).items() if step < last}
 
 
 def averaged_weights(folder: Path, last: int) -> Callable[[float], StoredWeights] | None:

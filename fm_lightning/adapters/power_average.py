@@ -57,11 +57,11 @@ def coefficients(steps: Sequence[float], gammas: Sequence[float], step: float, g
     system, wanted = np.ones((n + 1, n + 1)), np.ones(n + 1)
     system[n, n] = 0  # the last row and column hold the multiplier of the sum
     system[:n, :n] = _overlap(t[:, None], g[:, None], t[None], g[None])
-    wanted[:n] = _overlap(t, g, np.float64(step), np.float64(gamma))
-    return np.linalg.solve(system, wanted)[:n]
+    wanted[:n] = _overlap(t, g, float(step), float(gamma))
+    return np.linalg.solve(system, wanted)[:n].astype(np.float64)
 
 
-def _overlap(ta: NDArray, ga: NDArray, tb: NDArray, gb: NDArray) -> NDArray[np.float64]:
+def _overlap(ta: NDArray, ga: NDArray, tb: NDArray | float, gb: NDArray | float) -> NDArray[np.float64]:
     """Inner products of two weightings of the steps, each of which integrates to 1."""
     later = np.maximum(ta, tb)
     ratio = np.exp(np.where(ta < tb, gb, -ga) * np.log(ta / tb))

@@ -54,7 +54,7 @@ class Tensors(Samples):
         return class_shares("training", self.num_classes, self._labels)
 
     @cached_property
-    def has_pixels(self) -> bool:  # type: ignore[override]
+    def has_pixels(self) -> bool:
         """Whether the training samples are images in [-1, 1]."""
         x = self.train_split.x
         return len(self.shape) == 3 and self.shape[0] in (1, 3) and bool(x.abs().max() <= 1)

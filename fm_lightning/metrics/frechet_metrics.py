@@ -179,6 +179,7 @@ class FrechetMoments(Metric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.extractor: FeatureExtractor
         object.__setattr__(self, "extractor", extractor)  # shared, and no part of the metric
         self.reference, self.read = real_features(reference).gaussian, read
         width = len(self.reference.mean)

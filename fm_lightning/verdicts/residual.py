@@ -111,10 +111,15 @@ def residual(
         (-weight, quality, point.hits, node) for weight, quality, point, node in zip(weights, qualities, points, nodes)
     ]
     value = sum(weight * quality.value for weight, quality, _, _ in terms)
-    parts = [weight * (quality.influence - slope(node) * (hits - node)) for weight, quality, hits, node in terms]
+    parts = [weight * (_influence(quality) - slope(node) * (hits - node)) for weight, quality, hits, node in terms]
     real = [weight * quality.reference for weight, quality, _, _ in terms if quality.reference is not None]
     reference = np.sum(real, axis=0) if len(real) == len(terms) else None
     return Residual(Estimate.of(value, np.sum(parts, axis=0), reference), float(slope(at)))
+
+
+def _influence(quality: Estimate) -> Floats:
+    assert quality.influence is not None  # every distance that judges has them
+    return quality.influence
 
 
 def _logarithmic(schedule: Observed, points: Sequence[Observed], distance: Distance) -> Residual:
@@ -126,11 +131,11 @@ def _logarithmic(schedule: Observed, points: Sequence[Observed], distance: Dista
     predicted = math.exp(float(curve(at)))
 
     def moved(row: Observed) -> Floats:
-        return (row.hits - row.memorized) / (row.memorized * (1 - row.memorized))
+        return np.asarray((row.hits - row.memorized) / (row.memorized * (1 - row.memorized)), np.float64)
 
     parts, real = [slope(at) * moved(schedule)], []
     for weight, quality, point, node in zip(weights, qualities, points, nodes):
-        parts.append(weight * (quality.influence / quality.value - slope(node) * moved(point)))
+        parts.append(weight * (_influence(quality) / quality.value - slope(node) * moved(point)))
         if quality.reference is not None:
             real.append(weight * quality.reference / quality.value)
     influence = own.influence - predicted * np.sum(parts, axis=0)
