@@ -27,10 +27,10 @@ from fm_lightning.cli.arguments import complain
 from fm_lightning.cli.complaints import complaints
 from fm_lightning.cli.configurations import load_strictly
 from fm_lightning.cli.diagnosing_trainer import DiagnosingTrainer
-from fm_lightning.cli.endings import crash, explain, fail, is_rank_zero
+from fm_lightning.cli.endings import crash, explain, fail, is_own, is_rank_zero
 from fm_lightning.cli.hush import hush
 from fm_lightning.cli.listed_options import arguments, listed, split_off
-from fm_lightning.cli.parser_errors import shorten, user_error
+from fm_lightning.cli.parser_errors import constructor_error, shorten, user_error
 from fm_lightning.cli.run_callbacks import check_callbacks, missing_callbacks
 from fm_lightning.cli.run_directory import Again, RunDirectory
 from fm_lightning.cli.run_record import RunRecord
@@ -113,7 +113,8 @@ class CLI(LightningCLI):
         try:
             super().instantiate_classes()
         except Exception as error:
-            if (wrong := user_error(error)) is None and not self.errors:
+            wrong = user_error(error) or (None if is_own(error) else constructor_error(error))
+            if wrong is None and not self.errors:
                 raise
             self.errors += [wrong] if wrong else []
             self.errors += complaints(self.plain_config)

@@ -108,6 +108,11 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or link.__context__
 
 
+def is_own(error: BaseException) -> bool:
+    """Whether an exception, or what it came from, was raised in the user's own files."""
+    return any(_own(link) for link in _chain(error))
+
+
 def _own(error: BaseException) -> list[traceback.FrameSummary]:
     return [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(Path(frame.filename))]
 

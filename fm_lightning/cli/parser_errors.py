@@ -47,6 +47,16 @@ def user_error(error: BaseException | None) -> UserError | None:
     return None
 
 
+def constructor_error(error: BaseException) -> UserError | None:
+    """What a constructor raised, where the parser keeps no more than its text; None for any other exception."""
+    text = str(error)
+    found = re.search(r"Errors: - (.+?) - (?:Not a valid|Expected)", " ".join(text.split()))
+    if found is None:
+        return None
+    what = found[1].replace("`", "").strip("'").rstrip(".")
+    return UserError(f"{_where(text)}{_clip(what, 200)}.", "Correct this value.")
+
+
 def shorten(message: str, verb: str, options: Iterable[str] = ()) -> UserError:
     """The parser's message in one line, or one line per unknown option.
 

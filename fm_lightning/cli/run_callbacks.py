@@ -9,14 +9,20 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning import Callback
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 
 from fm_lightning.callbacks import SampleWriter, ScheduleTable
 from fm_lightning.errors import UserError
 
-_BY_EPOCH = {
-    GradientAccumulationScheduler: "Use --trainer.accumulate_grad_batches N",
-    StochasticWeightAveraging: "Use fm_lightning.callbacks.EMA",
+_BY_EPOCH = "counts epochs, but training is counted in steps and an epoch may have no end"
+# Callback -> why it cannot work here, and what to do instead.
+_REFUSED = {
+    "GradientAccumulationScheduler": (_BY_EPOCH, "Use --trainer.accumulate_grad_batches N"),
+    "StochasticWeightAveraging": (_BY_EPOCH, "Use fm_lightning.callbacks.EMA"),
+    "LearningRateFinder": ("needs a module with an attribute lr", "Set --model.optimizer.init_args.lr"),
+    "BatchSizeFinder": ("would change the batch size, which is part of the run", "Set --data.init_args.batch_size"),
+    "BackboneFinetuning": ("needs a module with an attribute backbone", "Remove it."),
+    "SpikeDetection": ("cannot resume a training", "Remove it: a loss that is not finite stops the training anyway."),
 }
 
 
@@ -46,18 +52,18 @@ def missing_callbacks(given: Sequence[Callback], verb: str, trainer: Namespace, 
 
 
 def check_callbacks(callbacks: Sequence[Callback]) -> None:
-    """Refuses callbacks that count in epochs: training is counted in steps, and an epoch has no fixed number of batches.
+    """Refuses callbacks that cannot work with this module, and a second average of the weights.
 
     Raises:
         UserError: names the callback, and what to use instead.
     """
-    for callback in callbacks:
-        for kind, fix in _BY_EPOCH.items():
-            if isinstance(callback, kind):
-                problem = (
-                    f"{kind.__name__} counts epochs, but training is counted in steps and an epoch may have no end."
-                )
-                raise UserError(problem, fix)
+    for name in (type(callback).__name__ for callback in callbacks):
+        if name in _REFUSED:
+            why, fix = _REFUSED[name]
+            raise UserError(f"{name} {why}.", fix)
+    averages = [type(callback).__name__ for callback in callbacks if isinstance(callback, WeightAveraging)]
+    if len(averages) > 1:
+        raise UserError(f"{' and '.join(averages)} both average the weights.", "Remove one of the two.")
 
 
 def _is_at(folder: Any, place: Path) -> bool:

@@ -6,6 +6,7 @@ import importlib.util
 
 import pytest
 import torch
+from lightning import Callback
 from tiny_runs import says
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -52,15 +53,26 @@ def test_device_statistics(command):
         says(ended.err, "fm-lightning: Fetching CPU device stats requires psutil to be installed. Run pip install")
 
 
-def test_what_counts_in_epochs_is_refused(refused):
-    more = with_callback("GradientAccumulationScheduler", scheduling="{0: 2}")
-    says(
-        refused("fit", "-c", "tiny.yaml", *more),
-        "GradientAccumulationScheduler counts epochs",
-        "Use --trainer.acc",
-    )
-    more = with_callback("StochasticWeightAveraging", swa_lrs=0.01)
-    says(refused("fit", "-c", "tiny.yaml", *more), "StochasticWeightAveraging counts epochs", "callbacks.EMA")
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        ("GradientAccumulationScheduler", {"scheduling": "{0: 2}"}, ["counts epochs", "Use --trainer.accumulate_grad"]),
+        ("StochasticWeightAveraging", {"swa_lrs": 0.01}, ["counts epochs", "Use fm_lightning.callbacks.EMA"]),
+        ("LearningRateFinder", {}, ["attribute lr", "--model.optimizer.init_args.lr"]),
+        ("BatchSizeFinder", {}, ["batch size", "--data.init_args.batch_size"]),
+        ("BackboneFinetuning", {}, ["attribute backbone"]),
+        ("SpikeDetection", {}, ["cannot resume", "Remove it"]),
+        ("EMAWeightAveraging", {}, ["EMA and EMAWeightAveraging both average the weights", "Remove one"]),
+        (
+            "EarlyStopping",
+            {"monitor": "val/loss", "mode": "up"},
+            ["mode can be min, max, got up", "Correct this value"],
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(refused, kind, options, words):
+    line = refused("fit", "-c", "tiny.yaml", *with_callback(kind, **options))
+    says(line, *words)
 
 
 def test_early_stopping_ends_the_training(command, refused):
@@ -83,3 +95,14 @@ def test_a_number_that_is_not_logged(command, kind, options):
     assert ended.status == 2, ended.err
     assert len(ended.err.splitlines()) == 1
     says(ended.err, f"{kind} monitors val_loss, which is not logged. Use for example monitor: val/loss")
+
+
+class Broken(Callback):
+    def __init__(self) -> None:
+        {}["spectra"]
+
+
+def test_a_crash_in_ones_own_callback_is_no_wrong_value(command):
+    ended = command("fit", "-c", "tiny.yaml", "--trainer.callbacks+=test_lightnings_callbacks.Broken")
+    assert ended.status == 1
+    says(ended.err.splitlines()[-1], "KeyError in", "spectra", "The whole traceback is in")
