@@ -22,7 +22,7 @@ from fm_lightning.verdicts.margins import Margins
 class ScheduleTable(ValidationTable):
     """Keeps what a comparison samples and measures in ``evaluation/`` (see ``Evaluation``), block by block.
 
-    The same command goes on after a kill, on any number of processes; with more schedules, more seeds or another monitor it
+    The same command resumes after a kill, on any number of processes; with more schedules, more seeds or another monitor it
     samples only what is missing. In the end it writes ``results.json``, ``results.csv`` and ``report.html`` into the run's
     directory, logs ``test/{row}/{number}`` and, to W&B, what ``log_comparison`` says.
 
@@ -32,7 +32,7 @@ class ScheduleTable(ValidationTable):
         samples: which samples to keep, so that another monitor can be added without sampling again: of all rows, of base
             alone, or none.
         gigabytes: where all samples would take more than this, only base's are kept.
-        families: trivial manipulations to judge schedules against: those that cost little beside base, all (as ``fm-lightning
+        families: trivial manipulations to judge schedules against: those that cost little compared with base, all (as ``fm-lightning
             falsify``), none, or a list of names, in which "cheap" stands for all cheap ones; "earlier checkpoint" and "average"
             need files that training kept (``CheckpointSeries``, ``PowerAverages``).
         margin_copies: the smallest change of F_mem that matters, as a share; 0.01 is one point. At most a tenth of base's.

@@ -29,7 +29,7 @@ def tensor_hash(tensors: Iterable[tuple[str, Tensor]], about: object = "", digit
 
     Args:
         tensors: (name, tensor) pairs.
-        about: whatever else the hash depends on, by how it prints.
+        about: what else the hash depends on, by how it prints.
         digits: of the result.
     """
     found = hashlib.sha256(str(about).encode())

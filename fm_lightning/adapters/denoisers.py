@@ -1,7 +1,7 @@
 """Denoisers, noise predictors and scores as velocities: every Gaussian path is the linear one after a change of scale and time.
 
 A network trained on ``z = a x1 + s n`` sees the linear path's ``x = t x1 + (1 - t) n`` at the same ratio
-``r = s / a = (1 - t) / t``, with ``z = (a + s) x``. Whatever it predicts, data ``x1`` and noise ``n`` follow from it and from
+``r = s / a = (1 - t) / t``, with ``z = (a + s) x``. For any prediction, data ``x1`` and noise ``n`` follow from it and from
 z, and the velocity is ``x1 - n``. Energies are those of the linear path. Beyond the noise levels that a network was trained
 on it is evaluated at the nearest one, so that t = 0 and t = 1 exist; sampling should begin at ``trained_on[0]``
 (``Schedule(t_start=...)``).

@@ -337,7 +337,7 @@ def _whole_number(seed: Any) -> int:
 
 
 def _load_yaml_strictly() -> None:
-    """Has the parser refuse a key that stands twice, in whatever file or value it reads."""
+    """Has the parser refuse a key that stands twice, in any file or value it reads."""
     lenient = get_loader("yaml")
 
     def load(text: str) -> Any:

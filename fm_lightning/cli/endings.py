@@ -47,12 +47,12 @@ def fail(*messages: str, status: int = 2, wait: float = 5.0) -> NoReturn:
     raise SystemExit(status)
 
 
-def crash(error: Exception, beside: Path, go_on: str = GO_ON) -> NoReturn:
+def crash(error: Exception, place: Path, go_on: str = GO_ON) -> NoReturn:
     """Ends the process after an unforeseen exception: prints the frames of the user's own files and one line.
 
     Args:
         error: the exception.
-        beside: path to which ``.error.txt`` is appended for the whole traceback.
+        place: path to which ``.error.txt`` is appended for the whole traceback.
         go_on: what to do once a full disk has room again.
     """
     if said := unwritable(error, go_on) or explain(error):
@@ -62,7 +62,7 @@ def crash(error: Exception, beside: Path, go_on: str = GO_ON) -> NoReturn:
     cause = next((e for e in chain if _own(e)), error)
     own, frames = _own(cause), traceback.extract_tb(cause.__traceback__)
     shown = own or [f for f in frames if _is_ours(Path(f.filename))] or frames
-    whole = beside.with_name(f"{beside.name}.error.txt")
+    whole = place.with_name(f"{place.name}.error.txt")
     if is_rank_zero():
         whole.parent.mkdir(parents=True, exist_ok=True)
         whole.write_text("".join(traceback.format_exception(error)))

@@ -31,7 +31,7 @@ def arguments(args: Sequence[str], folder: Path) -> list[str]:
         folder: directory for the configuration of the schedules.
 
     Raises:
-        UserError: no configuration, a file without schedules, or whatever ``resolve`` refuses.
+        UserError: no configuration, a file without schedules, or what ``resolve`` refuses.
     """
     errors: list[UserError] = []
     schedules: dict[str, Any] = {}

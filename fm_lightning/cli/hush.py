@@ -13,7 +13,7 @@ _GREETINGS = (
     "LOCAL_RANK:",
     "\U0001f4a1",  # tips
     "`Trainer.fit` stopped: `max_steps",
-    "Restoring states from the checkpoint",  # one line of ours says at which step the run goes on
+    "Restoring states from the checkpoint",  # one line of ours says at which step the run resumes
     "Restored all states from the checkpoint",
     "Loaded model weights from the checkpoint",
     "Found current_model_state in the checkpoint",

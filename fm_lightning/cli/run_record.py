@@ -60,7 +60,7 @@ class RunRecord(SaveConfigCallback):
         self.saved_step = trainer.global_step
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # The comparison uses the last checkpoint, so the final step is saved whatever the interval of checkpoints.
+        # The comparison uses the last checkpoint, so the final step is saved at any interval of checkpoints.
         dry = trainer.fast_dev_run  # type: ignore[attr-defined]
         stale = self.saved_step != trainer.global_step or not self.directory.last.exists()
         if trainer.checkpoint_callbacks and not dry and stale:

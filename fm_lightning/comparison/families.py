@@ -38,7 +38,7 @@ class Family:
             how is sampled.
         doses: coarse doses on which the curve is calibrated, ascending from above 0; the last one is the largest allowed.
         direction: what it can do to memorization; a claim about lowering it leaves out families that only raise it.
-        cheap: its doses cost little beside base, because they share its steps.
+        cheap: its doses cost little compared with base, because they share its steps.
         existing: ``existing(base)`` -> the doses that exist, ascending from 0, where not every number is one (steps are
             whole).
 

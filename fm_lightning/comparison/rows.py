@@ -1,7 +1,7 @@
 """Comparison: the rows of a schedule table.
 
 A row is the model under a schedule, a control of such a schedule, another velocity field under the same seeds, or a floor:
-data that nobody sampled (held-out real ones, copies of training data), sent through the same metrics.
+real images (held-out ones, copies of training data), sent through the same metrics.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Row:
 
     @property
     def definition(self) -> Any:
-        """What the row's lines depend on beside the evaluation's identity, as plain JSON."""
+        """What the row's lines depend on besides the evaluation's identity, as plain JSON."""
         return {"schedule": None if self.kind == "floor" else definition(self.schedule), "content": self.content}
 
     @property
@@ -186,7 +186,7 @@ def check_judged(rows: Mapping[str, Row], names: Sequence[str]) -> None:
 
 
 def judged_rows(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, Row]:
-    """The rows, with what judging the schedules of ``names`` needs beside them.
+    """The rows, with what judging the schedules of ``names`` needs in addition.
 
     A schedule that samples otherwise than base (solver, grid, steps) is judged against the same sampling without its gain: a
     row for that, ``name_plain``, comes before it unless there is one. One with a gain is followed by its step sizes with
@@ -210,7 +210,7 @@ def judged_rows(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, Row]
 
 
 def floor_rows(data: Samples, base: Schedule) -> dict[str, Row]:
-    """Real data that nobody sampled: held-out ones, and the training data themselves."""
+    """Real images: held-out ones, and the training data themselves."""
     splits = {
         HELD_OUT: (data.held_out_split, data.comparison_fingerprint),
         "copies": (data.train_split, data.fingerprint),

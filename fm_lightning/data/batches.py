@@ -73,7 +73,7 @@ class TrainingBatches:
         accumulate: micro-batches per optimizer step.
         share: this process.
         base_seed: the run's seed.
-        first_step: called when iteration begins: the optimizer step to start with (a resumed run goes on).
+        first_step: called when iteration begins: the optimizer step to start with (later than 0 in a resumed run).
         steps: optimizer steps that one iteration ends at.
     """
 

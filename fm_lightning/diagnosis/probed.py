@@ -81,7 +81,7 @@ class _Watch:
 
 
 def probe(subject: Subject, count: int, likelihood: bool = True) -> Probed:
-    """Samples the first ``count`` seeds anew, along the base schedule."""
+    """Samples the first ``count`` seeds again, along the base schedule."""
     count = min(count, len(subject))
     schedule = fixed_steps(subject.schedule)
     closed = unless_refused(lambda: _closed_form(subject))

@@ -147,7 +147,7 @@ class Evaluator:
 
 
 def norm(v: Tensor, state_dtype: torch.dtype) -> Tensor:
-    """``[B]`` Euclidean norms over every dimension of the sample, float32 at least, whatever the network's dtype."""
+    """``[B]`` Euclidean norms over every dimension of the sample, at least float32, for any dtype of the network."""
     dtype = torch.promote_types(state_dtype, torch.float32)
     # Not flattened first: of a channels-last tensor that would be a copy.
     return torch.linalg.vector_norm(v, dim=tuple(range(1, v.ndim)), dtype=dtype)

@@ -25,7 +25,7 @@ from fm_lightning.metrics.precision_recall import Balls
 
 
 class RealFeatures:
-    """Features of real images; whatever follows from them is computed once, when it is first needed.
+    """Features of real images; what follows from them is computed once, when it is first needed.
 
     Args:
         features: ``[n, D]``; None where only their mean and covariance are known.

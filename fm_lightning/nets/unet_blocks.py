@@ -96,7 +96,7 @@ class Rung(nn.ModuleList):
 
 def sinusoids(t: Tensor, dim: int) -> Tensor:
     """``[B]`` to ``[B, dim]``: dim / 2 cosines, then sines, of t times 1 ... 1e-4; at least float32."""
-    # The frequencies are float32 numbers whatever t is: trained weights have learned from these.
+    # The frequencies are float32 numbers for any type of t: trained weights have learned from these.
     exponents = torch.arange(dim // 2, dtype=torch.float32, device=t.device) / (dim // 2)
     angle = (t if t.dtype == torch.float64 else t.float())[:, None] * torch.exp(-math.log(10_000) * exponents)
     return F.pad(torch.cat([angle.cos(), angle.sin()], 1), (0, dim % 2))

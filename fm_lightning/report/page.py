@@ -1,4 +1,4 @@
-"""The page: one self-contained ``report.html`` beside the results that it is made from."""
+"""The page: one self-contained ``report.html`` next to the results that it is made from."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _answers(results: Results) -> Iterator[dict[str, Any]]:
 
 
 def _significant(value: float | None) -> str:
-    """Three digits, whatever the size: 6.00, 0.0122."""
+    """Three digits at any size: 6.00, 0.0122."""
     return MISSING if value is None else f"{value:#.3g}".rstrip(".")
 
 

@@ -1,4 +1,4 @@
-"""Random draws of the loss: in training they derive from the step, whatever the device; on held-out data from the position."""
+"""Random draws of the loss: in training they derive from the step, on any device; on held-out data from the position."""
 
 from __future__ import annotations
 

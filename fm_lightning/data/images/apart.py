@@ -1,4 +1,4 @@
-"""Held-out images must not be the files that are trained on or compared with, under whatever name."""
+"""Held-out images must not be the files that are trained on or compared with, under any name."""
 
 from __future__ import annotations
 

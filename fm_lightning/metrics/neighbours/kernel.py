@@ -37,7 +37,7 @@ def log_kernel_sum(
         queries: ``[Q, ...]`` on any device.
         reference: ``[N, ...]`` a :class:`Reference`, or what one is made of.
         bandwidth: h > 0, in the data's unit, one for all or ``[Q]``; infinity weighs all rows alike.
-        budget: bytes of memory used beside arguments, result and the Reference, independent of Q and N.
+        budget: bytes of memory used in addition to arguments, result and the Reference, independent of Q and N.
 
     Returns:
         ``[Q]`` float64 on the queries' device.

@@ -4,7 +4,7 @@ With rows a and b, rounded and shifted as the product sees them,
 
     | d(a, b)^2 - (|a|^2 + |b|^2 - 2 ab) |  <=  e (|a|^2 + |b|^2),     e about 2 D 2^-24 in float32, 2 D 2^-53 in float64
 
-whatever the order of summation (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1, and
+in any order of summation (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1, and
 ``2|a||b| <= |a|^2 + |b|^2``). That difference loses all digits where d is small, which is where copies are found; so
 products only rule pairs out (see ``cascade``).
 """

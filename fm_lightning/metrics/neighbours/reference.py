@@ -35,7 +35,7 @@ class Reference:
             numpy array, memory-mapped or not; or what has a tensor's shape, dtype and device and is indexed like one,
             read from disk only then. Rows are flattened when they are read.
         device: where the computation happens; default: where the data are.
-        budget: bytes that preparing may use beside the data and ``4 N`` bytes for the norms.
+        budget: bytes that preparing may use in addition to the data and ``4 N`` bytes for the norms.
         encode: rows as stored ``[n, ...]`` -> the rows to compare with, of the same shape; elementwise, so that rows may be
             read in any blocks.
 

@@ -55,7 +55,7 @@ def nearest(
         reference: ``[N, ...]`` a :class:`Reference`, or what one is made of. Keep a Reference between calls. A
             ``ShardedReference`` is searched by all its processes together.
         k: number of neighbours, 1 to N.
-        budget: bytes of memory used beside arguments, results and the Reference, independent of Q and N.
+        budget: bytes of memory used in addition to arguments, results and the Reference, independent of Q and N.
         visit: called with every block of scores (see ``Operand``) as it passes by, so that sums over all pairs cost no second
             product; it must not change them. A reference divided among processes has no such blocks.
 
