@@ -32,9 +32,9 @@ class ScheduleTable(ValidationTable):
         samples: which samples to keep, so that another monitor can be added without sampling again: of all rows, of base
             alone, or none.
         gigabytes: where all samples would take more than this, only base's are kept.
-        families: trivial manipulations to judge schedules against: those that cost little compared with base, all (as ``fm-lightning
-            falsify``), none, or a list of names, in which "cheap" stands for all cheap ones; "earlier checkpoint" and "average"
-            need files that training kept (``CheckpointSeries``, ``PowerAverages``).
+        families: trivial manipulations to judge schedules against: those that cost little compared with base, all (as
+            ``fm-lightning falsify``), none, or a list of names, in which "cheap" stands for all cheap ones. "earlier
+            checkpoint" and "average" need files that training kept (``CheckpointSeries``, ``PowerAverages``).
         margin_copies: the smallest change of F_mem that matters, as a share; 0.01 is one point. At most a tenth of base's.
         margin_quality: the smallest change of the distance that matters, as a share of the baseline's; at least two standard
             errors of the real images, see ``verdicts.margins.resolution``.
