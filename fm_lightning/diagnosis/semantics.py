@@ -72,14 +72,14 @@ def semantics(
         groups = quantile_groups(subject.energies["kpe"], 3, labels)
         guessed = subject.labels is None
         if guessed:
-            answer.sentences.append(f"The model has no labels: the {metric.key}'s own guess stands for the class.")
+            answer.sentences.append(f"The model has no labels: the {metric.prefix}'s own guess stands for the class.")
         found = {}
         for column, values in columns.items():
             found[column] = compared(subject.energies["kpe"], groups, values, labels)
             answer.arrays[f"column/{column}"] = numpy(values)
-            answer.sentences.append(_sentence(metric.key, column, found[column]))
+            answer.sentences.append(_sentence(metric.prefix, column, found[column]))
         answer.arrays["groups"] = groups
-        answer.numbers[metric.key] = {
+        answer.numbers[metric.prefix] = {
             "columns": found,
             "guessed": guessed,
             "summary": metric.summarize(columns),
