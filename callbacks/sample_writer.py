@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.errors import UserError
+from fm_lightning.files import replacing, write_arrays
 
 SAMPLES = "samples"  # the folder in the run's directory
 
@@ -68,14 +68,7 @@ class SampleWriter(BasePredictionWriter):
             arrays = {f: getattr(trajectory, f).cpu().numpy() for f in fields if getattr(trajectory, f) is not None}
             if pl_module.data.has_pixels:
                 arrays["images"] = pl_module.data.to_uint8(trajectory.x1).cpu().numpy()
-            path = folder / f"{name}-{int(trajectory.seeds[0]):09d}.npz"
-            temporary = path.with_suffix(".tmp")
-            try:
-                with temporary.open("wb") as file:
-                    np.savez(file, **arrays)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_arrays(folder / f"{name}-{int(trajectory.seeds[0]):09d}.npz", arrays)
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         trainer.strategy.barrier()  # the archive holds what all processes have written
@@ -96,16 +89,15 @@ def write_archive(path: Path, files: Sequence[Path]) -> int:
     shapes = [_shape(file) for file in files]
     count, (channels, height, width) = sum(shape[0] for shape in shapes), shapes[0][1:]
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, height, width, channels)}
-    temporary = path.with_suffix(".tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w") as archive, archive.open("arr_0.npy", "w", force_zip64=True) as out:
-            np.lib.format.write_array_header_1_0(out, header)
-            for file in files:
-                with np.load(file) as found:
-                    out.write(np.ascontiguousarray(found["images"].transpose(0, 2, 3, 1)).data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing(path) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+        archive.open("arr_0.npy", "w", force_zip64=True) as out,
+    ):
+        np.lib.format.write_array_header_1_0(out, header)
+        for file in files:
+            with np.load(file) as found:
+                out.write(np.ascontiguousarray(found["images"].transpose(0, 2, 3, 1)).data)
     return count
 
 

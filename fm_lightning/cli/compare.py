@@ -24,6 +24,7 @@ from fm_lightning.report.run_table import print_table
 from fm_lightning.report.style import png
 from fm_lightning.study.across_runs import build, flat, to_csv
 from fm_lightning.study.replicates import NAMED, Run, experiments
+from fm_lightning.table.claim import RUNNING, Claim
 from fm_lightning.table.evaluation import Evaluation
 
 ENDS = {"": "value", "_lo": "low", "_hi": "high"}
@@ -43,11 +44,12 @@ def main(args: Sequence[str]) -> None:
     unique = len(set(names)) == len(names)
     runs = [read(path, name if unique else str(path)) for path, name in zip(paths, names)]
     comparison = build(experiments(runs))
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "compare.json", json.dumps(comparison, indent=1, ensure_ascii=False))
-    write_whole(out / "compare.csv", to_csv(comparison))
-    print_table(comparison)
-    write_whole(out / "compare.html", render(comparison, out.name))
+    with Claim(out):
+        _free(out, names)  # again: another command may have finished there
+        write_whole(out / "compare.json", json.dumps(comparison, indent=1, ensure_ascii=False))
+        write_whole(out / "compare.csv", to_csv(comparison))
+        print_table(comparison)
+        write_whole(out / "compare.html", render(comparison, out.name))
     print(f"\nReport: {out / 'compare.html'}")
     if wandb:
         log(comparison, out)
@@ -174,4 +176,4 @@ def _free(out: Path | None, names: Sequence[str]) -> Path:
 def _unfinished(out: Path) -> bool:
     """Whether it is empty, or a comparison that a full disk or a kill cut off: the page, which comes last, is missing."""
     names = [file.name.removeprefix(".") for file in out.iterdir()] if out.is_dir() else [""]
-    return all(name.startswith(("compare.json", "compare.csv", "compare.html.")) for name in names)
+    return all(name.startswith((RUNNING, "compare.json", "compare.csv", "compare.html.")) for name in names)

@@ -21,10 +21,12 @@ from fm_lightning.cli.parser_errors import shorten, user_error
 from fm_lightning.comparison.build import build
 from fm_lightning.comparison.collect import Collector
 from fm_lightning.errors import UserError
+from fm_lightning.files import DamagedFile
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.features.named import EXTRACTORS
 from fm_lightning.metrics.measure import Measure
 from fm_lightning.report.build import save
+from fm_lightning.table.claim import Claim
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.pictures import read_pictures
 
@@ -43,6 +45,12 @@ def main(args: Sequence[str]) -> None:
         wrong = " ".join(rest) or "nothing"
         raise UserError(f"report takes one run directory, not {wrong}.", "Use fm-lightning report runs/NAME")
     run = paths[0]
+    Evaluation.open(run)  # before the claim, which would make a missing folder
+    with Claim(run):
+        _report(run, changes)
+
+
+def _report(run: Path, changes: Sequence[Any]) -> None:
     evaluation = Evaluation.open(run)
     for part, reason in evaluation.torn:
         print(f"{part.path} is damaged ({reason}) and left out; fm-lightning test -c {run} samples it again")
@@ -59,7 +67,11 @@ def recalled(evaluation: Evaluation, run: Path, changes: Sequence[Any] = ()) -> 
     found: list[Measure] = []
     config = run / "config.yaml"
     for monitor in _configured(config, changes) if config.is_file() else _guessed(evaluation):
-        measures = monitor.recalled(evaluation.folder / "measures", evaluation.manifest.measures)
+        try:
+            measures = monitor.recalled(evaluation.folder / "measures", evaluation.manifest.measures)
+        except (DamagedFile, FileNotFoundError) as error:
+            problem = error.problem if isinstance(error, DamagedFile) else f"{error.filename} is missing."
+            raise UserError(problem, f"Run fm-lightning test -c {run} --again evaluation") from error
         if not measures:
             print(f"{type(monitor).__name__} has measured nothing here and is left out.")
         found += measures

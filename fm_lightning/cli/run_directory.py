@@ -18,6 +18,7 @@ from fm_lightning.cli.run_identity import comparison, differences, identity, len
 from fm_lightning.errors import UserError
 from fm_lightning.files import read_json, write_json
 from fm_lightning.table.claim import RUNNING, Claim
+from fm_lightning.table.evaluation import FOLDER, Evaluation
 
 RECORD = "run.json"
 RESULTS = ("results.json", "results.csv", "report.html", "evaluation")
@@ -97,12 +98,16 @@ class RunDirectory:
                 "start over with --again, or use another --name",
             )
         compared = (self.path / "results.json").exists() and record.get("compared") == comparison(config)
-        if compared and not again and (verb == "test" or (verb == "run" and finished)):
+        if compared and not again and (verb == "test" or (verb == "run" and finished)) and self._is_intact():
             raise UserError(
                 f"{self.path} holds a finished comparison: {self.path}/report.html.",
                 f"Redraw it with fm-lightning report {self.path}, repeat it with --again evaluation, "
                 "or use another --name",
             )
+
+    def _is_intact(self) -> bool:
+        """Whether no part of the comparison is damaged: a command that is typed again samples those."""
+        return (self.path / FOLDER / "manifest.json").exists() and not Evaluation.open(self.path).torn
 
     def _refuse_without_checkpoint(self, record: Mapping[str, Any]) -> None:
         """Training would start at step 0 over what is there."""

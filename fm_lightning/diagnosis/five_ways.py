@@ -25,11 +25,11 @@ from fm_lightning.errors import UserError
 from fm_lightning.estimate import wilson
 from fm_lightning.metrics import MemorizationRate
 from fm_lightning.metrics.features.space import FeatureSpace
-from fm_lightning.metrics.memorization import copied
+from fm_lightning.metrics.memorization import THRESHOLD, copied
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.phrases import thousands
 
-THRESHOLDS = (0.1, 0.2, 1 / 3, 0.4, 0.5)
+THRESHOLDS = (0.1, 0.2, THRESHOLD, 0.4, 0.5)
 DESCRIBES = 16  # numbers in a descriptor, at least
 ROBUST = 5  # d1 over the distance to this neighbour: near-duplicates of one image do not hide a copy
 LABELS = {

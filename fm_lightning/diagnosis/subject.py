@@ -16,7 +16,7 @@ from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule, integrate
 from fm_lightning.flow.velocity import Velocity
 from fm_lightning.metrics import MemorizationRate, Reference
-from fm_lightning.metrics.memorization import copied
+from fm_lightning.metrics.memorization import THRESHOLD, copied
 from fm_lightning.noise import noise
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.trajectory import Trajectory
@@ -161,7 +161,7 @@ def read_subject(
         velocity=velocity,
         schedule=schedule,
         neighbours=_neighbours(evaluation, samples, seeds, data, device),
-        threshold=float(found.get("threshold", 1 / 3)),
+        threshold=float(found.get("threshold", THRESHOLD)),
         tau_split=float(found.get("tau_split", 0.6)),
         device=device,
         resampled=resampled,

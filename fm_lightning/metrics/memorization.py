@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from fm_lightning.errors import UserError
 from fm_lightning.estimate import Estimate, share, share_change, wilson
+from fm_lightning.files import read_json, write_json
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.distinct import Groups, find_groups, joined, nearest_distinct
 from fm_lightning.metrics.neighbours.reference import AbstractReference, Reference, check_unit
@@ -194,21 +194,19 @@ class MemorizationRate(PerSeedMetric):
         return {"threshold": self.threshold}
 
     def remember(self, folder: Path) -> None:
-        _file(folder, self.fingerprint).write_text(json.dumps(self.duplicates))
+        write_json(_file(folder, self.fingerprint), self.duplicates)
 
     @classmethod
     def recalled(cls, folder: Path, fingerprint: str, **options: Any) -> MemorizationRate:
-        """From the numbers of duplicates in ``folder``; options: threshold, k."""
+        """From the numbers of duplicates in ``folder``; options: threshold, k.
+
+        Raises:
+            FileNotFoundError: they are not there.
+            DamagedFile: they are not what was written.
+        """
         metric = cls.__new__(cls)
         metric._begin(**{"threshold": THRESHOLD, "k": 2, **options})
-        file = _file(folder, fingerprint)
-        try:
-            metric.duplicates = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"Cannot read {file} ({' '.join(str(error).split())}).",
-                "Run fm-lightning test with the run's configuration.",
-            ) from error
+        metric.duplicates = read_json(_file(folder, fingerprint), "Compare again.")
         return metric
 
 

@@ -76,19 +76,13 @@ class RealFeatures:
         """What ``save`` wrote.
 
         Raises:
-            UserError: the file is missing or damaged.
+            FileNotFoundError: there is no such file.
+            DamagedFile: the file is not what was written.
         """
-        try:
-            with np.load(path) as kept:
-                mean, cov = torch.from_numpy(kept["mean"]), torch.from_numpy(kept["cov"])
-                gaussian = GaussianReference(mean, cov, samples=int(kept["samples"]))
-                features = torch.from_numpy(kept["features"]).float() if "features" in kept else None
-        except Exception as error:  # damaged archives raise a dozen types
-            raise UserError(
-                f"Cannot read the statistics of real images {path} ({_reason(error)}).",
-                "Run fm-lightning test with the run's configuration.",
-            ) from error
-        return cls(features, gaussian)
+        kept = read_arrays(path, "Compare again.")
+        mean, cov = torch.from_numpy(kept["mean"]), torch.from_numpy(kept["cov"])
+        gaussian = GaussianReference(mean, cov, samples=int(kept["samples"]))
+        return cls(torch.from_numpy(kept["features"]).float() if "features" in kept else None, gaussian)
 
 
 def kept_features(folder: Path, identity: tuple[str, ...], compute: Callable[[], Tensor]) -> Tensor:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import asdict
 
 from tiny_runs import says
+
+from fm_lightning.table.claim import RUNNING, Owner
 
 
 def test_report_says_what_is_missing(refused, tmp_path):
@@ -33,3 +36,29 @@ def test_report_draws_a_finished_comparison_anew(command, tmp_path):
     results = json.loads(kept["results.json"])
     with (run / "results.csv").open(newline="") as file:
         assert [line["name"] for line in csv.DictReader(file)] == [row["name"] for row in results["rows"]]
+
+
+def test_damaged_files_and_what_repairs_them(command, refused, undrawn, tmp_path):
+    assert command("run", "-c", "tiny.yaml").status == 0
+    run = tmp_path / "runs" / "tiny"
+    rows = json.loads((run / "results.json").read_text())["rows"]
+    says(refused("test", "-c", run), "holds a finished comparison")
+
+    (run / RUNNING).write_text(json.dumps(asdict(Owner("a1", "elsewhere", "other-host", 1))))
+    says(refused("report", run), "Another command (process 1 on other-host) is writing to")
+    (run / RUNNING).unlink()
+
+    lines = next(run.glob("evaluation/parts/*/lines.parquet"))
+    lines.write_bytes(lines.read_bytes()[:-9])
+    ended = command("test", "-c", run)
+    assert ended.status == 0, ended.err
+    says(ended.out, "lines.parquet has")
+    assert json.loads((run / "results.json").read_text())["rows"] == rows, "sampled again, with the same numbers"
+
+    (kept,) = run.glob("evaluation/measures/neighbours-*.json")
+    for damage in (kept.read_text().replace("crc32", "crc23"), "", "\x00", None):
+        kept.unlink() if damage is None else kept.write_text(damage)
+        says(refused("report", run), str(kept), f"Run fm-lightning test -c {run} --again evaluation")
+    assert command("test", "-c", run, "--again", "evaluation").status == 0
+    assert command("report", run).status == 0
+    assert json.loads((run / "results.json").read_text())["rows"] == rows

@@ -99,7 +99,7 @@ def test_a_toy_run_through_the_command(command, refused, undrawn, tmp_path):
     assert numbers["five_ways"]["measures"]["authenticity"]["value"]["value"] == pytest.approx(value)
     # Too few samples for some measures: each says why, and takes no other with it.
     assert "20 samples" in numbers["five_ways"]["measures"]["data_copying"]["reason"]
-    assert "descriptor" in numbers["five_ways"]["measures"]["cosine"]["reason"]
+    assert "2 numbers say nothing" in numbers["five_ways"]["measures"]["cosine"]["reason"]
     assert arrays["copying/power/network"].shape == (4,)
 
     page = (run / "diagnosis" / "diagnosis.html").read_text()
