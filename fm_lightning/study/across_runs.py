@@ -222,7 +222,10 @@ def _sentence(verdict: Mapping[str, Any], judged: int) -> str:
     if n < LEAST and counts[0][0] in DECIDED:
         return f"{said}; whether it replicates takes at least {LEAST} training seeds"
     if no_better:
-        return f"{said}: no better than {joined(same)} replicates"
+        worse = [name for name in same if set(verdict["families"][name].values()) == {"worse"}]
+        others = [name for name in same if name not in worse]
+        found = [f"{words} than {joined(some)}" for words, some in (("worse", worse), ("no better", others)) if some]
+        return f"{said}: {' and '.join(found)} replicate{'s' if len(found) == 1 else ''}"
     if counts[0][0] != "better":
         return f"{said}: replicates" if counts[0][0] in DECIDED else said
     if verdict["stands"]:

@@ -206,6 +206,13 @@ def test_another_family_in_each_run_is_no_replication(trained):
     assert _sentence(verdict, 1) == words
 
 
+def test_worse_and_no_better_are_told_apart():
+    runs = ("a", "b", "c")
+    families = {"noise": dict.fromkeys(runs, "worse"), "late brake": dict.fromkeys(runs, "no better")}
+    words = "worse in 3 of 3 runs: worse than noise and no better than late brake replicate"
+    assert _sentence({"outcomes": dict.fromkeys(runs, "worse"), "families": families}, 1) == words
+
+
 def test_residuals_are_combined(trained):
     effect = with_verdicts(trained, *["better"] * 3)["experiments"][0]["schedules"][0]["effects"]["residual_noise"]
     for name in REPLICATES:
