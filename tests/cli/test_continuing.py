@@ -27,7 +27,7 @@ def step(run="runs/tiny"):
     ("options", "words"),
     [
         (["--trainer.callbacks.EMA.decay", "0.5"], ["trainer.EMA.decay is 0.9 there and 0.5 here"]),
-        (["--trainer.gradient_clip_val", "1"], ["trainer.gradient_clip_val is not set there and 1.0 here"]),
+        (["--trainer.gradient_clip_val", "1"], ["trainer.gradient_clip_val is not set there and 1"]),
         (["--trainer.accumulate_grad_batches", "2"], ["trainer.accumulate_grad_batches is 1 there and 2 here"]),
         (["--trainer.precision", "bf16-mixed"], ["trainer.precision is not set there and bf16-mixed here"]),
         (["--model.label_dropout", "0.1"], ["label_dropout"]),
