@@ -7,6 +7,7 @@ checkpoints/averages/step-N.ckpt    two power-function averages of the weights a
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +112,11 @@ class _Holder(nn.Module):
 
 
 def _content(path: Path) -> str:
-    # Memory-mapped: the hash alone is read.
-    return str(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["hash"])
+    try:
+        # Memory-mapped: the hash alone is read.
+        return str(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["hash"])
+    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged, or training did not keep it for comparisons.", "Delete it.") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

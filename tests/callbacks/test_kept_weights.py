@@ -143,6 +143,18 @@ def test_kept_weights_that_cannot_be_used_are_named(tmp_path):
     assert earlier_weights(tmp_path / "elsewhere", STEPS) == {}
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", None])
+def test_a_damaged_file_is_named(tmp_path, content):
+    fit(tmp_path, CheckpointSeries(count=3, ratio=1.5))
+    file = tmp_path / "checkpoints/earlier/step-9.ckpt"
+    if content is None:
+        torch.save({"state_dict": {}}, file)
+    else:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=r"step-9\.ckpt is damaged"):
+        earlier_weights(tmp_path, STEPS)
+
+
 def test_averages_of_other_lengths_are_refused_in_a_resume(tmp_path):
     fit(tmp_path, PowerAverages(), steps=4).save_checkpoint(tmp_path / "cut.ckpt")
     with pytest.raises(UserError, match="other lengths"):
