@@ -21,6 +21,7 @@ from fm_lightning.comparison.sampling import Model
 from fm_lightning.errors import UserError
 from fm_lightning.files import DamagedFile, read_arrays, write_arrays
 from fm_lightning.flow.velocity import Velocity, declared, evaluating
+from fm_lightning.nets.velocity import check_returned
 from fm_lightning.noise import noise
 from fm_lightning.table.keys import key
 
@@ -95,7 +96,9 @@ def probe(velocity: Velocity, model: Model) -> Tensor:
     with evaluating(velocity):
         for time in TIMES:
             at, t = declared(velocity).at(time), x.new_full((COUNT,), time)
-            once = at(x, t, y).float().cpu()
+            values = at(x, t, y)
+            check_returned(velocity, values, x)
+            once = values.float().cpu()
             again = [at(x[i], t[i], None if y is None else y[i]) for i in (slice(half, None), slice(0, half))]
             if difference(torch.cat(again[::-1]).float().cpu().numpy(), once.numpy()) > REPEATED:
                 raise UserError(

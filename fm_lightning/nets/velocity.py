@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -186,7 +187,7 @@ def check_null_label(net: nn.Module, given: str) -> None:
         )
 
 
-def check_returned(net: nn.Module, v: object, x: Tensor) -> None:
+def check_returned(net: Callable[..., Any], v: object, x: Tensor) -> None:
     """Raises UserError where a network returns no tensor, or one of another shape, which would be broadcast."""
     if not isinstance(v, Tensor):
         raise UserError(

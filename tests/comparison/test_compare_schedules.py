@@ -278,3 +278,10 @@ def test_base_of_an_earlier_command_is_what_rows_are_compared_with(tmp_path):
     grown = compared(tmp_path).table.lines("kts").rms_to_base
     whole = compared(tmp_path / "whole").table.lines("kts").rms_to_base
     np.testing.assert_array_equal(grown, whole)
+
+
+@pytest.mark.parametrize("velocity", [lambda x, t, y=None: (x,), lambda x, t, y=None: x[:, :1]])
+def test_what_is_no_velocity_is_refused_before_sampling(velocity):
+    points = torch.zeros(60, 2).normal_(generator=torch.Generator().manual_seed(0))
+    with pytest.raises(UserError):
+        compare_schedules(velocity, {"base": Schedule(steps=2)}, train=points[:20], real=points[20:], families="none")
