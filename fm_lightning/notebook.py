@@ -28,13 +28,14 @@ from fm_lightning.comparison.plan import SamplingPlan
 from fm_lightning.comparison.processes import first_process_result, process
 from fm_lightning.comparison.progress import Bar
 from fm_lightning.comparison.results import Results
-from fm_lightning.comparison.rows import HELD_OUT
+from fm_lightning.comparison.rows import BASE, HELD_OUT
 from fm_lightning.comparison.sampling import Model
 from fm_lightning.data.batches import SeedBatches, Share
-from fm_lightning.data.samples import CALIBRATION_SEED, CALIBRATION_SEEDS, TEST_SEED, Samples
+from fm_lightning.data.samples import CALIBRATION_SEED, CALIBRATION_SEEDS, TEST_SEED, Samples, say
 from fm_lightning.data.tensors import Tensors, samples_of
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule
+from fm_lightning.flow.trained import trained_range, where_trained
 from fm_lightning.flow.velocity import Velocity
 from fm_lightning.hashes import weights_hash
 from fm_lightning.metrics.energy import KineticPathEnergy
@@ -129,7 +130,8 @@ def compare_schedules(
 
     Args:
         velocity: ``v(x [B, ...], t [B], y [B] or None)`` -> like x: a network, evaluated in evaluation mode, or a function.
-        schedules: name -> schedule; plain sampling is added as ``base`` unless it is there.
+        schedules: name -> schedule; plain sampling is added as ``base`` unless it is there. They begin at the largest noise
+            level that the velocity was trained on, where it says so (``trained_on``) and they have no ``t_start``.
         train: ``[n, ...]`` what the model was trained on, in the velocity's own space; or one FlowData for this and the next
             two.
         real: ``[m, ...]`` what samples are compared with; best real samples that were not trained on.
@@ -164,6 +166,7 @@ def compare_schedules(
     where, dtype = _numbers(velocity, data, device)
     bar = Bar()
     model = Model(velocity, data, base_seed, where, dtype, listeners=[bar])
+    schedules = _begun(velocity, schedules, fields or {})
     others = {name: field if isinstance(field, Field) else Given(field) for name, field in (fields or {}).items()}
     plan = SamplingPlan(None, schedules, judge, others, floors=True)
     plan.check_data(data)
@@ -249,6 +252,24 @@ def default_measures(
             real = torch.cat([features(read(x) if read else x).cpu() for x in batches])
         found.append(FrechetDistance(features, real, read))
     return found
+
+
+def _begun(
+    velocity: Velocity, schedules: Mapping[str, Schedule], fields: Mapping[str, Field | Velocity]
+) -> Mapping[str, Schedule]:
+    """The schedules, beginning where the velocity's training does; other fields are sampled like ``base``."""
+    begun = where_trained(schedules or {BASE: Schedule()}, velocity)
+    first = trained_range(velocity)[0]
+    if any(begun[name] != schedule for name, schedule in schedules.items()) or (first and not schedules):
+        say(f"Sampling begins at t = {first:.4g}, the largest noise level that the network was trained on.")
+    start = begun.get(BASE, next(iter(begun.values()))).t_start
+    for name, field in fields.items():
+        if not isinstance(field, Field) and (own := trained_range(field)[0]) > start + 1e-6:
+            raise UserError(
+                f"The field {name} was trained from t = {own:.4g} on, and base begins at t = {start:.4g}.",
+                f"Pass every schedule with t_start={own!r}.",
+            )
+    return begun
 
 
 def _numbers(velocity: Velocity, data: Samples, device: str | torch.device | None) -> tuple[torch.device, torch.dtype]:

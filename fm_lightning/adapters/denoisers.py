@@ -3,8 +3,7 @@
 A network trained on ``z = a x1 + s n`` sees the linear path's ``x = t x1 + (1 - t) n`` at the same ratio
 ``r = s / a = (1 - t) / t``, with ``z = (a + s) x``. For any prediction, data ``x1`` and noise ``n`` follow from it and from
 z, and the velocity is ``x1 - n``. Energies are those of the linear path. Beyond the noise levels that a network was trained
-on it is evaluated at the nearest one, so that t = 0 and t = 1 exist; sampling should begin at ``trained_on[0]``
-(``Schedule(t_start=...)``).
+on it is evaluated at the nearest one, so that t = 0 and t = 1 exist; sampling begins at ``trained_on[0]``.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class GaussianVelocity(Velocity):
             out = out[:, : z.shape[1]]
         if out.shape != z.shape:
             raise UserError(
-                f"{type(self.net).__name__} returns shape {list(out.shape)} for samples of shape {list(z.shape)}.",
+                f"{name_of(self.net)} returns shape {list(out.shape)} for samples of shape {list(z.shape)}.",
                 "Pass a network whose output is like its input.",
             )
         return out
@@ -134,6 +133,12 @@ class FromNoise(GaussianVelocity):
                 f"prediction={prediction!r} says nothing at the last step, which has no signal (zero terminal SNR).",
                 "Leave the last step out of alphas_cumprod, or pass a network with v_prediction.",
             )
+        own = getattr(net, "num_train_timesteps", None)
+        if own is not None and own != len(squares):
+            raise UserError(
+                f"{name_of(net)} was trained on {own:,} steps, and alphas_cumprod has {len(squares):,}.",
+                "Pass the alphas_cumprod of its own scheduler.",
+            )
         ratios = ((1 - squares) / squares).sqrt().clamp_max(1e8)
         super().__init__(net, (float(1 / (1 + ratios[-1])), float(1 / (1 + ratios[0]))), num_classes, null_label)
         self.ratios: Tensor
@@ -155,7 +160,13 @@ class FromNoise(GaussianVelocity):
         h = (t.square() + (1 - t).square()).sqrt()
         z, a, s = x / like(h, x), like(t / h, x), like((1 - t) / h, x)
         step = self.step(t)
-        out = self.ask(z, step.long() if self.integer_steps else step, y)
+        try:
+            out = self.ask(z, step.long() if self.integer_steps else step, y)
+        except IndexError as error:  # of a table of steps
+            raise UserError(
+                f"{name_of(self.net)} does not take step {float(step.max()):g} of {len(self.ratios):,} ({error}).",
+                "Pass the alphas_cumprod that it was trained with.",
+            ) from error
         if self.prediction == "v_prediction":
             data, noise = a * z - s * out, s * z + a * out
         elif self.prediction == "sample":
@@ -209,6 +220,11 @@ def like(numbers: Tensor, x: Tensor) -> Tensor:
     return numbers.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
+def name_of(net: Any) -> str:
+    """The name of a network's class, or of a function."""
+    return getattr(net, "__name__", None) or type(net).__name__
+
+
 def tensor_of(out: Any, net: Any) -> Tensor:
     """The tensor that a network returns: itself, the first of a tuple, or ``.sample`` of an output object."""
     if isinstance(out, tuple) and out:
@@ -216,6 +232,6 @@ def tensor_of(out: Any, net: Any) -> Tensor:
     out = getattr(out, "sample", out)
     if not isinstance(out, Tensor):
         raise UserError(
-            f"{type(net).__name__} returns a {type(out).__name__}, not a tensor.", "Wrap it so that it returns one."
+            f"{name_of(net)} returns a {type(out).__name__}, not a tensor.", "Wrap it so that it returns one."
         )
     return out

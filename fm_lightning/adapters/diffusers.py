@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,14 @@ NEEDS = {
     "DiTTransformer2DModel": (),
     "UNet2DModel": (),
 }
+SCHEDULERS = ("DDPMScheduler", "DDIMScheduler", "EulerDiscreteScheduler")  # of the variance-preserving path
+FLOW, EDM = "FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler"
+ADDED = ("text_embeds", "time_ids", "image_embeds")  # which Stable Diffusion XL takes together, as added_cond_kwargs
+# Dimensions of a condition with its classes in front, and the options of a model that say how wide it is.
+SHAPES: dict[str, tuple[int, tuple[str, ...]]] = {
+    "encoder_hidden_states": (3, ("encoder_hid_dim", "cross_attention_dim", "joint_attention_dim")),
+    "pooled_projections": (2, ("pooled_projection_dim",)),
+}
 
 
 class FromDiffusers(Velocity):
@@ -29,7 +38,8 @@ class FromDiffusers(Velocity):
         model: a UNet2DModel, UNet2DConditionModel, DiTTransformer2DModel, SD3Transformer2DModel or FluxTransformer2DModel.
         scheduler: a DDPM, DDIM, EulerDiscrete, EDMEuler or FlowMatchEulerDiscrete scheduler; only its configuration is read.
         conditions: keyword of the model -> one entry per class, for example ``{"encoder_hidden_states": [n, tokens, width]}``.
-            Label y selects entry y. A model with class labels of its own needs none.
+            Label y selects entry y. A model with class labels of its own needs none. Stable Diffusion XL's ``text_embeds``
+            and ``time_ids`` are keywords like the others.
         null: the entry of each keyword (or the model's own label) that means "no class", for guidance.
         **extras: further keywords at every call, such as Flux's ``guidance=3.5``.
 
@@ -60,14 +70,17 @@ class _Caller(nn.Module):
 
     def __init__(self, model: nn.Module, conditions: Mapping[str, Any], null: Any, extras: Mapping[str, Any]) -> None:
         super().__init__()
-        self.kind = type(model).__name__
+        self.kind = self.__name__ = type(model).__name__
         if self.kind not in NEEDS:
-            raise UserError(f"FromDiffusers does not know {self.kind}.", f"Choose among {', '.join(NEEDS)}.")
-        if missing := [name for name in NEEDS[self.kind] if name not in conditions]:
-            raise UserError(f"{self.kind} needs {', '.join(missing)}.", f"Pass conditions={{{missing[0]!r}: ...}}.")
+            part = next((name for name in ("transformer", "unet") if hasattr(model, name)), None)
+            fix = f"Pass its {part}." if part else f"Choose among {', '.join(NEEDS)}."
+            raise UserError(f"FromDiffusers does not know {self.kind}.", fix)
+        self.config: Any = model.config
+        self.num_train_timesteps = self.config.get("num_train_timesteps")
+        _check_keywords(self.kind, model, conditions, extras)
         self.model, self.extras = model, dict(extras)
         self.names = tuple(conditions)
-        tables = {name: torch.stack(list(entries)) for name, entries in conditions.items()}
+        tables = {name: self._table(name, entries) for name, entries in conditions.items()}
         if len({len(table) for table in tables.values()}) > 1:
             raise UserError("The conditions have different numbers of classes.", "Pass one entry per class for each.")
         if tables:
@@ -78,19 +91,45 @@ class _Caller(nn.Module):
                     "null must have an entry for each of the conditions.", f"Pass {', '.join(tables)} in it."
                 )
             for name, table in tables.items():
+                if null is not None and null[name].shape != table.shape[1:]:
+                    shapes = f"{list(null[name].shape)}, and entries {list(table.shape[1:])}"
+                    raise UserError(f"null has {name} of shape {shapes}.", "Pass one entry, without a batch dimension.")
                 whole = table if null is None else torch.cat([table, null[name][None].to(table)])
                 self.register_buffer(f"condition_{name}", whole, persistent=False)
         else:
-            config = model.config
-            own = getattr(config, "num_embeds_ada_norm", None) or getattr(config, "num_class_embeds", None) or 0
+            own = self.config.get("num_embeds_ada_norm") or self.config.get("num_class_embeds") or 0
             # A DiT has one more label for "no class"; a U-Net's null label is one of its classes, if any.
             self.null_label = own if own and self.kind == "DiTTransformer2DModel" else null
             self.num_classes = own if self.null_label in (None, own) else own - 1
 
+    def _table(self, name: str, entries: Tensor | Sequence[Tensor]) -> Tensor:
+        """``[classes, ...]``, the entries of one keyword."""
+        try:
+            table = torch.stack(list(entries))
+        except (TypeError, RuntimeError) as error:
+            problem = f"The entries of {name} are not tensors of one shape."
+            raise UserError(problem, "Pad them to equal lengths, as the model's pipeline does.") from error
+        ndim, options = SHAPES.get(name, (table.ndim, ()))
+        width = next((self.config[o] for o in options if isinstance(self.config.get(o), int)), table.shape[-1])
+        if table.ndim != ndim or table.shape[-1] != width:
+            wanted = ["classes", *["tokens"][: ndim - 2], str(width)]
+            raise UserError(
+                f"{self.kind} takes {name} of shape [{', '.join(wanted)}], not {list(table.shape)}.",
+                "Pass one entry per class.",
+            )
+        return table
+
     def forward(self, z: Tensor, timestep: Tensor, y: Tensor | None = None) -> Tensor:
+        channels = self.config.in_channels // (4 if self.kind == "FluxTransformer2DModel" else 1)
+        if z.ndim != 4 or z.shape[1] != channels:
+            problem = f"{self.kind} takes samples of {channels} channels, not of shape {list(z.shape[1:])}."
+            raise UserError(problem, "Pass data of the space in which it was trained.")
         keywords = dict(self.extras)
         for name in self.names:
-            keywords[name] = getattr(self, f"condition_{name}")[y].to(z.dtype)
+            entry = getattr(self, f"condition_{name}")[y]
+            keywords[name] = entry.to(z.dtype) if entry.is_floating_point() else entry
+        if added := {name: keywords.pop(name) for name in ADDED if name in keywords}:
+            keywords["added_cond_kwargs"] = added
         if self.num_classes and not self.names:
             keywords["class_labels"] = y
         if self.kind == "FluxTransformer2DModel":
@@ -113,6 +152,24 @@ class _Caller(nn.Module):
         ids = {"img_ids": places.reshape(-1, 3), "txt_ids": texts}
         out = tensor_of(self.model(hidden_states=tokens, timestep=timestep / 1000, **ids, **keywords), self.model)
         return out.reshape(batch, rows, columns, channels, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(z.shape)
+
+
+def _check_keywords(kind: str, model: nn.Module, conditions: Mapping[str, Any], extras: Mapping[str, Any]) -> None:
+    """Refuses conditions that the model lacks or does not know, before it is called."""
+    config: Any = model.config
+    needs = [*NEEDS[kind]]
+    if config.get("addition_embed_type") == "text_time":
+        needs += ["text_embeds", "time_ids"]
+    if kind == "UNet2DConditionModel" and getattr(model, "class_embedding", None) is not None:
+        needs += ["class_labels"]
+    if missing := [name for name in needs if name not in conditions]:
+        raise UserError(f"{kind} needs {', '.join(missing)}.", f"Pass conditions={{{missing[0]!r}: ...}}.")
+    if config.get("guidance_embeds") and "guidance" not in extras:
+        raise UserError(f"{kind} is told a guidance scale.", "Pass for example guidance=3.5.")
+    known = [*inspect.signature(model.forward).parameters, *(ADDED if config.get("addition_embed_type") else ())]
+    known = [name for name in known if name != "guidance" or config.get("guidance_embeds")]
+    if unknown := [name for name in (*conditions, *extras) if name not in known]:
+        raise UserError(f"{kind} does not take {unknown[0]}.", f"It takes {', '.join(known[1:])}.")
 
 
 class _FlowMatch(GaussianVelocity):
@@ -142,18 +199,24 @@ class _Preconditioned(nn.Module):
 
 def _field(caller: _Caller, scheduler: Any) -> GaussianVelocity:
     """The parametrisation that a scheduler's configuration describes."""
-    kind, config = type(scheduler).__name__, scheduler.config
+    kind, config = type(scheduler).__name__, getattr(scheduler, "config", {})
     classes: dict[str, Any] = {"num_classes": caller.num_classes, "null_label": caller.null_label}
-    if "FlowMatchEulerDiscreteScheduler" in (base.__name__ for base in type(scheduler).__mro__):
+    if FLOW in (base.__name__ for base in type(scheduler).__mro__):
+        if config.get("stochastic_sampling"):
+            raise UserError(f"{kind} has stochastic_sampling=True, which is no velocity.", "Set it to False.")
         return _FlowMatch(caller, config.num_train_timesteps)
-    if kind == "EDMEulerScheduler":
+    if kind == EDM:
         sign = 1 if config.prediction_type == "epsilon" else -1
-        return FromDenoiser(
-            _Preconditioned(caller, config.sigma_data, sign), config.sigma_min, config.sigma_max, **classes
-        )
-    if kind not in ("DDPMScheduler", "DDIMScheduler", "EulerDiscreteScheduler"):
+        net = _Preconditioned(caller, config.sigma_data, sign)
+        return FromDenoiser(net, config.sigma_min, config.sigma_max, **classes)
+    if kind not in SCHEDULERS:
         known = "DDPM, DDIM, EulerDiscrete, EDMEuler or FlowMatchEulerDiscrete"
         raise UserError(f"FromDiffusers does not know {kind}.", f"Pass a {known} scheduler.")
+    if (steps := len(scheduler.alphas_cumprod)) != config.num_train_timesteps:
+        raise UserError(
+            f"{kind} has {config.num_train_timesteps:,} training steps and alphas_cumprod of {steps:,}.",
+            f"Build it with num_train_timesteps={steps}.",
+        )
     if config.get("thresholding"):
         raise UserError(f"{kind} has thresholding=True, which is no velocity of the sample alone.", "Set it to False.")
     if config.get("timestep_type") == "continuous":

@@ -10,6 +10,7 @@ from fm_lightning.flow.paths import LinearPath
 from fm_lightning.flow.schedule import Schedule
 from fm_lightning.flow.solvers import Solver
 from fm_lightning.flow.times import Discrete, LogitNormal, Stratified, TimeSampling, Uniform
+from fm_lightning.flow.trained import TrainedVelocity
 from fm_lightning.flow.true_clock import true_clock
 from fm_lightning.flow.velocity import DeclaredVelocity, GuidableVelocity, GuidedVelocity, Velocity, evaluating
 from fm_lightning.guidance import Guidance
@@ -38,6 +39,7 @@ __all__ = [
     "Solver",
     "Stratified",
     "TimeSampling",
+    "TrainedVelocity",
     "Uniform",
     "Velocity",
     "evaluating",

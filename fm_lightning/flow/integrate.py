@@ -33,6 +33,7 @@ from fm_lightning.errors import NotFiniteError, UserError
 from fm_lightning.flow.adaptive import integrate_adaptively
 from fm_lightning.flow.evaluation import Evaluator, norm
 from fm_lightning.flow.schedule import Schedule, Step
+from fm_lightning.flow.trained import begin_where_trained
 from fm_lightning.flow.velocity import Velocity, evaluating
 from fm_lightning.guidance import Guidance
 from fm_lightning.noise import DIFFUSION, END, INJECTED, NoiseStream, noise
@@ -58,8 +59,9 @@ def integrate(
             refused with an adaptive solver, which has no such steps.
     """
     evaluate = Evaluator(velocity, labels)
+    schedule = begin_where_trained(schedule or Schedule(), velocity)
     with evaluating(velocity):
-        return _integrate(evaluate, x0, {"": schedule or Schedule()}, labels, seeds, base_seed, probe)[""]
+        return _integrate(evaluate, x0, {"": schedule}, labels, seeds, base_seed, probe)[""]
 
 
 def integrate_many(
@@ -79,6 +81,7 @@ def integrate_many(
         velocity: a network, evaluated in evaluation mode and left as it was, or a function ``velocity(x, t, y)``: ``x``
             ``[B, ...]``, ``t [B]`` in x's dtype (one expanded number where it is the same for all rows), ``y [B]`` int64
             or None; returns like x. A ``DeclaredVelocity`` also says whether it exists at ``t = 1`` and what a call costs.
+            A ``TrainedVelocity`` says from which time on it was trained: schedules without a ``t_start`` begin there.
             A ``GuidedVelocity`` that records fills the trajectories' ``guidance_energy`` and ``guidance_gap``.
         x0: ``[B, ...]`` initial noise, of a floating dtype.
         schedules: name -> Schedule.
@@ -96,10 +99,12 @@ def integrate_many(
 
     Raises:
         UserError: x0 is no floating ``[B, ...]``, labels or seeds of another length, a velocity that returns another
-            shape than x's, or an adaptive solver where fixed steps are needed.
+            shape than x's, a schedule that begins before the velocity's training does, or an adaptive solver where fixed
+            steps are needed.
         NotFiniteError: a trajectory became infinite or NaN; the message names schedule, step and time.
     """
     evaluate = Evaluator(velocity, labels, merge_rows, evaluated)
+    schedules = {name: begin_where_trained(schedule, velocity) for name, schedule in schedules.items()}
     with evaluating(velocity):
         return _integrate(evaluate, x0, schedules, labels, seeds, base_seed, None)
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from fm_lightning.errors import NotFiniteError, UserError
 from fm_lightning.flow.evaluation import Evaluator
 from fm_lightning.flow.schedule import Schedule
+from fm_lightning.flow.trained import begin_where_trained
 from fm_lightning.flow.velocity import Velocity, evaluating
 from fm_lightning.noise import PROBES, noise
 
@@ -88,7 +89,7 @@ def log_likelihood(
         UserError: dopri5, noise or blend, x0_scale 0, negative probes, or a velocity that carries no gradient.
         NotFiniteError: a log density became infinite or NaN.
     """
-    schedule = schedule or Schedule()
+    schedule = begin_where_trained(schedule or Schedule(), velocity)
     if schedule.solver == "dopri5":
         raise UserError("A likelihood needs a solver with fixed steps, not 'dopri5'.", "Use solver='rk4'.")
     if any(schedule.noises) or schedule.inject_noise or schedule.blend or schedule.diffusion or not schedule.x0_scale:

@@ -72,8 +72,8 @@ class Schedule:
         diffusion: sample the SDE with this diffusion, by Euler-Maruyama (solver "euler") or Heun. The last step, and a step
             from where the diffusion is infinite, follow the velocity in one Euler step. Energies are those of the velocity
             along the path; displacement and excess do not exist and are NaN.
-        t_start: where sampling begins, in [0, t_end): for a network that was trained up to some noise level only. The
-            start is ``(1 - t_start) x0_scale x0``. Named grids are scaled to begin there.
+        t_start: where sampling begins, in [0, t_end). 0 is the largest noise level that the network was trained on (see
+            ``flow.trained``). The start is ``(1 - t_start) x0_scale x0``. Named grids are scaled to begin there.
 
     Raises:
         UserError: for a value out of its range, a gain that is not positive where the solver evaluates it, or a diffusion

@@ -22,7 +22,7 @@ class Velocity(nn.Module):
         num_classes: number of classes that it is conditioned on; 0 for none.
         null_label: the label that means "no class", which guidance needs; None where there is none.
         singular_end: the field does not exist at ``t = 1``.
-        trained_on: first and last time at which the network was trained; sampling should begin at the first.
+        trained_on: first and last time at which the network was trained; sampling begins at the first.
     """
 
     num_classes: int = 0

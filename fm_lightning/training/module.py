@@ -27,13 +27,14 @@ from fm_lightning.comparison.fields import Field
 from fm_lightning.comparison.identity import Probes, sampling_identity
 from fm_lightning.comparison.model_families import model_families
 from fm_lightning.comparison.plan import SamplingPlan
-from fm_lightning.comparison.rows import Row
+from fm_lightning.comparison.rows import BASE, Row
 from fm_lightning.comparison.sampling import Model, SamplingListener
 from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
 from fm_lightning.flow import Velocity as VelocityField
+from fm_lightning.flow.trained import trained_range, where_trained
 from fm_lightning.hashes import weights_hash
 from fm_lightning.metrics.measure import Measure
 from fm_lightning.nets.guidance import Guidance, drop_labels
@@ -100,6 +101,9 @@ class FlowMatching(LightningModule):
         self.coupling = coupling or Independent()
         self.times = times or Uniform()
         self.optimizer, self.scheduler = Recipe(optimizer), Recipe(scheduler) if scheduler else None
+        if trained_range(net) != (0.0, 1.0):
+            val_schedules = where_trained(val_schedules or {BASE: Schedule()}, net)
+            test_schedules = where_trained(test_schedules, net) if test_schedules else None
         self.plan = SamplingPlan(val_schedules, test_schedules, judge, fields, floors)
         self.base_seed, self.merge_rows = base_seed, merge_rows
         self.rows: dict[str, Row] = {}  # those being sampled
