@@ -1,7 +1,7 @@
 # make quickstart   from data to a schedule comparison, in a few minutes on two CPU cores
 # make test         the tests (make test-all: the slow ones too)
 # make lint         formatting, lint, types
-# make bench        everything that is fast, beside its peers: docs/results/benchmarks.md (14 minutes at most; bench-gpu: 9, on a GPU)
+# make bench        speed against peers: docs/results/benchmarks.md (14 minutes at most; bench-gpu: 9, on a GPU)
 
 # The first of these that really runs (a version manager's stub may not) and is new enough.
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \

@@ -19,7 +19,7 @@ class Budget(Callback):
     Args:
         seconds: wall time, compilation included.
         since: Unix time from which they are counted; default: from where training begins.
-        every: steps between two looks at the clock for throughput.
+        every: steps between two readings of the clock for throughput.
     """
 
     def __init__(self, seconds: float, since: float | None = None, every: int = 100) -> None:

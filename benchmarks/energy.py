@@ -30,7 +30,7 @@ def shaped(velocity: Callable[..., Tensor], x0: Tensor, steps: int) -> Any:
     return integrate(velocity, x0, Schedule(KTS(), steps=steps))
 
 
-def beside_bare(
+def against_bare(
     name: str, net: Callable[..., Tensor], x0: Tensor, steps: int, rounds: int, seconds: float = 90
 ) -> dict[str, Any]:
     """Time, and operations that are not the network's, with and without energy and gain."""
@@ -67,7 +67,7 @@ def beside_bare(
     return row
 
 
-def beside_release(
+def against_release(
     name: str, net: Callable[..., Tensor], x0: Tensor, steps: int, rounds: int, seconds: float
 ) -> dict[str, Any]:
     """Samples and energies of some trajectories: ours in the one pass, the release's in a second one by one."""
@@ -129,18 +129,18 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     compared, released = [], []
     mlp, unet = digits_mlp(), small_unet()
-    compared.append(beside_bare("digits MLP", mlp, torch.randn(2000, 1, 8, 8), 4 if given.smoke else 10, rounds))
-    compared.append(beside_bare("small U-Net", unet, torch.randn(16, 3, 32, 32), 2 if given.smoke else 4, rounds))
+    compared.append(against_bare("digits MLP", mlp, torch.randn(2000, 1, 8, 8), 4 if given.smoke else 10, rounds))
+    compared.append(against_bare("small U-Net", unet, torch.randn(16, 3, 32, 32), 2 if given.smoke else 4, rounds))
     steps, few = (5, 8) if given.smoke else (100, TRAJECTORIES)
-    released.append(beside_release("digits MLP", mlp, torch.randn(few, 1, 8, 8), steps, 2, 30))
-    released.append(beside_release("small U-Net", unet, torch.randn(few, 3, 32, 32), min(steps, 5), 2, 30))
+    released.append(against_release("digits MLP", mlp, torch.randn(few, 1, 8, 8), steps, 2, 30))
+    released.append(against_release("small U-Net", unet, torch.randn(few, 3, 32, 32), min(steps, 5), 2, 30))
     waits = None
     if torch.cuda.is_available():
         net = cifar_unet().cuda().to(memory_format=torch.channels_last)
         x0 = torch.randn(256, 3, 32, 32, device="cuda").contiguous(memory_format=torch.channels_last)
         with torch.autocast("cuda", torch.bfloat16):
-            compared.append(beside_bare("CIFAR U-Net", net, x0, 10, rounds, 60))
-            released.append(beside_release("CIFAR U-Net", net, x0[:TRAJECTORIES], 10, 3, 60))
+            compared.append(against_bare("CIFAR U-Net", net, x0, 10, rounds, 60))
+            released.append(against_release("CIFAR U-Net", net, x0[:TRAJECTORIES], 10, 3, 60))
             waits = not never_waits(net, x0)
     targets = [target(f"{r['network']}: time over bare Euler loop", r["ratio"], LIMIT) for r in compared]
     finish(

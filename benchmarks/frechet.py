@@ -41,7 +41,7 @@ def main() -> None:
     peer.update(fake.to(device), real=False)
     (mean, cov), (real_mean, real_cov) = ([m.to(device) for m in moments(x)] for x in (fake, real))
     reference = GaussianReference(real_mean, real_cov)
-    rows = [beside_torchmetrics(threads, peer, reference, mean, cov, size) for threads in (1, max(2, given.threads))]
+    rows = [against_torchmetrics(threads, peer, reference, mean, cov, size) for threads in (1, max(2, given.threads))]
     worst = max(row["relative_difference"] for row in rows)
     # Judged where the peer is fastest: its unsymmetric eigenproblem does not always gain from threads.
     judged = min(rows, key=lambda row: row["torchmetrics"]["min_s"])
@@ -57,7 +57,7 @@ def main() -> None:
     finish("frechet", rows, targets, given.json)
 
 
-def beside_torchmetrics(
+def against_torchmetrics(
     threads: int,
     peer: FrechetInceptionDistance,
     reference: GaussianReference,

@@ -4,7 +4,7 @@
     python -m benchmarks.gpu_cifar10 --smoke --minutes 1        # a small network on a CPU: does it run?
 
 configs/cifar10_memorization.yaml with another learning rate and average, for a short run. Seven tenths of the minutes go
-to starting and training; the comparison gets as many seeds as fit into what is left, at the network's measured speed. The
+to starting and training; the comparison gets all seeds that fit into what is left, at the network's measured speed. The
 Fréchet distance is on 4x4-averaged pixels (``fd_pool4``), which needs no weights; ``--inception`` takes Inception's, and
 its time.
 Writes to --out: config.yaml, results.csv and .json, report.html, figures as PNG, throughput.json, gpu_cifar10.json.

@@ -1,6 +1,6 @@
 """Does training ever wait for images? Loader-only throughput compared with training's, on this machine.
 
-    python -m benchmarks.loader                                  # random pixels: serving and encoding do not look at them
+    python -m benchmarks.loader                                  # random pixels: serving and encoding do not depend on them
     python -m benchmarks.loader --source uoft-cs/cifar10         # also decodes the dataset, if it has not been decoded yet
     python -m benchmarks.loader --device cuda --steps 20
 

@@ -199,7 +199,7 @@ def _profile(rows: Rows) -> Iterator[str]:
             shares = ", ".join(f"{key} {share:.1%}" for key, share in r["shares"].items() if share >= 0.001)
             yield (
                 f"- {r['network']}, batch {r['batch']}: {shares}. The network runs at {r['gflops']:,.0f} GFLOP/s, "
-                f"{r['share_of_product_rate']:.0%} of a large product's rate on as many threads."
+                f"{r['share_of_product_rate']:.0%} of a large product's rate with equally many threads."
             )
     yield ""
     yield "The limit of sampling is the network's arithmetic; what lies between its rate and the product's are operations"

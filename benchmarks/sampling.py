@@ -75,7 +75,7 @@ def over_batch(
     return rows
 
 
-def beside_torchcfm(
+def against_torchcfm(
     name: str, options: dict[str, Any], device: str, batch: int, rounds: int, amp: bool
 ) -> list[dict[str, Any]]:
     """The same weights in both networks: forward, and a training step (forward, backward, Adam)."""
@@ -171,11 +171,11 @@ def main() -> None:
     if UNetModelWrapper is None:
         print("torchcfm is not installed (pip install --no-deps torchcfm): that peer is left out")
     else:
-        table += beside_torchcfm("small", SMALL, "cpu", 2 if given.smoke else 8, 2 if given.smoke else 5, False)
+        table += against_torchcfm("small", SMALL, "cpu", 2 if given.smoke else 8, 2 if given.smoke else 5, False)
         if not given.smoke:
-            table += beside_torchcfm("CIFAR", PAPER, "cpu", 2, 3, False)
+            table += against_torchcfm("CIFAR", PAPER, "cpu", 2, 3, False)
         if cuda:
-            table += beside_torchcfm("CIFAR bf16", PAPER, "cuda", 128, 10, True)
+            table += against_torchcfm("CIFAR bf16", PAPER, "cuda", 128, 10, True)
     if cuda:
         net = UNet(**CIFAR).cuda().eval().to(memory_format=torch.channels_last)
         with torch.autocast("cuda", torch.bfloat16):

@@ -51,7 +51,7 @@ def evaluations(net: Velocity, x0: Tensor, schedules: dict[str, Schedule]) -> fl
     return counted.rows / len(x0)
 
 
-def beside_separate(net: nn.Module, x0: Tensor, schedules: dict[str, Schedule], rounds: int) -> dict[str, Any]:
+def against_separate(net: nn.Module, x0: Tensor, schedules: dict[str, Schedule], rounds: int) -> dict[str, Any]:
     """All schedules in one integration, and one by one."""
     times = alternate(
         {
@@ -146,7 +146,7 @@ def main() -> None:
     schedules = grid(steps)
     x0 = torch.randn(batch, *shape)
     integrate(net, x0, Schedule(steps=5))
-    table = [beside_separate(net, x0, schedules, rounds)]
+    table = [against_separate(net, x0, schedules, rounds)]
     targets = [
         target("25 schedules: network evaluations over separate runs", table[0]["evaluation_ratio"], EVALUATIONS),
         target("25 schedules: time over separate runs", table[0]["ratio"], TIME),
@@ -155,7 +155,7 @@ def main() -> None:
     table += merging(net, shape, schedules, 2)
     table.append(controls(net, x0[:2], steps))
     if torch.cuda.is_available():
-        table.append(beside_separate(net.cuda(), torch.randn(20_000, *shape, device="cuda"), schedules, rounds))
+        table.append(against_separate(net.cuda(), torch.randn(20_000, *shape, device="cuda"), schedules, rounds))
         targets.append(target("25 schedules: time over separate runs, GPU", table[-1]["ratio"], TIME))
     finish("shared", table, targets, given.json, note="digits MLP, 1 CPU thread")
 

@@ -72,7 +72,7 @@ class Stopwatch(Callback):
 
 @contextlib.contextmanager
 def _writing() -> Iterator[list[float]]:
-    """Seconds of every call that writes the table or looks at what is there."""
+    """Seconds of every call that writes the table or reads what exists."""
     spent: list[float] = []
     with contextlib.ExitStack() as stack:
         for kind, name in [(Manifest, "write"), *((Writer, n) for n in ("claim", "open", "write", "add", "release"))]:

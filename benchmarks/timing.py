@@ -124,7 +124,7 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it run?")
-    # Two spinning threads on a core that somebody else uses can be a hundred times slower than one.
+    # Two spinning threads on a core that another process uses can be a hundred times slower than one.
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default 1)")
     return parser
 

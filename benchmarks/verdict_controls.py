@@ -4,7 +4,7 @@
     python -m benchmarks.verdict_controls runs/controls-0 ... --csv controls.csv
 
 Two controls are more than a schedule can say, so a network says them, at times that no other schedule has on its grid: samples
-drawn anew from other noise, and samples replaced by unseen real digits.
+redrawn from other noise, and samples replaced by unseen real digits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.verdicts.outcomes import FamilyVerdict
 from fm_lightning.verdicts.verdict import Verdict
 
-REDRAW = 2e-4  # a grid that has this time, then 0.01, goes on from other noise
+REDRAW = 2e-4  # a grid that has this time, then 0.01, continues from other noise
 REPLACE = 0.9999  # a grid that has this time before 1 ends with real digits in a share of its samples
 STEP = 0.01
 SHARE = 0.1

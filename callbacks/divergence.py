@@ -11,7 +11,7 @@ from fm_lightning.errors import NotFiniteError
 
 
 class DivergenceWatch(Callback):
-    """Notes a loss that is not finite on the device at every step, and looks at the note where the host waits anyway.
+    """Notes a loss that is not finite on the device at every step, and reads the note where the host waits anyway.
 
     Raises :class:`NotFiniteError` at the next logged step, validation or checkpoint. No checkpoint is written from weights
     that are not finite. Logs nothing. The command line adds it to every training.

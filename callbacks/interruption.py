@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fm_lightning.training.loop_state import end_before_the_announced_step, restart_validation
 
-# Processes agree on the step to stop before. This takes a message between them, hence not at every step.
+# Processes agree on the step to stop before. That costs a message between them, so they do not do it at every step.
 _AGREE_EVERY = 10
 # A wrapper (timeout, srun) repeats the signal of the terminal: signals within this many seconds count as one.
 _ONE_SIGNAL = 1.0
@@ -35,7 +35,7 @@ class Interruption(Callback):
         last: path of the checkpoint, from which the same command resumes.
         leave_out: options of the command that would keep the same command from resuming.
         signal: the first signal received, if any.
-        said: message for the user about how the command ended.
+        message: for the user, about how the command ended.
     """
 
     last: Path
@@ -43,7 +43,7 @@ class Interruption(Callback):
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self.said = "Interrupted. Run the same command to resume"
+        self.message = "Interrupted. Run the same command to resume"
         self._training = False  # a signal then waits until the state is consistent
         self._place: str | None = None  # "step" or "validation": where the state is consistent
         self._saving = False
@@ -151,25 +151,25 @@ class Interruption(Callback):
             return
         but = self.but
         if trainer.state.fn == "test":
-            self.said = (
+            self.message = (
                 f"Interrupted while comparing schedules; finished samples are kept. Run the same command{but} to resume"
             )
         elif trainer.state.fn == "predict":
-            self.said = "Interrupted while sampling. Run the same command with --again to repeat it"
+            self.message = "Interrupted while sampling. Run the same command with --again to repeat it"
         elif trainer.state.fn == "fit" and not self._training:
-            self.said = f"Interrupted before training. Run the same command{but} to start"
+            self.message = f"Interrupted before training. Run the same command{but} to start"
         elif trainer.state.fn == "fit":
             resume = f"Run the same command{but} to resume"
-            self.said = f"Stopped at once. {resume} from the latest checkpoint"
+            self.message = f"Stopped at once. {resume} from the latest checkpoint"
             if self._place and trainer.checkpoint_callbacks:
                 if trainer.global_step > self._began:
                     self._save(trainer)
-                self.said = f"Interrupted at step {trainer.global_step:,}. {resume} from there"
+                self.message = f"Interrupted at step {trainer.global_step:,}. {resume} from there"
 
     def _save(self, trainer: Trainer) -> None:
         self._saving = True
         for callback in trainer.checkpoint_callbacks:
-            # Otherwise it would take the file for another run's and write last-v1.ckpt from then on.
+            # Otherwise it would take the file for another run's and write last-v1.ckpt afterwards.
             if isinstance(callback, ModelCheckpoint) and callback.dirpath == os.path.realpath(self.last.parent):
                 callback.last_model_path = os.path.realpath(self.last)
         trainer.save_checkpoint(self.last)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# Loaded when asked for: the command line answers `--help` before torch is imported.
+# Loaded at first use: the command line answers `--help` before torch is imported.
 _HOMES = {
     "FlowMatching": "fm_lightning.training.module",
     "FlowTrainer": "fm_lightning.training.trainer",

@@ -31,7 +31,7 @@ def span(low: float, high: float, places: int) -> str:
 
 
 def places(low: float, high: float) -> int:
-    """Decimals that an interval of that width deserves: none from 6 on, 1 from 0.1 on, 2 from 0.01 on, and so forth."""
+    """Decimals for an interval of that width: none if it is 6 or more, 1 if 0.1 or more, 2 if 0.01 or more, and so forth."""
     width = high - low
     if width >= 6 or not math.isfinite(width):
         return 0

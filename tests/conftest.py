@@ -1,4 +1,4 @@
-"""Tiny runs through the real command line, in this process: importing Lightning anew takes seconds."""
+"""Tiny runs through the real command line, in this process: importing Lightning again takes seconds."""
 
 from __future__ import annotations
 

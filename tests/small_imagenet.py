@@ -25,14 +25,14 @@ NET = {"shape": SHAPE, "width": 16, "depth": 1, "heads": 2, "patch": 2, "num_cla
 class Pooled(FeatureExtractor):
     """Six numbers of an image in Inception's place: [B, 3, 8, 12] uint8 averaged over squares of 4, two channels of them."""
 
-    key, label, space, statistics = "fid", "FID in small", "uint8", ("mu", "sigma")
+    key, label, space, statistics = "fid", "small FID", "uint8", ("mu", "sigma")
 
     def forward(self, x):
         return nn.functional.avg_pool2d(x.float() / 255, (8, 4)).flatten(1)[:, :6]
 
 
 class SpatialPooled(Pooled):
-    key, label, statistics = "sfid", "sFID in small", ("mu_s", "sigma_s")
+    key, label, statistics = "sfid", "ssmall FID", ("mu_s", "sigma_s")
 
 
 def make_workplace(folder: Path) -> None:

@@ -34,7 +34,7 @@ class _Watch(TorchDispatchMode):
         if on_gpu and name in ASKING:
             self.waits[name] += 1
         if name == "_local_scalar_dense":
-            return 1  # whatever the question was: "all finite", say
+            return 1  # for any question: "all finite", say
         if on_gpu and name in ("index", "index_put", "index_put_") and any(x.dtype == torch.bool for x in given[1:]):
             self.waits["index by a mask"] += 1
         found = func(*args, **kwargs)

@@ -28,7 +28,7 @@ GONE = "Restore it, or choose the doses again with a new evaluation."
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Weights on disk of a network that is at hand.
+    """Weights on disk of a network that exists in memory.
 
     Attributes:
         content: names the weights: changes when they do.

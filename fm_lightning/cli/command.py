@@ -337,7 +337,7 @@ def _whole_number(seed: Any) -> int:
 
 
 def _load_yaml_strictly() -> None:
-    """Has the parser refuse a key that stands twice, in any file or value it reads."""
+    """Has the parser refuse a key that occurs twice, in any file or value it reads."""
     lenient = get_loader("yaml")
 
     def load(text: str) -> Any:
@@ -376,4 +376,4 @@ def main(args: list[str]) -> None:
         except (KeyboardInterrupt, SystemExit):
             if interruption.signal is None:
                 raise
-            fail(interruption.said, status=128 + interruption.signal, wait=60)
+            fail(interruption.message, status=128 + interruption.signal, wait=60)

@@ -1,4 +1,4 @@
-"""What Lightning says that tells the user of this program nothing; whoever looks at stderr should find the error alone."""
+"""Silences messages of Lightning that do not concern this program's user, so that stderr holds errors alone."""
 
 from __future__ import annotations
 

@@ -55,20 +55,20 @@ TRAINER: list[Option] = [
     ("--trainer.accumulate_grad_batches N", "1", "micro-batches per step; the batch size stays the same"),
     ("--trainer.gradient_clip_val V", "", "largest norm of a gradient"),
     ("--trainer.val_check_interval N", "1.0", "steps between validations"),
-    ("--trainer.callbacks.CLASS.OPTION V", "", "one option of a configured callback, e.g. EMA.decay"),
+    ("--trainer.callbacks.CLASS.OPTION V", "", "one option of a configured callback, for example EMA.decay"),
     ("--trainer.callbacks+=CLASS", "", "one more callback"),
-    ("--trainer.logger.CLASS.OPTION V", "", "one option of a configured logger, e.g. WandbLogger.group"),
+    ("--trainer.logger.CLASS.OPTION V", "", "one option of a configured logger, for example WandbLogger.group"),
 ]
 MODEL: list[Option] = [
     ("--model.net CLASS", "", "velocity network; --model.net.init_args.OPTION V sets one of its options"),
-    ("--model.optimizer CLASS", "torch.optim.AdamW", "e.g. --model.optimizer.init_args.lr 0.001"),
-    ("--model.scheduler CLASS", "", "learning rate over the steps, e.g. fm_lightning.training.Warmup"),
+    ("--model.optimizer CLASS", "torch.optim.AdamW", "for example --model.optimizer.init_args.lr 0.001"),
+    ("--model.scheduler CLASS", "", "learning rate over the steps, for example fm_lightning.training.Warmup"),
     ("--model.label_dropout P", "0.0", "share of training labels dropped, for guidance"),
     ("--model.weights FILE", "", "weights trained elsewhere"),
 ]
 SAMPLING: list[Option] = [
-    ("--model.test_schedules.NAME.OPTION V", "", "e.g. --model.test_schedules.base.steps 50"),
-    ("--model.judge NAMES", "all with a gain", "schedules that get a verdict, e.g. '[balanced]'"),
+    ("--model.test_schedules.NAME.OPTION V", "", "for example --model.test_schedules.base.steps 50"),
+    ("--model.judge NAMES", "all with a gain", "schedules that get a verdict, for example '[balanced]'"),
     ("--model.guidance W", "1.0", "classifier-free guidance; 1 is none"),
 ]
 DATA: list[Option] = [
@@ -103,7 +103,7 @@ ENCODE: list[Option] = [
 ]
 REPORT: list[Option] = [
     ("RUN_DIR", "", "a run with a comparison"),
-    ("--trainer.callbacks.CLASS.OPTION V", "", "e.g. MemorizationMonitor.threshold 0.25"),
+    ("--trainer.callbacks.CLASS.OPTION V", "", "for example MemorizationMonitor.threshold 0.25"),
 ]
 COMPARE: list[Option] = [
     ("RUN_DIR RUN_DIR ...", "", "finished runs; those of one configuration are replicates"),

@@ -15,7 +15,7 @@ from fm_lightning.verdicts.outcomes import FamilyVerdict
 from fm_lightning.verdicts.verdict import Verdict
 from fm_lightning.verdicts.wording import claim, family_sentence, headline
 
-NO_CLAIM = "No claim: what a schedule does besides copying less cannot be told where the training data are not at hand."
+NO_CLAIM = "No claim: without the training data, copies cannot be counted."
 
 
 def build(evaluation: Evaluation, rows: Sequence[dict[str, Any]]) -> Results:

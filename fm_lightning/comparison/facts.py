@@ -31,7 +31,7 @@ def comparison_facts(folder: str | Path, data: Samples, device: torch.device, pr
         "skipped_images": data.skipped,
     }
     if not data.has_training_data:
-        about["left_out"] = "memorization, its verdicts and the floors: the training data are not at hand"
+        about["left_out"] = "memorization, its verdicts and the floors: the training data are not available"
     return about
 
 

@@ -33,7 +33,7 @@ class Family:
     """One manipulation at any dose.
 
     Attributes:
-        name: as it stands in sentences, e.g. "late brake".
+        name: as sentences use it, for example "late brake".
         manipulate: ``manipulate(base, dose)`` -> Schedule, for a dose above 0; or a Row, where a family changes more than
             how is sampled.
         doses: coarse doses on which the curve is calibrated, ascending from above 0; the last one is the largest allowed.

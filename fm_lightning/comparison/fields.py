@@ -49,7 +49,7 @@ class Field(ABC):
 
 
 class Given(Field):
-    """A velocity that is at hand.
+    """A velocity that exists in memory.
 
     Args:
         field: ``v(x, t, y)``.

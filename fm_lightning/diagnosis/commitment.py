@@ -21,7 +21,7 @@ class Commitment:
     """Commitments of B samples over S steps.
 
     Attributes:
-        time: ``[B]`` float64: of the first step from which on the nearest image is the sample's; 1 where even the last step's
+        time: ``[B]`` float64: of the first step after which the nearest image stays the sample's; 1 where even the last step's
             estimate lies nearer to another one.
         image: ``[B]`` index of the training image nearest to the sample.
         nearest: ``[S, B]`` that of every step's estimate.

@@ -1,4 +1,4 @@
-"""Probed: the first samples, sampled once more with somebody watching: what no table keeps."""
+"""Probed: the first samples, resampled with a probe attached, for what no table stores."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Probed:
 
     Attributes:
         times: ``[S]`` float64, the steps' left edges.
-        commitment: ``[B]`` time from which on the nearest training image of the denoised estimate is the final one.
+        commitment: ``[B]`` time after which the nearest training image of the denoised estimate stays the final one.
         network: ``[S, B]`` power of the network along its own way.
         bridge_times: ``[T]`` of the steps where the bridge's density was asked.
         bridge_density: ``[T, B]`` its log at the network's states.
@@ -98,7 +98,7 @@ def probe(subject: Subject, count: int, likelihood: bool = True) -> Probed:
         torch.cat([torch.stack(watch.density) for watch in watches], 1),
         torch.cat([gap.nanmean(0).cpu() for gap in gaps]).double() if gaps else None,
         closed if isinstance(closed, Missing) else _powers(subject, count, schedule, closed, watches, times),
-        unless_refused(lambda: _likelihood(subject, count, schedule)) if likelihood else Missing("not asked for"),
+        unless_refused(lambda: _likelihood(subject, count, schedule)) if likelihood else Missing("not requested"),
     )
 
 

@@ -47,7 +47,7 @@ def semantics(
         classifier: samples in the model's space -> logits.
 
     Raises:
-        UserError: CLIP asked for without class names or for a model without labels, or a CLIP that cannot be loaded.
+        UserError: CLIP without class names or for a model without labels, or a CLIP that cannot be loaded.
     """
     answer = Answer()
     groups = unless_refused(lambda: quantile_groups(subject.energies["kpe"], 3, subject.labels))

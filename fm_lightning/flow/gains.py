@@ -113,11 +113,11 @@ class SSC(Gain):
 
 @dataclass(frozen=True)
 class Brake(Gain):
-    """``eta = 1`` before the time ``after`` and ``value`` from it on: the plainest way to slow down late.
+    """``eta = 1`` before the time ``after`` and ``value`` afterwards: the simplest way to slow down late.
 
     Args:
         value: the late gain.
-        after: the time from which on it holds, in [0, 1).
+        after: the time at which ``value`` begins, in [0, 1).
 
     Raises:
         UserError: one of them out of range.

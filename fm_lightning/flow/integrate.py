@@ -91,7 +91,7 @@ def integrate_many(
         base_seed: the run's seed, for that noise.
         merge_rows: evaluate branches that have parted in one network batch of at most this many rows, which is faster
             where B alone does not fill the device. 0 evaluates each by itself.
-        evaluated: called before each call of the velocity, e.g. by a progress bar.
+        evaluated: called before each call of the velocity, for example by a progress bar.
 
     Returns:
         name -> Trajectory, bitwise what ``integrate`` gives for each alone (with merged batches: to about 1e-5). No

@@ -21,7 +21,7 @@ class FeatureMetric(PerSeedMetric):
     Args:
         extractor: samples ``[B, ...]`` -> features ``[B, D]``; its attribute ``key`` names the number.
         width: D, the number of features, from which a process without samples knows the shape of its state.
-        read: brings samples into the space that the extractor reads, e.g. a datamodule's ``to_uint8``.
+        read: brings samples into the space that the extractor reads, for example a datamodule's ``to_uint8``.
 
     Raises:
         UserError: at ``update``, features of another width.

@@ -84,7 +84,7 @@ class KernelDistance(FeatureMetric):
     Args:
         extractor: samples ``[B, ...]`` -> features ``[B, D]``.
         reference: real features ``[m, D]``, or a ``KernelReference`` of them.
-        read: brings samples into the space that the extractor reads, e.g. a datamodule's ``to_uint8``.
+        read: brings samples into the space that the extractor reads, for example a datamodule's ``to_uint8``.
 
     Raises:
         UserError: see ``KernelReference``; at ``update``, features of another width than the reference's.

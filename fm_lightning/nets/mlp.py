@@ -50,7 +50,7 @@ class ResidualMLP(Velocity):
     """Velocity network ``v(x, t, y)`` on flattened samples.
 
     Args:
-        shape: shape of one sample, e.g. ``[2]`` or ``[1, 8, 8]``.
+        shape: shape of one sample, for example ``[2]`` or ``[1, 8, 8]``.
         width: width of the residual stream.
         depth: number of residual blocks.
         expansion: hidden width of a block, in widths.

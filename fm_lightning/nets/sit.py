@@ -36,13 +36,13 @@ class SiT(Velocity):
     """Velocity network ``v(x, t, y)``: a transformer over patches.
 
     Args:
-        shape: ``[C, H, W]`` of one sample, e.g. 4x32x32 latents of 256-pixel images.
+        shape: ``[C, H, W]`` of one sample, for example 4x32x32 latents of 256-pixel images.
         model: a published size, ``S``, ``B``, ``L`` or ``XL``, and the patch's side, 2, 4 or 8: ``"XL/2"``.
         width, depth, heads, patch: channels of a token, blocks, heads of each attention, side of a patch; what is given
             replaces ``model``'s.
         num_classes: number of classes; ``null_label = num_classes`` is one more, "no class", for guidance. 0 for an
             unconditional network, which ignores labels.
-        learn_sigma: twice as many output channels, the first half of which is the velocity (the public checkpoints have
+        learn_sigma: twice the output channels, the first half of which is the velocity (the public checkpoints have
             them; the rest is not trained here).
         checkpoint: recompute each block's activations in the backward pass: less memory, a third more time.
 

@@ -117,7 +117,7 @@ def _parabola(nodes: Sequence[Point]) -> np.ndarray:
 
 
 def _own(results: Results, name: str, start: Point, here: Point, at: Mapping[str, Point]) -> list[Point]:
-    """The schedule's own dose curve, from base on: rows ``NAME~own~K`` are labelled "FACTOR of its gain"."""
+    """The schedule's own dose curve, starting at base: rows ``NAME~own~K`` are labelled "FACTOR of its gain"."""
     doses = {0.0: start, 1.0: here}
     for row in results.rows:
         if row.name.startswith(f"{name}~own~") and row.name in at:

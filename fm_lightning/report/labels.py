@@ -92,7 +92,7 @@ def _candidates(at, width: float, height: float, scale: float) -> list[Bbox]:
     for radius in _RADII:
         for angle in _ANGLES:
             dx, dy = np.cos(angle), np.sin(angle)
-            # the box touches the circle with the side or corner that looks at the point
+            # the box touches the circle with the side or corner that faces the point
             x = at[0] + radius * scale * dx + (0 if abs(dx) < 1e-6 else np.sign(dx) * width / 2 * min(1, 2 * abs(dx)))
             y = at[1] + radius * scale * dy + np.sign(round(dy, 6)) * height / 2 * min(1, 2 * abs(dy))
             found.append(Bbox.from_bounds(x - width / 2, y - height / 2, width, height))

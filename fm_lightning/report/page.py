@@ -41,7 +41,7 @@ GLOSSARY = (
         "grows as samples become fewer; verdicts use the extrapolated Fréchet or the unbiased kernel distance.",
     ),
     ("KPE", "Kinetic path energy: half the integral of the squared velocity, summed over dimensions."),
-    ("early, late", "The part of KPE spent before the split time, and from it on."),
+    ("early, late", "The part of KPE spent before the split time, and after it."),
     ("excess", "KPE minus the energy of the straight line between the same two ends."),
     ("NFE", "Network evaluations per sample."),
     (
@@ -51,7 +51,7 @@ GLOSSARY = (
     ),
     ("margin", "The smallest effect that matters, in points of F_mem and in percent of base's distance together."),
     *((outcome.words, outcome.meaning) for outcome in OUTCOMES.values()),
-    ("true clock", "The schedule's step sizes with the network told the true time: its discretisation alone."),
+    ("true clock", "The schedule's step sizes with the true time passed to the network: its discretisation alone."),
     ("floors", "No model at all: held-out real data, and the training data themselves."),
 )
 

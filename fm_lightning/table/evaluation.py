@@ -104,7 +104,7 @@ class Evaluation:
 
         Args:
             row: the row's name.
-            measure: the measure's, e.g. "fid".
+            measure: the measure's, for example "fid".
             seeds: which; by default those of the comparison.
         """
         name = f"{measure}-{self.manifest.measures.get(measure, '')}"

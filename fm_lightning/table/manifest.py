@@ -19,7 +19,7 @@ class Manifest:
     """``manifest.json``.
 
     Attributes:
-        identity: hashes and settings that every line depends on; with other ones the lines are no longer true.
+        identity: hashes and settings that every line depends on; if they change, the lines are no longer valid.
         rows: name -> what the row is, in display order: ``key``, ``kind``, ``of``, ``label``, ``description``, ``steps``, ...
         definitions: key -> the row's canonical definition, including rows of earlier commands.
         chosen: schedule's key -> family -> doses at each place where its curve reaches the schedule: measured once, on
@@ -27,7 +27,7 @@ class Manifest:
         judged: schedule -> the row that it is judged against, and its families' rows, three for each place.
         measures: measure -> fingerprint of the latest command.
         seeds: ``[first, count]`` of the comparison.
-        about: what the report says about the run: data space, sizes, hardware, versions, command.
+        about: what the report prints about the run: data space, sizes, hardware, versions, command.
     """
 
     identity: dict[str, Any] = field(default_factory=dict)

@@ -38,7 +38,7 @@ LINES = {
     "label": "class, or null",
     "kpe": "kinetic path energy, the sample space's unit squared",
     "early": "its part before tau_split",
-    "late": "its part from tau_split on",
+    "late": "its part after tau_split",
     "displacement": "1/2 ||x1 - x0||^2, the same unit",
     "excess": "kpe - displacement",
     "field_energy": "1/2 int ||v||^2 dt of the unshaped field, the same unit",

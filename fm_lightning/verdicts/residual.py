@@ -42,7 +42,7 @@ class Observed:
     Attributes:
         hits: ``[n]`` bool, whether the sample is a copy.
         frechet: the Fréchet distance, extrapolated (``metrics.extrapolated``), with the contribution of each seed.
-        kernel: the kernel distance (``metrics.mmd``), likewise.
+        kernel: the kernel distance (``metrics.mmd``), with the same fields.
     """
 
     hits: NDArray[np.bool_]

@@ -113,7 +113,7 @@ def test_same_velocity_in_float64(name: str, monkeypatch: pytest.MonkeyPatch) ->
     theirs.dtype = torch.float64
     x, t, y = inputs(config, torch.float64)
     actual = ours(x, t, y)
-    # torchcfm goes through float32 in norms, softmax and times, whatever it is given.
+    # torchcfm goes through float32 in norms, softmax and times, for every input type.
     monkeypatch.setattr(Tensor, "float", Tensor.double)
     torch.testing.assert_close(actual, theirs(t, x, y), rtol=1e-11, atol=1e-11)
 

@@ -56,7 +56,7 @@ def prefixed(net: nn.Module, prefix: str) -> dict[str, Tensor]:
     return {prefix + key: value for key, value in net.state_dict().items()}
 
 
-# What is found in a file, whatever its form
+# Weights in a file of any form
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""EMA: every checkpoint and every validation has the right weights, at whatever moment."""
+"""EMA: every checkpoint and every validation has the right weights, at every moment."""
 
 from __future__ import annotations
 

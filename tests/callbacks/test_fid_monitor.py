@@ -67,7 +67,7 @@ def test_eight_bit_extractors_read_what_the_datamodule_makes_of_samples():
         monitor.update(trainer, module, {BASE: still(base[i : i + 25], i), "kts": still(other[i : i + 25], i)})
     calls = len(pixels.seen)
     monitor.finish(trainer, module)
-    assert len(pixels.seen) == calls  # whatever is computed, an image goes through the extractor once
+    assert len(pixels.seen) == calls  # for any set of numbers, an image goes through the extractor once
     assert all(x.dtype == torch.uint8 for x in pixels.seen)
     assert torch.equal(pixels.seen[-1], data.to_uint8(other[50:]))
 

@@ -1,4 +1,4 @@
-"""MemorizationMonitor on mirrored latents, and on data that nobody has."""
+"""MemorizationMonitor on mirrored latents, and on data that are not available."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def test_an_unfinished_run_is_refused(refused, runs):
 
 
 def test_one_name_for_two_schedules_is_refused(command, refused, runs):
-    """The row is sampled anew under its name, as someone does who changes a schedule."""
+    """The row is resampled under its name, as by a user who changes a schedule."""
     ended = command(
         "test", "-c", "runs/spiral/config.yaml", "--model.test_schedules.kts.gain.init_args.alpha", "0.03"
     )  # fmt: skip

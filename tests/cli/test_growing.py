@@ -179,7 +179,7 @@ def test_a_run_finished_by_epochs_is_finished(command, refused, tmp_path):
     assert command("run", "-c", file).status == 0
     says(refused("run", "-c", file), "finished comparison")
     says(refused("fit", "-c", file), "finished training")
-    assert command("fit", "-c", file, "--trainer.max_epochs", 3).status == 0, "a longer one goes on"
+    assert command("fit", "-c", file, "--trainer.max_epochs", 3).status == 0, "a longer training continues"
 
 
 COMMAND = "import sys; from fm_lightning.__main__ import main; import fm_lightning.report.build as b; \
@@ -198,7 +198,7 @@ def environment(rank: int | None = None, port: int = 0) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_at_random_moments(command, tmp_path, processes):
-    """kill -9, then the same command, until it ends: the table of a comparison that nobody disturbed."""
+    """kill -9, then the same command, until it ends: the table of an undisturbed comparison."""
 
     def change(c):
         c["data"]["init_args"] |= {"test_seeds": 61, "eval_batch_size": 3}

@@ -1,4 +1,4 @@
-"""``fm-lightning report``: the same results anew from the evaluation, and what it says where there is none."""
+"""``fm-lightning report``: the same results recomputed from the evaluation, and the error where there is none."""
 
 from __future__ import annotations
 

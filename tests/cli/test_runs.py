@@ -113,7 +113,7 @@ def test_predict_writes_samples_and_does_not_overwrite_them(command, refused, he
     assert samples["x1"].shape == (5, 2)
     assert samples["kpe"].shape == (5,)
     np.testing.assert_allclose(samples["energy"].sum(0), samples["kpe"], rtol=1e-6)
-    # Refused before anything is sampled, whatever is in the way.
+    # Refused before anything is sampled, for every kind of obstacle.
     (here / "samples" / files[0].name).rename(here / "samples/base-other.npz")
     says(refused("predict", "-c", "tiny.yaml"), "base-other.npz exists", "Add --again", "another --name")
     ended = command("predict", "-c", "tiny.yaml", "--again")

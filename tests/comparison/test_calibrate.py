@@ -19,11 +19,11 @@ BASE = np.arange(N) < 350
     ("mine", "chosen"),
     [
         (np.arange(N) < 300, True),
-        (np.roll(BASE, 100), True),  # as many copies, on other seeds: that it lowers them by a point is not excluded
+        (np.roll(BASE, 100), True),  # equally many copies, on other seeds: a fall by a point is not excluded
         (BASE, False),
         (np.arange(N) < 380, False),
     ],
-    ids=["lowers", "drawn anew", "same", "raises"],
+    ids=["lowers", "redrawn", "same", "raises"],
 )
 def test_doses_are_chosen_unless_calibration_excludes_that_it_lowers(monkeypatch, mine, chosen):
     rows = schedule_rows({"mine": Schedule(x0_scale=1.01)})

@@ -1,4 +1,4 @@
-"""Families: what a dose of each does to a base schedule, and what it costs beside base."""
+"""Families: what a dose of each does to a base schedule, and its cost compared with base."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_what_exists_depends_on_the_base():
 
 
 def test_three_doses_of_each_cost_what_they_should():
-    """Beside the 100 evaluations of base; the velocity where a dose leaves it is its own."""
+    """On top of the 100 evaluations of base; the velocity where a dose leaves it is its own."""
     base, extra = Schedule(), {}
     for family in families(base):
         calls = 0

@@ -19,7 +19,7 @@ def good(n=6, seed=0):
 
 
 class Mine(FlowData):
-    """Latents of somebody's; the splits as given."""
+    """Latents from elsewhere, with the given splits."""
 
     shape = (4, 3, 3)
 

@@ -1,4 +1,4 @@
-"""Unknown: seeds for a model whose training data nobody names."""
+"""Unknown: seeds for a model whose training data are unknown."""
 
 from __future__ import annotations
 

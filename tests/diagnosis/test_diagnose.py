@@ -1,4 +1,4 @@
-"""``fm-lightning diagnose`` on tiny runs: every number beside a direct call, and what is undefined with its reason."""
+"""``fm-lightning diagnose`` on tiny runs: every number against a direct call, and what is undefined with its reason."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def made(data, velocity, n=37, **schedule):
 def test_the_closed_form_is_known(subject):
     probed = probe(subject, 30)
     assert len(probed) == 30
-    # Its power beside itself along its own way is the same field's.
+    # Its power relative to itself along its own trajectory is the same field's.
     assert torch.allclose(probed.network, probed.closed["along the network's way"])
     assert torch.allclose(probed.network, probed.closed["along its own way"])
     assert torch.allclose(subject.covariates["||x0||"][:3], noise(range(3), (2,), 0).norm(dim=1).double())

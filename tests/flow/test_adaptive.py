@@ -1,4 +1,4 @@
-"""Adaptive solving: the tolerance holds for every sample, whatever its company."""
+"""Adaptive solving: the tolerance holds for every sample, in any batch."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def errors(x0):
 def test_a_hard_sample_keeps_its_tolerance_in_easy_company(company):
     """Averaged over the batch, its error would be allowed to grow with the square root of the company."""
     alone, evaluations = errors(turning([20.0]))
-    beside, same = errors(turning([20.0] + [0.1] * company))
+    together, same = errors(turning([20.0] + [0.1] * company))
     assert same == evaluations, "the company takes the steps of the hard sample"
-    assert float(beside[0]) == pytest.approx(float(alone[0]), rel=1e-6)
-    assert float(beside.max()) < 20 * SOLVERS["dopri5"].tolerance * 10
+    assert float(together[0]) == pytest.approx(float(alone[0]), rel=1e-6)
+    assert float(together.max()) < 20 * SOLVERS["dopri5"].tolerance * 10
 
 
 def test_the_worst_sample_decides():

@@ -136,7 +136,7 @@ def test_a_field_that_breaks_is_reported_with_step_time_and_schedule(solver):
     message = str(caught.value)
     assert "\n" not in message
     assert "mine" in message
-    first = 5 if solver in ("euler", "midpoint") else 4  # Heun and RK4 look at the right edge too
+    first = 5 if solver in ("euler", "midpoint") else 4  # Heun and RK4 evaluate the right edge too
     assert re.search(rf"\bstep {first}\b", message), message
     assert f"{first / 10}" in message
 

@@ -114,7 +114,7 @@ def test_many_points_equal_brute_force(n):
 
 
 def test_many_points_with_shared_weight():
-    """At t = 0 every point weighs the same; the mean must be the mean of all, whatever the blocks."""
+    """At t = 0 every point weighs the same; the mean must be the mean of all, for any block size."""
     data = draw((10_007, 12), dtype=torch.float32) + 3
     x = draw((5, 12), 1, torch.float32)
     got = EmpiricalVelocity(data)(x, torch.zeros(5))
@@ -153,7 +153,7 @@ def test_it_accepts_labels_and_ignores_them():
     ("shape", "dtype"), [((2,), torch.float64), ((3, 6, 6), torch.float32), ((1, 8, 8), torch.float32)]
 )
 def test_sampling_ends_on_training_points(solver, grid, shape, dtype):
-    # Points on a lattice, far apart beside the last step's 1 - t: nearer ones would share the weight there.
+    # Points on a lattice, far apart compared with the last step's 1 - t: nearer ones would share the weight there.
     data = draw((30, *shape), dtype=dtype)
     if shape == (2,):
         data = torch.cartesian_prod(torch.arange(6), torch.arange(5)).to(dtype) / 2 - 1.2

@@ -1,4 +1,4 @@
-"""Kinetic path energy against fields whose energy is known on paper, and against naive float64 loops."""
+"""Kinetic path energy against fields whose energy is known in closed form, and against naive float64 loops."""
 
 from __future__ import annotations
 

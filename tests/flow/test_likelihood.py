@@ -71,7 +71,7 @@ def test_the_closed_form_makes_a_mixture():
 
 
 def test_a_gain_scales_the_divergence():
-    """dx/dt = 2 A x with gain 2: log p falls by 2 tr A, whatever the field's clock says; a launch by its own integral."""
+    """dx/dt = 2 A x with gain 2: log p falls by 2 tr A, for any clock of the field; a launch by its own integral."""
 
     def linear(x, t, y=None):
         return x * torch.tensor([0.3, -0.1, 0.4], dtype=x.dtype)

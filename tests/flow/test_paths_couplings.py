@@ -172,7 +172,7 @@ def test_a_class_keeps_the_noise_s_distribution():
 
 
 def test_samples_end_in_the_class_that_was_asked_for():
-    """A small conditional network, trained on four separate Gaussians (coupled over all classes: 87 %)."""
+    """A small conditional network, trained on four separate Gaussians (coupled over all classes: 87%)."""
     coupling = OptimalTransport()
     torch.manual_seed(0)
     centres = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])

@@ -88,7 +88,7 @@ def test_a_public_checkpoint_whose_data_are_unknown(workplace, command, undrawn)
     path = small("imagenet256_kts", unknown)
     ended = command("test", "-c", path)
     assert ended.status == 0, ended.err
-    assert ended.out.count("the training data are not at hand") == 1
+    assert ended.out.count("the training data are not available") == 1
     found, rows = results(workplace, "imagenet256_kts")
     assert not {"held_out", "copies"} & set(rows)
     assert not [name for name in rows if "~" in name]

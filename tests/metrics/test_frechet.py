@@ -285,7 +285,7 @@ def test_influence_is_the_derivative_with_respect_to_a_sample_s_weight(n, d):
 
 @pytest.mark.parametrize("shift", [0, 1000])
 def test_unlike_seeds_cannot_be_paired(shift):
-    """Fewer of them, or as many others: the difference would not be paired."""
+    """Fewer seeds, or equally many other seeds: the difference would not be paired."""
     first, second = two_schedules(60, np.random.default_rng(0))
     other = FrechetDistance(Raw(), REAL)
     other.update(trajectory(second if shift else second[:50], shift))

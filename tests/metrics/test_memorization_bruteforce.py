@@ -57,7 +57,7 @@ def measure(samples, reference, batch=None, **kwargs):
 
 
 def mixture(n, reference, rng):
-    """Copies with all kinds of noise beside samples that are none, as float32."""
+    """Copies with all kinds of noise among samples that are no copies, as float32."""
     pick = torch.from_numpy(rng.integers(len(reference), size=n))
     scale = torch.from_numpy(rng.choice([0.0, 1e-6, 1e-3, 0.05, 0.3, 1.0, 3.0], size=n)).float()
     z = torch.from_numpy(rng.standard_normal(reference[pick].shape)).float()

@@ -1,4 +1,4 @@
-"""CLIP scores and margins from a tiny random CLIP saved beside its processor, and the same of a classifier."""
+"""CLIP scores and margins from a tiny random CLIP saved with its processor, and the same of a classifier."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
-    """A hub that cannot be reached is asked for a minute; one that is switched off answers at once."""
+    """A hub that cannot be reached costs a minute; offline mode answers at once."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
@@ -96,7 +96,7 @@ def test_fingerprints(folder):
 def test_a_name_that_cannot_be_loaded(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name, what in (
-        ("nobody/no-such-clip", "Cannot load CLIP 'nobody/no-such-clip'"),
+        ("no-user/no-such-clip", "Cannot load CLIP 'no-user/no-such-clip'"),
         (str(tmp_path), "holds no CLIP"),
     ):
         with pytest.raises(UserError, match=what) as caught:

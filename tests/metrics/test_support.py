@@ -1,4 +1,4 @@
-"""Local support against float64 brute force, in one pass, in any space, and what it costs beside the neighbours alone."""
+"""Local support against float64 brute force, in one pass, in any space, and its cost compared with the neighbours alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SiT computes the published function: beside diffusers' DiT, written by others, with the four changes that make it one."""
+"""SiT computes the published function: against diffusers' DiT, written by others, with the four changes that make it one."""
 
 from __future__ import annotations
 

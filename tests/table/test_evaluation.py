@@ -1,4 +1,4 @@
-"""The evaluation table: whatever the order of rows, seeds and measures, one and the same table."""
+"""The evaluation table: any order of rows, seeds and measures gives the same table."""
 
 from __future__ import annotations
 

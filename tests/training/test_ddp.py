@@ -29,7 +29,7 @@ RANK = """
 import json, sys
 from fm_lightning.cli import command as cli
 from fm_lightning.report import build
-build.write_report = lambda folder, *content: folder  # drawing takes longer than all the rest, and other tests look at it
+build.write_report = lambda folder, *content: folder  # drawing takes longer than all the rest, and other tests check it
 for args in json.loads(sys.argv.pop()):
     cli.main(args)
 """

@@ -49,7 +49,7 @@ class Kill(Callback):
 
 
 def state(model, trainer):
-    """Everything that training goes on from."""
+    """Everything that training resumes from."""
     trainer.strategy.barrier()
     checkpoint = trainer._checkpoint_connector.dump_checkpoint()
     return {
@@ -187,7 +187,7 @@ def test_epochs_of_a_known_length(tmp_path):
 
 
 def test_the_command_resumes_by_itself(command, tmp_path):
-    """``fit`` on an unfinished run goes on; its metrics.csv and its end are those of the run that was not stopped."""
+    """``fit`` on an unfinished run resumes; its metrics.csv and its end are those of the run that was not stopped."""
     assert command("fit", "-c", "tiny.yaml", "--name", "whole", "--trainer.max_steps", 6).status == 0
     assert command("fit", "-c", "tiny.yaml", "--name", "cut", "--trainer.max_steps", 4).status == 0
     earlier = (tmp_path / "runs/cut/metrics.csv").read_text()

@@ -36,7 +36,7 @@ class Autoencoder(nn.Module):
         name: its name in tables and messages; default: its class.
         factor: factor of the model's space, one number or one per channel; default: as in the network's configuration,
             else 1.
-        shift: shift of the model's space, likewise, else 0.
+        shift: shift of the model's space, also from its configuration, otherwise 0.
 
     Raises:
         UserError: a network without ``encode`` or ``decode``.

@@ -19,7 +19,7 @@ class ClipFeatures(ImageFeatures):
     """CLIP's image embedding as torch-fidelity computes it (TensorFlow-like resize, not normalised): ``fd_clip``.
 
     Args:
-        model: one of torch-fidelity's names, e.g. "clip-vit-b-32" (its default for CLIP distances).
+        model: one of torch-fidelity's names, for example "clip-vit-b-32" (its default for CLIP distances).
         weights: the published TorchScript archive; None takes torch's hub folder, downloading it there if missing.
         batch_size: images that go through the network at once.
 

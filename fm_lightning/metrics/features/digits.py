@@ -102,7 +102,7 @@ class DigitsClassifier(nn.Module):
 
         Args:
             images: ``[B, 1, 8, 8]`` float in [-1, 1].
-            labels: ``[B]`` int64, the class asked for; without them the most likely class stands in.
+            labels: ``[B]`` int64, the intended class; without labels the most likely class is used.
 
         Returns:
             confidence ``[B]`` in [0, 1], the softmax probability of the own class, and margin ``[B]``, its

@@ -63,7 +63,7 @@ class FeatureSpace:
 
     Args:
         extractor: samples ``[B, ...]`` -> features ``[B, D]``; None: the samples themselves, flattened.
-        read: brings samples into what the extractor reads, e.g. a datamodule's ``to_uint8``.
+        read: brings samples into what the extractor reads, for example a datamodule's ``to_uint8``.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
     product in float32 -> bounds -> product in float64 -> sharper bounds -> subtraction in float64
 
-Each step decides what its bounds allow and leaves fewer pairs to the next, which is dearer. Products in float64 are taken only
+Each step decides what its bounds allow and leaves fewer pairs to the next, which costs more. Products in float64 are taken only
 where subtracting what float32 leaves open would take longer: many rows too alike.
 """
 

@@ -152,7 +152,9 @@ class ShardedReference(AbstractReference):
             if error is None:
                 try:
                     self._search(self._gather(mine), given, near, index, budget)
-                except Exception as problem:  # the others wait for answers, so go on and tell them in the end
+                except (
+                    Exception
+                ) as problem:  # the others wait for answers, so the search continues and reports the error at its end
                     error = problem
             else:
                 self._gather(mine)
@@ -163,7 +165,7 @@ class ShardedReference(AbstractReference):
         return distances, indices
 
     def exact_duplicates(self, mirrored: bool = False) -> Tensor:
-        """What ``Reference.exact_duplicates`` of the whole returns; kept. Collective, when first asked for."""
+        """What ``Reference.exact_duplicates`` of the whole returns; kept. Collective at the first call."""
         if mirrored not in self._first:
             self._first[mirrored] = first_of_equal(self._digests(mirrored))
         return self._first[mirrored]
@@ -179,7 +181,7 @@ class ShardedReference(AbstractReference):
 
     @cached_property
     def fingerprint(self) -> str:
-        """That of a ``Reference`` of the whole. Collective, when first asked for."""
+        """That of a ``Reference`` of the whole. Collective at the first call."""
         probes = self._agree(None, None if self.part is None else self.part.probe())
         first = next(probe for probe in probes if probe is not None)
         return content_fingerprint(self.shape, self._digests(), first)

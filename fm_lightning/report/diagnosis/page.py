@@ -97,7 +97,7 @@ PLATES = (
         "commitment",
         "copying",
         "When trajectories commit",
-        "Share of {probed} samples whose denoised estimate x + (1 − t) v is, from t on, nearest to the training image that "
+        "Share of {probed} samples whose denoised estimate x + (1 − t) v is at t, and stays, nearest to the training image that "
         "the sample ends nearest to. No interval: the curves are the samples themselves.",
         copying.commitment,
     ),

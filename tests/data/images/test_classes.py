@@ -1,4 +1,4 @@
-"""Labels are 0 to K - 1 of the K classes that occur, whatever a column holds."""
+"""Labels are 0 to K - 1 of the K classes that occur, for every type of column."""
 
 from __future__ import annotations
 

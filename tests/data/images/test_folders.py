@@ -1,4 +1,4 @@
-"""Folders: directories alone decide, subsets and slices are fair draws, whatever files and directories are called."""
+"""Folders: directories alone decide, subsets and slices are fair draws, under any names of files and directories."""
 
 from __future__ import annotations
 

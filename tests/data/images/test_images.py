@@ -1,4 +1,4 @@
-"""Images: decoded right, whatever they come from, and the same batches for any number of devices."""
+"""Images: decoded right, from every source, and the same batches for any number of devices."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_flips_are_the_same_for_any_number_of_devices(folder):
         mirrored = (one != straight).flatten(1).any(1)
         assert torch.equal(one[mirrored], straight[mirrored].flip(-1))
         flipped.add(tuple(mirrored.tolist()))
-    assert len(flipped) == 4, "drawn anew at each step"
+    assert len(flipped) == 4, "redrawn at each step"
     assert 0.2 < np.mean(list(flipped)) < 0.8
 
 

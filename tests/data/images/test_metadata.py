@@ -98,9 +98,9 @@ def test_names_are_relative_to_the_file(tmp_path):
     inner = [f"pictures/{name}" for name in FLAT]
     above = write(tmp_path / "above", inner, table(inner, VALUES))
     assert kinds(above) == dict(zip(inner, VALUES))
-    beside = write(tmp_path / "beside", inner)
-    (beside / "pictures" / "metadata.csv").write_text(table(FLAT, VALUES))
-    assert kinds(beside) == dict(zip(inner, VALUES))
+    nested = write(tmp_path / "nested", inner)
+    (nested / "pictures" / "metadata.csv").write_text(table(FLAT, VALUES))
+    assert kinds(nested) == dict(zip(inner, VALUES))
 
 
 def test_numbers_as_written(tmp_path):
@@ -167,4 +167,4 @@ def test_two_spellings_of_one_class_are_refused(tmp_path, one, two):
     source = write(tmp_path / "set", FLAT, table(FLAT, values))
     message = refused("differ only in blanks or Unicode form", source, conditional=True, **SLICES)
     assert ascii(two) in message
-    assert loaded(source, **SLICES).num_classes == 0, "nobody asked for classes"
+    assert loaded(source, **SLICES).num_classes == 0, "no classes were requested"

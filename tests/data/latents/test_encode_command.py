@@ -26,7 +26,7 @@ from fm_lightning.nets import UNet
 
 @pytest.fixture
 def config(tmp_path, monkeypatch, kl_folder):
-    """encode.yaml in an empty working directory, beside 30 training and 12 test images [3, 16, 16] in classes.
+    """encode.yaml in an empty working directory, with 30 training and 12 test images [3, 16, 16] in classes.
 
     FM_LIGHTNING_TEST_CIFAR10 names a parquet file of CIFAR-10 to take instead.
     """
@@ -147,7 +147,7 @@ def test_a_class_of_ones_own(config, monkeypatch):
     [
         (["--autoencoder", "./nowhere"], "Cannot load"),
         (
-            ["--autoencoder", "nobody/has-this"],
+            ["--autoencoder", "no-user/has-this"],
             "Cannot load .*set a folder that save_pretrained wrote",
         ),
         (["--dtype", "int8"], "int8"),

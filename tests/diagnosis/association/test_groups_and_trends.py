@@ -210,7 +210,7 @@ def size(shares, n, level=0.05, rounds=250):
     "shares", [[0.3] * 5, [0.05, 0.2, 0.4, 0.6, 0.9], [0.1, 0.7, 0.7, 0.7, 0.7], [0.9, 0.4, 0.4, 0.4, 0.4]]
 )
 def test_a_monotone_curve_is_rarely_called_otherwise(shares):
-    """At most 5 %, with the binomial error of 250 rounds (three standard deviations, 4.1 %)."""
+    """At most 5%, with the binomial error of 250 rounds (three standard deviations, 4.1%)."""
     assert size(shares, 100) <= 0.091
 
 

@@ -1,4 +1,4 @@
-"""Each measure of copying on a case worked out by hand, against brute force in float64, and beside its floor."""
+"""Each measure of copying on a case worked out by hand, against brute force in float64, and next to its floor."""
 
 from __future__ import annotations
 

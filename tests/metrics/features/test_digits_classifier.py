@@ -170,7 +170,7 @@ def test_script_reproduces_the_shipped_weights(tmp_path, net, digits):
 
 
 def test_measuring_with_it_draws_no_random_numbers():
-    """What is built after it, e.g. a network, must not depend on which distance is measured."""
+    """What is built after it, for example a network, must not depend on which distance is measured."""
     state = torch.get_rng_state()
     DigitsClassifier.load()
     assert torch.equal(torch.get_rng_state(), state)

@@ -1,4 +1,4 @@
-"""Equal rows against comparing all with all, whatever their type; and what they do to F_mem."""
+"""Equal rows against comparing all with all, of every type; and their effect on F_mem."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def test_memory_stays_within_the_budget(case: str, tmp_path, peak_bytes) -> None
     reference = Reference(data)
     used = peak_bytes(lambda: nearest(queries, reference, k, budget=budget))
     assert used <= budget + results
-    if case == "random":  # the same bound whatever the number of rows on either side
+    if case == "random":  # the same bound for any number of rows on either side
         queries, data = queries.repeat(2, 1), rows.repeat(2, 1)
         used = peak_bytes(lambda: nearest(queries, data, k, budget=budget))
         assert used <= budget + 2 * (results + norms)

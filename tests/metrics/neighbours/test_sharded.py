@@ -34,7 +34,7 @@ def test_near_duplicates_need_the_whole_reference():
 def found(tmp_path_factory):
     """What each of three processes found."""
     folder = tmp_path_factory.mktemp("sharded")
-    fork = multiprocessing.get_context("fork")  # importing torch anew takes longer than all the rest
+    fork = multiprocessing.get_context("fork")  # importing torch again takes longer than all the rest
     processes = [fork.Process(target=sharded_process.run, args=(r, folder)) for r in range(sharded_process.RANKS)]
     for process in processes:
         process.start()
