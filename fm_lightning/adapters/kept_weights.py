@@ -23,6 +23,7 @@ from fm_lightning.files import check_archive
 from fm_lightning.hashes import text_hash
 
 EARLIER, AVERAGES = "checkpoints/earlier", "checkpoints/averages"
+HELD_BYTES = 1 << 30  # of weights that stay in memory between batches; larger networks are read for every batch
 GONE = "Restore it, or choose the doses again with a new evaluation."
 
 
@@ -84,6 +85,7 @@ class SharedNetwork:
         self._original = net
         self._copy: nn.Module | None = None
         self._held = ""
+        self._states: dict[str, Mapping[str, Tensor]] = {}  # least recently used first
 
     def holding(self, weights: StoredWeights) -> nn.Module:
         """Returns the copy with these weights, in evaluation mode, on the device of the original.
@@ -92,7 +94,7 @@ class SharedNetwork:
             UserError: weights of another network, or a file that has disappeared.
         """
         if self._held != weights.content:
-            state = weights.load()
+            state = self._state(weights)
             check_fits({f"net.{k}": v for k, v in state.items()}, _Holder(self._original), "of the kept weights")
             if self._copy is None:
                 self._copy = copy.deepcopy(self._original).eval().requires_grad_(False)
@@ -101,6 +103,13 @@ class SharedNetwork:
             self._held = weights.content
         assert self._copy is not None
         return self._copy
+
+    def _state(self, weights: StoredWeights) -> Mapping[str, Tensor]:
+        state = self._states.pop(weights.content, None) or weights.load()
+        self._states[weights.content] = state
+        while sum(_bytes(held) for held in self._states.values()) > HELD_BYTES:
+            del self._states[next(iter(self._states))]
+        return state
 
 
 class _Holder(nn.Module):
@@ -125,6 +134,10 @@ def _read(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path} has disappeared since the doses were chosen.", GONE) from error
+
+
+def _bytes(state: Mapping[str, Tensor]) -> int:
+    return sum(x.nbytes for x in state.values())
 
 
 def _network(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

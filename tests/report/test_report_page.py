@@ -144,8 +144,9 @@ def test_special_characters_stay_text(make_results):
     assert html.escape(evil).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
 
 
-@pytest.mark.parametrize("name", ["$\\\\frac{$", "$x^2$", "a$b$c", "\\\\alpha", "=1+1", "<b>", "名前", "%s{0}"])
-def test_a_name_is_text_in_every_figure(make_results, name):
+def test_a_name_is_text_in_every_figure(make_results):
+    """One name holds what mathematics, HTML, formulas of a spreadsheet and formats would read as theirs."""
+    name = "=1+1 $\\\\frac{$ a$b$c \\\\alpha <b> 名前 %s{0}"
     results, arrays = make_results()
     text = json.dumps(results).replace('"stronger', json.dumps(name)[:-1])
     results = json.loads(text)
@@ -156,6 +157,15 @@ def test_a_name_is_text_in_every_figure(make_results, name):
         if (figure := plate.draw(found, arrays)) is not None:
             assert svg(figure)
     assert html.escape(name) in render(found, {})
+
+
+@pytest.mark.parametrize("name", ["$\\\\frac{$", "$x^2$"])
+def test_mathematics_in_a_name_is_text(make_results, name):
+    """What matplotlib would typeset alone: an even number of dollars around it."""
+    results, arrays = make_results()
+    renamed = json.loads(json.dumps(results).replace('"stronger', json.dumps(name)[:-1]))
+    gains = {key.replace("stronger", name): values for key, values in arrays.items()}
+    assert svg(gain_curves(Results.from_dict(renamed), gains))
 
 
 def test_points_are_drawn_over_the_training_points(make_results):
