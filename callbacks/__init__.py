@@ -5,6 +5,8 @@ from fm_lightning.callbacks.divergence import DivergenceWatch
 from fm_lightning.callbacks.ema import EMA
 from fm_lightning.callbacks.fid_monitor import FIDMonitor
 from fm_lightning.callbacks.kpe_distribution import KPEDistribution
+from fm_lightning.callbacks.log_spaced_validation import LogSpacedValidation
+from fm_lightning.callbacks.loss_over_time import LossOverTime
 from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
 from fm_lightning.callbacks.power_averages import PowerAverages
 from fm_lightning.callbacks.progress import Progress
@@ -21,6 +23,8 @@ __all__ = [
     "DivergenceWatch",
     "FIDMonitor",
     "KPEDistribution",
+    "LogSpacedValidation",
+    "LossOverTime",
     "MemorizationMonitor",
     "PowerAverages",
     "Progress",

@@ -16,6 +16,7 @@ from fm_lightning.errors import UserError
 from fm_lightning.metrics import FeatureExtractor, FrechetDistance
 from fm_lightning.metrics.features.named import named_extractor
 from fm_lightning.metrics.features.space import ReadOnce
+from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.real_features import (
     RealFeatures,
     archive_features,
@@ -24,6 +25,7 @@ from fm_lightning.metrics.real_features import (
     read_statistics,
 )
 from fm_lightning.metrics.summaries import SUMMARIES
+from fm_lightning.verdicts.outcomes import FRECHET_FROM
 
 if TYPE_CHECKING:
     from fm_lightning.data import FlowData
@@ -47,6 +49,9 @@ class FIDMonitor(Monitor[FrechetDistance]):
         inception_score: whether to add the Inception score, ``isc_mean`` and ``isc_std``, of Inception's features.
         cmmd: whether to add CMMD, ``cmmd``; of the features of fd_cmmd if they are listed, which alone are comparable with
             published values.
+        unbiased: whether validations add the distances that verdicts rest on, of the first extractor's features:
+            ``quality_kernel`` and, from 10 samples per feature, the extrapolated ``quality_frechet``, each with its 95% interval
+            for these real images (``_lo``, ``_hi``). A comparison always has both.
         statistics: archive with ``mu`` and ``sigma`` to compare with, instead of the datamodule's real images; the features of
             real images then come from its images ``arr_0``, as in ADM's evaluator.
 
@@ -61,6 +66,7 @@ class FIDMonitor(Monitor[FrechetDistance]):
         precision_recall: bool = False,
         inception_score: bool = False,
         cmmd: bool = False,
+        unbiased: bool = False,
         statistics: str | None = None,
     ) -> None:
         super().__init__()
@@ -70,7 +76,7 @@ class FIDMonitor(Monitor[FrechetDistance]):
         if len(set(keys)) < len(keys) or not keys:
             raise UserError(f"extractors={keys} must name each extractor once.", "List at least one, and none twice.")
         wanted = {"kid": kid, "precision_recall": precision_recall, "inception_score": inception_score, "cmmd": cmmd}
-        self.statistics = statistics
+        self.unbiased, self.statistics = unbiased, statistics
         self.summaries: dict[str, list[str]] = {key: [] for key in keys}
         for name in SUMMARIES:
             if wanted[name]:
@@ -96,6 +102,17 @@ class FIDMonitor(Monitor[FrechetDistance]):
             on_cpu = trainer.world_size == 1
             summaries = self.summaries[extractor.key]
             self.measures.append(FrechetDistance(extractor, real, read, summaries, compute_on_cpu=on_cpu))
+
+    def numbers(self, measure: FrechetDistance, columns: Columns, base: Columns | None) -> dict[str, float]:
+        found = super().numbers(measure, columns, base)
+        if not self.unbiased or measure is not self.measures[0]:
+            return found
+        enough = len(columns["features"]) >= FRECHET_FROM * columns["features"].shape[1]
+        for name, distance in measure.qualities(columns).items():
+            if name != "frechet" or enough:
+                keys = (f"quality_{name}{end}" for end in ("", "_lo", "_hi"))
+                found |= dict(zip(keys, distance))
+        return found
 
     def recalled(self, folder: Path, fingerprints: Mapping[str, str]) -> list[FrechetDistance]:
         return [

@@ -114,12 +114,16 @@ class Monitor(ValidationCallback, ABC, Generic[M]):
         for i, measure in enumerate(self.measures):
             columns: dict[str, Columns] = {name: metrics[i].per_seed() for name, metrics in self.metrics.items()}
             for name, mine in columns.items():
-                self.values[name] |= measure.summarize(mine, None if name == BASE else columns[BASE])
+                self.values[name] |= self.numbers(measure, mine, None if name == BASE else columns[BASE])
             self.show(trainer, pl_module, columns)
         for name, values in self.values.items():
             finite = {f"val/{name}/{key}": value for key, value in values.items() if value == value}
             # Values are the same on every process, and no loader's index belongs into their names.
             pl_module.log_dict(finite, add_dataloader_idx=False)
+
+    def numbers(self, measure: M, columns: Columns, base: Columns | None) -> dict[str, float]:
+        """The numbers of a row in a validation, from a measure's columns of the row and, unless the row is base, of base."""
+        return measure.summarize(columns, base)
 
     def show(self, trainer: Trainer, pl_module: FlowMatching, columns: dict[str, Columns]) -> None:
         """Sends figures to W&B after a validation, from a measure's columns of each row; called on every process."""

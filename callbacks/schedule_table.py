@@ -12,6 +12,7 @@ from fm_lightning.comparison.compare import KEEP, ComparisonLoop
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.errors import UserError
 from fm_lightning.report.build import save
+from fm_lightning.report.loss_over_time import read_loss_over_time
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.pictures import read_pictures, write_pictures
 from fm_lightning.training.facts import run_facts
@@ -104,6 +105,7 @@ class ScheduleTable(ValidationTable):
             if base and (pictures := monitor.pictures(pl_module, base)):
                 write_pictures(loop.table.folder, "training", pictures)
         arrays = Collector(loop.table, loop.measures).arrays() | read_pictures(loop.table)
+        arrays |= read_loss_over_time(trainer.default_root_dir)
         log_comparison(trainer, self.results, arrays)
         save(trainer.default_root_dir, self.results, arrays)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 INITIAL, END, HELD_OUT, INJECTED, LABEL, DIFFUSION = 0, 1, 2, 3, 4, 5  # purposes
 PROBES = 16  # the signs of Hutchinson's divergence estimate
+PROFILE = 17  # the loss over time
 
 
 def noise(seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, purpose: int = INITIAL) -> Tensor:
@@ -26,7 +27,8 @@ def noise(seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, p
         base_seed: the run's seed.
         purpose: ``INITIAL`` for the noise that a trajectory starts from, ``END`` for noise added at its end,
             ``HELD_OUT`` for the validation loss (there the seed is a place in the held-out set), ``INJECTED`` for noise
-            added once during sampling, ``DIFFUSION`` for that of an SDE's steps, ``PROBES`` for likelihoods.
+            added once during sampling, ``DIFFUSION`` for that of an SDE's steps, ``PROBES`` for likelihoods,
+            ``PROFILE`` for the loss over time.
 
     Returns:
         ``[B, *shape]`` float32 on the CPU.

@@ -31,7 +31,7 @@ from fm_lightning.cli.endings import crash, explain, fail, is_own, is_rank_zero
 from fm_lightning.cli.hush import hush
 from fm_lightning.cli.listed_options import arguments, listed, split_off
 from fm_lightning.cli.parser_errors import constructor_error, shorten, user_error
-from fm_lightning.cli.run_callbacks import check_callbacks, missing_callbacks
+from fm_lightning.cli.run_callbacks import always_present, check_callbacks, missing_callbacks
 from fm_lightning.cli.run_directory import Again, RunDirectory
 from fm_lightning.cli.run_record import RunRecord
 from fm_lightning.cli.trial import shorten_run
@@ -141,7 +141,7 @@ class CLI(LightningCLI):
             print(
                 f"Added {names}: without {'it' if len(missing) == 1 else 'them'} `{self.subcommand}` leaves no results"
             )
-        return missing
+        return [*missing, *always_present(given, self.subcommand)]
 
     def _parse_ckpt_path(self) -> None:
         """Does nothing: configuration and command line override a checkpoint's settings."""

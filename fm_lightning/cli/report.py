@@ -26,6 +26,7 @@ from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.features.named import EXTRACTORS
 from fm_lightning.metrics.measure import Measure
 from fm_lightning.report.build import save
+from fm_lightning.report.loss_over_time import read_loss_over_time
 from fm_lightning.table.claim import Claim
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.pictures import read_pictures
@@ -58,7 +59,7 @@ def _report(run: Path, changes: Sequence[Any]) -> None:
     rows = collector.rows(evaluation.shown)
     if not any(row["samples"] for row in rows):
         raise UserError(f"The evaluation in {run} is empty.", f"Run fm-lightning test -c {run}")
-    save(run, build(evaluation, rows), collector.arrays() | read_pictures(evaluation))
+    save(run, build(evaluation, rows), collector.arrays() | read_pictures(evaluation) | read_loss_over_time(run))
 
 
 def recalled(evaluation: Evaluation, run: Path, changes: Sequence[Any] = ()) -> list[Measure]:

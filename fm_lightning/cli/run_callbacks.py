@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from lightning import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 
-from fm_lightning.callbacks import SampleWriter, ScheduleTable
+from fm_lightning.callbacks import LossOverTime, SampleWriter, ScheduleTable
 from fm_lightning.errors import UserError
 
 _BY_EPOCH = "counts epochs, but training is counted in steps and an epoch may have no end"
@@ -49,6 +49,12 @@ def missing_callbacks(given: Sequence[Callback], verb: str, trainer: Namespace, 
         if verb in needed and not any(isinstance(callback, kind) for callback in given):
             missing.append(kind())
     return missing
+
+
+def always_present(given: Sequence[Callback], verb: str) -> list[Callback]:
+    """The callback behind a figure that every report has, unless the configuration sets its options."""
+    present = any(isinstance(callback, LossOverTime) for callback in given)
+    return [LossOverTime()] if verb in ("fit", "run", "test", "validate") and not present else []
 
 
 def check_callbacks(callbacks: Sequence[Callback]) -> None:

@@ -21,6 +21,7 @@ from fm_lightning.report.curves import (
 )
 from fm_lightning.report.forest import change_forest
 from fm_lightning.report.frontier import frontier
+from fm_lightning.report.loss_over_time import loss_over_time
 from fm_lightning.report.results import Arrays, Results, of_kind
 from fm_lightning.report.samples import most_copied, sample_grid, sample_scatter
 from fm_lightning.report.scatter import quality_memorization
@@ -33,6 +34,7 @@ __all__ = [
     "energy_profile",
     "frontier",
     "gain_curves",
+    "loss_over_time",
     "most_copied",
     "quality_memorization",
     "sample_grid",
@@ -148,5 +150,13 @@ FIGURES = (
         "Along training",
         "What each validation found, on validation seeds and with fewer samples than the comparison above.",
         training_curves,
+    ),
+    Plate(
+        "loss",
+        "The loss over time",
+        "The closed form knows every training sample: its loss on them is the smallest possible. The Gaussian knows their "
+        "mean and covariance alone: a network worth its parameters lies below it on held-out samples. Where the two lines "
+        "of the network part, it knows its training samples. Bands are 95% intervals; all lines rest on the same noise.",
+        loss_over_time,
     ),
 )

@@ -35,5 +35,16 @@ def restart_validation(checkpoint: dict[str, Any]) -> None:
             counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
 
 
+def validate_before_the_next_step(checkpoint: dict[str, Any]) -> None:
+    """Has a resumed run begin with the validation that follows the latest step, which Lightning would take for done."""
+    restart_validation(checkpoint)
+    loop = _epoch(checkpoint)
+    total = loop["epoch_loop.batch_progress"]["total"]
+    if (
+        total["completed"] < total["processed"]
+    ):  # saved in the hooks of the step: Lightning counts it when it resumes and,
+        loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # since the validation is part of it, once more
+
+
 def _epoch(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return checkpoint["loops"]["fit_loop"]

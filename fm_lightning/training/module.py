@@ -195,7 +195,7 @@ class FlowMatching(LightningModule):
         self, batch: HeldOutBatch | SeedBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Trajectory] | None:
         if isinstance(batch, SeedBatch):
-            return self._sample(batch, self.rows)
+            return self.sample(batch, self.rows)
         t, x0 = held_out_bridge(batch, self.base_seed, self.device, cast(torch.dtype, self.dtype))
         loss = self.loss(x0, batch.x, t, batch.y)[: batch.valid]
         self.val_loss.update(loss, torch.ones_like(loss))
@@ -267,7 +267,7 @@ class FlowMatching(LightningModule):
             return self.comparison.sample(batch)
         if dataloader_idx == 0 or not batch.valid:  # calibration serves verdicts, which need the table
             return {}
-        return self._sample(batch, self.rows)
+        return self.sample(batch, self.rows)
 
     def on_test_end(self) -> None:
         self.comparison = None
@@ -276,9 +276,10 @@ class FlowMatching(LightningModule):
         self.rows = self.plan.prediction
 
     def predict_step(self, batch: SeedBatch, batch_idx: int) -> dict[str, Trajectory]:
-        return self._sample(batch, self.rows)
+        return self.sample(batch, self.rows)
 
-    def _sample(self, batch: SeedBatch, rows: Mapping[str, Row]) -> dict[str, Trajectory]:
+    def sample(self, batch: SeedBatch, rows: Mapping[str, Row]) -> dict[str, Trajectory]:
+        """Samples a batch of seeds with the present weights: row name -> trajectory."""
         model = self.model
         model.announce([rows] if batch.valid else [], len(batch.seeds))
         return model.sample(rows, batch.seeds, batch.valid)

@@ -49,7 +49,7 @@ def test_the_main_table_has_every_row_but_families(page):
             assert title(read(results).row(row["name"])) in html.unescape(table)
             assert f">{share(row['metrics']['f_mem'])}<" in table
             assert f">{number(row['metrics']['fd_raw'], 5)}<" in table
-    assert text.count("data:image/svg+xml;base64,") == 8
+    assert text.count("data:image/svg+xml;base64,") == 9  # the loss over time included
     assert text.count("data:image/png;base64,") == 3
 
 
