@@ -47,8 +47,8 @@ class FlowTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         if limit_test_batches is not None and limit_test_batches < 1:
-            problem = f"`limit_test_batches={limit_test_batches}` is a share, but the number of batches is not known."
-            raise UserError(problem, "Use a whole number of batches, or 1.0 for all.")
+            problem = f"`limit_test_batches={limit_test_batches}` would compare no whole number of batches."
+            raise UserError(problem, "Use a whole number of at least 1, or 1.0 for all.")
         super().__init__(
             limit_train_batches=unless_all(limit_train_batches),
             limit_val_batches=unless_all(limit_val_batches),
