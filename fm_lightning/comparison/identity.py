@@ -98,6 +98,10 @@ def probe(velocity: Velocity, model: Model) -> Tensor:
             at, t = declared(velocity).at(time), x.new_full((COUNT,), time)
             values = at(x, t, y)
             check_returned(velocity, values, x)
+            if time == 0 and not values.isfinite().any():
+                raise UserError(
+                    "Every value of the velocity at t = 0 is infinite or NaN.", "Check its weights and its inputs."
+                )
             once = values.float().cpu()
             again = [at(x[i], t[i], None if y is None else y[i]) for i in (slice(half, None), slice(0, half))]
             if difference(torch.cat(again[::-1]).float().cpu().numpy(), once.numpy()) > REPEATED:

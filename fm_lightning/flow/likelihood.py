@@ -86,12 +86,12 @@ def log_likelihood(
         see ``Likelihood``. It costs ``forwards`` evaluations and ``backwards`` backward passes of the batch, one graph at a time.
 
     Raises:
-        UserError: dopri5, noise or blend, x0_scale 0, negative probes, or a velocity that carries no gradient.
+        UserError: an adaptive solver, noise or blend, x0_scale 0, negative probes, or a velocity that carries no gradient.
         NotFiniteError: a log density became infinite or NaN.
     """
     schedule = begin_where_trained(schedule or Schedule(), velocity)
-    if schedule.solver == "dopri5":
-        raise UserError("A likelihood needs a solver with fixed steps, not 'dopri5'.", "Use solver='rk4'.")
+    if not schedule.method.fixed_steps:
+        raise UserError(f"A likelihood needs a solver with fixed steps, not {schedule.solver!r}.", "Use solver='rk4'.")
     if any(schedule.noises) or schedule.inject_noise or schedule.blend or schedule.diffusion or not schedule.x0_scale:
         raise UserError(
             "A likelihood needs a positive x0_scale and a path without end_noise, inject_noise, blend or diffusion.",

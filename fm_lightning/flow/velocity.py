@@ -6,12 +6,14 @@ of which something else is true declares it, all of ``DeclaredVelocity`` at once
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from fm_lightning.errors import UserError
 from fm_lightning.guidance import Guidance
 
 Velocity = Callable[..., Tensor]  # velocity(x [B, ...], t [B], y [B] | None) -> like x
@@ -88,8 +90,36 @@ class Plain:
 
 
 def declared(velocity: Velocity) -> DeclaredVelocity:
-    """The velocity with its facts, those of a plain function where it declares none."""
-    return velocity if isinstance(velocity, DeclaredVelocity) else Plain(velocity)
+    """The velocity with its facts, those of a plain function where it declares none.
+
+    Raises:
+        UserError: it cannot be called as ``velocity(x, t, y)``.
+    """
+    if isinstance(velocity, DeclaredVelocity):
+        return velocity
+    if not callable(velocity):
+        raise UserError(
+            f"A velocity is a function, not a {type(velocity).__name__}.", "Pass velocity(x, t, y) -> like x."
+        )
+    if (reason := _misfit(velocity)) is not None:
+        raise UserError(
+            f"{getattr(velocity, '__qualname__', type(velocity).__name__)} cannot be called as velocity(x, t, y): {reason}.",
+            "Wrap it in a function velocity(x, t, y=None) that calls it.",
+        )
+    return Plain(velocity)
+
+
+def _misfit(velocity: Velocity) -> str | None:
+    """Why a call with three arguments would fail, None where it would not."""
+    try:
+        signature = inspect.signature(velocity.forward if isinstance(velocity, nn.Module) else velocity)
+    except ValueError:  # a compiled function may have none
+        return None
+    try:
+        signature.bind(None, None, None)
+    except TypeError as error:
+        return str(error)
+    return None
 
 
 @contextmanager

@@ -22,7 +22,7 @@ CALLED = {  # families as a sentence names them; others by their own names
     "noise temperature": "a higher noise temperature",
     "earlier checkpoint": "an earlier checkpoint",
     "average": "a longer average",
-    "guidance": "weaker guidance",
+    "less guidance": "weaker guidance",
 }
 
 

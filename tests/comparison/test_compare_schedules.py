@@ -168,6 +168,14 @@ def test_a_velocity_of_two_values_is_refused(tmp_path, kind):
         compared(tmp_path, noisy, identity="mine")
 
 
+def test_a_velocity_without_a_number_is_refused_before_sampling(capsys):
+    with pytest.raises(UserError, match=r"Every value of the velocity at t = 0 is infinite or NaN"):
+        compare_schedules(
+            lambda x, t, y: x * float("nan"), {"base": Schedule()}, train=torch.randn(50, 2), real=torch.randn(50, 2)
+        )
+    assert "Comparing" not in capsys.readouterr().out
+
+
 def test_labels_are_drawn_for_each_seed(tmp_path):
     labels = torch.tensor([0, 0, 0, 2])
     seen = set()

@@ -229,6 +229,22 @@ def test_a_velocity_that_returns_no_tensor_is_refused():
         integrate(lambda x, t, y=None: (x, t), start())
 
 
+@pytest.mark.parametrize(
+    ("velocity", "words"),
+    [
+        (lambda x, t: -x, "cannot be called as velocity(x, t, y): too many positional arguments"),
+        (nn.Linear(3, 3), "Linear cannot be called as velocity(x, t, y)"),
+        (lambda x, t, y, mask: -x, "missing a required argument: 'mask'"),
+        ("model.pt", "A velocity is a function, not a str."),
+        (None, "A velocity is a function, not a NoneType."),
+    ],
+)
+def test_what_cannot_be_called_as_a_velocity_is_refused(velocity, words):
+    with pytest.raises(UserError) as refused:
+        integrate(velocity, torch.zeros(2, 3))
+    assert words in str(refused.value)
+
+
 def test_a_network_that_forgets_a_shape_is_named():
     class Narrow(nn.Module):
         def forward(self, x, t, y=None):
