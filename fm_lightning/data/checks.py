@@ -48,7 +48,7 @@ def _tensors(name: str, split: Any) -> Split:
     if not isinstance(split, Split):
         what = "is missing" if split is None else f"is of type {type(split).__name__}"
         raise UserError(f"{name} {what}.", "Set train_split, held_out_split and real_split in load(), each to a Split.")
-    x, y = _tensor(name, split.x), None if split.y is None else _tensor(f"{name}'s labels", split.y)
+    x, y = as_tensor(name, split.x), None if split.y is None else as_tensor(f"{name}'s labels", split.y)
     if x.ndim < 2 or len(x) < NEEDED[name]:
         raise UserError(
             f"{name} has the shape {list(x.shape)}.", f"It needs at least {NEEDED[name]} samples, as [n, ...]."
@@ -70,7 +70,8 @@ def _check_label_type(name: str, y: Tensor, n: int) -> None:
         raise UserError(f"The labels of {name} are {_words(y)}, for {n:,} samples.", fix)
 
 
-def _tensor(name: str, given: Any) -> Tensor:
+def as_tensor(name: str, given: Any) -> Tensor:
+    """A tensor, or a NumPy array of numbers as one; anything else is refused."""
     if isinstance(given, np.ndarray) and given.dtype.kind in "biuf":
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*not writable.*")  # mapped files are only read

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from fm_lightning.data.checks import checked_splits
+from fm_lightning.data.checks import as_tensor, checked_splits
 from fm_lightning.data.labels import class_shares
 from fm_lightning.data.pixels import pixels
 from fm_lightning.data.samples import Samples
@@ -15,7 +17,7 @@ from fm_lightning.errors import UserError
 
 
 class Tensors(Samples):
-    """Samples in the model's space, as they are.
+    """Samples in the model's space, as they are; NumPy arrays become tensors.
 
     Args:
         train: ``[n, ...]`` what the model was trained on.
@@ -27,23 +29,24 @@ class Tensors(Samples):
 
     def __init__(
         self,
-        train: Tensor,
-        real: Tensor,
-        held_out: Tensor | None = None,
-        labels: Tensor | None = None,
+        train: Tensor | np.ndarray,
+        real: Tensor | np.ndarray,
+        held_out: Tensor | np.ndarray | None = None,
+        labels: Tensor | np.ndarray | None = None,
         base_seed: int = 0,
     ) -> None:
         super().__init__(base_seed=base_seed)
-        for name, x in {"train": train, "real": real, "held_out": held_out}.items():
-            if x is not None and (not isinstance(x, Tensor) or x.ndim < 2 or not x.is_floating_point()):
-                raise UserError(
-                    f"{name} is not a tensor of floating-point samples.", "Pass [n, ...] in the velocity's own space."
-                )
+        given = {"train": train, "held_out": real if held_out is None else held_out, "real": real}
+        samples = {name: _samples(name, x) for name, x in given.items()}
+        self.shape = tuple(samples["train"].shape[1:])
+        for name, x in samples.items():
+            if tuple(x.shape[1:]) != self.shape:
+                problem = f"Samples of {name} have the shape {list(x.shape[1:])}, those of train {list(self.shape)}."
+                raise UserError(problem, "Pass both in the velocity's own space.")
         self.has_held_out = held_out is not None
-        self._given = [Split(x.detach()) for x in (train, real if held_out is None else held_out, real)]
-        self._labels = None if labels is None else labels.cpu().long()
-        self.shape = tuple(train.shape[1:])
-        self.num_classes = 0 if labels is None else int(labels.max()) + 1
+        self._given = [Split(x) for x in samples.values()]
+        self._labels = None if labels is None else torch.as_tensor(labels).cpu().long()
+        self.num_classes = 0 if self._labels is None else int(self._labels.max()) + 1
         self.space = "the tensors' own"
 
     def load(self) -> None:
@@ -68,6 +71,21 @@ class Tensors(Samples):
         splits = {"train_split": self.train_split, "held_out_split": self.held_out_split, "real_split": self.real_split}
         found = checked_splits(splits, shape=self.shape, num_classes=0, encode=self.encode)
         self.train_split, self.held_out_split, self.real_split = found.values()
+
+
+def _samples(name: str, x: Tensor | np.ndarray) -> Tensor:
+    """``[n, ...]`` floating-point samples."""
+    x = as_tensor(name, x)
+    if x.ndim < 2:
+        raise UserError(
+            f"{name} has the shape {list(x.shape)}.", "Pass samples [n, ...], for example [n, 2] for points."
+        )
+    if not x.is_floating_point():
+        dtype = str(x.dtype).removeprefix("torch.")
+        raise UserError(
+            f"{name} holds {dtype} numbers.", "Pass floats in the velocity's own space, for example in [-1, 1]."
+        )
+    return x.detach()
 
 
 def samples_of(

@@ -194,7 +194,11 @@ def test_labels_are_drawn_for_each_seed(tmp_path):
     ("change", "words"),
     [
         ({"real": None}, "no real samples"),
-        ({"train": points(0).long()}, "train is not a tensor"),
+        ({"train": points(0).long()}, "train holds int64 numbers"),
+        ({"train": (255 * points(0)).byte().numpy()}, "train holds uint8 numbers"),
+        ({"train": points(0).tolist()}, "train must be numbers, but is list"),
+        ({"train": points(0)[:, 0]}, r"train has the shape \[\d+\]"),
+        ({"real": torch.randn(30, 3)}, r"Samples of real have the shape \[3\], those of train \[2\]"),
         ({"train": Toy2D(n=24)}, "Pass it alone"),
         ({"judge": ["none"]}, "none"),
         ({"measures": []}, None),
@@ -210,6 +214,14 @@ def test_refusals(tmp_path, change, words):
     with pytest.raises(UserError, match=words):
         compared(tmp_path, **change)
     assert not list(tmp_path.iterdir()), "nothing is left"
+
+
+def test_arrays_are_tensors(tmp_path):
+    """NumPy arrays give the table of the same tensors."""
+    compared(tmp_path / "tensors")
+    found = compared(tmp_path / "arrays", **{name: x.numpy() for name, x in DATA.items()})
+    assert_equal_tables(table_contents(tmp_path / "arrays"), table_contents(tmp_path / "tensors"))
+    assert found.rows.f_mem.notna().any()
 
 
 def test_no_lightning_is_loaded():
