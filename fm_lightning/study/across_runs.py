@@ -31,6 +31,7 @@ from fm_lightning.study.replicates import Experiment, Run
 from fm_lightning.verdicts.outcomes import holm
 from fm_lightning.verdicts.random_effects import LEAST, combine
 from fm_lightning.verdicts.residual import LEVEL
+from fm_lightning.verdicts.wording import CALLED
 
 SCHEMA = 1
 BASE = "base"
@@ -49,11 +50,15 @@ def build(found: Sequence[Experiment]) -> dict[str, Any]:
 
 def headline(entries: Sequence[Mapping[str, Any]]) -> str:
     """What the runs say together, in a sentence for each schedule that was judged."""
-    said = []
+    sentences = []
     for entry in entries:
         where = f" ({', '.join(run['name'] for run in entry['runs'])})" if len(entries) > 1 else ""
-        said += [f"{s['schedule']}{where}: {s['verdict']['sentence']}" for s in entry["schedules"] if s["verdict"]]
-    return "; ".join(said) + "." if said else "No schedule was judged in these runs, so nothing is claimed."
+        schedules: dict[str, list[str]] = {}  # sentence -> those of which it is true
+        for schedule in entry["schedules"]:
+            if schedule["verdict"]:
+                schedules.setdefault(schedule["verdict"]["sentence"], []).append(schedule["schedule"])
+        sentences += [f"{joined(names)}{where}: {sentence}" for sentence, names in schedules.items()]
+    return "; ".join(sentences) + "." if sentences else "No schedule was judged in these runs, so nothing is claimed."
 
 
 # --- effects ---
@@ -211,26 +216,29 @@ def _correct(verdicts: Sequence[dict[str, Any]]) -> None:
 def _sentence(verdict: Mapping[str, Any], judged: int) -> str:
     outcomes = list(verdict["outcomes"].values())
     n = len(outcomes)
+    every = f"in all {n} runs" if n > 2 else "in both runs" if n == 2 else "in one run"
     counts = sorted({outcome: outcomes.count(outcome) for outcome in outcomes}.items(), key=lambda pair: -pair[1])
-    said = ", ".join(f"{outcome} in {many}" for outcome, many in counts) + f" of {n} run{'s' if n > 1 else ''}"
+    first = counts[0][0]
+    found = f"{first} {every}" if len(counts) == 1 else f"{joined([f'{o} in {k}' for o, k in counts])} of {n} runs"
     same = _in_every_run(verdict["families"])
     no_better = {outcome for outcome, _ in counts} <= NO_BETTER
     if len(counts) > 1 and not (no_better and same):
-        return f"{said}: does not replicate"
+        return f"{found}, which does not replicate"
     if no_better and not same:
-        return f"{said}, but than another family in each: does not replicate"
-    if n < LEAST and counts[0][0] in DECIDED:
-        return f"{said}; whether it replicates takes at least {LEAST} training seeds"
+        return f"{found}, but each time than another family, which does not replicate"
+    if n < LEAST and first in DECIDED:
+        return f"{found}; a claim needs at least {LEAST} training seeds"
     if no_better:
-        worse = [name for name in same if set(verdict["families"][name].values()) == {"worse"}]
-        others = [name for name in same if name not in worse]
-        found = [f"{words} than {joined(some)}" for words, some in (("worse", worse), ("no better", others)) if some]
-        return f"{said}: {' and '.join(found)} replicate{'s' if len(found) == 1 else ''}"
-    if counts[0][0] != "better":
-        return f"{said}: replicates" if counts[0][0] in DECIDED else said
-    if verdict["stands"]:
-        return f"{said}: replicates, and stands Holm's correction over the {judged} schedules judged here"
-    return f"{said}, but not after Holm's correction over the {judged} schedules judged here, so nothing is claimed"
+        worse = [CALLED.get(name, name) for name in same if set(verdict["families"][name].values()) == {"worse"}]
+        others = [CALLED.get(name, name) for name in same if set(verdict["families"][name].values()) != {"worse"}]
+        than = [f"{words} than {joined(some)}" for words, some in (("worse", worse), ("no better", others)) if some]
+        return f"{', and '.join(than)}, {every}"
+    if first != "better":
+        return found
+    correction = f"after Holm's correction for the {judged} schedules judged here"
+    return (
+        f"{found}, also {correction}" if verdict["stands"] else f"{found}, but not {correction}, so nothing is claimed"
+    )
 
 
 def _in_every_run(families: Mapping[str, Mapping[str, str]]) -> list[str]:

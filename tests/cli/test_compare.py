@@ -175,14 +175,19 @@ def with_verdicts(runs: Path, *outcomes: str, p: float = 1e-6) -> dict:
 @pytest.mark.parametrize(
     ("outcomes", "p", "stands", "words"),
     [
-        (("better",) * 3, 1e-6, True, "better in 3 of 3 runs: replicates, and stands Holm's correction"),
-        (("better",) * 3, 0.04, False, "better in 3 of 3 runs, but not after Holm's correction"),
-        (("better",) * 2, 1e-6, False, "better in 2 of 2 runs; whether it replicates takes at least 3 training seeds"),
-        (("better", "no better", "better"), 1e-6, False, "better in 2, no better in 1 of 3 runs: does not replicate"),
-        (("no better",) * 3, 1.0, False, "no better in 3 of 3 runs: no better than noise replicates"),
-        (("worse", "no better", "worse"), 1.0, False, "worse in 2, no better in 1 of 3 runs: no better than noise"),
-        (("undecided",) * 3, 1.0, False, "undecided in 3 of 3 runs"),
-        (("no claim",) * 2, 1.0, False, "no claim in 2 of 2 runs"),
+        (("better",) * 3, 1e-6, True, "better in all 3 runs, also after Holm's correction"),
+        (("better",) * 3, 0.04, False, "better in all 3 runs, but not after Holm's correction"),
+        (("better",) * 2, 1e-6, False, "better in both runs; a claim needs at least 3 training seeds"),
+        (
+            ("better", "no better", "better"),
+            1e-6,
+            False,
+            "better in 2 and no better in 1 of 3 runs, which does not replicate",
+        ),
+        (("no better",) * 3, 1.0, False, "no better than noise, in all 3 runs"),
+        (("worse", "no better", "worse"), 1.0, False, "no better than noise, in all 3 runs"),
+        (("undecided",) * 3, 1.0, False, "undecided in all 3 runs"),
+        (("no claim",) * 2, 1.0, False, "no claim in both runs"),
     ],
 )
 def test_what_replicates(trained, outcomes, p, stands, words):
@@ -202,14 +207,14 @@ def test_another_family_in_each_run_is_no_replication(trained):
         "noise": dict(zip(REPLICATES, ("no better", "better", "better"))),
         "blend": dict(zip(REPLICATES, ("undecided", "no better", "no better"))),
     }
-    words = "no better in 3 of 3 runs, but than another family in each: does not replicate"
+    words = "no better in all 3 runs, but each time than another family, which does not replicate"
     assert _sentence(verdict, 1) == words
 
 
 def test_worse_and_no_better_are_told_apart():
     runs = ("a", "b", "c")
     families = {"noise": dict.fromkeys(runs, "worse"), "late brake": dict.fromkeys(runs, "no better")}
-    words = "worse in 3 of 3 runs: worse than noise and no better than late brake replicate"
+    words = "worse than noise, and no better than a late brake, in all 3 runs"
     assert _sentence({"outcomes": dict.fromkeys(runs, "worse"), "families": families}, 1) == words
 
 
