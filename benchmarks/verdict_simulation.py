@@ -25,10 +25,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fm_lightning.comparison.results import FamilyResult, Interval, MarginResult, VerdictResult
 from fm_lightning.diagnosis.association import partial_spearman, spearman
 from fm_lightning.estimate import Estimate
 from fm_lightning.metrics.extrapolated import extrapolated_distance
 from fm_lightning.metrics.frechet import GaussianReference
+from fm_lightning.metrics.real_features import RealFeatures
+from fm_lightning.study.spread import spread, with_floor
 from fm_lightning.verdicts.doses import choose_doses
 from fm_lightning.verdicts.residual import Observed, residual
 from fm_lightning.verdicts.verdict import Verdict, verdict
@@ -231,6 +234,75 @@ def near_rates(n: int, d: int, repetitions: int, seed: int = 0) -> tuple[float, 
     return float(covered), float(np.mean([value.value < 0 for value in values]))
 
 
+def reference_rates(n: int, m: int, d: int, repetitions: int, seed: int = 0) -> dict[str, float]:
+    """Coverage of changes in % of the baseline's distance, real images drawn anew each time: with their error and without.
+
+    Features are Gaussian; the truth is about infinitely many real images.
+    """
+    rng = np.random.default_rng([seed, n, m, d])
+    base, own = np.full(d, 1.3), np.where(np.arange(d) % 2, 1.5, 1.25)
+
+    def frechet(spread_: Floats) -> float:
+        return float(((spread_ - 1) ** 2).sum())
+
+    def kernel(spread_: Floats) -> float:  # mean of (1 + x . y / d)^3, twice within and once between
+        return 3 * float(((spread_**2 - 1) ** 2).sum()) / d**2
+
+    truth = {name: q(own) / q(base) - 1 for name, q in (("frechet", frechet), ("kernel", kernel))}
+    inside: dict[str, list[bool]] = {}
+    for _ in range(repetitions):
+        z, real = rng.standard_normal((n, d)), RealFeatures(torch.from_numpy(rng.standard_normal((m, d))))
+        before, after = (real.estimates(torch.from_numpy(spread_ * z)) for spread_ in (base, own))
+        for name, true in truth.items():
+            change = (after[name] - before[name]) / before[name]
+            for how, estimate in (("with", change), ("without", change.conditional)):
+                inside.setdefault(f"{name} {how}", []).append(estimate.low <= true <= estimate.high)
+    return {name: float(np.mean(found)) for name, found in inside.items()}
+
+
+def replicate_rates(spread_: float, n: int, repetitions: int, runs: int = 3, seed: int = 0) -> dict[str, float]:
+    """How often a schedule without a benefit is called better, or worse, in each of some training seeds.
+
+    Training seeds change plain sampling's distance, and what the schedule does to it, by the standard deviation ``spread_``.
+    Keys: the outcome, with the spread as a floor of dQ and without.
+    """
+    rng = np.random.default_rng([seed, n, runs, round(1000 * spread_)])
+    world = WORLDS[1]
+    margin = truth(world, 1.0)[1]
+    found = Counter[str]()
+    for _ in range(repetitions):
+        entries = []
+        for _ in range(runs):
+            verdict_ = judged([world], rng.normal(0, spread_) / margin, n, rng)
+            quality = world.curve(world.memorized(0.0)) * (1 + rng.normal(0, spread_))
+            entries.append(_result(verdict_, quality))
+        floor = spread(entries)
+        for how, some in (("without", entries), ("with", [with_floor(entry, floor) for entry in entries])):
+            found.update(
+                f"{outcome} {how}" for outcome in ("better", "worse") if {e.outcome for e in some} == {outcome}
+            )
+    return {
+        name: found[name] / repetitions for name in ("better without", "better with", "worse without", "worse with")
+    }
+
+
+def _result(found: Verdict, base_quality: float) -> VerdictResult:
+    families = tuple(
+        FamilyResult(f.family, f.outcome, residual=f.residual and Interval(*f.residual), margin=f.margin)
+        for f in found.families
+    )
+    margin = MarginResult(found.margin.memorized, found.margin.quality)
+    return VerdictResult(
+        found.schedule,
+        "base",
+        found.outcome,
+        measure="kernel",
+        base_quality=base_quality,
+        margin=margin,
+        families=families,
+    )
+
+
 def correlation_rates(name: str, n: int, repetitions: int, seed: int = 0) -> tuple[float, float]:
     """(mean, coverage of 0) of rank correlations of measurements that are independent, given what is held fixed."""
     rng = np.random.default_rng([seed, n])
@@ -305,6 +377,18 @@ def table(repetitions: int, say: Callable[[str], None]) -> list[str]:
     for d, n in ((8, 400), (64, 640)):
         add(
             "residual to a family's curve", d, f"{n:,} = {n // d} d", f"{frechet_rates(n, d, repetitions // 3):.1%}", ""
+        )
+    head("change in % of the baseline's distance, real images drawn anew", "features", "seeds", "real images",
+         "95% intervals cover", "without the real images' error")  # fmt: skip
+    for d, n, m in ((16, 1000, 200), (16, 1000, 1000), (64, 1000, 320), (64, 1000, 1000)):
+        covers = reference_rates(n, m, d, repetitions // 2)
+        for name, words in (("frechet", "extrapolated Fréchet distance"), ("kernel", "kernel distance")):
+            add(words, d, f"{n:,}", f"{m:,}", f"{covers[f'{name} with']:.1%}", f"{covers[f'{name} without']:.1%}")
+    head("no benefit, three training seeds, n = 500; standard deviation between them", "better in each", "with its floor",
+         "worse in each", "with its floor")  # fmt: skip
+    for between in (0.03, 0.06):
+        add(
+            f"{between:.0%} of the distance", *(f"{x:.1%}" for x in replicate_rates(between, 500, repetitions).values())
         )
     head("rank correlation of what is independent", "n", "mean", "95% intervals cover")
     for name in ("lines within classes", "curves", "spread of y depends on x"):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from lightning import Trainer
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from fm_lightning.callbacks.monitor import Monitor
 from fm_lightning.data.images.cache import cache_directory
+from fm_lightning.data.samples import MOSTLY
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import FeatureExtractor, FrechetDistance
 from fm_lightning.metrics.features.named import named_extractor
@@ -37,7 +39,9 @@ class FIDMonitor(Monitor[FrechetDistance]):
 
     Numbers, per row and extractor: ``{key}`` (for example ``fid``, ``fd_digits``), and except for base and floors its paired
     change from base with a 95% interval (``{key}_change``, ``_lo``, ``_hi``). Samples are converted to 8-bit images once,
-    pass through each extractor once, and the first extractor's features also give what is switched on below.
+    pass through each extractor once, and the first extractor's features also give what is switched on below. The numbers follow
+    the field's protocol and compare with the datamodule's real images; verdicts compare with those that training did not see
+    (``Samples.verdict_reference``).
 
     Weights are loaded, and if necessary downloaded, before training begins.
 
@@ -101,7 +105,8 @@ class FIDMonitor(Monitor[FrechetDistance]):
             # Gathering over devices needs the features where they are.
             on_cpu = trainer.world_size == 1
             summaries = self.summaries[extractor.key]
-            self.measures.append(FrechetDistance(extractor, real, read, summaries, compute_on_cpu=on_cpu))
+            unseen = partial(self._unseen_side, real, extractor, data, device, read)
+            self.measures.append(FrechetDistance(extractor, real, read, summaries, unseen, compute_on_cpu=on_cpu))
 
     def numbers(self, measure: FrechetDistance, columns: Columns, base: Columns | None) -> dict[str, float]:
         found = super().numbers(measure, columns, base)
@@ -146,16 +151,53 @@ class FIDMonitor(Monitor[FrechetDistance]):
                 f"{type(data).__name__} has no real images for {extractor.key}.", "Pass statistics, an .npz archive."
             )
 
+        return RealFeatures(self._features("real", extractor, data, device, read), device=device)
+
+    def _features(
+        self,
+        which: Literal["real", "held_out"],
+        extractor: FeatureExtractor,
+        data: FlowData,
+        device: torch.device,
+        read: Callable[[Tensor], Tensor] | None,
+    ) -> Tensor:
+        """``[n, D]`` features of a split; costly ones are kept on disk."""
+        split = data.real_split if which == "real" else data.held_out_split
+
         def compute() -> Tensor:
             if extractor.costly:
-                count = len(data.real_split)
-                print(f"Computing features of {count:,} real images for {extractor.key} (once)", flush=True)
-            return extract(extractor, data.encoded(data.real_split).split(1000), device, read)
+                print(f"Computing features of {len(split):,} real images for {extractor.key} (once)", flush=True)
+            return extract(extractor, data.encoded(split).split(1000), device, read)
 
         if not extractor.costly:
-            return RealFeatures(compute(), device=device)
+            return compute()
         identity = (extractor.fingerprint, data.comparison_fingerprint, data.space, data.decoder)
-        return RealFeatures(kept_features(folder, identity, compute), device=device)
+        folder = cache_directory(None).parent / "features"
+        return kept_features(folder, identity + (() if which == "real" else (which,)), compute)
+
+    def _unseen_side(
+        self,
+        real: RealFeatures,
+        extractor: FeatureExtractor,
+        data: FlowData,
+        device: torch.device,
+        read: Callable[[Tensor], Tensor] | None,
+    ) -> RealFeatures:
+        """The real images that verdicts compare with; computed for a comparison, not for a validation."""
+        if not data.has_training_data:
+            return real
+        held_out, rows, seen = data.verdict_reference
+        if held_out or self.statistics:
+            if seen > MOSTLY:  # whether training saw the archive's images is unknown, which is better than known
+                return real
+            features = self._features("held_out" if held_out else "real", extractor, data, device, read)
+        elif rows is None:
+            real.seen = seen
+            return real
+        else:
+            assert real.features is not None
+            features = real.features
+        return RealFeatures(features if rows is None else features[rows], device=device, seen=seen, held_out=held_out)
 
     def _check_counts(self, data: FlowData) -> None:
         """Refuses before training what would otherwise end the run at its first validation, or at its test."""

@@ -26,6 +26,7 @@ class Estimate:
         low, high: its 95% interval; by default the normal one.
         influence: ``[n]`` first-order contributions of the samples, of mean 0.
         reference: ``[m]`` those of the real images; None for a claim about just these images.
+        extra: a further standard error, which more samples do not lower.
     """
 
     value: float
@@ -34,6 +35,7 @@ class Estimate:
     high: float = float("nan")
     influence: NDArray[np.float64] | None = None
     reference: NDArray[np.float64] | None = None
+    extra: float = 0.0
 
     def __post_init__(self) -> None:
         if np.isnan(self.low):
@@ -42,11 +44,12 @@ class Estimate:
             object.__setattr__(self, "high", self.value + Z * self.error)
 
     @classmethod
-    def of(cls, value: float, influence: ArrayLike, reference: ArrayLike | None = None) -> Estimate:
-        """The estimate whose error follows from the contributions: ``error^2 = var(influence) / n + var(reference) / m``."""
+    def of(cls, value: float, influence: ArrayLike, reference: ArrayLike | None = None, extra: float = 0.0) -> Estimate:
+        """The estimate with ``error^2 = var(influence) / n + var(reference) / m + extra^2``."""
         parts = [np.asarray(part, np.float64) for part in (influence, reference) if part is not None]
-        error = float(np.sqrt(sum(np.var(part, ddof=1) / len(part) if len(part) > 1 else np.nan for part in parts)))
-        return cls(value, error, influence=parts[0], reference=parts[1] if len(parts) > 1 else None)
+        variances = (np.var(part, ddof=1) / len(part) if len(part) > 1 else np.nan for part in parts)
+        error = float(np.sqrt(sum(variances) + extra**2))
+        return cls(value, error, influence=parts[0], reference=parts[1] if len(parts) > 1 else None, extra=extra)
 
     @classmethod
     def between(cls, value: float, low: float, high: float) -> Estimate:
@@ -67,7 +70,8 @@ class Estimate:
             )
         both = self.reference is not None and other.reference is not None
         reference = self.reference - other.reference if both else None  # type: ignore[operator]
-        return Estimate.of(self.value - other.value, self.influence - other.influence, reference)
+        extra = float(np.hypot(self.extra, other.extra))
+        return Estimate.of(self.value - other.value, self.influence - other.influence, reference, extra)
 
     def __truediv__(self, other: Estimate) -> Estimate:
         """The paired quotient, which carries the error of both (the delta method)."""
@@ -77,7 +81,15 @@ class Estimate:
         influence = (self.influence - ratio * other.influence) / other.value
         both = self.reference is not None and other.reference is not None
         reference = (self.reference - ratio * other.reference) / other.value if both else None  # type: ignore[operator]
-        return Estimate.of(ratio, influence, reference)
+        extra = float(np.hypot(self.extra, ratio * other.extra)) / abs(other.value)
+        return Estimate.of(ratio, influence, reference, extra)
+
+    @property
+    def conditional(self) -> Estimate:
+        """The same number as a claim about just these real images, without their own error."""
+        if self.reference is None or self.influence is None:
+            return self
+        return Estimate.of(self.value, self.influence, extra=self.extra)
 
     @property
     def sign(self) -> int:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from fm_lightning.comparison.rows import BASE, HELD_OUT
 from fm_lightning.comparison.sampling import Model
 from fm_lightning.data.batches import SeedBatches, Share
 from fm_lightning.data.samples import CALIBRATION_SEED, CALIBRATION_SEEDS, TEST_SEED, Samples, say
+from fm_lightning.data.split import Split
 from fm_lightning.data.tensors import Tensors, samples_of
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule
@@ -45,6 +46,7 @@ from fm_lightning.metrics.frechet_metrics import FrechetDistance
 from fm_lightning.metrics.measure import Measure
 from fm_lightning.metrics.memorization import THRESHOLD, MemorizationRate
 from fm_lightning.metrics.neighbours import Reference
+from fm_lightning.metrics.real_features import RealFeatures, extract
 from fm_lightning.report.build import save
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.pictures import read_pictures
@@ -135,7 +137,8 @@ def compare_schedules(
         train: ``[n, ...]`` what the model was trained on, in the velocity's own space; or one FlowData for this and the next
             two.
         real: ``[m, ...]`` what samples are compared with; best real samples that were not trained on.
-        held_out: ``[k, ...]`` further real samples, which tell how well a distance is known.
+        held_out: ``[k, ...]`` further real samples, which tell how well a distance is known. If most of ``real`` was trained
+            on, verdicts compare with these, from 100 on.
         seeds: samples per schedule.
         batch_size: samples per batch and process.
         labels: ``[l]`` int64 classes from 0, for example those of ``train``: every seed draws its label from these.
@@ -247,10 +250,7 @@ def default_measures(
         features.load()
         features.to(device).eval()
         read = data.to_uint8 if features.space == "uint8" else None
-        with torch.no_grad():
-            batches = (x.to(device) for x in data.encoded(data.real_split).split(1000))
-            real = torch.cat([features(read(x) if read else x).cpu() for x in batches])
-        found.append(FrechetDistance(features, real, read))
+        found.append(_distance(data, features, read, device))
     return found
 
 
@@ -270,6 +270,25 @@ def _begun(
                 f"Pass every schedule with t_start={own!r}.",
             )
     return begun
+
+
+def _distance(
+    data: Samples, features: FeatureExtractor, read: Callable[[Tensor], Tensor] | None, device: torch.device
+) -> FrechetDistance:
+    """To the real samples; verdicts compare with those that training did not see."""
+
+    def of(split: Split) -> Tensor:
+        return extract(features, data.encoded(split).split(1000), device, read)
+
+    held_out, rows, seen = data.verdict_reference
+    real = RealFeatures(of(data.real_split), seen=None if held_out else seen)
+    assert real.features is not None
+    unseen = None
+    if held_out or rows is not None:
+        unseen = RealFeatures(
+            of(data.held_out_split) if held_out else real.features[rows], seen=seen, held_out=held_out
+        )
+    return FrechetDistance(features, real, read, unseen=unseen)
 
 
 def _numbers(velocity: Velocity, data: Samples, device: str | torch.device | None) -> tuple[torch.device, torch.dtype]:

@@ -61,6 +61,16 @@ def _entry(evaluation: Evaluation, verdict: Verdict) -> dict[str, Any]:
         "held_out_memorized": verdict.held_out_memorized,
         "margin": {name: _finite(value) for name, value in asdict(verdict.margin).items()},
         "families": [_family(verdict, family) for family in verdict.families],
+        "seen": verdict.seen,
+        "robustness": [
+            {
+                "name": each.name,
+                "outcome": each.outcome,
+                "families": dict(each.families),
+                "reverses": [family.family for some in each.reverses(verdict).values() for family in some],
+            }
+            for each in verdict.alternatives
+        ],
     }
 
 
@@ -74,6 +84,7 @@ def _family(verdict: Verdict, family: FamilyVerdict) -> dict[str, Any]:
         "slope": _finite(family.slope),
         "margin": _finite(family.margin),
         "fewer_copies": _finite(family.fewer_copies),
+        "other_relative": _interval(family.other_relative),
         "n_needed": family.n_needed,
         "by_dose": family.by_dose,
         "p_better": family.p_better,

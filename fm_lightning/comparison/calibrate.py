@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fm_lightning.comparison.families import MODEL_FAMILIES, Family, families, own_doses
 from fm_lightning.comparison.judge import NEIGHBOURS
-from fm_lightning.comparison.rows import BASE, Row, check_judged
+from fm_lightning.comparison.rows import BASE, Row
 from fm_lightning.errors import UserError
 from fm_lightning.estimate import share_change
 from fm_lightning.metrics.memorization import copied
@@ -99,11 +99,10 @@ def candidates(
         further: families that this model has besides those of any sampler.
 
     Raises:
-        UserError: a name of no schedule, of base itself, or of no family.
+        UserError: a name of no family.
     """
     if which == "none":
         return []
-    check_judged(rows, names)
     found = []
     for name in names:
         row = rows[name]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fm_lightning.comparison.rows import BASE
+from fm_lightning.comparison.rows import BASE, HELD_OUT
 from fm_lightning.metrics.energy import mean_power
 from fm_lightning.metrics.measure import Measure
 from fm_lightning.table.columns import ENERGY, on_common_seeds, read_columns
@@ -28,7 +28,7 @@ class Collector:
         self.evaluation, self.measures = evaluation, list(measures)
         self._base = cache(lambda measure: read_columns(evaluation, BASE, measure))
         judged = evaluation.manifest.judged
-        self._judged = {*judged, *(each["base"] for each in judged.values()), "held_out"} & set(evaluation.shown)
+        self._judged = {*judged, *(each["base"] for each in judged.values()), HELD_OUT} & set(evaluation.shown)
         self._judged |= {name for name, about in evaluation.shown.items() if about["kind"] == "family"}
 
     def rows(self, names: Iterable[str]) -> list[dict[str, Any]]:
@@ -95,10 +95,10 @@ class Collector:
 
     def _qualities(self, name: str) -> dict[str, float]:
         """``quality_frechet`` and ``quality_kernel``: the distances that judge, unbiased at the samples used."""
-        key = self.evaluation.manifest.about.get("quality", {}).get("key")
         for measure in self.measures:
-            if measure.key == key:
-                keep_qualities(self.evaluation, name, measure.qualities)
+            if measure.key is not None:
+                compute = measure.floor_qualities if name == HELD_OUT else measure.qualities
+                keep_qualities(self.evaluation, name, measure.key, compute)
         return {f"quality_{kind}": found.value for kind, (_, found) in read_qualities(self.evaluation, name).items()}
 
     def arrays(self) -> dict[str, np.ndarray]:

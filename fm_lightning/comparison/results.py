@@ -20,7 +20,7 @@ import numpy as np
 from fm_lightning.errors import UserError
 from fm_lightning.files import DAMAGED, SUM, json_sum, write_whole
 
-SCHEMA = 3
+SCHEMA = 4
 FILE = "results.json"
 
 
@@ -62,7 +62,17 @@ class RowResult:
 
 @dataclass(frozen=True)
 class QualityFacts:
-    """The distance to real data that the comparison measured: its metric's ``key``, and against how many real samples."""
+    """The distance to real data that the comparison measured.
+
+    Attributes:
+        key, label: its metric's name, and the same in words.
+        reference: the number of real samples that it compares with.
+        width: the number of features.
+        real: hash of the real features.
+        samples: per row.
+        unseen: the number of real samples that verdicts compare with, of which training saw the share ``seen``.
+        held_out: whether these are the held-out samples.
+    """
 
     key: str
     label: str = ""
@@ -70,6 +80,9 @@ class QualityFacts:
     width: int | None = None
     real: str | None = None
     samples: int | None = None
+    unseen: int | None = None
+    seen: float | None = None
+    held_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,11 +104,11 @@ class Judged:
 
 @dataclass(frozen=True)
 class MarginResult:
-    """The smallest effect that matters: a share of samples, and a distance (None where none judges)."""
+    """The smallest effect that matters: a share of samples, and a distance (None where none judges); see ``verdicts.margins``."""
 
     memorized: float | None = None
     quality: float | None = None
-    floored: bool = False
+    floor: float | None = None
     references: int = 0
 
 
@@ -111,11 +124,22 @@ class FamilyResult:
     slope: float | None = None
     margin: float | None = None
     fewer_copies: float | None = None
+    other_relative: Interval | None = None
     n_needed: int | None = None
     by_dose: bool = False
     p_better: float = 1.0
     p_worse: float = 1.0
     p_no_better: float = 1.0
+
+
+@dataclass(frozen=True)
+class AlternativeResult:
+    """The verdict by another definition, and the families whose outcome it reverses; see ``verdicts.outcomes.Alternative``."""
+
+    name: str
+    outcome: str
+    families: dict[str, str] = field(default_factory=dict)
+    reverses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +166,8 @@ class VerdictResult:
     other_relative: Interval | None = None
     margin: MarginResult = field(default_factory=MarginResult)
     families: tuple[FamilyResult, ...] = ()
+    seen: float | None = None
+    robustness: tuple[AlternativeResult, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,8 @@ class Copies:
         return f"Copies, byte for byte: {'; '.join(said)}." if said else ""
 
 
-def count_copies(train: Tensor, held_out: Tensor, real: Tensor) -> Copies:
-    """Compares the stored samples ``[n, ...]`` of three splits.
+def count_copies(train: Tensor, held_out: Tensor, real: Tensor) -> tuple[Copies, np.ndarray]:
+    """Compares the stored samples ``[n, ...]`` of three splits; also tells which real samples ``[m]`` are training samples.
 
     A few bytes from the middle of every row are compared first, and whole rows only where these are equal: of large
     memory-mapped files a fraction is read.
@@ -60,12 +60,14 @@ def count_copies(train: Tensor, held_out: Tensor, real: Tensor) -> Copies:
         train_names, real_names = names[: len(train)], names[: len(real)]
     else:
         train_names, held_out_names, real_names = _names([train, held_out, real])
-    return Copies(
+    seen = np.isin(real_names, train_names)
+    copies = Copies(
         train=len(train_names) - len(np.unique(train_names)),
         held_out=len(held_out_names) - len(np.unique(held_out_names)),
         held_out_in_train=int(np.isin(held_out_names, train_names).sum()),
-        real_in_train=int(np.isin(real_names, train_names).sum()),
+        real_in_train=int(seen.sum()),
     )
+    return copies, seen
 
 
 def share_memory(a: Any, b: Any) -> bool:

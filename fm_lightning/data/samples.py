@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, distributed
@@ -20,7 +20,22 @@ from fm_lightning.errors import UserError
 # Seeds never overlap between purposes: schedules are chosen on validation seeds and judged on test seeds.
 VAL_SEED, TEST_SEED, CALIBRATION_SEED, PREDICT_SEED = 0, 10_000_000, 20_000_000, 30_000_000
 CALIBRATION_SEEDS = 500  # doses are chosen on these
-MOSTLY = 0.5  # share of real samples that a verdict's reference may have in common with the training samples
+MOSTLY = 0.5  # share of real samples that training may have seen where these are said to be others
+LEAST_UNSEEN = 100  # held-out samples that a verdict can be based on
+
+
+class VerdictReference(NamedTuple):
+    """Which real samples verdicts compare with.
+
+    Attributes:
+        held_out: the held-out samples; otherwise the real ones.
+        rows: ``[m]`` int64, those of them that count; None for all.
+        seen: the share of these that training saw, 0 to 1.
+    """
+
+    held_out: bool
+    rows: Tensor | None
+    seen: float
 
 
 class Samples(ABC):
@@ -48,7 +63,9 @@ class Samples(ABC):
     train_split: Split
     held_out_split: Split
     real_split: Split
+    has_held_out: bool = True  # otherwise the held-out samples only stand in
     copies: Copies = Copies()  # equal samples, counted when the splits are loaded
+    real_in_train: Tensor | None = None  # [m] bool, which real samples training saw, where it is known row by row
     real_is_training: bool = False  # the real samples are the training split or the pool that it is taken from
 
     def __init__(
@@ -158,6 +175,22 @@ class Samples(ABC):
         """Share of the real samples that training saw, by content: 0 to 1."""
         return self.copies.real_in_train / len(self.real_split) if self.has_training_data else 0.0
 
+    @property
+    def verdict_reference(self) -> VerdictReference:
+        """The real samples that verdicts compare with: a distance to training samples rewards copies.
+
+        The real samples without those that training saw. If training saw most of them, the held-out samples, if there are at
+        least 100. If training saw nearly all real samples and there are no held-out ones, the real samples as they are.
+        """
+        seen, held_out = self.real_seen_in_training, self.held_out_split
+        others = self.copies.held_out_in_train / len(held_out)
+        if seen > MOSTLY and self.has_held_out and len(held_out) >= LEAST_UNSEEN and others <= MOSTLY:
+            return VerdictReference(True, None, others)
+        unseen = (1 - seen) * len(self.real_split)
+        if seen and self.real_in_train is not None and (seen <= MOSTLY or unseen >= LEAST_UNSEEN):
+            return VerdictReference(False, (~self.real_in_train).nonzero()[:, 0], 0.0)
+        return VerdictReference(False, None, seen)
+
     def check_reference(self) -> None:
         """Called before a verdict compares samples with the real ones.
 
@@ -172,7 +205,8 @@ class Samples(ABC):
 
     def _count_copies(self) -> None:
         train, held_out, real = self.train_split.x, self.held_out_split.x, self.real_split.x
-        self.copies = count_copies(train, held_out, real)
+        self.copies, seen = count_copies(train, held_out, real)
+        self.real_in_train = torch.from_numpy(seen)
         if line := self.copies.line(len(train), len(held_out), None if self.real_is_training else len(real)):
             say(line)
 

@@ -10,7 +10,6 @@ is free of it to first order (compare arXiv 1911.07023, which fits a line in 1/n
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
@@ -32,13 +31,3 @@ def extrapolated_distance(reference: GaussianReference, features: Tensor) -> flo
         )
     halves = [reference.distance(*moments(features[start::2])) for start in (0, 1)]
     return 2 * reference.distance(*moments(features)) - sum(halves) / 2
-
-
-def reference_influence(features: Tensor, real: Tensor) -> Tensor:
-    """``[m]`` first-order contributions of the real features ``[m, D]`` to the Fréchet distance of ``features [n, D]``.
-
-    The distance is symmetric, so they are the contributions of the real side to its distance from the samples.
-    """
-    influence = GaussianReference(*moments(features)).estimate(real).influence
-    assert influence is not None
-    return torch.from_numpy(influence)

@@ -7,13 +7,16 @@ Everything in float64. The reference's root is taken once; each further distance
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fm_lightning.errors import UserError
 from fm_lightning.estimate import Estimate
 from fm_lightning.metrics.feature_moments import BLOCK, moments
 
+SINGULAR = 1e-12  # eigenvalues below this share of the largest count as 0
 ROUNDING = 1e-6  # what rounding may do to eigenvalues and distances, relative to the largest
 ASYMMETRY = 1e-4  # and to covariances, whose two halves may come from products in float32, relative to the variances
 
@@ -37,6 +40,8 @@ class GaussianReference:
         values, vectors = torch.linalg.eigh((self.cov + self.cov.T) / 2)
         _check_eigenvalues(values)
         self.root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+        kept = values > values.max() * SINGULAR
+        self.inverse_root = (vectors[:, kept] / values[kept].sqrt()) @ vectors[:, kept].T
 
     def distance(self, mean: Tensor, cov: Tensor) -> float:
         """Squared Fréchet distance to the Gaussian with ``mean [D]`` and ``cov [D, D]``.
@@ -64,24 +69,39 @@ class GaussianReference:
             raise _no_covariance(f"The Fréchet distance would be {value:.4g}")
         return max(0.0, value)
 
-    def estimate(self, features: Tensor) -> Estimate:
-        """The distance of samples with features ``[n, D]``, and what each sample contributes to it.
+    def estimate(self, features: Tensor, real: Tensor | None = None) -> Estimate:
+        """The distance of samples with features ``[n, D]``, and what each of them contributes to it.
 
         With ``T = S_r^1/2 (S_r^1/2 S S_r^1/2)^-1/2 S_r^1/2`` (the optimal transport between the two Gaussians) the
-        distance changes with the covariance by ``tr((I - T) dS)``. Where S is singular, T is taken on its range.
+        distance changes with the covariance by ``tr((I - T) dS)``, and with that of the real images by ``tr((I - T^-1) dS_r)``.
+        Where a covariance is singular, T and its inverse are taken on the range.
+
+        Args:
+            features: of the samples.
+            real: ``[m, D]`` the features that this reference was computed from; adds the contributions of the real images.
         """
         mean, cov = moments(features)
         values, vectors = torch.linalg.eigh(self._inner(cov))
-        keep = values > values.max() * 1e-12
+        keep = values > values.max() * SINGULAR
         inverse_root = (vectors[:, keep] / values[keep].sqrt()) @ vectors[:, keep].T
         transport = self.root @ inverse_root @ self.root
-        parts = []
-        for part in features.split(BLOCK):
-            centred = part.double() - mean
-            mapped = centred - centred @ transport
-            parts.append(2 * centred @ (mean - self.mean) + (centred * mapped).sum(1))
-        contribution = torch.cat(parts)
-        return Estimate.of(self._distance(mean, cov, values), (contribution - contribution.mean()).cpu().numpy())
+        contributions, reference = _contributions(features, mean, self.mean, transport), None
+        if real is not None:
+            inner_root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+            back = self.inverse_root @ inner_root @ self.inverse_root
+            reference = _contributions(real, self.mean, mean, back)
+        return Estimate.of(self._distance(mean, cov, values), contributions, reference)
+
+
+def _contributions(features: Tensor, mean: Tensor, other: Tensor, transport: Tensor) -> NDArray[np.float64]:
+    """``[n]`` of features ``[n, D]`` with that mean, transported to a Gaussian with the other mean."""
+    parts = []
+    for part in features.split(BLOCK):
+        centred = part.double() - mean
+        mapped = centred - centred @ transport
+        parts.append(2 * centred @ (mean - other) + (centred * mapped).sum(1))
+    found = torch.cat(parts)
+    return (found - found.mean()).cpu().numpy()
 
 
 def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:

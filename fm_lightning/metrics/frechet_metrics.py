@@ -13,7 +13,6 @@ from torchmetrics import Metric
 
 from fm_lightning.errors import UserError
 from fm_lightning.estimate import Estimate
-from fm_lightning.metrics.extrapolated import extrapolated_distance
 from fm_lightning.metrics.feature_metric import FeatureMetric, features_of
 from fm_lightning.metrics.feature_moments import check_finite, moments
 from fm_lightning.metrics.features.extractor import FeatureExtractor
@@ -25,6 +24,7 @@ from fm_lightning.metrics.summaries import SUMMARIES
 from fm_lightning.trajectory import Trajectory
 
 Real = Tensor | GaussianReference | RealFeatures
+UNSEEN = "-unseen"
 
 
 class FrechetDistance(FeatureMetric):
@@ -40,6 +40,8 @@ class FrechetDistance(FeatureMetric):
         reference: real features ``[n, D]`` (or ``RealFeatures`` of them), or their ``GaussianReference`` alone.
         read: brings samples into the space that the extractor reads, for example a datamodule's ``to_uint8``.
         summaries: other numbers of the same features: kid, precision_recall, inception_score, cmmd.
+        unseen: the real features that verdicts compare with, or a function that computes them when they are needed; the
+            reference, if training did not see it.
 
     Raises:
         UserError: a summary that the extractor or the reference cannot give; at ``update``, features of another width than
@@ -61,11 +63,12 @@ class FrechetDistance(FeatureMetric):
         reference: Real,
         read: Callable[[Tensor], Tensor] | None = None,
         summaries: Sequence[str] = (),
+        unseen: RealFeatures | Callable[[], RealFeatures] | None = None,
         **kwargs: Any,
     ) -> None:
         real = real_features(reference)
         super().__init__(extractor, real.width, read, **kwargs)
-        self.real = real
+        self.real, self._unseen = real, unseen
         self.summaries = [SUMMARIES[name] for name in summaries]
         for summary in self.summaries:
             summary.check(extractor)
@@ -76,6 +79,13 @@ class FrechetDistance(FeatureMetric):
     @property
     def reference(self) -> GaussianReference:
         return self.real.gaussian
+
+    @property
+    def unseen(self) -> RealFeatures:
+        """The real features that verdicts compare with."""
+        if not isinstance(self._unseen, RealFeatures):
+            self._unseen = self._unseen() if self._unseen else self.real
+        return self._unseen
 
     def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
         """The distance, each summary that the number of samples allows, and the change from base."""
@@ -111,37 +121,50 @@ class FrechetDistance(FeatureMetric):
         return self.estimate(here) - self._base[1]
 
     def qualities(self, columns: Columns) -> dict[str, Estimate]:
-        """``frechet``, extrapolated to infinitely many samples, and ``kernel``; both about just these real images."""
-        features, found = columns["features"], {}
-        if len(features) >= 4:
-            contributions = self.estimate(columns).influence
-            assert contributions is not None
-            found["frechet"] = Estimate.of(extrapolated_distance(self.real.gaussian, features), contributions)
-        if self.real.features is not None and len(features) >= 2:
-            kernel = self.real.kernel.estimate(features.to(self.real.device))
-            assert kernel.influence is not None
-            found["kernel"] = Estimate.of(kernel.value, kernel.influence)
-        return found
+        return self.unseen.estimates(columns["features"])
+
+    def floor_qualities(self, columns: Columns) -> dict[str, Estimate]:
+        features = columns["features"]
+        if not self.unseen.held_out:
+            return self.unseen.estimates(features)
+        return RealFeatures(features[1::2], device=self.unseen.device).estimates(features[::2])
 
     def facts(self) -> dict[str, Any]:
-        gaussian = self.real.gaussian
+        both = (self.real.gaussian, self.unseen.gaussian)
         about = {
             "key": self.key,
             "label": self.extractor.label,
-            "reference": gaussian.samples,
+            "reference": self.real.gaussian.samples,
             "width": self.real.width,
+            "real": fingerprint(*(part.numpy().tobytes() for each in both for part in (each.mean, each.cov))),
+            "unseen": self.unseen.gaussian.samples,
+            "seen": self.unseen.seen,
+            "held_out": self.unseen.held_out,
         }
-        about["real"] = fingerprint(gaussian.mean.numpy().tobytes(), gaussian.cov.numpy().tobytes())
-        return {"quality": about}
+        return {"quality": about, f"quality_{self.key}": about}
 
     def remember(self, folder: Path) -> None:
-        self.real.save(folder / f"{self.name}-{self.fingerprint}.npz")
+        self.real.save(_file(folder, self.name, self.fingerprint))
+        unseen = _file(folder, self.name, self.fingerprint, UNSEEN)
+        if self.unseen is not self.real:
+            self.unseen.save(unseen)
+        else:
+            unseen.unlink(missing_ok=True)
 
     @classmethod
     def recalled(cls, folder: Path, fingerprint: str, **options: Any) -> FrechetDistance:
         """From mean, covariance and features in ``folder``; options: extractor, summaries."""
-        real = RealFeatures.load(folder / f"{options['extractor'].key}-{fingerprint}.npz")
-        return cls(reference=real, **options)
+        name = options["extractor"].key
+        real = RealFeatures.load(_file(folder, name, fingerprint))
+        try:
+            unseen = RealFeatures.load(_file(folder, name, fingerprint, UNSEEN))
+        except FileNotFoundError:
+            unseen = None
+        return cls(reference=real, unseen=unseen, **options)
+
+
+def _file(folder: Path, name: str, fingerprint: str, which: str = "") -> Path:
+    return folder / f"{name}-{fingerprint}{which}.npz"
 
 
 class FrechetMoments(Metric):

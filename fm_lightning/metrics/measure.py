@@ -68,6 +68,10 @@ class Measure(ABC):
         """The distances to real data on which verdicts rest, with each seed's contributions: ``frechet``, ``kernel``."""
         return {}
 
+    def floor_qualities(self, columns: Columns) -> dict[str, Estimate]:
+        """``qualities`` of held-out real data; if verdicts compare with these, those of one half of them to the other."""
+        return self.qualities(columns)
+
     def facts(self) -> dict[str, Any]:
         """What results state next to the numbers, for example the threshold of a copy."""
         return {}

@@ -14,8 +14,10 @@ from filelock import FileLock
 from torch import Tensor
 
 from fm_lightning.errors import UserError
+from fm_lightning.estimate import Estimate
 from fm_lightning.files import DamagedFile, compact, read_arrays, write_arrays
 from fm_lightning.metrics.archive_images import ArchiveImages
+from fm_lightning.metrics.extrapolated import extrapolated_distance
 from fm_lightning.metrics.feature_moments import moments
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.features.space import as_read
@@ -31,6 +33,8 @@ class RealFeatures:
         features: ``[n, D]``; None where only their mean and covariance are known.
         gaussian: their Gaussian; by default that of ``features``.
         device: where kernels and neighbours are computed.
+        seen: the share of these images that training saw; None where it is unknown.
+        held_out: whether they are the held-out images.
     """
 
     def __init__(
@@ -38,16 +42,35 @@ class RealFeatures:
         features: Tensor | None,
         gaussian: GaussianReference | None = None,
         device: torch.device | str = "cpu",
+        seen: float | None = None,
+        held_out: bool = False,
     ) -> None:
         if gaussian is None:
             assert features is not None
             gaussian = GaussianReference(*moments(features.cpu()), samples=len(features))
         self.features, self.gaussian, self.device = features, gaussian, torch.device(device)
+        self.seen, self.held_out = seen, held_out
 
     @property
     def width(self) -> int:
         """D, the number of features."""
         return len(self.gaussian.mean)
+
+    def estimates(self, features: Tensor) -> dict[str, Estimate]:
+        """The distances of features ``[n, D]`` on which verdicts rest, with what each sample and each real image contributes:
+        ``frechet``, extrapolated to infinitely many samples, and ``kernel``.
+        """
+        found = {}
+        if len(features) >= 4:
+            # An archive's mean and covariance may be those of more images than it holds.
+            own = None if self.features is None or self.gaussian.samples != len(self.features) else self.features
+            plug_in = self.gaussian.estimate(features, own)
+            assert plug_in.influence is not None
+            value = extrapolated_distance(self.gaussian, features)
+            found["frechet"] = Estimate.of(value, plug_in.influence, plug_in.reference)
+        if self.features is not None and len(features) >= 2:
+            found["kernel"] = self.kernel.estimate(features.to(self.device))
+        return found
 
     @property
     def on_device(self) -> Tensor:
@@ -67,6 +90,7 @@ class RealFeatures:
         """Writes mean, covariance and features, of which more than 256 per image are kept in half precision."""
         arrays = {"mean": self.gaussian.mean.cpu().numpy(), "cov": self.gaussian.cov.cpu().numpy()}
         arrays["samples"] = np.array(self.gaussian.samples)
+        arrays |= {"seen": np.array(np.nan if self.seen is None else self.seen), "held_out": np.array(self.held_out)}
         if self.features is not None:
             arrays["features"] = compact(self.features.cpu().numpy())
         write_arrays(path, arrays)
@@ -82,7 +106,11 @@ class RealFeatures:
         kept = read_arrays(path, "Compare again.")
         mean, cov = torch.from_numpy(kept["mean"]), torch.from_numpy(kept["cov"])
         gaussian = GaussianReference(mean, cov, samples=int(kept["samples"]))
-        return cls(torch.from_numpy(kept["features"]).float() if "features" in kept else None, gaussian)
+        features = torch.from_numpy(kept["features"]).float() if "features" in kept else None
+        seen = float(kept.get("seen", np.nan))
+        return cls(
+            features, gaussian, seen=None if np.isnan(seen) else seen, held_out=bool(kept.get("held_out", False))
+        )
 
 
 def kept_features(folder: Path, identity: tuple[str, ...], compute: Callable[[], Tensor]) -> Tensor:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fm_lightning.comparison.results import VerdictResult
+from fm_lightning.comparison.results import QualityFacts, VerdictResult
 from fm_lightning.files import write_whole
 from fm_lightning.report.columns import Column, columns, family_columns
 from fm_lightning.report.figures import FIGURES
-from fm_lightning.report.formats import MISSING, count, number, share, signed, span, true_minus
+from fm_lightning.report.formats import MISSING, count, number, share, signed, span, true_minus, with_span
 from fm_lightning.report.outcomes import OUTCOMES
 from fm_lightning.report.results import (
     Arrays,
@@ -39,6 +39,16 @@ GLOSSARY = (
         "Fréchet, kernel",
         "Distances between the features of samples and of real data. The table has the plug-in Fréchet distance, whose bias "
         "grows as samples become fewer; verdicts use the extrapolated Fréchet or the unbiased kernel distance.",
+    ),
+    (
+        "when the two disagree",
+        "The Fréchet distance compares means and covariances, and noise counts in every feature. The kernel distance compares "
+        "moments up to the third, mainly of the features with large variance, and hardly sees noise in the others.",
+    ),
+    (
+        "intervals in %",
+        "Verdicts are about just these real images. Numbers in % of the baseline's distance are about all such images, and "
+        "their intervals include the error of these, where it is known.",
     ),
     ("KPE", "Kinetic path energy: half the integral of the squared velocity, summed over dimensions."),
     ("early, late", "The part of KPE spent before the split time, and after it."),
@@ -140,7 +150,26 @@ def _significant(value: float | None) -> str:
 def _verdict(results: Results, verdict: VerdictResult) -> dict[str, Any]:
     """A verdict with the number of seeds that it rests on."""
     tint = colours(results).get(verdict.schedule, MUTED)
-    return {**vars(verdict), "numbers": f"{count(verdict.n)} paired seeds", "colour": tint}
+    return {
+        **vars(verdict),
+        "numbers": f"{count(verdict.n)} paired seeds",
+        "colour": tint,
+        "others": [f.family for f in verdict.families] if verdict.robustness else [],
+        "contrary": list(_contrary(verdict)),
+    }
+
+
+def _contrary(verdict: VerdictResult) -> Iterator[str]:
+    """What each distance shows of the families where the kernel distance alone reverses the outcome."""
+    reversed_ = {name for each in verdict.robustness if each.name == "by the kernel distance" for name in each.reverses}
+    for family in verdict.families:
+        if family.family in reversed_ and family.relative and family.other_relative:
+            both = (
+                true_minus(with_span(*(100 * x for x in r), places=0)) for r in (family.relative, family.other_relative)
+            )
+            yield "Against {}: Fréchet distance {}, kernel distance {}, in % of the baseline's.".format(
+                family.family, *both
+            )
 
 
 def _cells(results: Results, rows: Iterable[Iterable[Row]], chosen: Iterable[Column]) -> list[list[dict[str, Any]]]:
@@ -209,8 +238,10 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
     if (quality := results.quality) is not None:
         against = f", against {count(quality.reference)} real samples" if quality.reference else ""
         yield "quality", f"{quality_label(results)}{against}"
+        if results.verdicts and quality.unseen:
+            yield "verdicts compare with", _real_samples(quality)
     if results.verdicts and results.margins:
-        yield "margins", _margins(results.margins)
+        yield "margins", _margins(results)
     if results.space:
         yield "space of energies", str(results.space)
     if finite(results.tau_split) is not None:
@@ -225,10 +256,26 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
         yield "versions", ", ".join(f"{name} {version}" for name, version in results.versions.items())
 
 
-def _margins(margins: Mapping[str, float]) -> str:
+def _real_samples(quality: QualityFacts) -> str:
+    which = f"{count(quality.unseen)} {'held-out' if quality.held_out else 'real'} samples"
+    if quality.seen is None:
+        return f"{which}; whether training saw them is unknown"
+    if quality.seen == 0:
+        return f"{which} that training did not see"
+    return f"{which}, of which training saw {number(100 * quality.seen, 0)}%: copies come closer to these"
+
+
+def _margins(results: Results) -> str:
+    margins, known = results.margins, (v for v in results.verdicts if v.margin.floor and (v.base_quality or 0) > 0)
+    floor = "two standard errors of the real samples"
+    if verdict := next(known, None):
+        assert verdict.margin.floor is not None
+        assert verdict.base_quality is not None
+        share_ = 100 * verdict.margin.floor / verdict.base_quality
+        floor = f"{share_:.2g}%, two standard errors of {count(verdict.margin.references)} real samples"
     return (
         f"{100 * margins['memorized']:g} points of F_mem, at most {100 * margins['of_base']:g}% of the baseline's, plus "
-        f"{100 * margins['quality']:g}% of the baseline's distance, and at least two standard errors of the real data's own"
+        f"{100 * margins['quality']:g}% of the baseline's distance, and at least {floor}"
     )
 
 

@@ -28,6 +28,7 @@ from fm_lightning.estimate import Estimate, Z
 from fm_lightning.files import csv_text
 from fm_lightning.phrases import joined
 from fm_lightning.study.replicates import Experiment, Run
+from fm_lightning.study.spread import spread, with_floor
 from fm_lightning.verdicts.outcomes import holm
 from fm_lightning.verdicts.random_effects import LEAST, combine
 from fm_lightning.verdicts.residual import LEVEL
@@ -183,10 +184,16 @@ def _levels(run: Run, row: str) -> dict[str, float | None]:
 
 
 def _replication(schedule: str, runs: Sequence[Run]) -> dict[str, Any] | None:
-    """The outcomes in all runs that judged the schedule, and p of its being better in every one of them."""
-    entries = {run.name: entry for run in runs if (entry := run.results.verdict(schedule)) is not None}
-    if not entries:
+    """The outcomes in all runs that judged the schedule, and p of its being better in every one of them.
+
+    The spread between three or more runs is a floor of dQ in each of them, see ``study.spread``.
+    """
+    own = {run.name: entry for run in runs if (entry := run.results.verdict(schedule)) is not None}
+    if not own:
         return None
+    least = spread(list(own.values()))
+    entries = {run: with_floor(entry, least) for run, entry in own.items()}
+    raised = any(entries[run] is not entry for run, entry in own.items())
     families = dict.fromkeys(f.family for entry in entries.values() for f in entry.families)
     return {
         "outcomes": {run: entry.outcome for run, entry in entries.items()},
@@ -196,6 +203,7 @@ def _replication(schedule: str, runs: Sequence[Run]) -> dict[str, Any] | None:
             for name in families
         },
         "p_better": max(_p_better(entry) for entry in entries.values()),
+        "floor": least if raised else None,
     }
 
 
@@ -211,6 +219,10 @@ def _correct(verdicts: Sequence[dict[str, Any]]) -> None:
         better = set(verdict["outcomes"].values()) == {"better"}
         verdict["stands"] = better and len(verdict["outcomes"]) >= LEAST and p < LEVEL
         verdict["sentence"] = _sentence(verdict, len(verdicts))
+        if floor := verdict["floor"]:
+            verdict["sentence"] += (
+                f" (effects below {100 * floor:.2g}% of the baseline's distance, its spread between training seeds, are ignored)"
+            )
 
 
 def _sentence(verdict: Mapping[str, Any], judged: int) -> str:

@@ -1,4 +1,4 @@
-"""A schedule against one family.
+"""A schedule against one family, as a claim about just these real images.
 
 With the residual r of the schedule to the family's curve, its error se (``residual``), z = 1.96, and the smallest effect that
 matters, ``m = dQ + |P'(M_S)| dM``:
@@ -17,7 +17,7 @@ in this order. "Worse" and "no better" are corrected by Holm over the families; 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import NormalDist
 
@@ -36,21 +36,22 @@ def judge_families(
     distance: Distance,
     other: Distance | None,
     margin: Margin,
-    discrete: Collection[str] = (),
+    discrete: Mapping[str, float],
 ) -> tuple[FamilyVerdict, ...]:
     """The verdicts against all families, see ``verdict``; ``other`` is the distance that must not contradict."""
     found = [
-        _against(name, row, base, places, distance, other, margin, name in discrete)
+        _against(name, row, base, places, distance, other, margin, discrete.get(name))
         for name, places in families.items()
     ]
     return tuple(_corrected(found, len(row.hits)))
 
 
-def seeds_needed(n: int, error: float, gap: float, z: float = Z) -> int | None:
+def seeds_needed(n: int, estimate: Estimate, gap: float, z: float = Z) -> int | None:
     """Seeds at which a gap of that size would be decided with a power of 80%; None if more than ``MANY`` times n."""
-    if gap <= 0:
+    wanted = (gap / (z + POWER)) ** 2 - estimate.extra**2  # which more seeds do not lower
+    if gap <= 0 or wanted <= 0:
         return None
-    needed = n * ((z + POWER) * error / gap) ** 2
+    needed = n * (estimate.error**2 - estimate.extra**2) / wanted
     return max(n + 1, math.ceil(needed)) if needed <= MANY * n else None
 
 
@@ -62,7 +63,7 @@ def _against(
     distance: Distance,
     other: Distance | None,
     margin: Margin,
-    discrete: bool,
+    discrete: float | None,
 ) -> FamilyVerdict:
     """The verdict over all places where the family's curve reaches the schedule: it has to win at each of them."""
     if not places:
@@ -87,7 +88,7 @@ def _at_place(
     distance: Distance,
     other: Distance | None,
     margin: Margin,
-    discrete: bool,
+    discrete: float | None,
 ) -> FamilyVerdict:
     # Not by the baseline: that the schedule lowers memorization is known by now.
     dominated = min(1.0, len(points) * min(_p_dominated(row, dose, distance, margin) for dose in points))
@@ -96,18 +97,20 @@ def _at_place(
         outcome: FamilyOutcome = "no better" if dominated < LEVEL else "undecided"
         by_dose = outcome == "no better"
         return FamilyVerdict(family, outcome, by_dose=by_dose, missed=not by_dose, p_no_better=dominated)
-    r, m = found.estimate, margin.at(found.slope)
+    r, m = found.estimate.conditional, margin.at(found.slope)
     second = residual(row, points, other, discrete) if other else None
-    opposite = second.estimate.sign if second is not None else 0
+    contrary = second.estimate.conditional if second is not None else None
+    opposite = contrary.sign if contrary is not None else 0
     result = FamilyVerdict(
         family,
         "undecided",
         r,
-        relative(r, base.quality(distance)),
+        relative(found.estimate, base.quality(distance)),
         found.slope,
         m,
         _fewer_copies(r.value, found.slope, row, base, points),
-        other=second.estimate if second else None,
+        other=contrary,
+        other_relative=relative(second.estimate, base.quality(other)) if second and other else None,
         p_better=r.p_below(0.0),
         p_worse=r.p_above(0.0) if r.value > m and opposite >= 0 else 1.0,
         p_no_better=min(dominated, r.p_above(-m)),
@@ -135,7 +138,7 @@ def _p_dominated(row: Observed, dose: Observed, distance: Distance, margin: Marg
     """p of the test that the dose is within the margin of the schedule, or better, in both."""
     return max(
         share_change(dose.hits, row.hits).p_below(margin.memorized),
-        (dose.quality(distance) - row.quality(distance)).p_below(margin.quality),
+        (dose.quality(distance) - row.quality(distance)).conditional.p_below(margin.quality),
     )
 
 
@@ -158,4 +161,4 @@ def _corrected(verdicts: Sequence[FamilyVerdict], n: int) -> list[FamilyVerdict]
 
 def _decides(r: Estimate, m: float, n: int, z: float = Z) -> int | None:
     """Seeds at which a residual like this one would be decided, as better or as no better."""
-    return seeds_needed(n, r.error, -r.value if r.value < -m else r.value + m, z)
+    return seeds_needed(n, r, -r.value if r.value < -m else r.value + m, z)

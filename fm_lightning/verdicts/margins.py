@@ -18,13 +18,13 @@ class Margin:
     Attributes:
         memorized: dM, a share of samples.
         quality: dQ, in the distance's own unit.
-        floored: dQ is the resolution of the real images, not the wanted share of the baseline's distance.
+        floor: the resolution of the real images (``resolution``), which dQ is never below; 0 where it is unknown.
         references: the number of real images that the distance is measured to; 0 where it is unknown.
     """
 
     memorized: float
     quality: float
-    floored: bool = False
+    floor: float = 0.0
     references: int = 0
 
     def at(self, slope: float) -> float:
@@ -68,8 +68,8 @@ class Margins:
             references: the number of real images.
         """
         wanted = self.quality * quality
-        floored = floor > wanted
-        return Margin(min(self.memorized, self.of_base * memorized), floor if floored else wanted, floored, references)
+        smallest = floor if floor > wanted else wanted  # not max: a distance that is NaN stays so
+        return Margin(min(self.memorized, self.of_base * memorized), smallest, floor, references)
 
 
 def resolution(held_out: Estimate, references: int) -> float:

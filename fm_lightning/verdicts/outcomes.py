@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -15,8 +15,10 @@ from fm_lightning.verdicts.residual import LEVEL, Distance
 
 LEAST_COPIES = 20  # and at least 20 samples that are no copies
 FRECHET_FROM = 10  # seeds per feature from which the Fréchet distance judges
+SOME = 0.01  # share of the real images from which it matters that training saw them
 MANY = 3  # beyond so many times the seeds used, the number needed is too uncertain to be named
 FamilyOutcome = Literal["better", "no better", "worse", "undecided", "out of reach"]
+SUPPORT: Mapping[FamilyOutcome, int] = {"better": 1, "undecided": 0, "no better": -1, "worse": -1}
 Outcome = FamilyOutcome | Literal["not lowered", "no claim"]
 # The order of a headline.
 ORDER: tuple[Outcome, ...] = ("worse", "no better", "undecided", "better", "out of reach", "not lowered", "no claim")
@@ -41,8 +43,10 @@ class FamilyVerdict:
     Attributes:
         family: its name.
         outcome: see ``verdicts.family``.
-        residual: r with its error, in the distance's unit; None where the schedule's M lies outside the three points'.
-        relative: r as a share of the baseline's distance, whose error is part of it; None where that distance is near 0.
+        residual: r with its error, in the distance's unit, to just these real images; None where the schedule's M lies
+            outside the three points'.
+        relative: r as a share of the baseline's distance; None where that distance is near 0. The error includes that of the
+            baseline's distance and, where it is known, that of the real images.
         slope: P'(M_S), distance per memorized share.
         margin: m, in the distance's unit.
         fewer_copies: the residual as a share of samples at equal distance, ``r / |P'|``, below 0 where the schedule has
@@ -52,7 +56,7 @@ class FamilyVerdict:
         by_dose: no better than one of the family's doses, in both M and Q, not than its curve.
         missed: its three points, chosen on calibration seeds, do not enclose the schedule's memorized share.
         disagrees: it would be better, but is significantly worse by the other distance.
-        other: the residual in the other distance, where there is one.
+        other: the residual in the other distance, where there is one; ``other_relative`` as a share.
         p_better, p_worse, p_no_better: one-sided.
     """
 
@@ -68,9 +72,40 @@ class FamilyVerdict:
     missed: bool = False
     disagrees: bool = False
     other: Estimate | None = None
+    other_relative: Estimate | None = None
     p_better: float = 1.0
     p_worse: float = 1.0
     p_no_better: float = 1.0
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """The verdict on the same schedule by another definition of a copy, another distance or other features.
+
+    Attributes:
+        name: the definition, as a phrase: "at a threshold of 1/4".
+        outcome: of the schedule as a whole.
+        families: family -> outcome; "out of reach" also where its doses, which were chosen for the first definition, miss the
+            schedule.
+    """
+
+    name: str
+    outcome: Outcome
+    families: Mapping[str, FamilyOutcome]
+
+    @classmethod
+    def of(cls, name: str, found: Findings) -> Alternative:
+        """What was found by that definition."""
+        return cls(name, found.outcome, {f.family: "out of reach" if f.missed else f.outcome for f in found.families})
+
+    def reverses(self, found: Findings) -> dict[FamilyOutcome, list[FamilyVerdict]]:
+        """Outcome -> the families whose outcome it reverses: better, and no longer so, or no better, and now better."""
+        groups: dict[FamilyOutcome, list[FamilyVerdict]] = {}
+        for family in found.families:
+            here, there = SUPPORT.get(family.outcome, 0), SUPPORT.get(self.families.get(family.family, "out of reach"))
+            if there is not None and (here * there < 0 or (here, there) == (1, 0)):
+                groups.setdefault(self.families[family.family], []).append(family)
+        return groups
 
 
 @dataclass(frozen=True)
@@ -84,14 +119,16 @@ class Findings:
         lowered: ``M_base - M_S``.
         margin: dM and dQ; dQ is NaN without a distance.
         distance: the one that judges; None where none can.
-        quality, base_quality: Q_S and Q_base in that distance, and ``quality_change = Q_S - Q_base``.
-        relative_change: the change as a share of Q_base, whose error is part of it; None where Q_base is near 0.
+        quality, base_quality: Q_S and Q_base in that distance, and ``quality_change = Q_S - Q_base`` to just these images.
+        relative_change: the change as a share of Q_base, with the errors of ``FamilyVerdict.relative``.
         other_change: the change in the other distance, where there is one; ``other_relative`` as a share.
         held_out_memorized: the share of held-out real data that count as copies, where they were measured.
         families: one verdict for each family that could lower memorization.
         refused: why nothing can be claimed; None where something can. Then ``n_needed`` seeds would suffice, if known.
         not_lowered: the upper bound of ``lowered`` is below dM: there is nothing to explain.
         confirmed: being better than all families stands the correction for the schedules judged together.
+        seen: the share of the real images that training saw; None where it is unknown.
+        alternatives: the verdict by other definitions.
     """
 
     schedule: str
@@ -113,6 +150,13 @@ class Findings:
     n_needed: int | None = None
     not_lowered: bool = False
     confirmed: bool = True
+    seen: float | None = None
+    alternatives: tuple[Alternative, ...] = ()
+
+    @property
+    def rewards_copies(self) -> bool:
+        """Whether training saw the real images of the distance, which copies then lower."""
+        return self.distance is not None and (self.seen or 0.0) >= SOME
 
     @property
     def outcome(self) -> Outcome:
@@ -122,10 +166,10 @@ class Findings:
         if self.not_lowered:
             return "not lowered"
         found = {verdict.outcome for verdict in self.families}
-        if "worse" in found:
-            return "worse"
-        if "no better" in found:
-            return "no better"
+        decided: Outcome
+        for decided in ("worse", "no better"):
+            if decided in found:
+                return decided
         if any(verdict.disagrees for verdict in self.families):
             return "no claim"
         if "undecided" in found:

@@ -5,27 +5,25 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
-from fm_lightning.phrases import capital, decimal, joined, shortened, thousands
+from fm_lightning.phrases import capital, counted, decimal, joined, shortened, thousands
 from fm_lightning.verdicts.outcomes import FamilyVerdict, Findings
 from fm_lightning.verdicts.wording import (
     NAMES,
+    RELATIONS,
     about,
     called,
     claim,
     fall,
     grouped,
+    percent,
     percent_margin,
     points,
+    real_images,
+    reversals,
     scaled,
 )
 
 WORDS = 120
-RELATIONS = {
-    "worse": "worse than",
-    "no better": "no better than",
-    "better": "better than",
-    "undecided": "undecided against",
-}
 
 
 def paragraph(found: Findings) -> str:
@@ -52,12 +50,23 @@ def _sentences(found: Findings, numbers: int, names: int) -> Iterator[str]:
         yield f"{capital('it ' + claim(found))}."
         return
     yield from _comparison(found, numbers, names)
-    floor = f" (the latter is two standard errors of {thousands(found.margin.references)} real images)"
+    limit, references = percent(found, found.margin.floor), thousands(found.margin.references)
+    floor = f" ({references} real images resolve {limit})" if found.margin.floor > 0 else ""
+    included = "; those in % include the real images' error" if _population(found) else ""
     yield (
-        f"Effects below {points(found)} of copies or {percent_margin(found)} of the baseline's distance are ignored"
-        f"{floor if found.margin.floored else ''}; intervals are 95%."
+        f"Effects below {points(found)} of copies or {percent_margin(found)} of the baseline's distance are ignored{floor}; "
+        f"intervals are 95%{included}."
     )
+    if reversed_ := reversals(found, names):
+        left = len(reversed_) - 2
+        more = f"; {counted(left, 'other definition reverses', 'other definitions reverse')} more" if left > 0 else ""
+        short = f"{counted(len(reversed_), 'other definition reverses', 'other definitions reverse')} some of this."
+        yield f"{capital('; '.join(reversed_[:2]))}{more}." if names else short
     yield _conclusion(found)
+
+
+def _population(found: Findings) -> bool:
+    return found.relative_change is not None and found.relative_change.reference is not None
 
 
 def _copies(found: Findings) -> str:
@@ -76,7 +85,8 @@ def _distance(found: Findings) -> str:
         if found.relative_change is None
         else scaled(found.relative_change, 100, "%", positive=bool(change.sign))
     )
-    return f" and {verb} the {NAMES[found.distance]} by {by}"
+    to = f" to {images}" if (images := real_images(found)) else ""
+    return f" and {verb} the {NAMES[found.distance]}{to}{',' if found.rewards_copies else ''} by {by}"
 
 
 def _comparison(found: Findings, numbers: int, names: int) -> Iterator[str]:
@@ -91,7 +101,7 @@ def _comparison(found: Findings, numbers: int, names: int) -> Iterator[str]:
     parts = [f"{words} {_some(groups[kind], name, names)}" for kind, words in RELATIONS.items() if kind in groups]
     if parts:
         relative = any(f.relative is not None for f in ranked[:numbers])
-        unit = " (differences in distance, as % of the baseline's)" if relative else ""
+        unit = " (distance, % of the baseline's)" if relative else ""
         yield f"At equal copies{unit} it is {joined(parts) if len(parts) < 3 else '; '.join(parts)}."
     if far := groups.get("out of reach"):
         yield f"{capital(_some(far, called, names))} cannot lower copies as far."

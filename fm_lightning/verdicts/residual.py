@@ -14,6 +14,10 @@ Where doses merely exist (checkpoints), points lie far apart and no parabola in 
 (logit M, log Q), ``u = logit M``, ``w = log Q``, and the curve at the schedule is ``C = exp P(u_S)``:
 
     f_i = q_S,i - C { P'(u_S) du_S,i + sum_j L_j [q_j,i / Q_j - P'(u_j) du_j,i] },   du_i = m_i / (M (1 - M))
+
+Checkpoints scatter about a smooth curve by more than their seeds explain, ``ROUGHNESS`` of Q, which adds
+``C ROUGHNESS sqrt(sum_j L_j^2)`` in quadrature. Each residual also has the contributions of the real images, with which it is
+about all such real images; ``Estimate.conditional`` leaves them out, for the verdict on just these.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from fm_lightning.errors import UserError
 from fm_lightning.estimate import Estimate
 
 LEVEL = 0.025  # of the one-sided tests that belong to a 95% interval
+ROUGHNESS = 0.012  # of checkpoints, a share of Q; on digits, one every 250 of 5,000 steps
 SOLID = 4.0  # standard errors that a distance must lie above 0 before anything is divided by it
 Floats = NDArray[np.float64]
 Distance = Literal["frechet", "kernel"]
@@ -79,7 +84,10 @@ class Residual:
 
 
 def residual(
-    schedule: Observed, points: Sequence[Observed], distance: Distance, discrete: bool = False
+    schedule: Observed,
+    points: Sequence[Observed],
+    distance: Distance,
+    discrete: float | None = None,
 ) -> Residual | None:
     """The schedule's residual to the parabola through three rows of a family.
 
@@ -87,7 +95,8 @@ def residual(
         schedule: the row that is judged.
         points: three rows of the family, over the same seeds.
         distance: the name of Q.
-        discrete: doses merely exist: the parabola is one in (logit M, log Q), if all Q are above 0.
+        discrete: the standard deviation of points about a smooth curve, as a share of Q, where doses merely exist: the
+            parabola is then one in (logit M, log Q), if all Q are above 0. None: any dose exists.
 
     Returns:
         None where the schedule's memorized share lies outside theirs, or two of theirs are equal.
@@ -101,8 +110,8 @@ def residual(
     if len(set(nodes)) < 3 or not min(nodes) <= at <= max(nodes):
         return None
     qualities = [row.quality(distance) for row in points]
-    if discrete and min(q.value for q in qualities) > 0 and min(nodes) > 0 and max(nodes) < 1:
-        return _logarithmic(schedule, points, distance)
+    if discrete is not None and min(q.value for q in qualities) > 0 and min(nodes) > 0 and max(nodes) < 1:
+        return _logarithmic(schedule, points, distance, discrete)
     curve = np.polynomial.Polynomial.fit(nodes, [q.value for q in qualities], 2)
     slope = curve.deriv()
     weights = lagrange(nodes, at)
@@ -114,7 +123,8 @@ def residual(
     parts = [weight * (_influence(quality) - slope(node) * (hits - node)) for weight, quality, hits, node in terms]
     real = [weight * quality.reference for weight, quality, _, _ in terms if quality.reference is not None]
     reference = np.sum(real, axis=0) if len(real) == len(terms) else None
-    return Residual(Estimate.of(value, np.sum(parts, axis=0), reference), float(slope(at)))
+    extra = (discrete or 0.0) * math.hypot(*(weight * quality.value for weight, quality in zip(weights, qualities)))
+    return Residual(Estimate.of(value, np.sum(parts, axis=0), reference, extra), float(slope(at)))
 
 
 def _influence(quality: Estimate) -> Floats:
@@ -122,7 +132,7 @@ def _influence(quality: Estimate) -> Floats:
     return quality.influence
 
 
-def _logarithmic(schedule: Observed, points: Sequence[Observed], distance: Distance) -> Residual:
+def _logarithmic(schedule: Observed, points: Sequence[Observed], distance: Distance, roughness: float) -> Residual:
     """The residual to a parabola in (logit M, log Q)."""
     own, qualities = schedule.quality(distance), [row.quality(distance) for row in points]
     at, *nodes = (math.log(row.memorized / (1 - row.memorized)) for row in (schedule, *points))
@@ -142,7 +152,8 @@ def _logarithmic(schedule: Observed, points: Sequence[Observed], distance: Dista
     whole = len(real) == len(points) and own.reference is not None
     reference = own.reference - predicted * np.sum(real, axis=0) if whole else None
     price = predicted * float(slope(at)) / (schedule.memorized * (1 - schedule.memorized))
-    return Residual(Estimate.of(own.value - predicted, influence, reference), price)
+    extra = predicted * roughness * math.hypot(*weights)
+    return Residual(Estimate.of(own.value - predicted, influence, reference, extra), price)
 
 
 def relative(change: Estimate, base: Estimate) -> Estimate | None:

@@ -9,7 +9,7 @@ test and needs no correction; several schedules judged together are corrected by
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -43,13 +43,16 @@ class HeldOut:
 
     Attributes:
         hits: ``[m]`` bool, which of them count as copies of training images: the floor of the memorized share.
-        distances: their distances to the real images, with the contribution of each of them.
+        distances: their distances to the real images, with the contribution of each of them. If they are themselves the real
+            images, those of one half of them to the other.
         references: the number of real images that distances are measured to.
+        seen: the share of these that training saw; None where it is unknown.
     """
 
     hits: NDArray[np.bool_] | None = None
     distances: Mapping[Distance, Estimate] = field(default_factory=dict)
     references: int = 0
+    seen: float | None = None
 
 
 def judging_distance(n: int, width: int, row: Observed) -> Distance | None:
@@ -67,7 +70,8 @@ def verdict(
     width: int,
     margins: Margins | None = None,
     held_out: HeldOut | None = None,
-    discrete: Collection[str] = (),
+    discrete: Mapping[str, float] | None = None,
+    by: Distance | None = None,
 ) -> Verdict:
     """Judges one schedule.
 
@@ -80,15 +84,17 @@ def verdict(
         width: D, the number of features that the distances stand on.
         margins: the smallest effects that matter.
         held_out: real data that were not trained on: the floor of copies, and of dQ (``margins.resolution``).
-        discrete: the families whose doses merely exist, such as checkpoints.
+        discrete: the families whose doses merely exist, such as checkpoints, and how rough their curves are: the standard
+            deviation of points about a smooth curve, as a share of Q.
+        by: the distance that judges, alone; by default ``judging_distance``, which the other one must not contradict.
     """
     n, margins, held_out = len(row.hits), margins or Margins(), held_out or HeldOut()
     lowered = share_change(base.hits, row.hits)
     margin = margins.resolve(base.memorized, math.nan)  # its other half follows with a distance
-    found = Verdict(schedule, n, row.memorized, base.memorized, lowered, margin)
+    found = Verdict(schedule, n, row.memorized, base.memorized, lowered, margin, seen=held_out.seen)
     if held_out.hits is not None and len(held_out.hits):
         found = replace(found, held_out_memorized=float(held_out.hits.mean()))
-    distance = judging_distance(n, width, base)
+    distance = by if by and row.has(by) and base.has(by) else judging_distance(n, width, base)
     if distance is not None:
         found = _with_distances(found, row, base, distance, margins, held_out)
     if refusal := _too_few(row, base, held_out, margin.memorized):
@@ -107,11 +113,11 @@ def verdict(
     reached = any(families.values()) or not families
     if row.memorized >= base.memorized or (lowered.low <= 0 and not reached):
         gap = max(margin.memorized - lowered.value, lowered.value)
-        return replace(found, refused="lowering open", n_needed=seeds_needed(n, lowered.error, gap))
+        return replace(found, refused="lowering open", n_needed=seeds_needed(n, lowered, gap))
     if not families:
         return replace(found, refused="no family")
-    other = _second(row, base, distance)
-    return replace(found, families=judge_families(row, base, families, distance, other, found.margin, discrete))
+    other = None if by else _second(row, base, distance)
+    return replace(found, families=judge_families(row, base, families, distance, other, found.margin, discrete or {}))
 
 
 def _second(row: Observed, base: Observed, distance: Distance) -> Distance | None:
@@ -134,9 +140,9 @@ def _with_distances(
         distance=distance,
         quality=own.value,
         base_quality=plain.value,
-        quality_change=change,
+        quality_change=change.conditional,
         relative_change=relative(change, plain),
-        other_change=other_change,
+        other_change=other_change.conditional if other_change else None,
         other_relative=relative(other_change, base.quality(other)) if other and other_change else None,
         margin=margins.resolve(base.memorized, plain.value, floor, held_out.references),
     )

@@ -9,11 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from fm_lightning.estimate import Estimate
-from fm_lightning.phrases import counted, decimal, joined, places, span, thousands
+from fm_lightning.phrases import counted, decimal, joined, places, shortened, span, thousands
 from fm_lightning.verdicts.outcomes import FRECHET_FROM, LEAST_COPIES, ORDER, FamilyVerdict, Findings
 from fm_lightning.verdicts.residual import Distance
 
 NAMES: Mapping[Distance, str] = {"frechet": "Fréchet distance", "kernel": "kernel distance"}
+RELATIONS: Mapping[str, str] = {
+    "worse": "worse than",
+    "no better": "no better than",
+    "better": "better than",
+    "undecided": "undecided against",
+}
 CALLED = {  # families as a sentence names them; others by their own names
     "blend": "blending",
     "early stop": "early stopping",
@@ -31,9 +37,10 @@ def called(family: FamilyVerdict) -> str:
     return CALLED.get(family.family, family.family)
 
 
-def listed(families: Iterable[FamilyVerdict]) -> str:
-    """``noise, blending and a late brake``."""
-    return joined(called(family) for family in families)
+def listed(families: Iterable[FamilyVerdict], most: int | None = None) -> str:
+    """``noise, blending and a late brake``; with ``most`` of them named."""
+    names = [called(family) for family in families]
+    return joined(names) if most is None else shortened(names, most)
 
 
 def grouped(found: Findings) -> dict[str, list[FamilyVerdict]]:
@@ -68,7 +75,39 @@ def family_sentence(found: Findings, family: FamilyVerdict) -> str:
 
 
 def claim(found: Findings) -> str:
-    """What may be said about one schedule, as the predicate of a sentence that its name begins."""
+    """What may be said about one schedule, as the predicate of a sentence that its name begins.
+
+    It tells whether the distance rewards copies, and what other definitions reverse.
+    """
+    trained = f", by a distance to {real_images(found)}" if found.rewards_copies and found.outcome != "no claim" else ""
+    others = ", ".join(reversals(found))
+    return f"{_claim(found)}{trained}{f' ({others})' if others else ''}"
+
+
+def real_images(found: Findings) -> str:
+    """What the distance is measured to: ``unseen real images``; empty where it is unknown whether training saw them."""
+    if found.seen is None:
+        return ""
+    if not found.rewards_copies:
+        return "unseen real images"
+    share = "" if found.seen > 0.99 else f"real images, {100 * found.seen:.0f}% of them "
+    return f"{share}training images, which rewards copies"
+
+
+def reversals(found: Findings, most: int | None = None) -> list[str]:
+    """What each alternative reverses, ``at a threshold of 1/4 no better than noise``; with ``most`` families named in each."""
+    said = []
+    for each in found.alternatives:
+        groups = each.reverses(found)
+        parts = [f"{RELATIONS[outcome]} {listed(some, most)}" for outcome, some in groups.items()]
+        if each.outcome == "not lowered" and found.outcome == "better":
+            parts = ["copies do not fall"]
+        if parts:
+            said.append(f"{each.name} {joined(parts)}")
+    return said
+
+
+def _claim(found: Findings) -> str:
     groups = grouped(found)
     far = groups.get("out of reach", [])
     unreached = f" ({listed(far)} cannot lower copies as far)" if far else ""
@@ -134,10 +173,13 @@ def points(found: Findings) -> str:
 
 
 def percent_margin(found: Findings) -> str:
-    """dQ in percent of the baseline's distance, or in its own unit where that is not above 0."""
-    if found.base_quality > 0:
-        return f"{100 * found.margin.quality / found.base_quality:.2g}%"
-    return f"{found.margin.quality:.2g}"
+    """dQ: ``4%``."""
+    return percent(found, found.margin.quality)
+
+
+def percent(found: Findings, distance: float) -> str:
+    """In percent of the baseline's distance, or in its own unit where that is not above 0."""
+    return f"{100 * distance / found.base_quality:.2g}%" if found.base_quality > 0 else f"{distance:.2g}"
 
 
 def would_decide(seeds: int | None) -> str:

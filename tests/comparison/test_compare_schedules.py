@@ -94,6 +94,30 @@ def test_a_function_is_a_velocity_and_its_results_are_at_hand(tmp_path):
     assert (found.folder / "results.json").exists()
 
 
+def test_training_images_as_reference_are_replaced_or_named(tmp_path):
+    """A distance to training images rewards copies: held-out ones are used, and where there are none the verdict says so."""
+    train, field = DATA["train"], EmpiricalVelocity(DATA["train"])
+    common = {"velocity": field, "real": train, "families": "cheap", "seeds": 300, "batch_size": 500}
+    schedules = {"base": Schedule(steps=4), "kts": Schedule(KTS(0.3, 0.3), steps=4)}
+    found = compared(tmp_path / "none", schedules=schedules, held_out=None, **common)
+    assert found.results.quality.seen == 1.0
+    assert "distance to training images, which rewards copies" in found.verdicts["kts"].sentence
+    assert "rewards copies" in found.results.verdict("kts").paragraph
+    few = compared(tmp_path / "few", schedules=schedules, **common)
+    assert few.results.quality.seen == 1.0, "24 are too few"
+    held_out = points(2, 150)
+    judged = compared(tmp_path / "held_out", schedules=schedules, **common | {"held_out": held_out})
+    about = judged.results.quality
+    assert (about.seen, about.unseen, about.held_out, about.reference) == (0.0, 150, True, 24)
+    assert "rewards" not in judged.verdicts["kts"].sentence
+    base = {name: each.results.row("base").metrics for name, each in (("train", found), ("held_out", judged))}
+    assert base["train"]["fd_raw"] == base["held_out"]["fd_raw"], "the field's protocol stays"
+    assert base["train"]["quality_kernel"] != base["held_out"]["quality_kernel"]
+    halves = judged.results.row("held_out").metrics["quality_frechet"]
+    assert abs(halves) < 0.5, "one half to the other, not all of them to themselves"
+    assert judged.results.verdict("kts").margin.floor > 0
+
+
 def test_falsify_judges_against_all_families(tmp_path):
     field = EmpiricalVelocity(DATA["train"])
     options = {**DATA, "seeds": 40, "features": None, "folder": tmp_path}

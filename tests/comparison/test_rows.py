@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fm_lightning.comparison.rows import BASE, Row, describe, judged_rows, plain_row, schedule_rows
+from fm_lightning.comparison.rows import BASE, Row, check_judged, describe, judged_rows, plain_row, schedule_rows
 from fm_lightning.comparison.sampling import sample
 from fm_lightning.errors import UserError
 from fm_lightning.flow import KTS, SSC, EmpiricalVelocity, Schedule, integrate, true_clock
@@ -66,9 +66,9 @@ def test_each_judged_schedule_is_followed_by_its_steps_with_the_true_clock():
 def test_base_and_unknown_names_cannot_be_judged():
     rows = schedule_rows({"plain50": Schedule(steps=50)} | SHAPED)
     with pytest.raises(UserError, match=r"'base', which is the base.*Choose among plain50, shaped, ssc"):
-        judged_rows(rows, ["base"])
+        check_judged(rows, ["base"])
     with pytest.raises(UserError, match="other"):
-        judged_rows(rows, ["other"])
+        check_judged(rows, ["other"])
     assert "plain50.true_clock" not in judged_rows(rows, ["plain50"]), "it has no gain, and so no clock of its own"
 
 

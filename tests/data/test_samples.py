@@ -73,9 +73,31 @@ def test_copies_of_any_type_and_size(dtype):
     x = torch.randint(0, 200, (6, 300), generator=torch.Generator().manual_seed(0)).to(dtype)
     near = x[:2].clone()
     near[:, 0] = ~near[:, 0] if dtype == torch.bool else 201  # equal in the bytes that are compared first
-    copies = count_copies(x, torch.cat([x[:1], near]), x[3:].t().contiguous().t())
+    copies, seen = count_copies(x, torch.cat([x[:1], near]), x[3:].t().contiguous().t())
     assert copies == Copies(held_out_in_train=1, real_in_train=3)
-    assert count_copies(x[:2], x.int()[:2] + 1, x).real_in_train == 2
+    assert seen.all()
+    copies, seen = count_copies(x[:2], x.int()[:2] + 1, x)
+    assert copies.real_in_train == 2
+    assert seen.tolist() == [True, True, False, False, False, False]
+
+
+def test_verdicts_compare_with_what_training_did_not_see():
+    x = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+
+    def reference(train, held_out, real):
+        held_out, rows, seen = prepared(train, held_out, real).verdict_reference
+        return held_out, None if rows is None else rows.tolist(), seen
+
+    assert reference(x[:50], x[50:60], x[60:]) == (False, None, 0.0)
+    # The training images among the real ones are left out, ...
+    assert reference(x[:50], x[380:], x[:380]) == (False, list(range(50, 380)), 0.0)
+    # ... and where they are most of the real ones, held-out images take their place, if there are 100.
+    assert reference(x[:200], x[300:], x[:210]) == (True, None, 0.0)
+    assert reference(x[:200], x[301:], x[:210]) == (False, None, 200 / 210)
+    assert reference(x[:200], x[301:], x[:300]) == (False, list(range(200, 300)), 0.0)
+    assert reference(x[:200], x[100:200].clone(), x[:200]) == (False, None, 1.0), (
+        "held-out images that are no such thing"
+    )
 
 
 @pytest.mark.parametrize("array", [torch.Tensor.double, torch.Tensor.numpy, lambda x: x.double().numpy()])

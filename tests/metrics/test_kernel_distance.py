@@ -12,7 +12,7 @@ from torch_fidelity.metric_kid import kernel_poly, mmd2
 from fm_lightning.errors import UserError
 from fm_lightning.flow import integrate
 from fm_lightning.metrics import GaussianReference, RawFeatures, moments
-from fm_lightning.metrics.extrapolated import extrapolated_distance, reference_influence
+from fm_lightning.metrics.extrapolated import extrapolated_distance
 from fm_lightning.metrics.mmd import KernelDistance, KernelReference, kernel_distance, kernel_key
 
 
@@ -172,6 +172,27 @@ def test_the_real_side_s_contributions_have_the_spread_of_redraws():
     values, spreads = [], []
     for r in range(150):
         real = features(m, d, 10 + r)
-        values.append(GaussianReference(*moments(real)).distance(*moments(x)))
-        spreads.append(float(reference_influence(x, real).std()) / m**0.5)
+        found = GaussianReference(*moments(real)).estimate(x, real)
+        values.append(found.value)
+        spreads.append(found.reference.std() / m**0.5)
     assert np.mean(spreads) == pytest.approx(np.std(values), rel=0.2)
+    # The distance is symmetric, and so are the contributions.
+    swapped = GaussianReference(*moments(x)).estimate(real, x)
+    np.testing.assert_allclose(found.reference, swapped.influence, atol=1e-9)
+    np.testing.assert_allclose(found.influence, swapped.reference, atol=1e-9)
+
+
+def test_the_real_side_s_contributions_where_covariances_are_singular():
+    """Fewer images than features, as for Inception: the contributions are the changes with an image's weight."""
+    m = 60
+    x, real = features(300, 80, 0, 0.7, 0.2), features(m, 80, 1)
+    found = GaussianReference(*moments(real)).estimate(x, real)
+    step = 1e-4
+    for i in range(3):  # one image weighs a little more
+        weights = torch.full((m, 1), 1.0)
+        weights[i] += step * m
+        weights = weights.double() / weights.sum()
+        mean = (weights * real.double()).sum(0)
+        cov = (weights * (real.double() - mean)).T @ (real.double() - mean) * m / (m - 1)
+        change = (GaussianReference(mean, cov).distance(*moments(x)) - found.value) / step
+        assert change == pytest.approx(found.reference[i], rel=0.03)

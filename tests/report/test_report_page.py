@@ -116,7 +116,12 @@ def test_numbers_carry_the_samples_that_they_were_measured_on(make_results):
 
 def test_facts_are_there(page):
     results, text = page
-    for fact in (results["command"], results["hardware"], "&#34;width&#34;: 64", "at least two standard errors"):
+    for fact in (
+        results["command"],
+        results["hardware"],
+        "&#34;width&#34;: 64",
+        "two standard errors of 300 real samples",
+    ):
         assert fact in text
 
 

@@ -28,16 +28,16 @@ def test_a_checkpoint_left_out_is_no_better_and_no_worse_than_its_neighbours(gap
     """Against the margin of 4% of the baseline plus 1 point."""
     rows = [checkpoint(*pair) for pair in zip(MEMORIZED, DISTANCES)]
     for i in range(gap, len(rows) - 2 * gap):
-        found = residual(rows[i], [rows[i - gap], rows[i + gap], rows[i + 2 * gap]], "frechet", discrete=True)
+        found = residual(rows[i], [rows[i - gap], rows[i + gap], rows[i + 2 * gap]], "frechet", discrete=0.0)
         assert abs(found.estimate.value) < 1.25 * (0.04 * 6 + 0.01 * abs(found.slope))
 
 
 def test_far_apart_the_logarithmic_curve_misses_less():
     rows, worst = [checkpoint(*pair) for pair in FAR], {}
-    for discrete in (False, True):
+    for discrete in (None, 0.0):
         found = [residual(rows[i], [rows[i - 1], *rows[i + 1 : i + 3]], "frechet", discrete) for i in range(1, 6)]
         worst[discrete] = max(abs(each.estimate.value) / (0.24 + 0.01 * abs(each.slope)) for each in found)
-    assert worst[True] < 2 < worst[False]
+    assert worst[0.0] < 2 < worst[None]
 
 
 def test_the_error_is_the_derivative_by_seeds():
@@ -58,7 +58,7 @@ def test_the_error_is_the_derivative_by_seeds():
 
     even = np.ones(400)
     observed = [Observed(hits, Estimate.of(float(q.mean()), q - q.mean())) for hits, q in rows]
-    found = residual(observed[0], observed[1:], "frechet", discrete=True).estimate
+    found = residual(observed[0], observed[1:], "frechet", discrete=0.0).estimate
     assert found.value == pytest.approx(value(even), rel=1e-9)
     change = np.empty(400)
     for i in range(400):

@@ -117,6 +117,19 @@ def test_the_reference_s_error_adds_in_quadrature():
     # Contributions that all rows share cancel.
     common = residual(means(*rows[0], own[0]), [means(*row, own[0]) for row in rows[1:]], "kernel")
     assert common.estimate.error == pytest.approx(alone.estimate.error)
+    # A claim about just these real images leaves them out.
+    assert both.estimate.conditional.error == alone.estimate.error
+
+
+@pytest.mark.parametrize("distance", [1.0, -1.0])
+def test_rough_curves_add_to_the_error(distance):
+    """In logarithms, and where these do not exist."""
+    base, *points = [means(hits, distance + q - q.mean()) for hits, q in four(7, 400)]
+    smooth, rough = (residual(base, points, "kernel", roughness).estimate for roughness in (0.0, 0.02))
+    added = np.sqrt(rough.error**2 - smooth.error**2)
+    assert rough.value == smooth.value
+    assert 0.02 * 0.5 < added < 0.02 * 1.2, "weights of three points add up to 1"
+    assert distance < 0 or relative(rough, base.kernel).extra == pytest.approx(added / base.kernel.value)
 
 
 def test_a_share_of_the_baseline_carries_the_baseline_s_error():
@@ -145,8 +158,8 @@ def test_nothing_is_divided_by_a_baseline_near_0():
 def test_margins():
     assert Margins().resolve(0.65, 12.0) == Margin(0.01, 0.24)
     assert Margins().resolve(0.04, 12.0) == Margin(0.004, 0.24)
-    assert Margins().resolve(0.65, 12.0, 0.5, 998) == Margin(0.01, 0.5, floored=True, references=998)
-    assert Margins().resolve(0.65, 12.0, 0.1, 998) == Margin(0.01, 0.24, references=998)
+    assert Margins().resolve(0.65, 12.0, 0.5, 998) == Margin(0.01, 0.5, 0.5, 998)
+    assert Margins().resolve(0.65, 12.0, 0.1, 998) == Margin(0.01, 0.24, 0.1, 998)
     assert Margins(0.02, 0.5, 0.05).resolve(0.65, 10.0).at(-3.0) == pytest.approx(0.5 + 0.06)
     for name in ("memorized", "of_base", "quality"):
         for value in (0.0, -0.01, 1.0, float("nan")):

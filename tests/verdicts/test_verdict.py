@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fm_lightning.estimate import Estimate
 from fm_lightning.verdicts.margins import Margins
-from fm_lightning.verdicts.outcomes import FamilyVerdict, confirm, holm
+from fm_lightning.verdicts.outcomes import Alternative, FamilyVerdict, confirm, holm
 from fm_lightning.verdicts.residual import Observed
 from fm_lightning.verdicts.verdict import HeldOut, judging_distance, verdict
 
@@ -233,7 +233,7 @@ def test_the_margin_is_at_least_what_the_real_images_resolve():
     held_out = HeldOut(distances={"kernel": Estimate.of(0.0, np.tile([-1.0, 1.0], 50))}, references=400)
     found = verdict("mine", row(0.54, 0.95, 0.001), BASE, {"flat": [FLAT]}, width=1000, held_out=held_out)
     assert found.margin.quality == pytest.approx(2 / 20, rel=0.01)
-    assert (found.margin.floored, found.margin.references) == (True, 400)
+    assert (found.margin.floor, found.margin.references) == (found.margin.quality, 400)
     assert found.outcome == "no better", "real data themselves differ by more"
     mine, base, *curve = (
         Observed(np.tile(r.hits, 4), kernel=Estimate.of(r.kernel.value, np.tile(r.kernel.influence, 4)))
@@ -243,6 +243,54 @@ def test_the_margin_is_at_least_what_the_real_images_resolve():
     assert found.margin.quality == pytest.approx(2 / 20, rel=0.01)
     tight = verdict("mine", row(0.54, 0.985, 0.001), BASE, {"flat": [FLAT]}, width=1000, margins=Margins(quality=0.01))
     assert tight.outcome == "better"
+
+
+def test_a_verdict_is_on_these_real_images_and_its_percentages_on_all_such():
+    """The real images' own error widens what is told in percent, and decides nothing."""
+    images = np.tile([-1.0, 1.0], 50)
+
+    def known(r, error):
+        return Observed(r.hits, kernel=Estimate.of(r.kernel.value, r.kernel.influence, error * 10 * images))
+
+    schedule = row(0.54, 0.95, 0.01)
+    (alone,) = against(schedule, flat=FLAT).families
+    found = against(known(schedule, 0.1), known(BASE, 0.0), flat=[known(r, 0.0) for r in FLAT])
+    (family,) = found.families
+    assert family.outcome == "better"
+    assert family.residual.error == alone.residual.error
+    assert family.relative.error == pytest.approx(np.hypot(alone.relative.error, 0.1), rel=0.01)
+    assert found.relative_change.error == pytest.approx(np.hypot(found.quality_change.error, 0.1), rel=0.01)
+    assert "those in % include the real images' error" in str(found)
+
+
+def test_checkpoints_are_judged_with_their_roughness():
+    """2% above a checkpoint's curve, known to .5% by the seeds alone."""
+    schedule = row(0.54, 1.03, 0.005)
+    smooth, rough = (
+        verdict("mine", schedule, BASE, {"earlier": [FLAT]}, width=1000, discrete={"earlier": roughness}).families[0]
+        for roughness in (0.0, 0.03)
+    )
+    assert smooth.outcome == "worse"
+    assert rough.outcome != "worse"
+    assert rough.n_needed is None, "no number of seeds makes training smoother"
+
+
+def test_an_alternative_reverses_what_was_better_or_what_was_no_better():
+    rows = {"a": row(0.54, 0.9, 0.01), "b": row(0.54, 1.1, 0.01), "c": row(0.54, 0.97, 0.016)}
+    found = {name: against(schedule, flat=FLAT) for name, schedule in rows.items()}
+    assert [v.outcome for v in found.values()] == ["better", "worse", "undecided"]
+
+    def reversed_(first, second):
+        groups = Alternative.of("x", found[second]).reverses(found[first])
+        return {outcome: [family.family for family in some] for outcome, some in groups.items()}
+
+    assert reversed_("a", "b") == {"worse": ["flat"]}
+    assert reversed_("a", "c") == {"undecided": ["flat"]}
+    assert reversed_("b", "a") == {"better": ["flat"]}
+    assert reversed_("b", "c") == reversed_("c", "a") == reversed_("c", "b") == reversed_("a", "a") == {}
+    missed = against(row(0.45, 0.9), flat=FLAT)
+    assert missed.families[0].missed
+    assert Alternative.of("x", missed).reverses(found["a"]) == {}, "its doses were not chosen for that definition"
 
 
 def test_the_best_outcome_is_no_failure():

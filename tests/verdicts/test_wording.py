@@ -12,7 +12,7 @@ import pytest
 
 from fm_lightning.estimate import Estimate
 from fm_lightning.verdicts.margins import Margin
-from fm_lightning.verdicts.outcomes import ORDER, FamilyVerdict
+from fm_lightning.verdicts.outcomes import ORDER, SUPPORT, Alternative, FamilyVerdict
 from fm_lightning.verdicts.verdict import Verdict
 from fm_lightning.verdicts.wording import claim, family_sentence, headline
 
@@ -174,8 +174,20 @@ def many(seed):
     words = ("noise", "early", "late", "stop", "brake", "of a longer average", "with less guidance", "at .9")
     names = [f"{' '.join(rng.choices(words, k=rng.randint(1, 3)))} {i}" for i in range(count)]
     families = tuple(replace(rng.choice(list(STATES.values())), family=name) for name in names)
-    margin = Margin(0.01, 0.04, floored=True, references=998)
-    return replace(PLAIN, families=families, margin=margin, confirmed=rng.random() < 0.8)
+    alternatives = tuple(
+        Alternative(f"at a threshold of 1/{k}", "worse", {f.family: rng.choice(list(SUPPORT)) for f in families})
+        for k in range(rng.randint(0, 5))
+    )
+    change = Estimate.of(0.05, [0.3, -0.3] * 50, [0.1, -0.1])
+    return replace(
+        PLAIN,
+        families=families,
+        margin=Margin(0.01, 0.04, 0.04, 998),
+        confirmed=rng.random() < 0.8,
+        alternatives=alternatives,
+        seen=rng.choice([None, 0.0, 0.3, 1.0]),
+        relative_change=change,
+    )
 
 
 def test_a_paragraph_has_at_most_120_words():
@@ -198,16 +210,45 @@ def test_the_paragraph():
         replace(STATES["undecided"], family="early stop"),
         replace(STATES["out of reach"], family="fewer steps"),
     )
-    found = replace(PLAIN, families=families, margin=Margin(0.01, 0.04, floored=True, references=998))
+    found = replace(PLAIN, families=families, margin=Margin(0.01, 0.04, 0.04, 998), seen=0.0)
     assert str(found) == (
         "At 2,000 paired seeds, kts lowers copies from 65.0 to 59.8% (−5.2 points [−6.2, −4.2]) and raises the Fréchet "
-        "distance by 5.0% [2.6, 7.4]. At equal copies (differences in distance, as % of the baseline's) it is worse than "
+        "distance to unseen real images by 5.0% [2.6, 7.4]. At equal copies (distance, % of the baseline's) it is worse than "
         "noise (25% [19, 31]); no better than a late brake (−1.5% [−4.1, 1.1]); better than blending (−40% [−52, −28]); "
         "undecided against early stopping (−6% [−16, 4]). Fewer steps cannot lower copies as far. Effects below 1 point of "
-        "copies or 4% of the baseline's distance are ignored (the latter is two standard errors of 998 real images); "
-        "intervals are 95%. We attribute no benefit to its shape."
+        "copies or 4% of the baseline's distance are ignored (998 real images resolve 4%); intervals are 95%. We attribute no "
+        "benefit to its shape."
     )
     assert claim(found) == "is worse than noise, no better than a late brake"
+
+
+def test_what_another_definition_reverses_is_in_the_same_sentence():
+    families = (replace(STATES["better"], family="noise"), replace(STATES["better"], family="late brake"))
+    quarter = Alternative("at a threshold of 1/4", "no better", {"noise": "no better", "late brake": "better"})
+    half = Alternative("at a threshold of 1/2", "undecided", {"noise": "undecided", "late brake": "undecided"})
+    kernel = Alternative("by the kernel distance", "not lowered", {})
+    found = replace(PLAIN, families=families, alternatives=(quarter, half, kernel))
+    words = (
+        "at a threshold of 1/4 no better than noise, at a threshold of 1/2 undecided against noise and a late brake, by the "
+        "kernel distance copies do not fall"
+    )
+    assert claim(found).endswith(f"({words})")
+    assert "At a threshold of 1/4 no better than noise; at a threshold of 1/2 undecided against noise" in str(found)
+    agreeing = Alternative("at a threshold of 1/4", "better", {"noise": "better", "late brake": "out of reach"})
+    alike = replace(found, alternatives=(agreeing,))
+    assert claim(alike) == claim(replace(found, alternatives=()))
+    assert str(alike) == str(replace(found, alternatives=()))
+
+
+def test_a_distance_to_training_images_says_what_it_rewards():
+    families = (replace(STATES["better"], family="noise"),)
+    for outcome in (replace(PLAIN, families=families, seen=1.0), replace(PLAIN, not_lowered=True, seen=1.0)):
+        assert ", by a distance to training images, which rewards copies" in outcome.sentence
+        assert "distance to training images, which rewards copies, by 5.0%" in str(outcome)
+    some = replace(PLAIN, families=families, seen=0.3)
+    assert "by a distance to real images, 30% of them training images, which rewards copies" in some.sentence
+    for seen in (None, 0.0):
+        assert "rewards" not in replace(PLAIN, families=families, seen=seen).sentence
 
 
 def test_no_words_that_overclaim_and_no_holes():

@@ -201,8 +201,9 @@ class Latents(FlowData):
         self.real_is_training = real.split == train.split
         self.copies = Copies(**self.manifest.copies)
         if self.real_is_training:
-            shared = max(0, min(real.stop, train.stop) - max(real.start, train.start))
-            self.copies = replace(self.copies, real_in_train=shared)
+            place = torch.arange(real.start, real.stop)
+            self.real_in_train = (train.start <= place) & (place < train.stop)
+            self.copies = replace(self.copies, real_in_train=int(self.real_in_train.sum()))
         if line := self.copies.line(len(train), len(held_out), None if self.real_is_training else len(real)):
             say(line)
 
