@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ def judge_all(evaluation: Evaluation) -> list[Verdict]:
         return []
     threshold, key = about.get("threshold", THRESHOLD), about.get("quality", {}).get("key")
     table = _Table(evaluation, Margins(**about.get("margins", {})))
-    first = table.verdicts(_Definition("", lambda columns: copied(columns, threshold).numpy(), key))
+    first = table.verdicts(_Definition("", partial(_copied, threshold=threshold), key))
     found = [list[Alternative]() for _ in first]
     for definition in _others(table, threshold, key, first[0].distance):
         for alternatives, verdict_ in zip(found, table.verdicts(definition)):
@@ -83,12 +83,10 @@ class _Definition:
 def _others(table: _Table, threshold: float, key: str | None, judging: Distance | None) -> Iterator[_Definition]:
     """The definitions that the table's columns allow besides the one that judges."""
 
-    def copies(columns: Columns) -> NDArray[np.bool_]:
-        return copied(columns, threshold).numpy()
-
+    copies = partial(_copied, threshold=threshold)
     for words, other in THRESHOLDS.items():
         if abs(other - threshold) > 1e-6:
-            yield _Definition(f"at a threshold of {words}", lambda columns, t=other: copied(columns, t).numpy(), key)
+            yield _Definition(f"at a threshold of {words}", partial(_copied, threshold=other), key)
     if "d3" in table.columns(next(iter(table.rows))):
         last = max(int(name[1:]) for name in table.columns(next(iter(table.rows))) if name[1:].isdigit())
         yield _Definition(f"by d1 / d{last}", lambda columns: (ratio(columns, last) < threshold).numpy(), key)
@@ -102,6 +100,10 @@ def _others(table: _Table, threshold: float, key: str | None, judging: Distance 
     for name in table.evaluation.manifest.measures:
         if name != key and f"quality_{name}" in table.evaluation.manifest.about:
             yield _Definition(f"on the features of {name}", copies, name)
+
+
+def _copied(columns: Columns, threshold: float) -> NDArray[np.bool_]:
+    return copied(columns, threshold).numpy()
 
 
 class _Table:

@@ -164,12 +164,11 @@ def _contrary(verdict: VerdictResult) -> Iterator[str]:
     reversed_ = {name for each in verdict.robustness if each.name == "by the kernel distance" for name in each.reverses}
     for family in verdict.families:
         if family.family in reversed_ and family.relative and family.other_relative:
-            both = (
-                true_minus(with_span(*(100 * x for x in r), places=0)) for r in (family.relative, family.other_relative)
+            frechet, kernel = (
+                true_minus(with_span(100 * r.value, 100 * r.low, 100 * r.high, places=0))
+                for r in (family.relative, family.other_relative)
             )
-            yield "Against {}: Fréchet distance {}, kernel distance {}, in % of the baseline's.".format(
-                family.family, *both
-            )
+            yield f"Against {family.family}: Fréchet distance {frechet}, kernel distance {kernel}, in % of the baseline's."
 
 
 def _cells(results: Results, rows: Iterable[Iterable[Row]], chosen: Iterable[Column]) -> list[list[dict[str, Any]]]:
