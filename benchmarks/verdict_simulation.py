@@ -294,7 +294,7 @@ def replicate_rates(spread_: float, n: int, repetitions: int, runs: int = 3, see
 
 def _result(found: Verdict, base_quality: float) -> VerdictResult:
     families = tuple(
-        FamilyResult(f.family, f.outcome, residual=f.residual and Interval(*f.residual), margin=f.margin)
+        FamilyResult(f.family, f.outcome, residual=Interval(*f.residual) if f.residual else None, margin=f.margin)
         for f in found.families
     )
     margin = MarginResult(found.margin.memorized, found.margin.quality)
