@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.networks import cifar_unet, small_unet
 from benchmarks.timing import arguments, finish
-from fm_lightning.adapters.checkpoints import load_network
+from fm_lightning.adapters.network import load_network
 from fm_lightning.flow import Schedule, integrate
 from fm_lightning.noise import noise
 

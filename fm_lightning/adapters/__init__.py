@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 # Loaded when used: one adapter does not import what another one adapts.
 _HOMES = {
+    "DataSpace": "data_space",
     "FromDenoiser": "denoisers",
     "FromDiffusers": "diffusers",
     "FromNoise": "denoisers",
@@ -14,25 +15,29 @@ _HOMES = {
     "KTSFlowMatchEulerScheduler": "kts_scheduler",
     "MetaVelocity": "meta",
     "Reversed": "reversed",
-    "load_network": "checkpoints",
+    "load_network": "network",
     "load_repa": "sit",
     "load_sit": "sit",
     "load_torchcfm": "torchcfm",
     "load_weights": "weights",
+    "push_to_hub": "hub",
 }
 
 if TYPE_CHECKING:
-    from fm_lightning.adapters.checkpoints import load_network
+    from fm_lightning.adapters.data_space import DataSpace
     from fm_lightning.adapters.denoisers import FromDenoiser, FromNoise, FromScore
     from fm_lightning.adapters.diffusers import FromDiffusers
+    from fm_lightning.adapters.hub import push_to_hub
     from fm_lightning.adapters.kts_scheduler import KTSFlowMatchEulerScheduler
     from fm_lightning.adapters.meta import MetaVelocity
+    from fm_lightning.adapters.network import load_network
     from fm_lightning.adapters.reversed import Reversed
     from fm_lightning.adapters.sit import load_repa, load_sit
     from fm_lightning.adapters.torchcfm import load_torchcfm
     from fm_lightning.adapters.weights import load_weights
 
 __all__ = [
+    "DataSpace",
     "FromDenoiser",
     "FromDiffusers",
     "FromNoise",
@@ -45,6 +50,7 @@ __all__ = [
     "load_sit",
     "load_torchcfm",
     "load_weights",
+    "push_to_hub",
 ]
 
 

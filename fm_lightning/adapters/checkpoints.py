@@ -71,22 +71,25 @@ def check_fits(state: Mapping[str, Tensor], module: nn.Module, path: str | Path)
             )
 
 
-def load_network(path: str | Path) -> nn.Module:
+def network_of(checkpoint: Mapping[str, Any], path: str | Path) -> nn.Module:
     """The velocity network of a checkpoint, built from the configuration inside it, in evaluation mode.
 
-    It holds the averaged weights where training kept an average.
-
     Raises:
-        UserError: as ``read_checkpoint`` and ``check_fits``.
+        UserError: as ``check_fits``.
     """
     from jsonargparse import ArgumentParser
 
-    checkpoint = read_checkpoint(path)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(nn.Module, "net")
     config = parser.parse_object({"net": checkpoint[CONFIG]["model"]["net"]})
     net = parser.instantiate_classes(config).net
-    state = {k.removeprefix("net."): v for k, v in checkpoint["state_dict"].items() if k.startswith("net.")}
+    state = network_state(checkpoint)
     check_fits(state, net, path)
     net.load_state_dict(state)
     return net.eval().requires_grad_(False)
+
+
+def network_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights of the network in a checkpoint: the average where training kept one."""
+    state = checkpoint["state_dict"]
+    return {key.removeprefix("net."): value for key, value in state.items() if key.startswith("net.")}

@@ -15,6 +15,7 @@ VERBS = {
     "encode": "Encode images as latents, once, to train on them.",
     "report": "Recompute thresholds, verdicts and figures of a finished comparison.",
     "compare": "Combine effects and verdicts of several finished runs.",
+    "export": "Write a finished run as a folder to share: weights, configuration, results, model card.",
     "ls": "List runs with their state, F_mem, distance and verdicts.",
 }
 # Verbs of LightningCLI: one parser, whose options are the trainer's, the model's and the data's.
@@ -28,6 +29,7 @@ EXAMPLE = dict.fromkeys(VERBS, "digits") | {
     "encode": "encode_imagenet256",
     "report": "runs/digits",
     "compare": "runs/digits-1 runs/digits-2",
+    "export": "runs/digits",
     "ls": "runs",
 }
 
@@ -110,6 +112,11 @@ COMPARE: list[Option] = [
     ("--out DIR", "runs/compare-NAMES", "a new directory for page, table and numbers"),
     ("--wandb", "false", "log the comparison to W&B as a run of its own"),
 ]
+EXPORT: list[Option] = [
+    ("RUN_DIR", "", "a trained run with a finished comparison"),
+    ("--to FOLDER", "RUN_DIR/export", "a folder that does not exist yet"),
+    ("--license NAME", "unknown", "licence of the weights, as the Hub writes it: mit, apache-2.0, cc-by-4.0"),
+]
 LS: list[Option] = [("ROOT", "runs", "directory of runs")]
 
 _TRAINING = [("the run", RUN + AGAIN), ("trainer", TRAINER), ("model", MODEL), ("sampling", SAMPLING), ("data", DATA)]
@@ -125,6 +132,7 @@ GROUPS: dict[str, list[tuple[str, list[Option]]]] = {
     "encode": [("options", ENCODE)],
     "report": [("options", REPORT)],
     "compare": [("options", COMPARE)],
+    "export": [("options", EXPORT)],
     "ls": [("options", LS)],
 }
 EXAMPLES = {
@@ -138,9 +146,15 @@ EXAMPLES = {
     "encode": "fm-lightning encode -c encode_imagenet256 --data.init_args.source FOLDER",
     "report": "fm-lightning report runs/digits --trainer.callbacks.MemorizationMonitor.threshold 0.25",
     "compare": "fm-lightning compare runs/digits-1 runs/digits-2 runs/digits-3",
+    "export": "fm-lightning export runs/digits --to digits-flow --license mit",
     "ls": "fm-lightning ls",
 }
-_USAGE = {"report": "RUN_DIR [OPTION V ...]", "compare": "RUN_DIR RUN_DIR ... [--out DIR] [--wandb]", "ls": "[ROOT]"}
+_USAGE = {
+    "report": "RUN_DIR [OPTION V ...]",
+    "compare": "RUN_DIR RUN_DIR ... [--out DIR] [--wandb]",
+    "export": "RUN_DIR [--to FOLDER] [--license NAME]",
+    "ls": "[ROOT]",
+}
 # First parts of options that pages leave out.
 _MORE = ("help", "config", "print_config", "weights_only", "verbose", "ckpt_path", "again", "trial", "model", "trainer")
 _MORE_OF = {"predict": ("return_predictions",), "encode": ("factor", "shift")}

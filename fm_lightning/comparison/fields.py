@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from fm_lightning.adapters.checkpoints import load_network
+from fm_lightning.adapters.network import load_network
 from fm_lightning.comparison.rows import Row
 from fm_lightning.errors import UserError
 from fm_lightning.flow import EmpiricalVelocity

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.data.latents.autoencoder import Autoencoder
+from fm_lightning.data.latents.manifest import Manifest
 from fm_lightning.data.pixels import pixels
 from fm_lightning.errors import UserError
 
@@ -67,3 +68,16 @@ def per_channel(values: float | list[float] | Tensor, channels: int) -> Tensor:
     """Returns ``[c, 1, 1]`` float32."""
     values = torch.as_tensor(values, dtype=torch.float32)
     return values if values.ndim == 3 else values.expand(channels).clone()[:, None, None]
+
+
+def scales(manifest: Manifest, scaling: str) -> tuple[Tensor, Tensor]:
+    """Returns shift and factor ``[c, 1, 1]`` of the model's space ``(z - shift) * factor``.
+
+    Args:
+        manifest: of the stored latents z.
+        scaling: "autoencoder" or "channels"; see ``Latents``.
+    """
+    channels = manifest.shape[0]
+    if scaling == "channels":
+        return per_channel(manifest.channel_mean, channels), 1 / per_channel(manifest.channel_std, channels)
+    return per_channel(manifest.shift, channels), per_channel(manifest.factor, channels)

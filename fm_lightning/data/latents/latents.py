@@ -15,7 +15,7 @@ from fm_lightning.data.batches import TrainBatch
 from fm_lightning.data.copies import Copies
 from fm_lightning.data.images.parts import Part, first_rows, read_part
 from fm_lightning.data.latents.autoencoder import open_autoencoder
-from fm_lightning.data.latents.decoder import Decoder, per_channel
+from fm_lightning.data.latents.decoder import Decoder, scales
 from fm_lightning.data.latents.manifest import FILE, Manifest, open_shard
 from fm_lightning.data.latents.rows import Rows
 from fm_lightning.data.latents.splits import LatentSplit, PosteriorSplit
@@ -120,12 +120,7 @@ class Latents(FlowData):
         moments = tuple(stored[train.split][name].part(train.start, train.stop) for name in names)
         self.train_split = PosteriorSplit(moments[0], self._labels(train, stored), moments)
         self.memorized = moments[0] + moments[2] if self.draws_mirrored else moments[0]
-        mean, std = manifest.channel_mean, manifest.channel_std
-        by_channel = self.scaling == "channels"
-        self._shift = per_channel(mean if by_channel else manifest.shift, self.shape[0])
-        self._factor = (
-            1 / per_channel(std, self.shape[0]) if by_channel else per_channel(manifest.factor, self.shape[0])
-        )
+        self._shift, self._factor = scales(manifest, self.scaling)
         self._open_autoencoder()
 
     # Stored latents.
