@@ -77,11 +77,10 @@ def _explained(name: str, revision: str) -> Iterator[None]:
 
     try:
         yield
+    except UserError:
+        raise
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError, TimeoutError) as error:
-        raise UserError(
-            f"The Hub cannot be reached, and {name} at {revision[:12]} is not in the cache.",
-            "Connect to the network, unset HF_HUB_OFFLINE, or pass a folder.",
-        ) from error
+        raise _unreachable(name, revision) from error
     except errors.GatedRepoError as error:
         problem = f"{name} is shared only with people whom its author has admitted."
         raise UserError(problem, f"Ask at https://huggingface.co/{name}, and run hf auth login") from error
@@ -97,6 +96,20 @@ def _explained(name: str, revision: str) -> Iterator[None]:
             f"{name} at {revision[:12]} was not exported by fm-lightning: {CONFIG} or {WEIGHTS} is missing.",
             "Choose another model, or load it with the library that its page names.",
         ) from error
-    except (errors.HfHubHTTPError, errors.HFValidationError) as error:
-        reason = " ".join(str(error).split())[:200].rstrip(".")
+    except (errors.HfHubHTTPError, ValueError) as error:  # names and cards that are not valid are ValueErrors
+        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
+            problem = f"The Hub does not let this login write to {name}."
+            raise UserError(problem, "Run hf auth login, with a token that may write there") from error
+        reason = " ".join(str(error).partition("For more information")[0].split())[:200].rstrip(".")
         raise UserError(f"The Hub refuses {name}: {reason}.", "Check the name and the login: hf auth whoami") from error
+    except Exception as error:
+        if not type(error).__module__.startswith("httpx"):  # the client's own errors, of a broken connection
+            raise
+        raise _unreachable(name, revision) from error
+
+
+def _unreachable(name: str, revision: str) -> UserError:
+    where = f", and {name} at {revision[:12]} is not in the cache" if COMMIT.fullmatch(revision) else ""
+    return UserError(
+        f"The Hub cannot be reached{where}.", "Connect to the network, unset HF_HUB_OFFLINE, or pass a folder."
+    )

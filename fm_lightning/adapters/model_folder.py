@@ -11,6 +11,7 @@ Nothing in it is code, and nothing in it is run: the class is one of ``fm_lightn
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ def write_network(folder: Path, net: nn.Module, description: Mapping[str, Any], 
         "training": about,
     }
     write_whole(folder / CONFIG, json.dumps(content, indent=2, ensure_ascii=False))
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors writes files that only their owner can read
 
 
 def load_folder(folder: Path) -> nn.Module:

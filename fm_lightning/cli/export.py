@@ -98,7 +98,7 @@ def main(args: Sequence[str]) -> None:
     print(
         f"Load it with load_network({str(folder)!r}). To share it on the Hub, log in with hf auth login, then in Python:"
     )
-    print(f'    fm_lightning.adapters.push_to_hub({str(folder)!r}, "user/{folder.name}")')
+    print(f'    fm_lightning.adapters.push_to_hub({str(folder)!r}, "user/{facts["name"]}")')
 
 
 def _read_arguments(args: Sequence[str]) -> tuple[Path, Path, str]:

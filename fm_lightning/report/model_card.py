@@ -103,9 +103,13 @@ def _table(results: Results) -> Iterator[str]:
     energy = decimals(metric(row, "kpe_mean") for row in rows)
     for row in rows:
         copies = with_span(*(metric(row, f"f_mem{end}") for end in ("", "_lo", "_hi")), share, 1)
-        cells = [title(row), count(row.samples), _sampler(row), copies]
+        cells = [_name(row), count(row.samples), _sampler(row), copies]
         cells += [number(metric(row, key), places)] if key else []
         yield _line([*cells, MISSING if row.kind == "floor" else number(metric(row, "kpe_mean"), energy)])
+
+
+def _name(row: Row) -> str:
+    return f"{row.of}: {title(row)}" if row.kind == "control" else title(row)
 
 
 def _sampler(row: Row) -> str:
@@ -136,4 +140,4 @@ def _provenance(results: Results, facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"Measured on {results.created[:10]}{f' on {results.hardware}' if results.hardware else ''}."
     if results.versions:
         yield f"Versions: {', '.join(f'{name} {version}' for name, version in results.versions.items())}."
-    yield f"Licence: {facts['license']}{', the author has not named one' if facts['license'] == 'unknown' else ''}."
+    yield "Licence: " + ("not named by the author." if facts["license"] == "unknown" else f"{facts['license']}.")

@@ -91,6 +91,7 @@ def test_what_is_in_the_folder(finished, exported):
         f.read_text() for f in exported.glob("*.[jm][sd]*") if f.suffix != ".safetensors"
     )
     assert not list(exported.parent.glob(".*")), "no draft is left"
+    assert len({file.stat().st_mode for file in exported.iterdir()}) == 1, "who may read one may read all"
 
 
 def test_the_card_says_what_was_measured(finished, exported):
@@ -158,7 +159,7 @@ def test_export_as_a_command(command, here, tmp_path):
     ended = command("export", "runs/tiny")
     assert ended.status == 0
     assert "Exported runs/tiny to runs/tiny/export: README.md, config.json" in ended.out
-    assert "push_to_hub('runs/tiny/export', \"user/export\")" in ended.out
+    assert "push_to_hub('runs/tiny/export', \"user/tiny\")" in ended.out
     assert "license: unknown" in (here / "export/README.md").read_text()
     assert load_network(here / "export").space.pixels
     page = command("export", "--help")
