@@ -266,7 +266,7 @@ def _begun(
     for name, field in fields.items():
         if not isinstance(field, Field) and (own := trained_range(field)[0]) > start + 1e-6:
             raise UserError(
-                f"The field {name} was trained from t = {own:.4g} on, and base begins at t = {start:.4g}.",
+                f"The field {name} was trained only for t >= {own:.4g}, and base begins at t = {start:.4g}.",
                 f"Pass every schedule with t_start={own!r}.",
             )
     return begun

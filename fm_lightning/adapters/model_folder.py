@@ -79,7 +79,7 @@ def built(description: Any, path: Path) -> nn.Module:
         return kind(**arguments)
     except UserError:
         raise
-    except Exception as error:  # whatever the constructor makes of wrong types
+    except Exception as error:  # of any type: the arguments have any type
         raise DamagedFile(path, f"{name} cannot be built ({error})", AGAIN) from error
 
 

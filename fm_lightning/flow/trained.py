@@ -45,7 +45,7 @@ def begin_where_trained(schedule: Schedule, velocity: Velocity) -> Schedule:
     if schedule.t_start or not isinstance(schedule.grid, str):
         given = "The grid" if not isinstance(schedule.grid, str) else "Sampling"
         raise UserError(
-            f"{given} begins at t = {schedule.t_start:.4g}, and the network was trained from t = {first:.4g} on.",
+            f"{given} begins at t = {schedule.t_start:.4g}, and the network was trained only for t >= {first:.4g}.",
             f"Leave t_start out to begin there, or use at least {first!r}.",
         )
     if schedule.t_end <= first:
@@ -72,7 +72,7 @@ def where_trained(schedules: Mapping[str, Schedule], velocity: Velocity) -> dict
             raise UserError(f"Schedule {name}: {error.problem}", error.fix) from error
         if last + ROUNDING < schedule.t_end < 1:
             raise UserError(
-                f"Schedule {name} ends at t = {schedule.t_end:.4g}, and the network was trained up to t = {last:.4g}.",
+                f"Schedule {name} ends at t = {schedule.t_end:.4g}, and the network was trained only for t <= {last:.4g}.",
                 "Leave t_end out to remove all noise, or end earlier.",
             )
     return found

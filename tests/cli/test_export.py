@@ -218,7 +218,7 @@ def test_a_run_without_results(refused, here):
 
 
 def test_results_of_other_weights(refused, here):
-    """Training went on after the comparison."""
+    """The training continued after the comparison."""
     last = here / "checkpoints/last.ckpt"
     checkpoint = torch.load(last, weights_only=True)
     checkpoint["state_dict"]["net.outlet.bias"] += 1e-4

@@ -75,7 +75,7 @@ def test_levels_in_float32_are_not_below_the_training():
     [
         (
             {"t_start": 0.1},
-            r"Sampling begins at t = 0.1, and the network was trained from t = 0.2 on\. .* at least 0.2",
+            r"Sampling begins at t = 0.1, and the network was trained only for t >= 0.2\. .* at least 0.2",
         ),
         ({"grid": [0.0, 0.5, 1.0]}, r"The grid begins at t = 0, "),
         ({"t_end": 0.15}, r"t_end=0.15 is before t = 0.2"),
@@ -92,7 +92,9 @@ def test_more_noise_than_was_trained_is_refused(options, message):
 
 
 def test_an_end_with_less_noise_than_was_trained_is_refused():
-    with pytest.raises(UserError, match=r"Schedule s ends at t = 0.95, and the network was trained up to t = 0.9\."):
+    with pytest.raises(
+        UserError, match=r"Schedule s ends at t = 0.95, and the network was trained only for t <= 0.9\."
+    ):
         where_trained({"s": Schedule(t_end=0.95)}, Partly())
     assert where_trained({"s": Schedule(t_end=0.9)}, Partly())["s"].t_start == 0.2
     # A trivial manipulation may stop there: its network is told the nearest level.
@@ -113,7 +115,7 @@ def test_a_comparison_says_where_it_begins(capsys):
     found = compare_schedules(Partly(), {"base": later}, **options)
     assert found.results.row("base").label.endswith("from t = 0.3")
     assert "begins" not in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"The field other was trained from t = 0.2 on, and base begins at t = 0\."):
+    with pytest.raises(UserError, match=r"The field other was trained only for t >= 0.2, and base begins at t = 0\."):
         compare_schedules(plain, {"base": Schedule(steps=4)}, fields={"other": Partly()}, **options)
 
 
