@@ -92,9 +92,17 @@ def write_network(folder: Path, net: nn.Module, description: Mapping[str, Any], 
         description: see ``described``.
         space: of its samples.
         about: plain data on its training.
+
+    Raises:
+        UserError: the weights cannot be written.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    safetensors.torch.save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    try:
+        safetensors.torch.save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    except safetensors.SafetensorError as error:  # of a full disk, too
+        raise UserError(
+            f"Cannot write {folder / WEIGHTS}: {error}.", "Make room, then run the same command again"
+        ) from error
     content = {
         "library_name": "fm_lightning",
         "format": FORMAT,

@@ -20,6 +20,7 @@ class Reversed(Velocity):
         super().__init__()
         self.net = net
         self.num_classes, self.null_label = net.num_classes, net.null_label
+        self.trained_on = (1 - net.trained_on[1], 1 - net.trained_on[0])
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         # t[:1] keeps the time of all samples one number, which networks embed once.

@@ -90,8 +90,9 @@ def main(args: Sequence[str]) -> None:
         sync(draft)
         _free(folder)
         draft.rename(folder)
-    except PermissionError as error:
-        raise UserError(f"Cannot write {folder}: permission denied.", "Name another folder with --to.") from error
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        reason = str(error.strerror).lower()
+        raise UserError(f"Cannot write {folder}: {reason}.", "Name another folder with --to.") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     print(f"Exported {run} to {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
@@ -127,7 +128,8 @@ def _free(folder: Path) -> None:
 
 def _finished(run: Path) -> tuple[dict[str, Any], Results]:
     """The last checkpoint and the results of a finished run."""
-    record = RunDirectory(str(run.parent), run.resolve().name).record if (run / "run.json").exists() else {}
+    place = run.resolve()
+    record = RunDirectory(str(place.parent), place.name).record
     if not record:
         raise UserError(f"{run} was not made by fm-lightning run.", "Use fm-lightning export runs/NAME")
     checkpoint = run / "checkpoints" / "last.ckpt"

@@ -85,7 +85,8 @@ def _opening(results: Results, facts: Mapping[str, Any]) -> str:
     steps = f" for {count(facts['step'])} steps" if facts["step"] else ""
     return (
         f"A flow-matching model of {facts['dataset']}: {facts['network']} with {count(facts['parameters'])} "
-        f"parameters{images}{steps}. Samples have shape {list(results.shape or ())} in {results.space}."
+        f"parameters{images}{steps}. Weights are the average of training where it kept one. "
+        f"Samples have shape {list(results.shape or ())} in {results.space}."
     )
 
 

@@ -190,6 +190,11 @@ def test_an_existing_folder_is_never_overwritten(refused, here, tmp_path):
     says(refused("export", "runs/tiny", "--to", "file"), "file exists.")
 
 
+def test_a_place_that_cannot_be_written_to(refused, here, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    says(refused("export", "runs/tiny", "--to", "file/inside"), "Cannot write file/inside: ", "--to")
+
+
 def test_words_that_mean_nothing(refused, here):
     says(refused("export"), "export takes one run directory", "fm-lightning export runs/NAME")
     says(refused("export", "runs/tiny", "--into", "x"), "export has no option --into")

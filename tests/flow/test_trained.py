@@ -52,6 +52,13 @@ def test_sampling_begins_where_the_training_did(solver):
     assert torch.equal(found.energy, same.energy)
 
 
+def test_a_turned_clock_turns_the_range():
+    from fm_lightning.adapters import Reversed
+
+    assert trained_range(Reversed(Partly())) == pytest.approx((0.1, 0.8))
+    assert trained_range(Reversed(Velocity())) == (0.0, 1.0)
+
+
 def test_every_way_to_sample_does():
     schedules = {"a": Schedule(steps=3), "b": Schedule(KTS(0.1, 0.1), steps=3), "own": Schedule(steps=3, t_start=0.4)}
     starts = [float(t.times[0]) for t in integrate_many(Partly(), X, schedules).values()]
