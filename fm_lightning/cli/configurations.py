@@ -67,8 +67,8 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def find(name: str) -> Path:
-    """The file that ``-c NAME`` means: a path, or the name of a configuration that ships with the package.
+def find(name: str, option: str = "-c") -> Path:
+    """The file that ``-c NAME``, or another option that takes one, means: a path, or the name of a configuration that ships with the package.
 
     Raises:
         UserError: there is no such file.
@@ -87,22 +87,24 @@ def find(name: str) -> Path:
         and shipped.resolve().is_relative_to(SHIPPED.resolve())
     ):
         return shipped
-    raise missing(name)
+    raise missing(name, option)
 
 
-def missing(name: str) -> UserError:
+def missing(name: str, option: str = "-c") -> UserError:
     """What to say about a configuration that does not exist."""
     names = shipped_names()
     wanted = name.removeprefix("configs/").removesuffix(".yaml")
     meant = difflib.get_close_matches(wanted, names, n=1, cutoff=0.6)
     by_tail = [n for n in names if n.rpartition("/")[2] == wanted.rpartition("/")[2]]
     near = _neighbour(Path(name))
-    fix = near or (by_tail or meant or ["digits"])[0]
+    fix = near or (by_tail or meant or ["digits" if option == "-c" else "schedules/kts_tau"])[0]
     if Path(name).is_dir():
         return UserError(
-            f"{name} is a directory without {SAVED}.", f"Use a file or a run directory, for example -c {fix}"
+            f"{name} is a directory without {SAVED}.", f"Use a file or a run directory, for example {option} {fix}"
         )
-    return UserError(f"{name or 'An empty name'} does not exist.", f"Use -c {fix}")
+    if not (near or by_tail or meant) and option == "-c" and "/" in name and not name.endswith((".yaml", ".yml")):
+        return UserError(f"{name} does not exist.", "List the runs with fm-lightning ls")
+    return UserError(f"{name or 'An empty name'} does not exist.", f"Use {option} {fix}")
 
 
 def shipped_names() -> list[str]:

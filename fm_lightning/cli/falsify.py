@@ -72,7 +72,7 @@ def _schedules(name: str) -> dict[str, Any]:
     """Name -> schedule: the file's content, or what it has under ``model: test_schedules:``."""
     if not name:
         raise UserError("--schedule needs a file.", "Use --schedule schedules/kts_tau")
-    file = configurations.find(name)
+    file = configurations.find(name, "--schedule")
     found: Any = configurations.read(file)
     found = (found.get("model") or {}).get("test_schedules", found)
     found = {name: schedule for name, schedule in found.items() if name != "base"} if isinstance(found, dict) else None

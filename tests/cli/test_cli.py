@@ -119,6 +119,7 @@ def test_verbs_and_files(refused, tmp_path):
     says(refused("fit", "-c", "tinny.yaml"), "tinny.yaml does not exist.", "Use -c tiny.yaml")
     says(refused("fit", "-c", "configs/digitz.yaml"), "does not exist.", "Use -c digits")
     says(refused("fit", "-c", "../configs/digits"), "does not exist.")
+    says(refused("test", "-c", "runs/never"), "runs/never does not exist.", "List the runs with fm-lightning ls")
     (tmp_path / "folder").mkdir()
     says(refused("fit", "-c", "folder"), "folder is a directory without config.yaml", "-c digits")
     (tmp_path / "folder/config.yaml").touch()

@@ -46,7 +46,7 @@ def test_a_run_directory_stands_for_its_configuration(config, tmp_path):
     ("args", "message"),
     [
         ([], "needs a configuration"),
-        (["-c", "CONFIG", "--schedule", "none.yaml"], "does not exist"),
+        (["-c", "CONFIG", "--schedule", "none.yaml"], "none.yaml does not exist. Use --schedule schedules/kts_tau"),
         (["-c", "CONFIG", "--schedule", "empty.yaml"], "holds no 'key: value' lines"),
         (["-c", "CONFIG", "--schedule", "list.yaml"], "holds no 'key: value' lines"),
         (["-c", "CONFIG", "--schedule", "numbers.yaml"], "holds no schedules"),
