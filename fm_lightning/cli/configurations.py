@@ -68,7 +68,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def find(name: str, option: str = "-c") -> Path:
-    """The file that ``-c NAME``, or another option that takes one, means: a path, or the name of a configuration that ships with the package.
+    """The file that NAME means after ``-c`` or ``option``: a path, or the name of a configuration that ships with the package.
 
     Raises:
         UserError: there is no such file.

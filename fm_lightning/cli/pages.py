@@ -115,7 +115,7 @@ COMPARE: list[Option] = [
 EXPORT: list[Option] = [
     ("RUN_DIR", "", "a trained run with a finished comparison"),
     ("--to FOLDER", "RUN_DIR/export", "a folder that does not exist yet"),
-    ("--license NAME", "unknown", "licence of the weights, as the Hub writes it: mit, apache-2.0, cc-by-4.0"),
+    ("--license NAME", "unknown", "licence of the weights, as the Hub writes it, for example mit"),
 ]
 LS: list[Option] = [("ROOT", "runs", "directory of runs")]
 
