@@ -235,7 +235,7 @@ def near_rates(n: int, d: int, repetitions: int, seed: int = 0) -> tuple[float, 
 
 
 def reference_rates(n: int, m: int, d: int, repetitions: int, seed: int = 0) -> dict[str, float]:
-    """Coverage of changes in % of the baseline's distance, real images drawn anew each time: with their error and without.
+    """Coverage of changes in % of the baseline's distance, real images redrawn each time: with their error and without.
 
     Features are Gaussian. The truth is the mean over all sets of m real images: the Fréchet distance to few is larger than that
     to many, and the kernel distance is unbiased.
@@ -384,7 +384,7 @@ def table(repetitions: int, say: Callable[[str], None]) -> list[str]:
         add(
             "residual to a family's curve", d, f"{n:,} = {n // d} d", f"{frechet_rates(n, d, repetitions // 3):.1%}", ""
         )
-    head("change in % of the baseline's distance, real images drawn anew", "features", "seeds", "real images",
+    head("change in % of the baseline's distance, real images redrawn", "features", "seeds", "real images",
          "95% intervals cover", "without the real images' error")  # fmt: skip
     for d, n, m in ((16, 1000, 200), (16, 1000, 1000), (64, 1000, 320), (64, 1000, 1000)):
         covers = reference_rates(n, m, d, repetitions // 2)

@@ -138,7 +138,7 @@ def compare_schedules(
             two.
         real: ``[m, ...]`` what samples are compared with; best real samples that were not trained on.
         held_out: ``[k, ...]`` further real samples, which tell how well a distance is known. If most of ``real`` was trained
-            on, verdicts compare with these, from 100 on.
+            on, verdicts compare with these if there are at least 100.
         seeds: samples per schedule.
         batch_size: samples per batch and process.
         labels: ``[l]`` int64 classes from 0, for example those of ``train``: every seed draws its label from these.
