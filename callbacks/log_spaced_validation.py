@@ -83,7 +83,9 @@ class LogSpacedValidation(Callback):
         """Measures plain sampling with the raw weights, which the average has made room for by now."""
         requested = monitors(trainer)
         found: dict[str, float] = {}
-        metrics = [(monitor, measure.empty().to(pl_module.device)) for monitor in requested for measure in monitor.measures]
+        metrics = [
+            (monitor, measure.empty().to(pl_module.device)) for monitor in requested for measure in monitor.measures
+        ]
         for batch in self._seeds(trainer):
             with trainer.precision_plugin.val_step_context():
                 outputs = trajectories(pl_module.sample(batch, {BASE: pl_module.rows[BASE]}))
