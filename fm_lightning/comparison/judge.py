@@ -25,7 +25,7 @@ from fm_lightning.verdicts.residual import ROUGHNESS, Distance, Observed
 from fm_lightning.verdicts.verdict import HeldOut, Verdict, verdict
 
 NEIGHBOURS = "neighbours"
-THRESHOLDS = {"1/4": 1 / 4, "1/3": 1 / 3, "1/2": 1 / 2}
+THRESHOLDS = {"1/4": 1 / 4, "1/3": THRESHOLD, "1/2": 1 / 2}
 NEAREST = 0.01  # by the distance to the nearest image alone: nearer than this share of held-out samples
 
 

@@ -18,6 +18,7 @@ from tiny_runs import tiny_config
 from torch import nn
 
 from fm_lightning import KTS, SSC, EmpiricalVelocity, Evaluation, Schedule, UserError, compare_schedules, falsify
+from fm_lightning.comparison.judge import judge_all
 from fm_lightning.data import Toy2D
 from fm_lightning.nets import ResidualMLP
 
@@ -116,6 +117,17 @@ def test_training_images_as_reference_are_replaced_or_named(tmp_path):
     halves = judged.results.row("held_out").metrics["quality_frechet"]
     assert abs(halves) < 0.5, "one half to the other, not all of them to themselves"
     assert judged.results.verdict("kts").margin.floor > 0
+    # The same columns give the verdict by other definitions, as if each had been the first one.
+    robustness = {each.name: each for each in judged.results.verdict("kts").robustness}
+    thresholds = ["at a threshold of 1/4", "at a threshold of 1/2"]
+    assert list(robustness) == [*thresholds, "by the nearest image's distance alone", "by the kernel distance"]
+    for name, threshold in zip(thresholds, (1 / 4, 1 / 2)):
+        table = Evaluation.open(judged.folder)
+        table.manifest.about["threshold"] = threshold
+        (first,) = judge_all(table)
+        assert robustness[name].outcome == first.outcome
+        expected = {f.family: "out of reach" if f.missed else f.outcome for f in first.families}
+        assert robustness[name].families == expected
 
 
 def test_falsify_judges_against_all_families(tmp_path):

@@ -116,6 +116,8 @@ def test_numbers_carry_the_samples_that_they_were_measured_on(make_results):
 
 def test_facts_are_there(page):
     results, text = page
+    assert "The same verdict by other definitions" in text
+    assert '<th scope="row">by the kernel distance</th>' in text or results["verdicts"][0]["measure"] == "kernel"
     floor = f"two standard errors of {results['verdicts'][0]['margin']['references']:,} real samples"
     for fact in (results["command"], results["hardware"], "&#34;width&#34;: 64", floor):
         assert fact in text
