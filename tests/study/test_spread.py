@@ -64,4 +64,4 @@ def test_the_sentence_says_what_is_ignored():
     verdict |= {"p_better": 1.0, "floor": 0.05}
     _correct([verdict])
     ignored = "(effects below 5% of the baseline's distance, its spread between training seeds, are ignored)"
-    assert verdict["sentence"] == f"no better in 3 of 3 runs: no better than noise replicates {ignored}"
+    assert verdict["sentence"] == f"no better than noise, in all 3 runs {ignored}"
