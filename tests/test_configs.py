@@ -25,7 +25,7 @@ def test_a_run(command, path):
     config = printed(command, "-c", path)
     assert config["name"] == path.stem
     text = path.read_text()
-    assert re.search(f"fm-lightning (run|test) -c configs/{path.name}", text), "says how to run it"
+    assert re.search(f"fm-lightning (run|test|study) -c configs/{path.name}", text), "says how to run it"
     assert "hours" in text or "minutes" in text, "says how long it takes"
 
 

@@ -15,7 +15,7 @@ from fm_lightning.errors import UserError
 
 # Options that may stand alone, and the values that they take otherwise.
 _OPTIONAL = {"--again": re.compile("true|false|evaluation"), "--trial": re.compile(r"\d+")}
-_ALONE = ("-h", "--help", "--help-all", "--print_config", "--wandb")
+_ALONE = ("-h", "--help", "--help-all", "--print_config", "--print", "--wandb")
 
 
 class Complaints(UserError):

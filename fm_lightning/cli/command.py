@@ -47,7 +47,7 @@ CSV = "fm_lightning.training.AppendingCSVLogger"
 # Lightning's Timer has an enumeration among its strings.
 yaml.SafeDumper.add_multi_representer(enum.Enum, lambda dumper, member: dumper.represent_data(member.value))
 # Options of one command, which the saved configuration of a run leaves out.
-_NOT_KEPT = ("verbose", "weights_only", "return_predictions", "again", "trial")
+_NOT_KEPT = ("axes", "verbose", "weights_only", "return_predictions", "again", "trial")
 
 
 class CLI(LightningCLI):
@@ -92,6 +92,9 @@ class CLI(LightningCLI):
             "--again", type=Again, default=False, help="move the run aside; evaluation: only the comparison"
         )
         parser.add_argument("--trial", type=int | None, default=None, help="a quick check with so many steps")
+        parser.add_argument(
+            "--axes", type=dict[str, list] | None, default=None, help="axes of `study`; a single run ignores them"
+        )
         parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; by default one per core")
         parser.link_arguments("seed_everything", "model.base_seed", compute_fn=_whole_number)
         parser.link_arguments("seed_everything", "data.init_args.base_seed", compute_fn=_whole_number)

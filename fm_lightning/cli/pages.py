@@ -16,6 +16,7 @@ VERBS = {
     "report": "Recompute thresholds, verdicts and figures of a finished comparison.",
     "compare": "Combine effects and verdicts of several finished runs.",
     "export": "Write a finished run as a folder to share: weights, configuration, results, model card.",
+    "study": "Run a grid over data, width or seed, and report when models begin to copy.",
     "ls": "List runs with their state, F_mem, distance and verdicts.",
 }
 # Verbs of LightningCLI: one parser, whose options are the trainer's, the model's and the data's.
@@ -30,6 +31,7 @@ EXAMPLE = dict.fromkeys(VERBS, "digits") | {
     "report": "runs/digits",
     "compare": "runs/digits-1 runs/digits-2",
     "export": "runs/digits",
+    "study": "study_digits",
     "ls": "runs",
 }
 
@@ -117,6 +119,17 @@ EXPORT: list[Option] = [
     ("--to FOLDER", "RUN_DIR/export", "a folder that does not exist yet"),
     ("--license NAME", "unknown", "licence of the weights, as the Hub writes it, for example mit"),
 ]
+STUDY: list[Option] = [
+    ("-c, --config WHAT", "", "a configuration with axes, or a shipped name (study_digits); several are merged"),
+    ("RUN_DIR ...", "", "finished runs of other origin, instead or in addition"),
+    ("--name NAME", "the configuration's", "the study's name; its runs are in ROOT/NAME"),
+    ("--root DIR", "runs", "directory of all studies"),
+    ("--axes.OPTION VALUES", "", "values of an axis, e.g. --axes.data.init_args.n '[25, 50, 100]'"),
+    ("--share S", "0.1", "share of copies at which memorization begins (tau_mem)"),
+    ("--margin M", "0.1", "relative distance from the best at which quality is reached (tau_gen)"),
+    ("--wandb", "false", "log the study to W&B as a run of its own"),
+    ("--print", "", "print one command per run, for a scheduler, instead of running them"),
+]
 LS: list[Option] = [("ROOT", "runs", "directory of runs")]
 
 _TRAINING = [("the run", RUN + AGAIN), ("trainer", TRAINER), ("model", MODEL), ("sampling", SAMPLING), ("data", DATA)]
@@ -133,6 +146,7 @@ GROUPS: dict[str, list[tuple[str, list[Option]]]] = {
     "report": [("options", REPORT)],
     "compare": [("options", COMPARE)],
     "export": [("options", EXPORT)],
+    "study": [("the study", STUDY), ("options of every run", TRAINER[:6] + DATA)],
     "ls": [("options", LS)],
 }
 EXAMPLES = {
@@ -147,16 +161,30 @@ EXAMPLES = {
     "report": "fm-lightning report runs/digits --trainer.callbacks.MemorizationMonitor.threshold 0.25",
     "compare": "fm-lightning compare runs/digits-1 runs/digits-2 runs/digits-3",
     "export": "fm-lightning export runs/digits --to digits-flow --license mit",
+    "study": "fm-lightning study -c study_digits --axes.seed_everything '[0]'",
     "ls": "fm-lightning ls",
 }
 _USAGE = {
     "report": "RUN_DIR [OPTION V ...]",
     "compare": "RUN_DIR RUN_DIR ... [--out DIR] [--wandb]",
     "export": "RUN_DIR [--to FOLDER] [--license NAME]",
+    "study": "-c CONFIG|RUN_DIR ... [--option value ...]",
     "ls": "[ROOT]",
 }
 # First parts of options that pages leave out.
-_MORE = ("help", "config", "print_config", "weights_only", "verbose", "ckpt_path", "again", "trial", "model", "trainer")
+_MORE = (
+    "help",
+    "config",
+    "print_config",
+    "weights_only",
+    "verbose",
+    "ckpt_path",
+    "again",
+    "trial",
+    "model",
+    "trainer",
+    "axes",
+)
 _MORE_OF = {"predict": ("return_predictions",), "encode": ("factor", "shift")}
 
 

@@ -1,1 +1,1 @@
-"""Many runs together: replicates and pooled effects."""
+"""Many runs: replicates and what they say together; memorization over data, width and training time."""

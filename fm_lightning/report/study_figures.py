@@ -1,0 +1,155 @@
+"""The figures of a study: curves over the training steps, and times over the number of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fm_lightning.report.style import FAINT, INK, MUTED, PALETTE, WIDTH, new_figure, styled
+from fm_lightning.study.axes import SEED
+from fm_lightning.study.curves import Curve
+
+Study = Mapping[str, Any]
+LABELS = {
+    "f_mem": "F_mem, %",
+    "quality_frechet": "Fréchet distance, extrapolated",
+    "quality_kernel": "kernel distance",
+    "kpe": "KPE, mean",
+    "kpe_late": "late KPE, mean",
+    "loss_gap": "loss gap, held-out minus training",
+}
+
+
+def _panels(study: Study) -> list[tuple[str, Callable[[Curve], bool]]]:
+    """A panel for each combination of the axes other than images and seed."""
+    others = [axis for axis in study["axes"] if axis not in (SEED, study["images"])]
+    keys: dict[str, tuple[str, Callable[[Curve], bool]]] = {}
+    for run in study["runs"]:
+        at = {axis: run["values"][axis] for axis in others}
+        title = ", ".join(f"{study['short'][axis]} {value}" for axis, value in at.items()) or "all runs"
+        keys.setdefault(repr(at), (title, lambda curve, at=at: all(curve.values[a] == v for a, v in at.items())))
+    return list(keys.values())
+
+
+def _colours(study: Study) -> dict[Any, str]:
+    values = study["axes"][study["images"]] if study["images"] else [None]
+    return {value: PALETTE[i % len(PALETTE)] for i, value in enumerate(values)}
+
+
+def _curves(
+    study: Study, curves: Sequence[Curve], name: str, scale: float = 1.0, per_image: bool = False, label: str = ""
+) -> Figure | None:
+    shown = [curve for curve in curves if np.isfinite(curve.get(name)).sum() > 1]
+    if not shown or (per_image and not study["images"]):
+        return None
+    panels, tint = _panels(study), _colours(study)
+    figure = new_figure(WIDTH, 3.6, layout="constrained")
+    for axes, (title, belongs) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels):
+        axes.set(title=title, xscale="log", xlabel="training steps per image" if per_image else "training steps")
+        for curve in filter(belongs, shown):
+            value = curve.values.get(study["images"])
+            x = curve.steps / value if per_image else curve.steps
+            axes.plot(x, scale * curve.get(name), color=tint[value], linewidth=1.1, alpha=0.85)
+        if name == "f_mem":
+            axes.axhline(scale * study["share"], color=FAINT, linestyle=(0, (4, 3)), linewidth=1.0)
+    first = figure.axes[0]
+    first.set_ylabel(label or LABELS[name])
+    _legend(figure.axes[-1], study, tint)
+    return figure
+
+
+def _legend(axes: Axes, study: Study, tint: Mapping[Any, str]) -> None:
+    if study["images"]:
+        for value, colour in tint.items():
+            axes.plot([], [], color=colour, label=f"{study['short'][study['images']]} {value}")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+@styled
+def copies(study: Study, curves: Sequence[Curve]) -> Figure | None:
+    """F_mem over the training steps."""
+    return _curves(study, curves, "f_mem", 100)
+
+
+@styled
+def collapse(study: Study, curves: Sequence[Curve]) -> Figure | None:
+    """F_mem over the steps per image."""
+    return _curves(study, curves, "f_mem", 100, per_image=True)
+
+
+@styled
+def distance(study: Study, curves: Sequence[Curve]) -> Figure | None:
+    """The distance to unseen real images over the training steps."""
+    return _curves(study, curves, study["distance"]) if study["distance"] else None
+
+
+@styled
+def late_energy(study: Study, curves: Sequence[Curve]) -> Figure | None:
+    """Late kinetic path energy over the training steps."""
+    return _curves(study, curves, "kpe_late")
+
+
+@styled
+def loss_gap(study: Study, curves: Sequence[Curve]) -> Figure | None:
+    """The loss gap over the training steps."""
+    return _curves(study, curves, "loss_gap")
+
+
+@styled
+def times(study: Study, curves: Sequence[Curve]) -> Figure | None:
+    """tau_gen and tau_mem over the number of images, with a line of slope 1 to compare with."""
+    images = study["images"]
+    if images is None or len(study["axes"][images]) < 2:
+        return None
+    panels = _panels(study)
+    figure = new_figure(WIDTH, 3.8, layout="constrained")
+    for axes, (title, belongs) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels):
+        axes.set(title=title, xscale="log", yscale="log", xlabel="training images n")
+        names = {curve.name for curve in filter(belongs, curves)}
+        runs = [run for run in study["runs"] if run["name"] in names]
+        for key, colour, label in (("tau_gen", PALETTE[2], "τ_gen"), ("tau_mem", PALETTE[1], "τ_mem")):
+            points = [(run["values"][images], run[key]) for run in runs if run[key] is not None]
+            if points:
+                axes.plot(*zip(*points), "o", color=colour, markersize=4, label=label)
+        passed = [(run["values"][images], run["tau_mem"]) for run in runs if run["tau_mem"]]
+        if passed:
+            x0, y0 = np.exp(np.log(passed).mean(0))
+            x = np.array(sorted(study["axes"][images]), dtype=float)
+            axes.plot(x, y0 * x / x0, color=FAINT, linestyle=(0, (4, 3)), label="slope 1")
+        never = [(run["values"][images], run["last_step"]) for run in runs if run["tau_mem"] is None]
+        if never:
+            axes.plot(*zip(*never), "^", color=MUTED, markerfacecolor="white", label="not passed by the last step")
+        axes.set_xticks(study["axes"][images], [str(v) for v in study["axes"][images]])
+        axes.minorticks_off()
+    figure.axes[0].set_ylabel("training steps", color=INK)
+    figure.axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+FIGURES = (
+    (
+        "copies",
+        "When copies appear",
+        "F_mem at each validation; one line per run. The dashed line is the share of τ_mem.",
+        copies,
+    ),
+    (
+        "collapse",
+        "The same over steps per image",
+        "Where τ_mem is proportional to n, the lines lie on each other.",
+        collapse,
+    ),
+    (
+        "times",
+        "τ_gen and τ_mem over the number of images",
+        "Between the two lies the training that is good and copies little. A triangle is a run that never passes.",
+        times,
+    ),
+    ("distance", "The distance to unseen real images", "Unbiased at the seeds used; lower is better.", distance),
+    ("late", "Late kinetic path energy", "From the split time on: whether it changes before F_mem does.", late_energy),
+    ("gap", "The loss gap", "Held-out minus training loss at the same noise and times, averaged over t.", loss_gap),
+)

@@ -1,0 +1,115 @@
+"""What a study found, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from fm_lightning.phrases import counted, decimal, joined, thousands
+
+QUANTITIES = {"kpe": "KPE", "kpe_early": "early KPE", "kpe_late": "late KPE", "loss_gap": "the loss gap"}
+TIMES = {"tau_gen": "τ_gen", "tau_mem": "τ_mem", "window": "the window"}
+Study = Mapping[str, Any]
+
+
+def place(at: Mapping[str, Any], short: Mapping[str, str]) -> str:
+    """``n 25, width 64``."""
+    return ", ".join(f"{short[axis]} {value}" for axis, value in at.items())
+
+
+def number(found: Mapping[str, Any] | None, places: int = 2) -> str:
+    """``1.07 [0.92, 1.22]``; a dash for none, and no brackets where there is no interval."""
+    if found is None:
+        return "–"
+    text = decimal(found["value"], places)
+    if found["low"] is None:
+        return text
+    return f"{text} [{decimal(found['low'], places)}, {decimal(found['high'], places)}]"
+
+
+def steps(found: Mapping[str, Any] | None) -> str:
+    """``1,240 [1,100, 1,400]``."""
+    if found is None:
+        return "–"
+    text = thousands(found["value"])
+    return text if found["low"] is None else f"{text} [{thousands(found['low'])}, {thousands(found['high'])}]"
+
+
+def headline(study: Study) -> str:
+    """The answer in one sentence: how tau_mem depends on the number of images."""
+    passed = sum(run["tau_mem"] is not None for run in study["runs"])
+    share = f"{100 * study['share']:g}%"
+    begin = f"F_mem passes {share} in {passed} of {counted(len(study['runs']), 'run')}"
+    found = [e for e in study["exponents"] if e["of"] == "tau_mem" and e["axis"] == study["images"] and e["exponent"]]
+    if not found:
+        return f"{begin}."
+    said = []
+    for entry in found:
+        where = f" at {place(entry['at'], study['short'])}" if entry["at"] else ""
+        said.append(f"n^{number(entry['exponent'])}{where}")
+    return f"{begin}; τ_mem grows as {joined(said)}."
+
+
+def sentences(study: Study) -> Iterator[str]:
+    """The findings, one sentence each."""
+    short = study["short"]
+    for entry in study["collapse"]:
+        where = f"At {place(entry['at'], short)}, " if entry["at"] else ""
+        if entry["steps"] is not None:
+            text = (
+                f"{where}τ_mem differs by a factor of {decimal(entry['steps'], 1)} over {_listed(entry['images'])} "
+                f"images, and in steps per image by {decimal(entry['steps_per_image'], 1)}"
+            )
+            yield f"{text} ({entry['note']})." if entry["note"] else f"{text}."
+    for entry in study["capacity"]:
+        where = f" at {place(entry['at'], short)}" if entry["at"] else ""
+        if entry["images"] is None:
+            yield f"Effective model memorization{where} is {entry['note']}."
+        else:
+            note = f", {entry['note']}" if entry["note"] else ""
+            yield (
+                f"The largest number of images with F_mem of {100 * study['share']:g}% or more at the last step of every "
+                f"run{where} is {entry['images']}{note}."
+            )
+    for entry in study["announcements"]:
+        yield announcement(entry)
+
+
+def _listed(numbers: Iterable[float]) -> str:
+    return joined(thousands(n) for n in numbers)
+
+
+def announcement(entry: Mapping[str, Any]) -> str:
+    """Whether a quantity announces copying."""
+    name = QUANTITIES[entry["quantity"]]
+    if not entry["runs"]:
+        return f"Whether {name} announces copying is not known: no run has it and passes."
+    text = f"{name} leaves its plateau before τ_mem in {entry['before_tau_mem']} of {counted(entry['runs'], 'run')} that pass"
+    if lead := entry["lead"]:
+        text += f", by a factor of {number(lead)} in steps"
+    if own := entry["lead_over_f_mem"]:
+        verdict = _verdict(own)
+        text += f"; against F_mem leaving its own plateau the factor is {number(own)}, {verdict}"
+    if entry["without"]:
+        text += f" ({joined(f'{why} in {count}' for why, count in entry['without'].items())})"
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _verdict(own: Mapping[str, Any]) -> str:
+    if own["low"] is None:
+        return "with no interval"
+    if own["low"] > 1:
+        return "so it is earlier"
+    return "so it is later" if own["high"] < 1 else "which excludes neither"
+
+
+def exponent_line(entry: Mapping[str, Any], study: Study) -> tuple[str, str, str, str]:
+    """(of, axis, at, exponent or why there is none)."""
+    where = place(entry["at"], study["short"]) or "all"
+    text = number(entry["exponent"])
+    return (
+        TIMES[entry["of"]],
+        study["short"][entry["axis"]],
+        where,
+        f"{text} ({entry['note']})" if entry["note"] else text,
+    )
