@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from fm_lightning.files import DamagedFile, read_json
 from fm_lightning.report.results import Arrays, Results
-from fm_lightning.report.style import INK, MUTED, PALETTE, WIDTH, new_figure, styled
+from fm_lightning.report.style import INK, MUTED, PALETTE, WIDTH, new_figure, plain_ticks, styled
 
 FILE = "loss_over_time.json"
 _PREFIX = "loss_over_time/"
@@ -55,5 +55,6 @@ def loss_over_time(results: Results, arrays: Arrays) -> Figure | None:
             axes.fill_between(middle, np.maximum(low, floor), np.maximum(high, floor), color=colour, alpha=0.18, lw=0)
     axes.set(yscale="log", xlabel="time t, noise to data", ylabel="loss per dimension", xlim=(0, 1))
     axes.set_ylim(bottom=floor)
+    plain_ticks(axes.yaxis)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure

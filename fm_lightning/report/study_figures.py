@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fm_lightning.report.style import FAINT, INK, MUTED, PALETTE, WIDTH, new_figure, styled
+from fm_lightning.report.style import FAINT, INK, MUTED, PALETTE, WIDTH, new_figure, plain_ticks, styled
 from fm_lightning.study.axes import SEED
 from fm_lightning.study.curves import Curve
 
@@ -54,6 +54,7 @@ def _curves(
             value = curve.values.get(study["images"])
             x = curve.steps / value if per_image else curve.steps
             axes.plot(x, scale * curve.get(name), color=tint[value], linewidth=1.1, alpha=0.85)
+        plain_ticks(axes.xaxis)
         if name == "f_mem":
             axes.axhline(scale * study["share"], color=FAINT, linestyle=(0, (4, 3)), linewidth=1.0)
     first = figure.axes[0]
@@ -123,6 +124,7 @@ def times(study: Study, curves: Sequence[Curve]) -> Figure | None:
         never = [(run["values"][images], run["last_step"]) for run in runs if run["tau_mem"] is None]
         if never:
             axes.plot(*zip(*never), "^", color=MUTED, markerfacecolor="white", label="not passed by the last step")
+        plain_ticks(axes.yaxis)
         axes.set_xticks(study["axes"][images], [str(v) for v in study["axes"][images]])
         axes.minorticks_off()
     figure.axes[0].set_ylabel("training steps", color=INK)

@@ -12,9 +12,11 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fm_lightning.report.results import Results, Row
 
@@ -92,6 +94,13 @@ def new_figure(width: float, height: float, **kwargs: Any) -> Figure:
     figure = Figure(figsize=(width, height), **kwargs)
     FigureCanvasAgg(figure)
     return figure
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Labels of a logarithmic axis as text (1,000), because math is switched off: at 1, 2 and 5 times powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def svg(figure: Figure) -> bytes:

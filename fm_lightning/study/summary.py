@@ -209,7 +209,8 @@ def _capacity(
 
 def _announcement(runs: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     """Whether a quantity leaves its plateau before tau_mem, and before F_mem leaves its own, over runs and seeds."""
-    judged = [run for run in runs if run["tau_mem"] and name in run["departures"]]
+    known = [run for run in runs if run["departures"].get(name, {"note": "not measured"})["note"] != "not measured"]
+    judged = [run for run in known if run["tau_mem"]]
     leads: dict[Any, list[float]] = {}
     own: dict[Any, list[float]] = {}
     before = 0
@@ -225,11 +226,14 @@ def _announcement(runs: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     for run in judged:
         if run["departures"][name]["step"] is None:
             reasons[run["departures"][name]["note"]] = reasons.get(run["departures"][name]["note"], 0) + 1
+    silent = [run for run in known if run["tau_mem"] is None]
     return {
         "quantity": name,
         "runs": len(judged),
         "departs": sum(len(values) for values in leads.values()),
         "before_tau_mem": before,
+        "never_pass": len(silent),
+        "departs_without": sum(run["departures"][name]["step"] is not None for run in silent),
         "lead": _over_seeds(leads),
         "lead_over_f_mem": _over_seeds(own),
         "without": reasons,

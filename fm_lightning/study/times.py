@@ -80,19 +80,32 @@ def departure(curve: Curve, name: str, after: float) -> Time:
     """When a quantity leaves its plateau by more than its noise.
 
     The plateau is its first three validations from ``after`` (tau_gen) on: there the samples are good, and a model that
-    only generalizes better changes little. It has left where it differs from their mean by more than three times the noise:
-    their standard deviation, or the standard error of one value where that is larger.
+    only generalizes better changes little. It has left where it differs from their mean by more than three times the noise,
+    and does so on the same side at the next validation, too. The noise is the largest of their standard deviation, of the
+    scatter of the whole curve about its own trend, and of the standard error of one value. The last validation has no next
+    one, so nothing departs there.
     """
     values = curve.get(name)
     places = np.flatnonzero((curve.steps >= after * (1 - 1e-9)) & np.isfinite(values))
+    if not np.isfinite(values).any():
+        return Time(None, "not measured")
     if len(places) <= PLATEAU:
         return Time(None, "too few validations after tau_gen")
     plateau, rest = values[places[:PLATEAU]], places[PLATEAU:]
-    noise = max(float(plateau.std(ddof=1)), _error(curve, name, places[:PLATEAU]))
-    away = np.abs(values[rest] - plateau.mean()) > LEAVES * noise
-    if not away.any():
-        return Time(None, "never")
-    return Time(float(curve.steps[rest[int(np.argmax(away))]]))
+    noise = max(float(plateau.std(ddof=1)), _scatter(values[places]), _error(curve, name, places[:PLATEAU]))
+    change = values[rest] - plateau.mean()
+    side = np.sign(change) * (np.abs(change) > LEAVES * noise)
+    away = (side[:-1] != 0) & (side[:-1] == side[1:])
+    return Time(float(curve.steps[rest[int(np.argmax(away))]])) if away.any() else Time(None, "never")
+
+
+def _scatter(values: Floats) -> float:
+    """The standard deviation of values about a smooth trend: three of them cannot tell it, the whole curve can.
+
+    Second differences of independent values have the variance 6; their median is not moved by a few jumps.
+    """
+    second = np.abs(np.diff(values, 2))
+    return float(np.median(second)) / (0.6745 * math.sqrt(6)) if len(second) else 0.0
 
 
 def _error(curve: Curve, name: str, places: np.ndarray) -> float:

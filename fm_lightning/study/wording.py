@@ -90,6 +90,8 @@ def announcement(entry: Mapping[str, Any]) -> str:
     if own := entry["lead_over_f_mem"]:
         verdict = _verdict(own)
         text += f"; against F_mem leaving its own plateau the factor is {number(own)}, {verdict}"
+    if entry["never_pass"]:
+        text += f"; it also leaves it in {entry['departs_without']} of {counted(entry['never_pass'], 'run')} that never pass"
     if entry["without"]:
         text += f" ({joined(f'{why} in {count}' for why, count in entry['without'].items())})"
     return f"{text[:1].upper()}{text[1:]}."
