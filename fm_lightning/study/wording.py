@@ -91,7 +91,7 @@ def announcement(entry: Mapping[str, Any]) -> str:
         verdict = _verdict(own)
         text += f"; against F_mem leaving its own plateau the factor is {number(own)}, {verdict}"
     if entry["never_pass"]:
-        text += f"; it also leaves it in {entry['departs_without']} of {counted(entry['never_pass'], 'run')} that never pass"
+        text += f"; it also leaves it in {entry['departs_without']} of {counted(entry['never_pass'], 'run')} without a τ_mem"
     if entry["without"]:
         text += f" ({joined(f'{why} in {count}' for why, count in entry['without'].items())})"
     return f"{text[:1].upper()}{text[1:]}."

@@ -26,6 +26,7 @@ from fm_lightning.noise import PROFILE, epoch_order, noise
 
 SIDES = ("train", "held_out")
 LARGEST = 2**28  # numbers in a training set whose closed form is computed: 2 GiB in float64
+KEPT = 2**24  # numbers drawn once and kept in memory: 64 MiB
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]  # x0, x1 [B, ...], t [B], y [B] -> [B]
 
 
@@ -94,6 +95,9 @@ class LossOverTime:
         self.splits: dict[str, Split] = {"train": data.train_split, "held_out": data.held_out_split}
         self.samples = {side: draws.samples(len(split)) for side, split in self.splits.items()}
         self.share = share
+        # Drawing noise sample by sample takes longer than a small network.
+        self._keeps = 2 * len(SIDES) * len(draws) * int(np.prod(data.shape)) <= KEPT
+        self._kept: dict[tuple[str, int], tuple[Tensor, Tensor, Tensor, Tensor | None]] = {}
 
     def losses(self, loss: Loss, side: str) -> Tensor:
         """``[len(draws)]`` float64 losses of this process's draws, zero elsewhere; every process calls ``loss`` equally often."""
@@ -104,7 +108,11 @@ class LossOverTime:
             places = torch.arange(start, min(start + self.batch, rounds)) * world + rank
             mine = places < len(self.draws)
             places = places.clamp_max(len(self.draws) - 1)
-            values = loss(*self._batch(places, side)).double().cpu()
+            key = (side, start)
+            batch = self._kept[key] if key in self._kept else self._batch(places, side)
+            if self._keeps:
+                self._kept[key] = batch
+            values = loss(*batch).double().cpu()
             found[places[mine]] = values[mine]
         return found
 

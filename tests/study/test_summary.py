@@ -222,7 +222,7 @@ def test_an_announcement_needs_to_come_first():
     )  # late KPE rises in all, copies appear in a few
     entry = next(e for e in few["announcements"] if e["quantity"] == "kpe_late")
     assert (entry["runs"], entry["never_pass"], entry["departs_without"]) == (6, 18, 18)
-    assert "also leaves it in 18 of 18 runs that never pass" in wording.announcement(entry)
+    assert "also leaves it in 18 of 18 runs without a τ_mem" in wording.announcement(entry)
     absent = next(e for e in early["announcements"] if e["quantity"] == "kpe_early")
     assert absent["runs"] == 0
     assert "is not known" in wording.announcement(absent)
