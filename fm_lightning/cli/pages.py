@@ -124,7 +124,7 @@ STUDY: list[Option] = [
     ("RUN_DIR ...", "", "finished runs of other origin, instead or in addition"),
     ("--name NAME", "the configuration's", "the study's name; its runs are in ROOT/NAME"),
     ("--root DIR", "runs", "directory of all studies"),
-    ("--axes.OPTION VALUES", "", "values of an axis, e.g. --axes.data.init_args.n '[25, 50, 100]'"),
+    ("--axes.OPTION VALUES", "", "values of an axis, for example --axes.data.init_args.n '[25, 50, 100]'"),
     ("--share S", "0.1", "share of copies at which memorization begins (tau_mem)"),
     ("--margin M", "0.1", "relative distance from the best at which quality is reached (tau_gen)"),
     ("--wandb", "false", "log the study to W&B as a run of its own"),

@@ -72,7 +72,7 @@ def run_missing(plan: Plan) -> list[str]:
         if status in (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
         if status:
-            print(f"{point.name} failed (status {status}); the other runs go on without it", flush=True)
+            print(f"{point.name} failed (status {status}); the other runs follow", flush=True)
             failed.append(point.name)
     return failed
 
