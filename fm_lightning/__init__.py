@@ -2,42 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-# Loaded at first use: the command line answers `--help` before torch is imported.
-_HOMES = {
-    "FlowMatching": "fm_lightning.training.module",
-    "FlowTrainer": "fm_lightning.training.trainer",
-    "Trajectory": "fm_lightning.trajectory",
-    "UserError": "fm_lightning.errors",
-    **dict.fromkeys(("load_network", "load_sit", "load_torchcfm", "load_weights"), "fm_lightning.adapters"),
-    **dict.fromkeys(("Comparison", "compare_schedules", "falsify"), "fm_lightning.notebook"),
-    "Family": "fm_lightning.comparison.families",
-    "Evaluation": "fm_lightning.table.evaluation",
-    "families": "fm_lightning.comparison.families",
-    "judge": "fm_lightning.comparison.judge",
-    "Guided": "fm_lightning.nets",
-    **dict.fromkeys(
-        (
-            "KTS",
-            "SSC",
-            "Constant",
-            "EmpiricalVelocity",
-            "Independent",
-            "LinearPath",
-            "OptimalTransport",
-            "Schedule",
-            "integrate",
-            "integrate_many",
-        ),
-        "fm_lightning.flow",
-    ),
-    **dict.fromkeys(
-        ("FrechetDistance", "KernelDistance", "KineticPathEnergy", "LocalSupport", "MemorizationRate", "nearest"),
-        "fm_lightning.metrics",
-    ),
-}
+from fm_lightning.lazy import lazy
 
 if TYPE_CHECKING:
     from fm_lightning.adapters import load_network, load_sit, load_torchcfm, load_weights
@@ -106,8 +73,39 @@ __all__ = [
     "nearest",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fm_lightning' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+# Loaded when asked for: the command line answers `--help` before torch is imported.
+__getattr__ = lazy(
+    __name__,
+    {
+        "training.module": ("FlowMatching",),
+        "training.trainer": ("FlowTrainer",),
+        "trajectory": ("Trajectory",),
+        "errors": ("UserError",),
+        "adapters": ("load_network", "load_sit", "load_torchcfm", "load_weights"),
+        "notebook": ("Comparison", "compare_schedules", "falsify"),
+        "comparison.families": ("Family", "families"),
+        "table.evaluation": ("Evaluation",),
+        "comparison.judge": ("judge",),
+        "nets": ("Guided",),
+        "flow": (
+            "KTS",
+            "SSC",
+            "Constant",
+            "EmpiricalVelocity",
+            "Independent",
+            "LinearPath",
+            "OptimalTransport",
+            "Schedule",
+            "integrate",
+            "integrate_many",
+        ),
+        "metrics": (
+            "FrechetDistance",
+            "KernelDistance",
+            "KineticPathEnergy",
+            "LocalSupport",
+            "MemorizationRate",
+            "nearest",
+        ),
+    },
+)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fm_lightning"
-GROUND = {"errors", "estimate", "files", "guidance", "hashes", "noise", "phrases", "streaming", "trajectory"}
-# Each room, and the rooms that it may know besides the ground and itself.
+GROUND = {"errors", "estimate", "files", "guidance", "hashes", "lazy", "noise", "phrases", "streaming", "trajectory"}
+# Each room, and the rooms that it may know beside the ground and itself.
 KNOWS: dict[str, set[str]] = {
     "flow": set(),
     "nets": set(),

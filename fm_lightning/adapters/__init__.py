@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-# Loaded when used: one adapter does not import what another one adapts.
-_HOMES = {
-    "DataSpace": "data_space",
-    "FromDenoiser": "denoisers",
-    "FromDiffusers": "diffusers",
-    "FromNoise": "denoisers",
-    "FromScore": "denoisers",
-    "KTSFlowMatchEulerScheduler": "kts_scheduler",
-    "MetaVelocity": "meta",
-    "Reversed": "reversed",
-    "load_network": "network",
-    "load_repa": "sit",
-    "load_sit": "sit",
-    "load_torchcfm": "torchcfm",
-    "load_weights": "weights",
-    "push_to_hub": "hub",
-}
+from fm_lightning.lazy import lazy
 
 if TYPE_CHECKING:
     from fm_lightning.adapters.data_space import DataSpace
@@ -53,8 +36,18 @@ __all__ = [
     "push_to_hub",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+# Loaded when used: one adapter does not import what another one adapts.
+__getattr__ = lazy(
+    __name__,
+    {
+        "denoisers": ("FromDenoiser", "FromNoise", "FromScore"),
+        "diffusers": ("FromDiffusers",),
+        "kts_scheduler": ("KTSFlowMatchEulerScheduler",),
+        "meta": ("MetaVelocity",),
+        "reversed": ("Reversed",),
+        "checkpoints": ("load_network",),
+        "sit": ("load_repa", "load_sit"),
+        "torchcfm": ("load_torchcfm",),
+        "weights": ("load_weights",),
+    },
+)

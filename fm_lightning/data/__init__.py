@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.data.labels import seed_labels
 from fm_lightning.data.samples import Samples
 from fm_lightning.data.split import Split
+from fm_lightning.lazy import lazy
 from fm_lightning.noise import noise
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from fm_lightning.data.toys import Toy2D
     from fm_lightning.data.unknown import Unknown
 
-_DATAMODULES = ("CIFAR10", "CelebA", "Digits", "FlowData", "ImageData", "Latents", "Toy2D", "Unknown")
 
 __all__ = [
     "CIFAR10",
@@ -40,9 +39,7 @@ __all__ = [
     "seed_labels",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _DATAMODULES:
-        raise AttributeError(f"module 'fm_lightning.data' has no attribute {name!r}")
-    # All at once, so that the command knows every data set by its short name.
-    return getattr(importlib.import_module("fm_lightning.data.datamodules"), name)
+# All at once, so that the command knows every data set by its short name.
+__getattr__ = lazy(
+    __name__, {"datamodules": ("CIFAR10", "CelebA", "Digits", "FlowData", "ImageData", "Latents", "Toy2D", "Unknown")}
+)

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
@@ -45,6 +44,8 @@ class OptimalTransport(Coupling):
     """
 
     def __call__(self, x0: Tensor, x1: Tensor, y: Tensor | None = None) -> Tensor:
+        from scipy.optimize import linear_sum_assignment  # late: sampling does not need it
+
         # |a - b|^2 = |a|^2 + |b|^2 - 2 ab, and neither square depends on the assignment.
         gain = (x1.flatten(1).double() @ x0.flatten(1).double().T).cpu().numpy()  # [B, B]
         order = np.arange(len(x1))

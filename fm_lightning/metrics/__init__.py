@@ -2,38 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-# Each name is loaded with its own module when it is first used, so that one metric does not wait for the imports of all.
-_HOMES = {
-    "ClassifierSemantics": "semantics",
-    "ClipSemantics": "semantics",
-    "DigitsFeatures": "features.extractor",
-    "FeatureExtractor": "features.extractor",
-    "FeatureSpace": "features.space",
-    "FrechetDistance": "frechet_metrics",
-    "FrechetMoments": "frechet_metrics",
-    "GaussianReference": "frechet",
-    "Groups": "neighbours.distinct",
-    "KernelDistance": "mmd",
-    "KernelReference": "mmd",
-    "KineticPathEnergy": "energy",
-    "LocalSupport": "support",
-    "Measure": "measure",
-    "MemorizationRate": "memorization",
-    "RawFeatures": "features.extractor",
-    "RealFeatures": "real_features",
-    "Reference": "neighbours.reference",
-    "ShardedReference": "neighbours.sharded",
-    "extrapolated_distance": "extrapolated",
-    "find_groups": "neighbours.distinct",
-    "frechet_distance": "frechet",
-    "kernel_distance": "mmd",
-    "moments": "feature_moments",
-    "nearest": "neighbours.search",
-    "nearest_distinct": "neighbours.distinct",
-}
+from fm_lightning.lazy import lazy
 
 if TYPE_CHECKING:
     from fm_lightning.metrics.energy import KineticPathEnergy
@@ -83,8 +54,26 @@ __all__ = [
     "nearest_distinct",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+# Each name is loaded with its own module when it is first used, so that one metric does not wait for the imports of all.
+__getattr__ = lazy(
+    __name__,
+    {
+        "semantics": ("ClassifierSemantics", "ClipSemantics"),
+        "features.extractor": ("DigitsFeatures", "FeatureExtractor", "RawFeatures"),
+        "features.space": ("FeatureSpace",),
+        "frechet_metrics": ("FrechetDistance", "FrechetMoments"),
+        "frechet": ("GaussianReference", "frechet_distance"),
+        "neighbours.distinct": ("Groups", "find_groups", "nearest_distinct"),
+        "mmd": ("KernelDistance", "KernelReference", "kernel_distance"),
+        "energy": ("KineticPathEnergy",),
+        "support": ("LocalSupport",),
+        "measure": ("Measure",),
+        "memorization": ("MemorizationRate",),
+        "real_features": ("RealFeatures",),
+        "neighbours.reference": ("Reference",),
+        "neighbours.sharded": ("ShardedReference",),
+        "extrapolated": ("extrapolated_distance",),
+        "feature_moments": ("moments",),
+        "neighbours.search": ("nearest",),
+    },
+)

@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-# Loaded when first used: the pretrained networks import torch-fidelity.
-_HOMES = {
-    "ClipFeatures": "clip",
-    "CmmdFeatures": "clip",
-    "DigitsFeatures": "extractor",
-    "DinoFeatures": "dinov2",
-    "FeatureExtractor": "extractor",
-    "InceptionFeatures": "inception",
-    "ModuleFeatures": "extractor",
-    "PytorchFIDFeatures": "inception",
-    "RawFeatures": "extractor",
-    "SpatialInceptionFeatures": "inception",
-}
+from fm_lightning.lazy import lazy
 
 if TYPE_CHECKING:
     from fm_lightning.metrics.features.clip import ClipFeatures, CmmdFeatures
@@ -42,8 +29,13 @@ __all__ = [
     "SpatialInceptionFeatures",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+# Loaded when first used: the pretrained networks import torch-fidelity.
+__getattr__ = lazy(
+    __name__,
+    {
+        "clip": ("ClipFeatures", "CmmdFeatures"),
+        "extractor": ("DigitsFeatures", "FeatureExtractor", "ModuleFeatures", "RawFeatures"),
+        "dinov2": ("DinoFeatures",),
+        "inception": ("InceptionFeatures", "PytorchFIDFeatures", "SpatialInceptionFeatures"),
+    },
+)
