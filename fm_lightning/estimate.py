@@ -1,11 +1,11 @@
-"""Estimate: a number with its standard error and its 95% interval, and what each sample contributes to it."""
+"""Interval: a number with its 95% interval. Estimate: also its standard error, and what each sample contributes to it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +14,14 @@ from fm_lightning.errors import UserError
 
 LEVEL = 0.95
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+
+
+class Interval(NamedTuple):
+    """A number and its 95% interval; an end that is unknown is NaN."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fm_lightning.comparison.rows import BASE, HELD_OUT
+from fm_lightning.comparison.rows import BASE
+from fm_lightning.estimate import Interval
 from fm_lightning.metrics.energy import mean_power
 from fm_lightning.metrics.measure import Measure
 from fm_lightning.table.columns import ENERGY, on_common_seeds, read_columns
@@ -18,7 +19,6 @@ from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.qualities import keep_qualities, read_qualities
 
 Columns = Mapping[str, Tensor]
-Interval = tuple[float, float, float]  # value, low, high
 
 
 class Collector:
@@ -90,7 +90,7 @@ class Collector:
             pair = (theirs, mine) if kind == "vs_parent" else (mine, theirs)
             change = measure.change(*pair)
             if change is not None:
-                changes[kind][measure.key] = (change.value, change.low, change.high)
+                changes[kind][measure.key] = Interval(*change)
         return numbers
 
     def _qualities(self, name: str) -> dict[str, float]:

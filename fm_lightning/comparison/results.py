@@ -13,23 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from fm_lightning.errors import UserError
+from fm_lightning.estimate import Interval
 from fm_lightning.files import DAMAGED, SUM, json_sum, write_whole
 
 SCHEMA = 4
 FILE = "results.json"
-
-
-class Interval(NamedTuple):
-    """A number and its 95% interval; an end that is unknown is NaN."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

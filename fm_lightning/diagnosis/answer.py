@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fm_lightning.diagnosis.association import Estimate
 from fm_lightning.errors import UserError
-from fm_lightning.phrases import thousands
+from fm_lightning.phrases import number, thousands, with_span
 
 T = TypeVar("T")
 
@@ -66,16 +66,14 @@ def plain(value: Any) -> Any:
     return value
 
 
-def stated(estimate: Estimate | Missing, name: str, places: int = 2, unit: str = "") -> str:
+def stated(estimate: Estimate | Missing, name: str, places: int = 2) -> str:
     """``name = 0.31 [0.20, 0.41], n = 2,000``, or why there is no number."""
     if isinstance(estimate, Missing):
         return f"no {name}: {estimate.reason}"
     if estimate.value is None:
         return f"no {name} ({estimate.reason}, n = {thousands(estimate.n)})"
-    text = f"{name} = {estimate.value:.{places}f}{unit}"
-    if estimate.low is not None and estimate.high is not None:
-        text += f" [{estimate.low:.{places}f}, {estimate.high:.{places}f}]"
-    elif estimate.reason:
+    text = f"{name} = {with_span(estimate.value, estimate.low, estimate.high, number, places)}"
+    if estimate.low is None and estimate.reason:
         text += f" ({estimate.reason})"
     return f"{text}, n = {thousands(estimate.n)}"
 

@@ -15,7 +15,7 @@ from fm_lightning.diagnosis.answer import Answer, Missing, numpy, stated, unless
 from fm_lightning.diagnosis.association import Estimate, partial_spearman, spearman
 from fm_lightning.diagnosis.features import Features
 from fm_lightning.diagnosis.probed import Probed
-from fm_lightning.diagnosis.subject import ENERGIES, Sampled, Subject
+from fm_lightning.diagnosis.subject import ENERGIES, Sampled, Subject, columns_of
 from fm_lightning.diagnosis.toy_density import log_density
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.support import LocalSupport
@@ -70,7 +70,7 @@ def measures(
     ``samples`` in the model's space stand for the subject's own.
     """
     samples = subject.samples if samples is None else samples
-    device, size = subject.device, subject.data.eval_batch_size
+    device = subject.device
     spaces: dict[str, tuple[Tensor, Reference, Tensor]] = {
         "model space": (samples.flatten(1), subject.training, subject.held_out.flatten(1))
     }
@@ -79,7 +79,7 @@ def measures(
     found: dict[str, Tensor | Missing] = {}
     for space, (rows, training, held_out) in spaces.items():
         for name, reference in (("training", training), ("held-out", Reference(held_out.to(device)))):
-            columns = unless_refused(partial(_support, rows, reference, size))
+            columns = unless_refused(partial(_support, subject, rows, reference))
             if isinstance(columns, Missing):
                 found[f"{MAIN}, {name}, {space}"] = columns
             else:
@@ -87,11 +87,10 @@ def measures(
     return found
 
 
-def _support(rows: Tensor, reference: Reference, size: int) -> dict[str, Tensor]:
+def _support(subject: Subject, rows: Tensor, reference: Reference) -> dict[str, Tensor]:
     k = tuple(i for i in NEIGHBOURS if i <= len(reference)) or (1,)
-    metric = LocalSupport(reference, k, BANDWIDTHS)
-    parts = [metric.measure(x.to(reference.device)) for x in rows.split(size)]
-    return {name: torch.cat([part[name].cpu() for part in parts]).double() for name in metric.columns}
+    columns = columns_of(LocalSupport(reference, k, BANDWIDTHS), subject.moved(rows))
+    return {name: values.double() for name, values in columns.items()}
 
 
 def associations(subject: Sampled, columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from fm_lightning.diagnosis.association import (
     quantile_groups,
     trend,
 )
-from fm_lightning.diagnosis.subject import Subject
+from fm_lightning.diagnosis.subject import Subject, columns_of
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.digits import DigitsClassifier
 from fm_lightning.metrics.semantics import ClassifierSemantics, ClipSemantics, Semantics
@@ -108,8 +108,7 @@ def _judges(subject: Subject, clip: str | None, class_names: Sequence[str] | str
 @torch.no_grad()
 def _guesses(subject: Subject, classifier: nn.Module) -> Tensor:
     classifier = classifier.to(subject.device).eval()
-    parts = subject.samples.split(subject.data.eval_batch_size)
-    return torch.cat([classifier(x.to(subject.device)).argmax(1).cpu() for x in parts])
+    return torch.cat([classifier(x).argmax(1).cpu() for x in subject.moved(subject.samples)])
 
 
 def measured(subject: Subject, metric: Semantics, labels: Tensor) -> dict[str, Tensor]:
@@ -117,8 +116,8 @@ def measured(subject: Subject, metric: Semantics, labels: Tensor) -> dict[str, T
     if isinstance(metric, ClassifierSemantics):
         metric.module.to(subject.device)
     whole = replace(subject.trajectory, labels=labels)
-    parts = [metric.measure(whole[rows].to(subject.device)) for rows in subject.batches(len(subject))]
-    return {name: torch.cat([part[name].cpu() for part in parts]).double() for name in metric.columns}
+    columns = columns_of(metric, (whole[rows].to(subject.device) for rows in subject.batches(len(subject))))
+    return {name: values.double() for name, values in columns.items()}
 
 
 def compared(kpe: Tensor, groups, values: Tensor, labels: Tensor) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,7 +15,7 @@ from fm_lightning.data.base import FlowData
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule, integrate
 from fm_lightning.flow.velocity import Velocity
-from fm_lightning.metrics import MemorizationRate, Reference
+from fm_lightning.metrics import Measure, MemorizationRate, Reference
 from fm_lightning.metrics.memorization import THRESHOLD, copied
 from fm_lightning.noise import noise
 from fm_lightning.table.evaluation import Evaluation
@@ -120,6 +120,10 @@ class Subject(Sampled):
         size = self.data.eval_batch_size
         return (slice(i, min(i + size, count)) for i in range(0, count, size))
 
+    def moved(self, x: Tensor) -> Iterator[Tensor]:
+        """Batches of rows ``[n, ...]``, on the device."""
+        return (part.to(self.device) for part in x.split(self.data.eval_batch_size))
+
     def visible(self, rows: Tensor) -> np.ndarray:
         """Samples ``[k]`` as a figure wants them: images ``[k, H, W, C]`` uint8, points as they are."""
         return visible(self.data, self.samples[rows])
@@ -216,7 +220,12 @@ def _neighbours(
         if found and torch.equal(found.pop("seed"), seeds):
             return found
     metric = MemorizationRate(training_reference(data, device), mirrored=data.flip)
-    parts = [metric.measure(x.to(device)) for x in samples.split(data.eval_batch_size)]
+    return columns_of(metric, (x.to(device) for x in samples.split(data.eval_batch_size)))
+
+
+def columns_of(metric: Measure, batches: Iterable[Tensor | Trajectory]) -> dict[str, Tensor]:
+    """The metric's columns of all batches, on the CPU."""
+    parts = [metric.measure(batch) for batch in batches]
     return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
 
 

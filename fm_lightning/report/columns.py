@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from fm_lightning.report.formats import MISSING, count, decimals, number, share, signed, span
+from fm_lightning.phrases import MISSING, decimals, number, share, signed, span, thousands
 from fm_lightning.report.results import Results, Row, base_row, interval, metric, quality_key, quality_label
 
 
@@ -88,7 +88,7 @@ def family_columns(results: Results) -> list[Column]:
             places = decimals(metric(row, key) for row in results.rows)
             about = f"{head} distance to real data, unbiased; this is what is judged"
             found.append(Column(key, head, "unbiased", about, partial(_number, key=key, places=places)))
-    samples = Column("samples", "N", "", "samples measured", lambda row: count(row.samples))
+    samples = Column("samples", "N", "", "samples measured", lambda row: thousands(row.samples))
     return [*found, _energies(results)[0], _nfe(), samples]
 
 
@@ -102,7 +102,7 @@ def _quality_places(results: Results, key: str) -> int:
 
 def _quality(results: Results, key: str) -> Column:
     label = quality_label(results)
-    sizes = {count(row.samples) for row in results.rows if row.kind not in ("floor", "family")}
+    sizes = {thousands(row.samples) for row in results.rows if row.kind not in ("floor", "family")}
     under = f"N = {sizes.pop()}" if len(sizes) == 1 else ""
     about = f"{label}, plug-in, biased by about D / N; lower is better"
     places = _quality_places(results, key)
@@ -142,4 +142,4 @@ def _energies(results: Results) -> list[Column]:
 
 def _nfe() -> Column:
     about = "network evaluations per sample"
-    return Column("nfe", "NFE", "", about, lambda row: count(row.nfe) if row.nfe else MISSING)
+    return Column("nfe", "NFE", "", about, lambda row: thousands(row.nfe) if row.nfe else MISSING)

@@ -9,14 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fm_lightning.report.formats import decimals, number
+from fm_lightning.phrases import decimals, finite, number
 from fm_lightning.report.labels import Label, at_line_ends
 from fm_lightning.report.results import (
     Arrays,
     Results,
     Row,
     base_row,
-    finite,
     metric,
     of_kind,
     quality_key,

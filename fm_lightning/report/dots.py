@@ -6,8 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from fm_lightning.report.formats import signed, true_minus
-from fm_lightning.report.results import finite
+from fm_lightning.phrases import finite, signed, true_minus
 from fm_lightning.report.style import INK, MUTED
 
 

@@ -18,9 +18,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from fm_lightning.comparison.results import VerdictResult
+from fm_lightning.phrases import finite
 from fm_lightning.report.labels import Label, place
 from fm_lightning.report.outcomes import OUTCOMES
-from fm_lightning.report.results import Arrays, Results, finite, metric
+from fm_lightning.report.results import Arrays, Results, metric
 from fm_lightning.report.style import FAINT, GRID, INK, MUTED, WIDTH, new_figure, styled
 from fm_lightning.report.words import verdicts
 

@@ -12,22 +12,11 @@ from typing import Any
 
 from fm_lightning.comparison.results import QualityFacts, VerdictResult
 from fm_lightning.files import write_whole
+from fm_lightning.phrases import MISSING, finite, number, share, signed, span, thousands, true_minus
 from fm_lightning.report.columns import Column, columns, family_columns
 from fm_lightning.report.figures import FIGURES
-from fm_lightning.report.formats import MISSING, count, number, share, signed, span, true_minus, with_span
 from fm_lightning.report.outcomes import OUTCOMES
-from fm_lightning.report.results import (
-    Arrays,
-    Results,
-    Row,
-    base_row,
-    finite,
-    groups,
-    of_kind,
-    quality_label,
-    subtitle,
-    title,
-)
+from fm_lightning.report.results import Arrays, Results, Row, base_row, groups, of_kind, quality_label, subtitle, title
 from fm_lightning.report.style import MUTED, colours, png, svg
 from fm_lightning.report.templates import template
 from fm_lightning.report.words import answer, headline, scope, verdicts
@@ -150,25 +139,7 @@ def _significant(value: float | None) -> str:
 def _verdict(results: Results, verdict: VerdictResult) -> dict[str, Any]:
     """A verdict with the number of seeds that it rests on."""
     tint = colours(results).get(verdict.schedule, MUTED)
-    return {
-        **vars(verdict),
-        "numbers": f"{count(verdict.n)} paired seeds",
-        "colour": tint,
-        "others": [f.family for f in verdict.families] if verdict.robustness else [],
-        "contrary": list(_contrary(verdict)),
-    }
-
-
-def _contrary(verdict: VerdictResult) -> Iterator[str]:
-    """What each distance shows of the families where the kernel distance alone reverses the outcome."""
-    reversed_ = {name for each in verdict.robustness if each.name == "by the kernel distance" for name in each.reverses}
-    for family in verdict.families:
-        if family.family in reversed_ and family.relative and family.other_relative:
-            frechet, kernel = (
-                true_minus(with_span(100 * r.value, 100 * r.low, 100 * r.high, places=0))
-                for r in (family.relative, family.other_relative)
-            )
-            yield f"Against {family.family}: Fréchet distance {frechet}, kernel distance {kernel}, in % of the baseline's."
+    return {**vars(verdict), "numbers": f"{thousands(verdict.n)} paired seeds", "colour": tint}
 
 
 def _cells(results: Results, rows: Iterable[Iterable[Row]], chosen: Iterable[Column]) -> list[list[dict[str, Any]]]:
@@ -222,12 +193,12 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
     """What someone needs to judge the numbers, and to measure them again."""
     sizes = {row.samples for row in results.rows if row.kind != "floor" and row.samples}
     if sizes:
-        many = count(min(sizes)) if len(sizes) == 1 else f"{count(min(sizes))} to {count(max(sizes))}"
+        many = thousands(min(sizes)) if len(sizes) == 1 else f"{thousands(min(sizes))} to {thousands(max(sizes))}"
         yield "samples", f"{many} per row, from the same noise and labels in every row"
     if results.seed is not None:
         yield "seed", str(results.seed)
     if results.training_images is not None:
-        yield "training data", f"{count(results.training_images)}, all of them searched for copies"
+        yield "training data", f"{thousands(results.training_images)}, all of them searched for copies"
     if results.weights:
         yield "weights", f"{results.weights}: this model was not trained here"
     if results.left_out:
@@ -235,7 +206,7 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
     if finite(results.threshold) is not None:
         yield "a copy is", f"d1 / d2 below {number(results.threshold, 4)}, in the model's space, unclipped"
     if (quality := results.quality) is not None:
-        against = f", against {count(quality.reference)} real samples" if quality.reference else ""
+        against = f", against {thousands(quality.reference)} real samples" if quality.reference else ""
         yield "quality", f"{quality_label(results)}{against}"
         if results.verdicts and quality.unseen:
             yield "verdicts compare with", _real_samples(quality)

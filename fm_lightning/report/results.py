@@ -5,28 +5,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from fm_lightning.comparison.results import Interval, Results
+from fm_lightning.comparison.results import Results
 from fm_lightning.comparison.results import RowResult as Row
+from fm_lightning.estimate import Interval
+from fm_lightning.phrases import finite, thousands
 
 __all__ = ["Arrays", "Numbers", "Results", "Row"]
 Arrays = Mapping[str, np.ndarray]
 Numbers = Mapping[str, Any]  # what a diagnosis found
-
-
-def finite(value: object) -> float | None:
-    """The number, or None for what is missing: null, NaN, infinities, anything that is no number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # an integer beyond every float
-        return None
 
 
 def metric(row: Row, name: str) -> float | None:
@@ -85,5 +76,5 @@ def title(row: Row) -> str:
 def subtitle(row: Row) -> str:
     """What ``title`` leaves unsaid, or an empty string."""
     if row.kind == "floor" and row.samples:
-        return f"N = {row.samples:,}"  # of the real samples, not of the comparison's seeds
+        return f"N = {thousands(row.samples)}"  # of the real samples, not of the comparison's seeds
     return row.label if row.kind in ("base", "schedule") and row.label != row.name else ""

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fm_lightning.report.formats import MISSING, count, decimals, number, share
+from fm_lightning.phrases import MISSING, decimals, number, share, thousands
 from fm_lightning.report.run_forest import run_forest
 from fm_lightning.report.run_table import OVER, lines
 from fm_lightning.report.style import svg
@@ -38,7 +38,7 @@ def render(comparison: Mapping[str, Any], name: str) -> str:
         over=OVER,
         level_heads=[head for _, head in LEVELS],
         missing=MISSING,
-        count=count,
+        count=thousands,
     )
 
 

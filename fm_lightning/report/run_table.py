@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fm_lightning.report.formats import MISSING, ascii_only, decimals, share, signed, span
+from fm_lightning.phrases import MISSING, ascii_only, decimals, share, signed, span
 from fm_lightning.report.run_forest import panel, run_names
 
 UNWATCHED_WIDTH = 160  # for a pipe or a log file

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from fm_lightning.report.formats import count, share
+from fm_lightning.phrases import share, thousands
 from fm_lightning.report.results import Arrays, Results, Row, metric, of_kind, subtitle, title
 from fm_lightning.report.style import COPY, INK, MUTED, WIDTH, colours, lighter, new_figure, styled
 
@@ -173,7 +173,7 @@ def most_copied(results: Results, arrays: Arrays) -> Figure | None:
             cell = Rectangle((j * (1 + GAP), y - line * 0.45), 1, line * 0.9, linewidth=0)
             cell.set_facecolor(lighter(tint[row.name], 1 - 0.55 * depth))
             axes.add_patch(cell)
-            axes.text(j * (1 + GAP) + 0.5, y, count(counts[j]), ha="center", va="center", fontsize=8.5, color=INK)
+            axes.text(j * (1 + GAP) + 0.5, y, thousands(counts[j]), ha="center", va="center", fontsize=8.5, color=INK)
     return figure
 
 

@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from fm_lightning.files import csv_text, write_whole
+from fm_lightning.phrases import ascii_only, finite, thousands
 from fm_lightning.report.columns import Column, columns
-from fm_lightning.report.formats import ascii_only, count
 from fm_lightning.report.outcomes import OUTCOMES
-from fm_lightning.report.results import Results, Row, finite, groups, interval, subtitle, title
+from fm_lightning.report.results import Results, Row, groups, interval, subtitle, title
 from fm_lightning.report.words import headline, trained_elsewhere, verdicts
 
 UNWATCHED_WIDTH = 160  # for a pipe or a log file, where nothing wraps
@@ -52,7 +52,7 @@ def print_table(results: Results, console: Console | None = None) -> None:
         console.print(Text(write(elsewhere)))
     console.print(Text(write(headline(results)), style="bold"))
     for verdict in verdicts(results):
-        about = f"against {verdict.against}, {count(verdict.n)} paired seeds"
+        about = f"against {verdict.against}, {thousands(verdict.n)} paired seeds"
         line = Text(write(f"{verdict.schedule}: {OUTCOMES[verdict.outcome].words}")).append(write(f"  {about}"), "dim")
         console.print(Padding(line, (0, 0, 0, 2), expand=False))
         for family in verdict.families:

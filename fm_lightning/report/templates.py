@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from fm_lightning.report.formats import true_minus
+from fm_lightning.phrases import true_minus
 
 
 def template(name: str) -> Template:

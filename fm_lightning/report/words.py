@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fm_lightning.comparison.results import VerdictResult
-from fm_lightning.report.formats import count, share, span
+from fm_lightning.phrases import share, span, thousands
 from fm_lightning.report.outcomes import OUTCOMES
 from fm_lightning.report.results import Results, base_row, metric, of_kind
 
@@ -58,7 +58,7 @@ def scope(results: Results) -> str:
     base = base_row(results)
     if base is not None and metric(base, "f_mem") is not None:
         lo_hi = span(metric(base, "f_mem_lo"), metric(base, "f_mem_hi"), share, 1)
-        many = f"{count(base.samples)} samples"
+        many = f"{thousands(base.samples)} samples"
         parts.append(f"Plain sampling: {share(metric(base, 'f_mem'))}% {lo_hi} of {many} are copies.")
     judged = {verdict.schedule for verdict in verdicts(results)}
     others = [row.name for row in of_kind(results, "schedule") if row.name not in judged]

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from fm_lightning.comparison.results import Interval, RowResult, VerdictResult
-from fm_lightning.estimate import Estimate, Z
+from fm_lightning.comparison.results import RowResult, VerdictResult
+from fm_lightning.estimate import Estimate, Interval, Z
 from fm_lightning.files import csv_text
 from fm_lightning.phrases import joined
 from fm_lightning.study.replicates import Experiment, Run

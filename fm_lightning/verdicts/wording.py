@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from fm_lightning.estimate import Estimate
-from fm_lightning.phrases import counted, decimal, joined, places, shortened, span, thousands
+from fm_lightning.phrases import counted, decimal, joined, places, span, thousands, with_span
 from fm_lightning.verdicts.outcomes import FRECHET_FROM, LEAST_COPIES, ORDER, FamilyVerdict, Findings
 from fm_lightning.verdicts.residual import Distance
 
@@ -158,7 +158,7 @@ def scaled(estimate: Estimate, scale: float, unit: str = "", positive: bool = Fa
     scale *= -1 if positive and estimate.value < 0 else 1
     low, high = sorted((scale * estimate.low, scale * estimate.high))
     digits = places(low, high)
-    return f"{decimal(scale * estimate.value, digits)}{unit} {span(low, high, digits)}"
+    return with_span(scale * estimate.value, low, high, decimal, digits, unit)
 
 
 def margin_words(found: Findings) -> str:
@@ -199,7 +199,7 @@ def fall(found: Findings) -> str:
     """The paired change of the copies: ``−5.6 points [−6.6, −4.6]``."""
     # The interval's centre lies closer to 0 (see ``share_change``); the change is the difference of the shares shown.
     change = 100 * (found.memorized - found.base_memorized)
-    return f"{decimal(change, 1)} points {span(-100 * found.lowered.high, -100 * found.lowered.low, 1)}"
+    return f"{decimal(change, 1)} points {span(-100 * found.lowered.high, -100 * found.lowered.low, decimal, 1)}"
 
 
 def _distance(found: Findings) -> str:

@@ -13,9 +13,9 @@ import pytest
 
 import fm_lightning
 from fm_lightning.comparison.results import Results, RowResult
+from fm_lightning.phrases import number, share
 from fm_lightning.report.curves import gain_curves
 from fm_lightning.report.figures import FIGURES
-from fm_lightning.report.formats import number, share
 from fm_lightning.report.outcomes import OUTCOMES
 from fm_lightning.report.page import render, write_report
 from fm_lightning.report.results import title

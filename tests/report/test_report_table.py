@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from fm_lightning.comparison.results import Results
-from fm_lightning.report.formats import ascii_only, decimals, number, share, signed, true_minus
+from fm_lightning.phrases import ascii_only, decimals, number, share, signed, true_minus
 from fm_lightning.report.outcomes import OUTCOMES
 from fm_lightning.report.results import groups, title
 from fm_lightning.report.table import print_table, write_csv

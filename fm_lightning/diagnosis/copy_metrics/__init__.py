@@ -7,19 +7,9 @@ from fm_lightning.diagnosis.copy_metrics.authenticity import AuthPct
 from fm_lightning.diagnosis.copy_metrics.calibrated import CalibratedDistance
 from fm_lightning.diagnosis.copy_metrics.data_copying import DataCopying
 from fm_lightning.diagnosis.copy_metrics.descriptor import DescriptorCosine
-from fm_lightning.diagnosis.copy_metrics.disagreement import Disagreement, Pair, disagreement, saying
-from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval, held_out_floor
+from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure
 
-__all__ = [
-    "AuthPct",
-    "CalibratedDistance",
-    "CopyMeasure",
-    "DataCopying",
-    "DescriptorCosine",
-    "Disagreement",
-    "Interval",
-    "Pair",
-    "disagreement",
-    "held_out_floor",
-    "saying",
-]
+# What a diagnosis measures, in the order of its page.
+COPY_MEASURES: tuple[type[CopyMeasure], ...] = (CalibratedDistance, AuthPct, DataCopying, DescriptorCosine)
+
+__all__ = ["COPY_MEASURES", "AuthPct", "CalibratedDistance", "CopyMeasure", "DataCopying", "DescriptorCosine"]

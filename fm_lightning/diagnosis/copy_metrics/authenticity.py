@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval, share
+from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, share
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.features.space import FeatureSpace
+from fm_lightning.estimate import Interval
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import nearest
@@ -25,12 +25,15 @@ class AuthPct(CopyMeasure):
         reference: ``[n, ...]`` the training images, at least 2. Distances among them are computed only for those that turn up as
             nearest, once.
         held_out: ``[m, ...]`` real images, for the floor.
-        space: see ``CopyMeasure``.
 
     Raises:
         UserError: fewer than two training images.
     """
 
+    column_names = ("d1", "nearest", "radius")
+    name = "authenticity"
+    label = "authenticity (AuthPct)"
+    unit = "percent"
     key = "auth_pct"
     lower_is_copying = True
 
@@ -38,10 +41,9 @@ class AuthPct(CopyMeasure):
         self,
         reference: Tensor | Reference,
         held_out: Tensor | None = None,
-        space: FeatureSpace | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(reference, held_out, space, ("d1", "nearest", "radius"), **kwargs)
+        super().__init__(reference, held_out, **kwargs)
         if len(self.reference) < 2:
             raise UserError("One training image has no nearest other one.", "Pass at least 2.")
         self._radius = torch.full((len(self.reference),), torch.nan)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval, quantiles, share
+from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, share
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.features.space import FeatureSpace
+from fm_lightning.estimate import Interval
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import nearest
@@ -20,21 +20,22 @@ class CalibratedDistance(CopyMeasure):
     """``d1 / (alpha mean(d1 ... dn))``: near what is usual around the sample, or much nearer than that?
 
     A sample is taken for a copy if it lies below the held-out samples' 1% quantile. Hence ``calibrated_copies`` is the share of
-    samples below it, and its floor 1% by construction. ``summarize`` adds quantiles of the distance, which need no held-out set.
+    samples below it, and its floor 1% by construction.
 
     Args:
         reference: ``[n, ...]`` the training images, at least ``neighbours``.
-        held_out: ``[m, ...]`` real images, at least 100: fewer have no 1% quantile. Without them only quantiles are given.
+        held_out: ``[m, ...]`` real images, at least 100: fewer have no 1% quantile. ``measure`` needs none.
         alpha: Carlini et al. take 0.5.
         neighbours: n, 50 in the paper.
-        space: see ``CopyMeasure``.
 
     Raises:
         UserError: fewer training images than neighbours, alpha not above 0, or fewer than 100 held-out images.
     """
 
+    column_names = ("calibrated",)
+    name = "calibrated"
+    label = "calibrated distance"
     key = "calibrated_copies"
-    lower_is_copying = False
 
     def __init__(
         self,
@@ -42,10 +43,9 @@ class CalibratedDistance(CopyMeasure):
         held_out: Tensor | None = None,
         alpha: float = 0.5,
         neighbours: int = 50,
-        space: FeatureSpace | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(reference, held_out, space, ("calibrated",), **kwargs)
+        super().__init__(reference, held_out, **kwargs)
         if not 1 <= neighbours <= len(self.reference):
             raise UserError(
                 f"neighbours={neighbours} must be between 1 and the {len(self.reference):,} training images.",
@@ -58,6 +58,10 @@ class CalibratedDistance(CopyMeasure):
                 f"{len(held_out)} held-out samples have no 1% quantile.", "Pass at least 100, or leave held_out out."
             )
         self.alpha, self.neighbours = alpha, neighbours
+
+    @classmethod
+    def of(cls, reference: Reference, held_out: Tensor) -> Self:
+        return cls(reference, held_out, neighbours=min(50, len(reference)))
 
     @property
     def fingerprint(self) -> str:
@@ -85,7 +89,3 @@ class CalibratedDistance(CopyMeasure):
 
     def value(self, columns: Columns) -> Interval:
         return share(self.copied(columns))
-
-    def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
-        numbers = {} if self.held_out is None else super().summarize(columns)
-        return numbers | quantiles(columns["calibrated"], "calibrated", 0.01, 0.05, 0.5)

@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from fm_lightning.diagnosis.association.estimate import Z
 from fm_lightning.diagnosis.association.roc import placements
-from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval
+from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.features.space import FeatureSpace
+from fm_lightning.estimate import Estimate, Interval
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import nearest
@@ -43,12 +41,15 @@ class DataCopying(CopyMeasure):
         cells: the number k of k-means cells.
         least: cells with more samples than this count; 20 as in the authors' code.
         seed: the seed of k-means.
-        space: see ``CopyMeasure``.
 
     Raises:
         UserError: no held-out samples, or a cell without any.
     """
 
+    column_names = ("d1_cell", "cell")
+    name = "data_copying"
+    label = "C_T"
+    unit = "z"
     key = "c_t"
     lower_is_copying = True
 
@@ -59,10 +60,9 @@ class DataCopying(CopyMeasure):
         cells: int = 3,
         least: int = 20,
         seed: int = 0,
-        space: FeatureSpace | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(reference, held_out, space, ("d1_cell", "cell"), **kwargs)
+        super().__init__(reference, held_out, **kwargs)
         if held_out is None:
             raise UserError("C_T compares samples with held-out ones.", "Pass held_out.")
         if not 1 <= cells <= len(self.reference):
@@ -146,15 +146,13 @@ class DataCopying(CopyMeasure):
                 f"No cell of {self.cells} has more than {self.least} samples.",
                 "Use more seeds, or pass a smaller `least`.",
             )
-        value, half = total / weight, Z * math.sqrt(variance) / weight
-        return Interval(value, value - half, value + half)
+        return Interval(*Estimate(total / weight, math.sqrt(variance) / weight))
 
 
 def mann_whitney_z(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
     """Meehan's Z of distances ``[n]`` against ``[m]``, and its standard error by DeLong's variance."""
     n, m = len(ours), len(theirs)
     scale = math.sqrt(n * m * (n + m + 1) / 12)
-    u = rankdata(np.concatenate([ours, theirs]))[:n].sum() - n * (n + 1) / 2
-    _, of_ours, of_theirs = placements(np.concatenate([ours, theirs]), np.arange(n + m) < n)
+    area, of_ours, of_theirs = placements(np.concatenate([ours, theirs]), np.arange(n + m) < n)
     variance = sum(float(part.var(ddof=1)) / len(part) if len(part) > 1 else 0.25 for part in (of_ours, of_theirs))
-    return float((u - (n * m / 2 - 0.5)) / scale), n * m * math.sqrt(variance) / scale
+    return float((n * m * area - (n * m / 2 - 0.5)) / scale), n * m * math.sqrt(variance) / scale

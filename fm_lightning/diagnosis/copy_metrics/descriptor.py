@@ -2,65 +2,67 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, Interval, quantiles, share
+from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, share
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.features.space import FeatureSpace
+from fm_lightning.estimate import Interval
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import nearest
 
 SIMILAR = 0.5  # shares a training image's content (Somepalli et al.)
-PRECISE = 0.75  # 90% precision of SSCD on DISC
-OTHERS = 2000  # training images that are compared with their own nearest other one
+DESCRIBES = 16  # numbers in a descriptor, at least
 
 
 class DescriptorCosine(CopyMeasure):
     """``cosine_copies``: the share of samples whose largest cosine with a training image exceeds ``threshold``.
 
-    The thresholds are SSCD's; on other descriptors only the comparisons with the floor and among the training images
-    themselves are meaningful. ``summarize`` adds ``cosine_mean``, its quantiles ``cosine_q75``, ``_q90``, ``_q95``,
-    ``cosine_over_0.75``, and ``cosine_train_mean``: the mean cosine of training images (2,000 of them, evenly spaced) with their
-    nearest other one.
+    The default threshold is SSCD's; on other descriptors only the comparison with the floor is meaningful.
 
     Args:
         reference: ``[n, ...]`` descriptors of the training images (or the images themselves, where pixels are the descriptor).
         held_out: ``[m, ...]`` those of real images, for the floor.
         threshold: in (-1, 1).
-        space: brings samples to where the descriptors are, see ``CopyMeasure``.
 
     Raises:
         UserError: a threshold out of range, or a descriptor of length 0.
     """
 
+    column_names = ("cosine", "nearest")
+    name = "cosine"
+    label = "cosine"
     key = "cosine_copies"
-    lower_is_copying = False
+    described = True
 
     def __init__(
         self,
         reference: Tensor | Reference,
         held_out: Tensor | None = None,
         threshold: float = SIMILAR,
-        space: FeatureSpace | None = None,
         **kwargs: Any,
     ) -> None:
         if not -1 < threshold < 1:
             raise UserError(f"threshold={threshold:g} must be between -1 and 1.", "Pass, for example, threshold=0.5")
         rows = reference.rows(0, len(reference)) if isinstance(reference, Reference) else reference
-        super().__init__(Reference(_directions(rows)), held_out, space, ("cosine", "nearest"), **kwargs)
+        super().__init__(Reference(_directions(rows)), held_out, **kwargs)
         self.threshold = threshold
 
-    @cached_property
-    def train_cosine(self) -> Tensor:
-        """``[<= 2000]`` cosines of training images, evenly spaced, with their nearest other one."""
-        step = -(-len(self.reference) // OTHERS)
-        few = torch.arange(0, len(self.reference), step)
-        return _cosine(nearest(self.reference.take(few), self.reference, 2)[0][:, 1]).cpu()
+    @classmethod
+    def of(cls, reference: Reference, held_out: Tensor) -> Self:
+        """SSCD's threshold means nothing for other descriptors: a copy has a larger cosine than 99% of held-out images."""
+        if reference.size < DESCRIBES:
+            raise UserError(
+                f"Directions of {reference.size} numbers say nothing.",
+                f"Pass features of at least {DESCRIBES} numbers.",
+            )
+        columns = cls(reference, held_out).held_out_columns
+        assert columns is not None
+        limit = float(torch.quantile(columns["cosine"].double(), 0.99))
+        return cls(reference, held_out, threshold=min(max(limit, -0.999), 0.999999))
 
     def compare(self, x: Tensor) -> dict[str, Tensor]:
         """``cosine [B]``, the largest with a training image, and ``nearest [B]``, the index of that one."""
@@ -72,15 +74,6 @@ class DescriptorCosine(CopyMeasure):
 
     def value(self, columns: Columns) -> Interval:
         return share(self.copied(columns))
-
-    def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
-        cosine = columns["cosine"].double()
-        numbers = super().summarize(columns) | quantiles(cosine, "cosine", 0.75, 0.9, 0.95)
-        numbers |= {
-            "cosine_mean": float(cosine.mean()),
-            f"cosine_over_{PRECISE}": float((cosine > PRECISE).double().mean()),
-        }
-        return numbers if len(self.reference) < 2 else numbers | {"cosine_train_mean": float(self.train_cosine.mean())}
 
 
 def _directions(rows: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fm_lightning.diagnosis.copy_metrics.measure import Interval
 from fm_lightning.errors import UserError
+from fm_lightning.estimate import Interval
 
 Saying = Literal["copies", "no more than real images", "fewer than real images", "no floor"]
 
@@ -34,26 +34,6 @@ class Pair:
     kappa: float | None
 
 
-@dataclass(frozen=True)
-class Disagreement:
-    """What the measures say.
-
-    Attributes:
-        sayings: measure -> its verdict on the set.
-        pairs: for every two measures that tell single samples.
-        disputed: ``[n]`` bool, samples that some but not all of them take for copies.
-    """
-
-    sayings: dict[str, Saying]
-    pairs: tuple[Pair, ...]
-    disputed: Tensor
-
-    @property
-    def agree(self) -> bool:
-        """Whether all measures with a floor say the same about the set."""
-        return len(set(self.sayings.values()) - {"no floor"}) <= 1
-
-
 def saying(value: Interval, floor: Interval | None, lower_is_copying: bool) -> Saying:
     """A measure's verdict on a set: copying if the intervals of value and floor do not touch and the value is on that side."""
     if floor is None:
@@ -63,12 +43,19 @@ def saying(value: Interval, floor: Interval | None, lower_is_copying: bool) -> S
     return "copies" if (value.value < floor.value) == lower_is_copying else "fewer than real images"
 
 
-def disagreement(copies: Mapping[str, Tensor], sayings: Mapping[str, Saying] | None = None) -> Disagreement:
-    """Compares measures sample by sample, and carries their verdicts on the set along.
+def agree(sayings: Mapping[str, Saying]) -> bool:
+    """Whether all measures with a floor say the same about the set."""
+    return len(set(sayings.values()) - {"no floor"}) <= 1
+
+
+def disagreement(copies: Mapping[str, Tensor]) -> tuple[list[Pair], Tensor]:
+    """Compares measures sample by sample.
 
     Args:
         copies: measure -> ``[n]`` bool of the same samples, from ``copied``.
-        sayings: measure -> from ``saying``.
+
+    Returns:
+        every two measures, and ``[n]`` bool: the samples that some but not all measures take for copies.
 
     Raises:
         UserError: no measures, or counts that differ.
@@ -76,9 +63,9 @@ def disagreement(copies: Mapping[str, Tensor], sayings: Mapping[str, Saying] | N
     if not copies or len({len(flags) for flags in copies.values()}) > 1:
         counts = ", ".join(f"{name} of {len(flags)}" for name, flags in copies.items()) or "no measures"
         raise UserError(f"Cannot compare {counts}.", "Apply every measure to the same samples.")
-    pairs = tuple(_pair(a, b, copies[a], copies[b]) for a, b in itertools.combinations(copies, 2))
     flags = torch.stack(list(copies.values()))
-    return Disagreement(dict(sayings or {}), pairs, flags.any(0) & ~flags.all(0))
+    pairs = [_pair(a, b, copies[a], copies[b]) for a, b in itertools.combinations(copies, 2)]
+    return pairs, flags.any(0) & ~flags.all(0)
 
 
 def _pair(first: str, second: str, a: Tensor, b: Tensor) -> Pair:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fm_lightning.phrases import finite, number, signed, true_minus, with_span
 from fm_lightning.report.diagnosis.estimates import ENERGY_WORDS
 from fm_lightning.report.diagnosis.semantics import WORDS, judges
-from fm_lightning.report.formats import number, signed, true_minus, with_span
-from fm_lightning.report.results import Numbers, finite
+from fm_lightning.report.results import Numbers
 
 ENERGY = {name: words.replace("KPE", "energy") for name, words in ENERGY_WORDS.items()}
 WEAK = 0.1  # a rank correlation, or twice the distance of an AUROC from 1/2, below which the words say "slightly"

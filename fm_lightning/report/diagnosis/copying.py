@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from fm_lightning.phrases import thousands
 from fm_lightning.report.diagnosis.estimates import ENERGY_WORDS, dots, rows
 from fm_lightning.report.diagnosis.semantics import show
-from fm_lightning.report.formats import count
 from fm_lightning.report.results import Arrays, Numbers
 from fm_lightning.report.style import COPY, FAINT, INK, MUTED, PALETTE, WIDTH, new_figure, styled
 
@@ -58,7 +58,7 @@ def predictors(results: Numbers, arrays: Arrays) -> Figure | None:
     axes = figure.subplots()
     axes.axvline(0.5, color=MUTED, linewidth=0.9, zorder=0.5)
     dots(axes, list(found.values()), PALETTE[0])
-    rows(axes, [f"{ENERGY_WORDS.get(name, name)} (n = {count(estimate['n'])})" for name, estimate in found.items()])
+    rows(axes, [f"{ENERGY_WORDS.get(name, name)} (n = {thousands(estimate['n'])})" for name, estimate in found.items()])
     axes.set(xlim=(0, 1), xlabel="AUROC for copies; below 0.5, low values go with copying")
     return figure
 
@@ -81,7 +81,7 @@ def commitment(results: Numbers, arrays: Arrays) -> Figure | None:
                 np.r_[0, share, 100],
                 where="post",
                 color=colour,
-                label=f"{name} (n = {count(len(part))})",
+                label=f"{name} (n = {thousands(len(part))})",
             )
     axes.set(xlabel="time t, noise to data", ylabel="% committed", xlim=(0, 1), ylim=(0, 101))
     axes.legend(loc="upper left")

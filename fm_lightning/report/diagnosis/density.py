@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from fm_lightning.phrases import finite, number, thousands, true_minus, with_span
 from fm_lightning.report.diagnosis.estimates import ENERGY_WORDS, dots, rows
-from fm_lightning.report.formats import count, number, true_minus, with_span
-from fm_lightning.report.results import Arrays, Numbers, finite
+from fm_lightning.report.results import Arrays, Numbers
 from fm_lightning.report.style import INK, MUTED, PALETTE, WIDTH, new_figure, styled
 
 POINTS = 4000  # drawn of a scatter: more hide each other
@@ -56,7 +56,9 @@ def scatters(results: Numbers, arrays: Arrays) -> Figure | None:
         )
         rho = rhos[name]
         words = with_span(rho["value"], rho["low"], rho["high"], number) if rho["value"] is not None else "undefined"
-        axes.set_title(true_minus(f"ρ = {words}, n = {count(rho['n'])}"), fontsize=8.5, fontweight="normal", color=INK)
+        axes.set_title(
+            true_minus(f"ρ = {words}, n = {thousands(rho['n'])}"), fontsize=8.5, fontweight="normal", color=INK
+        )
         axes.set_xlabel(title_of(name))
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)

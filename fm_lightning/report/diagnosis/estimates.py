@@ -7,8 +7,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from fm_lightning.phrases import finite
 from fm_lightning.report.dots import dot
-from fm_lightning.report.results import finite
 from fm_lightning.report.style import INK
 
 Found = Mapping[str, Any]  # an Estimate as JSON

@@ -12,9 +12,9 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from fm_lightning.files import write_whole
+from fm_lightning.phrases import thousands, true_minus
 from fm_lightning.report.diagnosis import copying, density, semantics
 from fm_lightning.report.diagnosis.answer import answers
-from fm_lightning.report.formats import count, true_minus
 from fm_lightning.report.results import Arrays, Numbers
 from fm_lightning.report.style import png
 from fm_lightning.report.templates import template
@@ -168,12 +168,12 @@ def caption(plate: Plate, results: Numbers) -> str:
     """The plate's caption with its numbers."""
     questions: Mapping[str, Any] = results["questions"]
     return plate.caption.format(
-        n=count(results["n"]),
-        probed=count(results["probed"]),
+        n=thousands(results["n"]),
+        probed=thousands(results["probed"]),
         threshold=f"{results['threshold']:.3g}",
-        copies=count(questions["copying"]["numbers"]["copies"]),
-        held_out=count(questions["five_ways"]["numbers"]["held_out"]),
-        val=count(questions["over_training"]["numbers"]["n"]),
+        copies=thousands(questions["copying"]["numbers"]["copies"]),
+        held_out=thousands(questions["five_ways"]["numbers"]["held_out"]),
+        val=thousands(questions["over_training"]["numbers"]["n"]),
     )
 
 
@@ -192,8 +192,8 @@ def _render(results: Numbers, shown: Mapping[str, list[dict[str, Any]]]) -> str:
     facts["seconds"] = ", ".join(f"{name} {seconds}" for name, seconds in results["seconds"].items())
     return template("diagnosis/page.html").render(
         name=results.get("name") or "run",
-        n=count(results["n"]),
-        probed=count(results["probed"]),
+        n=thousands(results["n"]),
+        probed=thousands(results["probed"]),
         answer=answers(results),
         first=first,
         questions=questions,

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from fm_lightning.report.formats import count, number, true_minus, with_span
-from fm_lightning.report.results import Arrays, Numbers, finite
+from fm_lightning.phrases import finite, number, thousands, true_minus, with_span
+from fm_lightning.report.results import Arrays, Numbers
 from fm_lightning.report.style import INK, PALETTE, WIDTH, new_figure, styled
 
 WORDS = {"score": "confidence in the own class", "margin": "margin of the own class"}
@@ -41,7 +41,7 @@ def thirds(results: Numbers, arrays: Arrays) -> Figure | None:
         axes.set_title(f"{key}: {WORDS[column]}")
         axes.set_xlabel(f"third of KPE within classes\nhigh minus low: g = {true_minus(said)}")
         axes.set_xticks(
-            [0, 1, 2], [f"{w}\nn = {count(m['n'])}" for w, m in zip(("low", "middle", "high"), found["means"])]
+            [0, 1, 2], [f"{w}\nn = {thousands(m['n'])}" for w, m in zip(("low", "middle", "high"), found["means"])]
         )
         axes.set_xlim(-0.5, 2.5)
         axes.grid(axis="x", visible=False)
