@@ -33,7 +33,13 @@ class Collector:
 
     def rows(self, names: Iterable[str]) -> list[dict[str, Any]]:
         """What the results say of these rows."""
-        return [self._row(name) for name in names]
+        rows = [self._row(name) for name in names]
+        key = self.evaluation.manifest.about.get("quality", {}).get("key")
+        base = next((row["metrics"].get(key) for row in rows if row["name"] == BASE), None)
+        for row in rows:
+            change = (row["vs_base"] or {}).get(key)
+            row["relative"] = {key: Interval(*(part / base for part in change))} if change and base else None
+        return rows
 
     def _columns(self, name: str, measure: str) -> Columns:
         return self._base(measure) if name == BASE else read_columns(self.evaluation, name, measure)
@@ -88,9 +94,7 @@ class Collector:
             mine, theirs = on_common_seeds(columns, self._columns(other, measure.name))
             # A parent is compared with its control: the schedule minus the control.
             pair = (theirs, mine) if kind == "vs_parent" else (mine, theirs)
-            change = measure.change(*pair)
-            if change is not None:
-                changes[kind][measure.key] = Interval(*change)
+            changes[kind] |= {key: Interval(*change) for key, change in measure.changes(*pair).items()}
         return numbers
 
     def _qualities(self, name: str) -> dict[str, float]:
@@ -102,7 +106,10 @@ class Collector:
         return {f"quality_{kind}": found.value for kind, (_, found) in read_qualities(self.evaluation, name).items()}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """``kpe/ROW`` ``[N]``, ``power/ROW`` ``[S]``, ``times/ROW`` ``[S + 1]`` and ``gain/ROW`` ``[S]``."""
+        """``kpe/ROW`` ``[N]``, ``power/ROW`` ``[S]``, ``times/ROW`` ``[S + 1]`` and ``gain/ROW`` ``[S]``.
+
+        ``power_change/ROW`` ``[S]`` is the change from plain sampling's power at the middle of each step, as a share of it.
+        """
         out: dict[str, np.ndarray] = {}
         for name, about in self.evaluation.shown.items():
             if about["kind"] in ("floor", "family"):
@@ -113,4 +120,10 @@ class Collector:
                 out[f"power/{name}"] = mean_power(columns["energy"], columns["times"]).numpy()
                 out[f"times/{name}"] = columns["times"].numpy()
                 out[f"gain/{name}"] = np.array(about["gain"])
+        edges = {key.removeprefix("times/"): v for key, v in out.items() if key.startswith("times/")}
+        middle = {name: (v[1:] + v[:-1]) / 2 for name, v in edges.items()}
+        for name, at in middle.items() if BASE in middle else ():
+            with np.errstate(divide="ignore", invalid="ignore"):
+                there = np.interp(at, middle[BASE], out[f"power/{BASE}"])
+                out[f"power_change/{name}"] = out[f"power/{name}"] / there - 1
         return out

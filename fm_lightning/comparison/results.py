@@ -33,6 +33,7 @@ class RowResult:
         name: its name, which no other row has.
         kind: "base", "schedule", "control", "field", "floor" or "family"; a control and a family belong to the schedule ``of``.
         metrics: every number that was measured, by name; None for one that is undefined.
+        relative: changes of the distance to real data against plain sampling, as shares of plain sampling's.
         vs_base, vs_plain, vs_parent: paired changes of metrics against plain sampling, against the same sampling without
             the gain, and of the schedule ``of`` against this control.
     """
@@ -48,6 +49,7 @@ class RowResult:
     nfe: float | None = None
     samples: int = 0
     metrics: Mapping[str, float | None] = field(default_factory=dict)
+    relative: dict[str, Interval] = field(default_factory=dict)
     vs_base: dict[str, Interval] = field(default_factory=dict)
     vs_plain: dict[str, Interval] = field(default_factory=dict)
     vs_parent: dict[str, Interval] = field(default_factory=dict)

@@ -64,6 +64,11 @@ class Measure(ABC):
         """``key`` here minus ``key`` there, over the same seeds line by line."""
         return None
 
+    def changes(self, here: Columns, there: Columns) -> dict[str, Estimate]:
+        """Name -> every number's change that results keep; by default that of ``key``."""
+        change = self.change(here, there)
+        return {} if change is None else {str(self.key): change}
+
     def qualities(self, columns: Columns) -> dict[str, Estimate]:
         """The distances to real data on which verdicts rest, with each seed's contributions: ``frechet``, ``kernel``."""
         return {}

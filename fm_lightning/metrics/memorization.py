@@ -185,10 +185,12 @@ class MemorizationRate(PerSeedMetric):
 
     def change(self, here: Columns, there: Columns) -> Estimate:
         """F_mem here minus F_mem there, over the same seeds line by line; the interval is that of ``share_change``."""
-        check_same_seeds(here, there)
-        after, before = (copied(columns, self.threshold) for columns in (here, there))
-        difference = float(after.double().mean() - before.double().mean())
-        return replace(share_change(after.numpy(), before.numpy()), value=difference)
+        return _share_change(here, there, self.threshold)
+
+    def changes(self, here: Columns, there: Columns) -> dict[str, Estimate]:
+        """The changes of F_mem at this threshold and at the others."""
+        others = {f"f_mem_at_{t}": _share_change(here, there, t) for t in THRESHOLDS}
+        return super().changes(here, there) | others
 
     def facts(self) -> dict[str, Any]:
         return {"threshold": self.threshold}
@@ -223,6 +225,13 @@ def ratio(columns: Columns, k: int = 2) -> Tensor:
 def copied(columns: Columns, threshold: float = THRESHOLD) -> Tensor:
     """``[n]`` bool: which samples are copies."""
     return ratio(columns) < threshold
+
+
+def _share_change(here: Columns, there: Columns, threshold: float) -> Estimate:
+    check_same_seeds(here, there)
+    after, before = (copied(columns, threshold) for columns in (here, there))
+    difference = float(after.double().mean() - before.double().mean())
+    return replace(share_change(after.numpy(), before.numpy()), value=difference)
 
 
 def escaped_same_nearest(here: Columns, base: Columns, threshold: float = THRESHOLD) -> float:

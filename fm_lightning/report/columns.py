@@ -35,38 +35,20 @@ def columns(results: Results) -> list[Column]:
             lambda row: share(metric(row, "f_mem")),
             lambda row: span(metric(row, "f_mem_lo"), metric(row, "f_mem_hi"), share, 1),
         ),
-        _change(
-            "f_mem",
-            "f_mem_change",
-            "ΔF_mem",
-            "change of F_mem against base on the same seeds, in points",
-            1,
-            scale=100,
-        ),
+        _change("f_mem", "f_mem_change", "ΔF_mem", "change of F_mem against base on the same seeds, in points", 1, 100),
     ]
     if key is not None:
         places = _quality_places(results, key)
         found.append(
             _change(
-                key,
-                "quality_change",
-                "ΔFréchet",
-                "change of the Fréchet distance against base, same seeds",
-                places,
+                key, "quality_change", "ΔFréchet", "change of the Fréchet distance against base, same seeds", places
             )
         )
         base = base_row(results)
-        at_base = None if base is None else metric(base, key)
-        if at_base:
-            percent = _change(
-                key,
-                "quality_change",
-                "ΔFréchet",
-                "the same change in percent of base",
-                1,
-                scale=100 / at_base,
-            )
-            found.append(Column("quality_percent", "ΔFréchet %", "of base's", percent.about, percent.cell))
+        if base is not None and metric(base, key):
+            about = "the same change in percent of base"
+            cell = partial(_changed, against="relative", name=key, places=1, scale=100)
+            found.append(Column("quality_percent", "ΔFréchet %", "of base's", about, cell))
     return found + _energies(results) + [_nfe()]
 
 
@@ -112,18 +94,20 @@ def _quality(results: Results, key: str) -> Column:
 def _change(name: str, key: str, head: str, about: str, places: int, scale: float = 1.0) -> Column:
     """A metric's paired change against base and its interval, multiplied by ``scale``."""
 
-    def cell(row: Row) -> str:
-        change = interval(row, "vs_base", name, scale)
-        if change is None:
-            return "" if row.kind == "base" else MISSING
-        return signed(change[0], places)
-
     def aside(row: Row) -> str:
         _, lo, hi = interval(row, "vs_base", name, scale) or (None, None, None)
         return span(lo, hi, signed, places)
 
     under = "points, paired" if name == "f_mem" else "paired, 95%"
+    cell = partial(_changed, against="vs_base", name=name, places=places, scale=scale)
     return Column(key, head, under, about, cell, aside)
+
+
+def _changed(row: Row, against: str, name: str, places: int, scale: float) -> str:
+    change = interval(row, against, name, scale)
+    if change is None:
+        return "" if row.kind == "base" else MISSING
+    return signed(change.value, places)
 
 
 def _energies(results: Results) -> list[Column]:

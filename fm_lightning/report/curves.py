@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -106,17 +106,13 @@ def energy_profile(results: Results, arrays: Arrays) -> Figure | None:
     right = others[0]
     right.set(title="change from base, %", xlabel="time t, noise to data", xlim=(0, 1))
     assert base is not None
-    at_base, base_edges = curves[base.name]
-    base_middle = (base_edges[1:] + base_edges[:-1]) / 2
     right.axhline(0, color=tint[base.name], linewidth=1.2)
     labels = [Label(1.0, 0.0, title(base), tint[base.name])]
-    for row in shown:
-        if row.kind != "schedule":
+    for row in of_kind(results, "schedule"):
+        if (found := _stepwise(arrays, "power_change", row)) is None:
             continue
-        power, edges = curves[row.name]
+        change, edges = 100 * found[0], found[1]
         middle = (edges[1:] + edges[:-1]) / 2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            change = 100 * (power / np.interp(middle, base_middle, at_base) - 1)
         right.plot(middle, change, color=tint[row.name])
         if np.isfinite(change[-1]):
             labels.append(Label(float(middle[-1]), float(change[-1]), title(row), tint[row.name]))
@@ -212,33 +208,28 @@ def _lines(steps, series: Mapping, name: str, scale: float) -> dict[str, tuple[n
 @styled
 def thresholds(results: Results, arrays: Arrays) -> Figure | None:
     """F_mem at every threshold that was measured: base's share, and the schedules' change from it in points."""
-    curves: dict[str, tuple[list[float], list[float]]] = {}
-    for row in of_kind(results, "base", "schedule"):
-        pairs = sorted(
-            (float(found[1]), 100 * value)
-            for name in row.metrics
-            if (found := re.fullmatch(r"f_mem_at_(\d*\.?\d+)", name)) and (value := metric(row, name)) is not None
-        )
-        if len(pairs) > 1:
-            curves[row.name] = ([at for at, _ in pairs], [value for _, value in pairs])
     base = base_row(results)
-    if base is None or base.name not in curves or len(curves) < 2:
+    if base is None:
+        return None
+    levels = _by_threshold({name: metric(base, name) for name in base.metrics})
+    schedules = of_kind(results, "schedule")
+    changes = [(row, _by_threshold({name: change.value for name, change in row.vs_base.items()})) for row in schedules]
+    changes = [(row, found) for row, found in changes if len(found) > 1]
+    if len(levels) < 2 or not changes:
         return None
     figure = new_figure(WIDTH, 3.4, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.25])
     tint = colours(results)
-    grid, at_base = curves[base.name]
+    grid = list(levels)
     left.set_title("plain sampling")
-    left.plot(grid, at_base, color=tint[base.name], marker="o", markersize=4)
+    left.plot(grid, list(levels.values()), color=tint[base.name], marker="o", markersize=4)
     right.set_title("change from it, points")
     right.axhline(0, color=tint[base.name], linewidth=1.2)
     labels = []
-    for row in of_kind(results, "schedule"):
-        if row.name not in curves or curves[row.name][0] != grid:
-            continue
-        change = np.asarray(curves[row.name][1]) - np.asarray(at_base)
-        right.plot(grid, change, color=tint[row.name], zorder=3)
-        labels.append(Label(grid[-1], float(change[-1]), title(row), tint[row.name]))
+    for row, found in changes:
+        right.plot(list(found), list(found.values()), color=tint[row.name], zorder=3)
+        at, last = list(found.items())[-1]
+        labels.append(Label(at, last, title(row), tint[row.name]))
     used = results.threshold
     for axes in (left, right):
         axes.set_xlabel("a copy is d1 / d2 below …")
@@ -249,3 +240,9 @@ def thresholds(results: Results, arrays: Arrays) -> Figure | None:
     right.set_xlim(grid[0], grid[-1])
     at_line_ends(right, labels)
     return figure
+
+
+def _by_threshold(numbers: Mapping[str, Any]) -> dict[float, float]:
+    """Threshold -> percent of the numbers called ``f_mem_at_THRESHOLD``, ascending."""
+    found = {name.removeprefix("f_mem_at_"): value for name, value in numbers.items() if name.startswith("f_mem_at_")}
+    return {float(at): 100 * value for at, value in sorted(found.items()) if finite(value) is not None}

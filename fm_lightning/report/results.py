@@ -26,7 +26,11 @@ def metric(row: Row, name: str) -> float | None:
 
 
 def interval(row: Row, against: str, name: str, scale: float = 1.0) -> Interval | None:
-    """The change of a metric ``"vs_base"`` or ``"vs_parent"`` and its interval, times ``scale``; None where there is none."""
+    """The change of a metric and its interval, times ``scale``; None where there is none.
+
+    Args:
+        against: the row's ``"vs_base"``, ``"vs_parent"`` or ``"relative"``.
+    """
     found: Interval | None = getattr(row, against).get(name)
     if found is None or finite(found.value) is None:
         return None
