@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fm_lightning.diagnosis.association import Estimate
+from fm_lightning.diagnosis.association import Statistic
 from fm_lightning.errors import UserError
 from fm_lightning.phrases import number, thousands, with_span
 
@@ -66,7 +66,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def stated(estimate: Estimate | Missing, name: str, places: int = 2) -> str:
+def stated(estimate: Statistic | Missing, name: str, places: int = 2) -> str:
     """``name = 0.31 [0.20, 0.41], n = 2,000``, or why there is no number."""
     if isinstance(estimate, Missing):
         return f"no {name}: {estimate.reason}"

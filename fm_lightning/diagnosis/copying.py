@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, p_value, stated, unless_refused
 from fm_lightning.diagnosis.association import (
-    Estimate,
+    Statistic,
     auroc,
     auroc_difference,
     mean_difference,
@@ -72,7 +72,7 @@ def _predictors(answer: Answer, subject: Subject, probed: Probed | None) -> None
         scores["early commitment"] = -probed.commitment
         if probed.gap is not None:
             scores["guidance gap"] = probed.gap
-    areas: dict[str, Estimate] = {}
+    areas: dict[str, Statistic] = {}
     found = {}
     for name, score in scores.items():
         event = subject.copies[: len(score)]

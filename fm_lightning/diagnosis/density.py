@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fm_lightning.data.toys import Toy2D
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, stated, unless_refused
-from fm_lightning.diagnosis.association import Estimate, partial_spearman, spearman
+from fm_lightning.diagnosis.association import Statistic, partial_spearman, spearman
 from fm_lightning.diagnosis.features import Features
 from fm_lightning.diagnosis.probed import Probed
 from fm_lightning.diagnosis.subject import ENERGIES, Sampled, Subject, columns_of
@@ -116,9 +116,9 @@ def associations(subject: Sampled, columns: Mapping[str, Tensor]) -> list[dict[s
     return entries
 
 
-def _or_reason(compute: Callable[[], Estimate]) -> Estimate:
+def _or_reason(compute: Callable[[], Statistic]) -> Statistic:
     found = unless_refused(compute)
-    return Estimate(None, reason=found.reason) if isinstance(found, Missing) else found
+    return Statistic(None, reason=found.reason) if isinstance(found, Missing) else found
 
 
 def _sentences(entries: Sequence[Mapping[str, Any]], classes: bool) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 from torch import nn
 
 from fm_lightning.diagnosis.answer import Answer, plain
+from fm_lightning.diagnosis.conclusions import conclusions
 from fm_lightning.diagnosis.copying import copying
 from fm_lightning.diagnosis.density import density
 from fm_lightning.diagnosis.features import extract
@@ -32,15 +33,7 @@ from fm_lightning.metrics.features.named import EXTRACTORS, named_extractor
 from fm_lightning.table.evaluation import Evaluation
 
 FOLDER = "diagnosis"
-SCHEMA = 1
-QUESTIONS = {
-    "density": "Energy and density",
-    "semantics": "Energy and semantics",
-    "copying": "Energy and copying",
-    "five_ways": "Copying in five ways",
-    "over_training": "Over training",
-}
-PARTS = {"probes": "Likelihood, commitment and power", "features": "Features"}
+SCHEMA = 2
 
 
 def diagnose(
@@ -74,24 +67,24 @@ def diagnose(
     """
     check(subject, probes, groups)
     seconds: dict[str, float] = {}
-    with _timed(seconds, "probes"):
+    with _timed(seconds, "probes", "Likelihood, commitment and power"):
         probed = probe(subject, probes)
     features = None
     if extractor is not None:
-        with _timed(seconds, "features"):
+        with _timed(seconds, "features", "Features"):
             features = extract(subject, extractor)
-    asked: dict[str, Callable[[], Answer]] = {
-        "density": lambda: density(subject, probed, features, others),
-        "semantics": lambda: semantics(subject, clip, class_names, classifier),
-        "copying": lambda: copying(subject, probed, groups),
-        "five_ways": lambda: five_ways(subject, features),
-        "over_training": lambda: over_training(series or {}, subject.data.val_seeds),
+    asked: dict[str, tuple[str, Callable[[], Answer]]] = {
+        "density": ("Energy and density", lambda: density(subject, probed, features, others)),
+        "semantics": ("Energy and semantics", lambda: semantics(subject, clip, class_names, classifier)),
+        "copying": ("Energy and copying", lambda: copying(subject, probed, groups)),
+        "five_ways": ("Copying in five ways", lambda: five_ways(subject, features)),
+        "over_training": ("Over training", lambda: over_training(series or {}, subject.data.val_seeds)),
     }
     answers: dict[str, Answer] = {}
-    for name, ask in asked.items():
-        with _timed(seconds, name):
+    for name, (title, ask) in asked.items():
+        with _timed(seconds, name, title):
             answers[name] = ask()
-    results = {
+    results: dict[str, Any] = {
         "schema": SCHEMA,
         "n": len(subject),
         "probed": len(probed),
@@ -100,10 +93,11 @@ def diagnose(
         "tau_split": subject.tau_split,
         "seconds": seconds,
         "questions": {
-            name: {"title": QUESTIONS[name], "numbers": plain(answer.numbers), "sentences": answer.sentences}
+            name: {"title": asked[name][0], "numbers": plain(answer.numbers), "sentences": answer.sentences}
             for name, answer in answers.items()
         },
     }
+    results["answer"] = conclusions(results)
     arrays = {f"{name}/{key}": v for name, answer in answers.items() for key, v in answer.arrays.items()}
     return results, arrays
 
@@ -140,8 +134,8 @@ def write(folder: Path, results: Mapping[str, Any], arrays: Mapping[str, np.ndar
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+def _timed(seconds: dict[str, float], name: str, title: str) -> Iterator[None]:
     begun = time.perf_counter()
     yield
     seconds[name] = round(time.perf_counter() - begun, 2)
-    print(f"{PARTS.get(name, QUESTIONS.get(name)):34} {seconds[name]:6.1f} s", flush=True)
+    print(f"{title:34} {seconds[name]:6.1f} s", flush=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fm_lightning.diagnosis.answer import Answer
-from fm_lightning.diagnosis.association import first_passage
+from fm_lightning.diagnosis.association.statistic import vectors
+from fm_lightning.errors import UserError
 from fm_lightning.phrases import thousands
 
 LEVEL = 0.01  # of F_mem
@@ -53,3 +56,32 @@ def over_training(series: Series, seeds: int) -> Answer:
             f"{thousands(round(passage.step))} ({where})."
         )
     return answer
+
+
+@dataclass(frozen=True)
+class Passage:
+    """The first recorded step at or above a level; it was passed after ``before``.
+
+    Attributes:
+        step: None if the series never gets there.
+        before: the recorded step before, or None if the series starts at or above the level.
+    """
+
+    step: float | None
+    before: float | None
+
+
+def first_passage(steps: Any, values: Any, level: float) -> Passage:
+    """Where ``values [n]``, recorded at ascending ``steps [n]``, are first at or above ``level``.
+
+    Raises:
+        UserError: counts that differ, or steps that do not ascend.
+    """
+    steps, values = vectors(steps=steps, values=values)
+    if (np.diff(steps) <= 0).any():
+        raise UserError("The steps do not ascend.", "Sort them, each once.")
+    there = values >= level
+    if not there.any():
+        return Passage(None, float(steps[-1]))
+    i = int(there.argmax())
+    return Passage(float(steps[i]), float(steps[i - 1]) if i else None)

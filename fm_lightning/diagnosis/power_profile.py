@@ -16,8 +16,9 @@ import torch
 from scipy.stats import linregress
 from torch import Tensor
 
-from fm_lightning.diagnosis.association.estimate import Estimate, Z, undefined, vectors
+from fm_lightning.diagnosis.association.statistic import Statistic, undefined, vectors
 from fm_lightning.errors import UserError
+from fm_lightning.estimate import Z
 from fm_lightning.metrics.neighbours.kernel import log_kernel_sum
 from fm_lightning.metrics.neighbours.reference import Reference
 
@@ -117,7 +118,7 @@ class PowerLaw:
         spread: largest over smallest mean power in it.
     """
 
-    exponent: Estimate
+    exponent: Statistic
     plateau: float
     spread: float | None
 
@@ -142,7 +143,7 @@ def power_law(times: Tensor, powers: Tensor, since: float = 0.8, until: float = 
         return PowerLaw(undefined("no power at some time: it has no logarithm", n, method), plateau, None)
     fit = linregress(np.log1p(-t), np.log(p))
     half = Z * float(fit.stderr)
-    exponent = Estimate(
+    exponent = Statistic(
         float(fit.slope), float(fit.slope) - half, float(fit.slope) + half, float(fit.pvalue), n, method
     )
     return PowerLaw(exponent, plateau, float(p.max() / p.min()))

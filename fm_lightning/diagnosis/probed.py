@@ -92,7 +92,7 @@ def probe(subject: Subject, count: int, likelihood: bool = True) -> Probed:
     gaps = [way.guidance_gap for way in ways if way.guidance_gap is not None]
     return Probed(
         times,
-        torch.cat([watch.commitment.commitment(way.x1).time.cpu() for watch, way in parts]),
+        torch.cat([watch.commitment.commitment(way.x1).cpu() for watch, way in parts]),
         torch.cat([watch.power.power.cpu() for watch in watches], 1),
         torch.tensor(watches[0].times, dtype=torch.float64),
         torch.cat([torch.stack(watch.density) for watch in watches], 1),

@@ -13,7 +13,7 @@ from fm_lightning.data.class_names import class_names as names_of
 from fm_lightning.data.digits import Digits
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, p_value, stated, unless_refused
 from fm_lightning.diagnosis.association import (
-    Estimate,
+    Statistic,
     effect_size,
     group_means,
     mean_difference,
@@ -75,9 +75,10 @@ def semantics(
             answer.sentences.append(f"The model has no labels: the {metric.prefix}'s own guess stands for the class.")
         found = {}
         for column, values in columns.items():
-            found[column] = compared(subject.energies["kpe"], groups, values, labels)
+            words = WORDS[column.removeprefix(f"{metric.prefix}_")]
+            found[column] = {"words": words} | compared(subject.energies["kpe"], groups, values, labels)
             answer.arrays[f"column/{column}"] = numpy(values)
-            answer.sentences.append(_sentence(metric.prefix, column, found[column]))
+            answer.sentences.append(_sentence(metric.prefix, found[column]))
         answer.arrays["groups"] = groups
         answer.numbers[metric.prefix] = {
             "columns": found,
@@ -132,14 +133,13 @@ def compared(kpe: Tensor, groups, values: Tensor, labels: Tensor) -> dict[str, A
     }
 
 
-def _sentence(key: str, column: str, found: dict) -> str:
-    what = WORDS[column.removeprefix(f"{key}_")]
-    difference: Estimate = found["difference"]
+def _sentence(key: str, found: dict) -> str:
+    difference: Statistic = found["difference"]
     effect, slope = stated(found["effect"], "Hedges's g"), found["trend"]
     tested = (
         f"trend over thirds: tau = {slope.value:+.3f}, {p_value(slope.p)}" if slope.value is not None else slope.reason
     )
     return (
-        f"{key.capitalize()}, {what}, highest third of KPE minus lowest within classes: "
+        f"{key.capitalize()}, {found['words']}, highest third of KPE minus lowest within classes: "
         f"{stated(difference, 'difference', 3)} ({effect}; {tested})."
     )

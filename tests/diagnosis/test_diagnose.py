@@ -164,8 +164,8 @@ def test_digits_with_their_classifier_and_the_monitors(command, undrawn, tmp_pat
     means = group_means(quantile_groups(lines.kpe, 3, labels), margins)
     found = results["questions"]["semantics"]["numbers"]["classifier"]
     assert not found["guessed"]
-    assert [g["mean"] for g in found["columns"]["classifier_margin"]["means"]] == pytest.approx(
-        [g.mean for g in means], rel=1e-5
+    assert [g["value"] for g in found["columns"]["classifier_margin"]["means"]] == pytest.approx(
+        [g.value for g in means], rel=1e-5
     )
     assert arrays["semantics/lowest"].dtype == np.uint8
     measures = {e["measure"] for e in results["questions"]["density"]["numbers"]["associations"]}

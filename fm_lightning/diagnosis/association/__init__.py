@@ -1,9 +1,7 @@
 """How measurements of the same samples go together: each number with its interval, or the reason why there is none."""
 
 from fm_lightning.diagnosis.association.correlation import partial_spearman, spearman
-from fm_lightning.diagnosis.association.estimate import Estimate
 from fm_lightning.diagnosis.association.groups import (
-    GroupMean,
     effect_size,
     group_means,
     mean_difference,
@@ -11,18 +9,15 @@ from fm_lightning.diagnosis.association.groups import (
     trend,
 )
 from fm_lightning.diagnosis.association.monotone import ShareCurve, non_monotonicity, share_curve
-from fm_lightning.diagnosis.association.passage import Passage, first_passage
 from fm_lightning.diagnosis.association.roc import auroc, auroc_difference
+from fm_lightning.diagnosis.association.statistic import Statistic
 
 __all__ = [
-    "Estimate",
-    "GroupMean",
-    "Passage",
     "ShareCurve",
+    "Statistic",
     "auroc",
     "auroc_difference",
     "effect_size",
-    "first_passage",
     "group_means",
     "mean_difference",
     "non_monotonicity",

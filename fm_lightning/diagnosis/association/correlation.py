@@ -15,7 +15,7 @@ import numpy as np
 from scipy.interpolate import BSpline
 from scipy.stats import norm, rankdata, t
 
-from fm_lightning.diagnosis.association.estimate import Estimate, Vector, constant, undefined, vectors
+from fm_lightning.diagnosis.association.statistic import Statistic, Vector, constant, undefined, vectors
 
 RESAMPLES = 1000
 LEAST = 10  # samples beyond covariates, for an interval
@@ -24,7 +24,7 @@ MOST = 7  # numbers of a curve
 Matrix = np.ndarray
 
 
-def spearman(x: Any, y: Any) -> Estimate:
+def spearman(x: Any, y: Any) -> Statistic:
     """Spearman's rho of two measurements ``[n]`` each of the same samples; p tests independence (Student's t).
 
     Undefined, with the reason, where one of them is constant or n < 3; no interval below 10 samples.
@@ -46,7 +46,7 @@ def spearman(x: Any, y: Any) -> Estimate:
 
 def partial_spearman(
     x: Any, y: Any, covariates: Mapping[str, Any] | None = None, strata: Any | None = None
-) -> Estimate:
+) -> Statistic:
     """Spearman's rho of x and y with covariates held fixed: Pearson's correlation of what is left of the ranks.
 
     From the ranks of x and y is removed what depends on the covariates within each class: a sum of one cubic spline per
@@ -101,7 +101,7 @@ def _curve(u: Vector, size: int) -> Matrix:
     return BSpline.design_matrix(u, knots, 3).toarray()[:, 1:]  # all of them add up to 1
 
 
-def _estimate(x: Vector, y: Vector, held: int, method: str, ranked: bool = False) -> Estimate:
+def _estimate(x: Vector, y: Vector, held: int, method: str, ranked: bool = False) -> Statistic:
     """Pearson's correlation of two vectors from which ``held`` numbers were fitted; ``ranked`` ranks each resample."""
     n = len(x)
     free = n - 2 - held
@@ -110,16 +110,16 @@ def _estimate(x: Vector, y: Vector, held: int, method: str, ranked: bool = False
     x, y = x - x.mean(), y - y.mean()
     rho = float(np.clip(x @ y / math.sqrt(float(x @ x) * float(y @ y)), -1, 1))
     if abs(rho) > 1 - 1e-12:
-        return Estimate(math.copysign(1.0, rho), p=0.0, n=n, method=method, reason="no interval at |rho| = 1")
+        return Statistic(math.copysign(1.0, rho), p=0.0, n=n, method=method, reason="no interval at |rho| = 1")
     p = float(2 * t.sf(abs(rho) * math.sqrt(free / (1 - rho**2)), free))
     if free < LEAST - 2:
-        return Estimate(rho, p=p, n=n, method=method, reason=f"no interval from {n} samples with {held} covariates")
+        return Statistic(rho, p=p, n=n, method=method, reason=f"no interval from {n} samples with {held} covariates")
     drawn = resampled(x, y, ranked)
     wider = math.sqrt(n / (n - held))  # what was fitted makes residuals too small
     low, high = (rho + wider * (bound - rho) for bound in np.nanquantile(drawn, [0.025, 0.975]))
     if held:  # Student's p takes the spread of one as independent of the other
         p = float(2 * norm.sf(abs(rho) / (wider * float(np.nanstd(drawn)))))
-    return Estimate(rho, float(max(low, -1)), float(min(high, 1)), p, n, method)
+    return Statistic(rho, float(max(low, -1)), float(min(high, 1)), p, n, method)
 
 
 def resampled(x: Vector, y: Vector, ranked: bool = False, resamples: int = RESAMPLES, seed: int = 0) -> Vector:

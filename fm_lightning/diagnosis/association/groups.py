@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata, t, ttest_ind
 
-from fm_lightning.diagnosis.association.estimate import Estimate, Z, undefined, vectors
+from fm_lightning.diagnosis.association.statistic import Statistic, undefined, vectors
 from fm_lightning.errors import UserError
-from fm_lightning.estimate import LEVEL
+from fm_lightning.estimate import LEVEL, Z
 
 
 def quantile_groups(values: Any, count: int, strata: Any | None = None) -> NDArray[np.int64]:
@@ -56,33 +55,24 @@ def quantile_groups(values: Any, count: int, strata: Any | None = None) -> NDArr
     return groups
 
 
-@dataclass(frozen=True)
-class GroupMean:
-    """A group's mean with its 95% interval (Student's; none for one sample)."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
-
-
-def group_means(groups: Any, values: Any) -> list[GroupMean]:
-    """Mean and interval of ``values [n]`` in each of the groups 0 ... max, which must not be empty."""
+def group_means(groups: Any, values: Any) -> list[Statistic]:
+    """Mean of ``values [n]`` with Student's interval in each of the groups 0 ... max, which must not be empty."""
     group, values = vectors(groups=groups, values=values)
     found = []
     for g in range(int(group.max()) + 1):
-        part = values[group == g]
+        part, method = values[group == g], "mean, Student's interval"
         if not len(part):
             raise UserError(f"Group {g} has no samples.", "Use fewer groups.")
-        if len(part) == 1:
-            found.append(GroupMean(float(part[0]), None, None, 1))
-            continue
-        half = float(t.ppf((1 + LEVEL) / 2, len(part) - 1)) * part.std(ddof=1) / math.sqrt(len(part))
-        found.append(GroupMean(float(part.mean()), float(part.mean() - half), float(part.mean() + half), len(part)))
+        mean, low, high = float(part.mean()), None, None
+        if len(part) > 1:
+            half = float(t.ppf((1 + LEVEL) / 2, len(part) - 1)) * part.std(ddof=1) / math.sqrt(len(part))
+            low, high = float(mean - half), float(mean + half)
+        reason = "" if len(part) > 1 else "no interval from one sample"
+        found.append(Statistic(mean, low, high, None, len(part), method, reason))
     return found
 
 
-def trend(groups: Any, values: Any) -> Estimate:
+def trend(groups: Any, values: Any) -> Statistic:
     """Whether ``values [n]`` rise or fall over ordered groups ``[n]``: Kendall's tau-b of value and group.
 
     Its p (two-sided, corrected for ties) is that of the Jonckheere-Terpstra test, whose statistic J is a linear function of
@@ -98,24 +88,24 @@ def trend(groups: Any, values: Any) -> Estimate:
     if (values == values[0]).all():
         return undefined("constant values: no trend to test", len(values), method)
     found = kendalltau(group, values, method="asymptotic")
-    return Estimate(float(found.statistic), p=float(found.pvalue), n=len(values), method=method)
+    return Statistic(float(found.statistic), p=float(found.pvalue), n=len(values), method=method)
 
 
-def mean_difference(low: Any, high: Any) -> Estimate:
+def mean_difference(low: Any, high: Any) -> Statistic:
     """Mean of ``high [m]`` minus mean of ``low [n]`` with Welch's 95% interval and p."""
     low, high = vectors(low=low)[0], vectors(high=high)[0]
     n, method = len(low) + len(high), "difference of means, Welch's interval"
     value = float(high.mean() - low.mean())
     if min(len(low), len(high)) < 2:
-        return Estimate(value, n=n, method=method, reason="no interval from one sample")
+        return Statistic(value, n=n, method=method, reason="no interval from one sample")
     if low.std() == high.std() == 0:
-        return Estimate(value, n=n, method=method, reason="no interval: constant values in both groups")
+        return Statistic(value, n=n, method=method, reason="no interval: constant values in both groups")
     found = ttest_ind(high, low, equal_var=False)
     interval = found.confidence_interval(LEVEL)
-    return Estimate(value, float(interval.low), float(interval.high), float(found.pvalue), n, method)
+    return Statistic(value, float(interval.low), float(interval.high), float(found.pvalue), n, method)
 
 
-def effect_size(low: Any, high: Any) -> Estimate:
+def effect_size(low: Any, high: Any) -> Statistic:
     """Hedges's g: the difference of means, high minus low, in pooled standard deviations, corrected for small samples.
 
     ``g = J (mean_h - mean_l) / s`` with ``J = 1 - 3 / (4 (n + m) - 9)`` and ``se^2 = (n + m) / (n m) + g^2 / (2 (n + m))``
@@ -134,4 +124,4 @@ def effect_size(low: Any, high: Any) -> Estimate:
         return undefined("constant values in both groups: no standard deviation to measure in", n + m, method)
     g = float((1 - 3 / (4 * (n + m) - 9)) * (high.mean() - low.mean()) / pooled)
     half = Z * math.sqrt((n + m) / (n * m) + g**2 / (2 * (n + m)))
-    return Estimate(g, g - half, g + half, None, n + m, method)
+    return Statistic(g, g - half, g + half, None, n + m, method)

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from fm_lightning.diagnosis.association.estimate import Estimate, Vector, undefined, vectors
 from fm_lightning.diagnosis.association.groups import quantile_groups
+from fm_lightning.diagnosis.association.statistic import Statistic, Vector, undefined, vectors
 from fm_lightning.errors import UserError
 from fm_lightning.estimate import wilson
 
@@ -53,7 +53,7 @@ def share_curve(values: Any, hits: Any, count: int, strata: Any | None = None) -
     return ShareCurve(middle, hit / n, low, high, hit, n.astype(np.float64))
 
 
-def non_monotonicity(hits: Any, n: Any, simulations: int = 4000, seed: int = 0) -> Estimate:
+def non_monotonicity(hits: Any, n: Any, simulations: int = 4000, seed: int = 0) -> Statistic:
     """Tests whether shares ``hits / n`` over ordered groups ``[G]`` are neither rising nor falling, see the module's docstring.
 
     Args:
@@ -79,7 +79,7 @@ def non_monotonicity(hits: Any, n: Any, simulations: int = 4000, seed: int = 0) 
     null = rng.binomial(n.astype(np.int64), hits.sum() / n.sum(), size=(simulations, len(n)))
     found, draws = _ratios(hits[None], n), _ratios(null, n)
     p = (1 + (draws >= found - 1e-9).sum(1)) / (simulations + 1)  # [2]
-    return Estimate(float(found.min()), p=float(p.max()), n=total, method=method)
+    return Statistic(float(found.min()), p=float(p.max()), n=total, method=method)
 
 
 def _ratios(hits: np.ndarray, n: Vector) -> np.ndarray:

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, rankdata
 
-from fm_lightning.diagnosis.association.estimate import Estimate, Vector, Z, undefined, vectors
+from fm_lightning.diagnosis.association.statistic import Statistic, Vector, undefined, vectors
+from fm_lightning.estimate import Z
 
 
-def auroc(score: Any, event: Any) -> Estimate:
+def auroc(score: Any, event: Any) -> Statistic:
     """AUROC of ``score [n]`` for ``event [n]`` bool; above 1/2, a high score goes with the event.
 
     The interval is taken on the logit scale, so that it stays inside (0, 1); p tests ``A = 1/2``. Undefined without events or
@@ -37,18 +38,18 @@ def auroc(score: Any, event: Any) -> Estimate:
         return undefined(why, len(score), method)
     area, of_events, of_others = placements(score, event > 0)
     if min(len(of_events), len(of_others)) < 2:
-        return Estimate(area, n=len(score), method=method, reason="no interval from one event or one non-event")
+        return Statistic(area, n=len(score), method=method, reason="no interval from one event or one non-event")
     variance = of_events.var(ddof=1) / len(of_events) + of_others.var(ddof=1) / len(of_others)
     if variance == 0:
         reason = "no interval: all ties" if area == 0.5 else "no interval: a perfect separation"
-        return Estimate(area, n=len(score), method=method, reason=reason)
+        return Statistic(area, n=len(score), method=method, reason=reason)
     se = math.sqrt(variance)
     centre, half = math.log(area / (1 - area)), Z * se / (area * (1 - area))
     low, high = (1 / (1 + math.exp(-v)) for v in (centre - half, centre + half))
-    return Estimate(area, low, high, float(2 * norm.sf(abs(area - 0.5) / se)), len(score), method)
+    return Statistic(area, low, high, float(2 * norm.sf(abs(area - 0.5) / se)), len(score), method)
 
 
-def auroc_difference(score: Any, other: Any, event: Any) -> Estimate:
+def auroc_difference(score: Any, other: Any, event: Any) -> Statistic:
     """AUROC of ``score`` minus that of ``other`` for the same samples ``[n]``, with DeLong's paired interval and p."""
     score, other, event = vectors(score=score, other=other, event=event)
     method = "difference of AUROCs, DeLong's paired variance"
@@ -58,13 +59,13 @@ def auroc_difference(score: Any, other: Any, event: Any) -> Estimate:
     a, a_events, a_others = placements(score, event > 0)
     b, b_events, b_others = placements(other, event > 0)
     if min(len(a_events), len(a_others)) < 2:
-        return Estimate(a - b, n=len(score), method=method, reason="no interval from one event or one non-event")
+        return Statistic(a - b, n=len(score), method=method, reason="no interval from one event or one non-event")
     of_events, of_others = a_events - b_events, a_others - b_others
     se = math.sqrt(of_events.var(ddof=1) / len(of_events) + of_others.var(ddof=1) / len(of_others))
     if se == 0:
-        return Estimate(a - b, n=len(score), method=method, reason="no interval: both scores order the samples alike")
+        return Statistic(a - b, n=len(score), method=method, reason="no interval: both scores order the samples alike")
     p = float(2 * norm.sf(abs(a - b) / se))
-    return Estimate(a - b, a - b - Z * se, a - b + Z * se, p, len(score), method)
+    return Statistic(a - b, a - b - Z * se, a - b + Z * se, p, len(score), method)
 
 
 def placements(score: Vector, event: np.ndarray) -> tuple[float, Vector, Vector]:

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from fm_lightning.files import write_whole
 from fm_lightning.phrases import thousands, true_minus
 from fm_lightning.report.diagnosis import copying, density, semantics
-from fm_lightning.report.diagnosis.answer import answers
 from fm_lightning.report.results import Arrays, Numbers
 from fm_lightning.report.style import png
 from fm_lightning.report.templates import template
@@ -194,7 +193,7 @@ def _render(results: Numbers, shown: Mapping[str, list[dict[str, Any]]]) -> str:
         name=results.get("name") or "run",
         n=thousands(results["n"]),
         probed=thousands(results["probed"]),
-        answer=answers(results),
+        answer=results["answer"],
         first=first,
         questions=questions,
         facts=facts,

@@ -11,8 +11,6 @@ from fm_lightning.phrases import finite, number, thousands, true_minus, with_spa
 from fm_lightning.report.results import Arrays, Numbers
 from fm_lightning.report.style import INK, PALETTE, WIDTH, new_figure, styled
 
-WORDS = {"score": "confidence in the own class", "margin": "margin of the own class"}
-
 
 def judges(results: Numbers) -> dict[str, Any]:
     """Who judged: key -> numbers."""
@@ -23,22 +21,18 @@ def judges(results: Numbers) -> dict[str, Any]:
 @styled
 def thirds(results: Numbers, arrays: Arrays) -> Figure | None:
     """Mean score and margin in the thirds of KPE, with 95% intervals."""
-    panels = [
-        (key, column.removeprefix(f"{key}_"), found)
-        for key, judge in judges(results).items()
-        for column, found in judge["columns"].items()
-    ]
+    panels = [(key, found) for key, judge in judges(results).items() for found in judge["columns"].values()]
     if not panels:
         return None
     figure = new_figure(WIDTH * min(1.0, 0.4 * len(panels)), 3.0, layout="constrained")
-    for axes, (key, column, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+    for axes, (key, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         for place, group in enumerate(found["means"]):
             if finite(group["low"]) is not None:
                 axes.plot([place, place], [group["low"], group["high"]], color=INK, linewidth=1.6)
-            axes.plot(place, group["mean"], "o", color=PALETTE[0], markersize=7)
+            axes.plot(place, group["value"], "o", color=PALETTE[0], markersize=7)
         g = found["effect"]
         said = with_span(g["value"], g["low"], g["high"], number) if g["value"] is not None else "undefined"
-        axes.set_title(f"{key}: {WORDS[column]}")
+        axes.set_title(f"{key}: {found['words']}")
         axes.set_xlabel(f"third of KPE within classes\nhigh minus low: g = {true_minus(said)}")
         axes.set_xticks(
             [0, 1, 2], [f"{w}\nn = {thousands(m['n'])}" for w, m in zip(("low", "middle", "high"), found["means"])]

@@ -17,7 +17,6 @@ from fm_lightning.diagnosis.association import (
     auroc,
     auroc_difference,
     effect_size,
-    first_passage,
     group_means,
     mean_difference,
     non_monotonicity,
@@ -26,6 +25,7 @@ from fm_lightning.diagnosis.association import (
     trend,
 )
 from fm_lightning.diagnosis.association.monotone import isotonic
+from fm_lightning.diagnosis.over_training import first_passage
 from fm_lightning.errors import UserError
 
 
@@ -126,7 +126,7 @@ def test_effect_sizes_interval_covers():
 
 def test_group_means_by_hand():
     found = group_means([0, 0, 0, 1], [1, 2, 3, 7])
-    assert [m.mean for m in found] == [2, 7]
+    assert [m.value for m in found] == [2, 7]
     assert found[0].high == pytest.approx(2 + 4.30265273 / math.sqrt(3))
     assert found[1].low is None
     with pytest.raises(UserError, match="Group 1 has no samples"):

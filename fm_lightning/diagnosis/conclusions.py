@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fm_lightning.diagnosis.subject import ENERGIES
 from fm_lightning.phrases import finite, number, signed, true_minus, with_span
-from fm_lightning.report.diagnosis.estimates import ENERGY_WORDS
-from fm_lightning.report.diagnosis.semantics import WORDS, judges
-from fm_lightning.report.results import Numbers
 
-ENERGY = {name: words.replace("KPE", "energy") for name, words in ENERGY_WORDS.items()}
+ENERGY = {"kpe": "energy", "early": "early energy", "late": "late energy"}  # others by their own names
+Numbers = Mapping[str, Any]
 WEAK = 0.1  # a rank correlation, or twice the distance of an AUROC from 1/2, below which the words say "slightly"
 
 
-def answers(results: Numbers) -> list[str]:
-    """The sentences, each with its estimate."""
+def conclusions(results: Numbers) -> list[str]:
+    """The sentences, each with its estimate, from ``results`` as JSON."""
     return [true_minus(line) for line in (_density(results), _semantics(results), _copying(results))]
 
 
@@ -50,12 +49,14 @@ def _density(results: Numbers) -> str:
 
 
 def _semantics(results: Numbers) -> str:
-    for key, judge in judges(results).items():
-        for column, found in judge.get("columns", {}).items():
+    numbers = results["questions"]["semantics"]["numbers"]
+    judges = {key: judge for key, judge in numbers.items() if isinstance(judge, dict)}
+    for key, judge in judges.items():
+        for found in judge["columns"].values():
             effect = found["effect"]
             if finite(effect["value"]) is None:
                 continue
-            what = f"{key} {WORDS.get(column.removeprefix(f'{key}_'), column)}"
+            what = f"{key} {found['words']}"
             g = _with_interval(effect, "standardised difference")
             sign = _sign(effect)
             if sign == 0:
@@ -66,16 +67,15 @@ def _semantics(results: Numbers) -> str:
 
 def _copying(results: Numbers) -> str:
     found = results["questions"]["copying"]["numbers"].get("predictors", {})
-    areas = {
-        n: found[n]["auroc"] for n in ENERGY_WORDS if n in found and finite(found[n]["auroc"]["value"]) is not None
-    }
+    areas = {name: found[name]["auroc"] for name in ENERGIES if name in found}
+    areas = {name: area for name, area in areas.items() if finite(area["value"]) is not None}
     if not areas:
         return "Copying: there are too few copies, or too few other samples, to relate it to energy."
     best = max(areas, key=lambda name: abs(areas[name]["value"] - 0.5))
     area, sign = areas[best], _sign(areas[best], 0.5)
     numbers = f"{_with_interval(area, 'AUROC', number)}, where 0.5 tells nothing"
     if sign == 0:
-        return f"Copying: no energy tells copies from other samples (at best {ENERGY[best]}: {numbers})."
+        return f"Copying: no energy tells copies from other samples (at best {ENERGY.get(best, best)}: {numbers})."
     how = "slightly " if 2 * abs(area["value"] - 0.5) < WEAK else ""
     level = "high" if sign > 0 else "low"
-    return f"Copying: {how}more copies are among samples of {level} {ENERGY[best]} ({numbers})."
+    return f"Copying: {how}more copies are among samples of {level} {ENERGY.get(best, best)} ({numbers})."

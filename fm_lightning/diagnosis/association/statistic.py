@@ -1,4 +1,4 @@
-"""Estimate: a number with its interval, or the reason why there is none."""
+"""Statistic: a number with its interval and its test, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 from torch import Tensor
 
 from fm_lightning.errors import UserError
-from fm_lightning.estimate import LEVEL
 
-Z = float(norm.ppf((1 + LEVEL) / 2))
 Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Statistic:
     """A number from n samples with its 95% interval.
 
     Attributes:
@@ -39,9 +36,9 @@ class Estimate:
     reason: str = ""
 
 
-def undefined(reason: str, n: int, method: str) -> Estimate:
-    """An Estimate without a number."""
-    return Estimate(None, n=n, method=method, reason=reason)
+def undefined(reason: str, n: int, method: str) -> Statistic:
+    """An Statistic without a number."""
+    return Statistic(None, n=n, method=method, reason=reason)
 
 
 def vectors(**given: Any) -> list[Vector]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fm_lightning.report.diagnosis.answer import answers
+from fm_lightning.diagnosis.conclusions import conclusions
 
 
 def estimate(value, low=None, high=None):
@@ -13,7 +13,9 @@ def estimate(value, low=None, high=None):
 
 def diagnosis(partial, effect, areas):
     entry = {"energy": "kpe", "measure": "knn_5, training, model space", "plain": estimate(-0.3, -0.4, -0.2)}
-    judge = {"classifier": {"columns": {"classifier_score": {"effect": effect}}}} if effect else {}
+    judge = (
+        {"classifier": {"columns": {"classifier_score": {"words": "confidence", "effect": effect}}}} if effect else {}
+    )
     return {
         "questions": {
             "density": {"numbers": {"associations": [entry | {"partial": partial}]}},
@@ -34,7 +36,7 @@ def diagnosis(partial, effect, areas):
     ],
 )
 def test_density_follows_the_correlation_given_the_covariates(partial, words):
-    density, _, _ = answers(diagnosis(partial, None, {}))
+    density, _, _ = conclusions(diagnosis(partial, None, {}))
     assert words in density
     assert "−0.30 [−0.40, −0.20]" in density
     assert "None" not in density
@@ -42,10 +44,10 @@ def test_density_follows_the_correlation_given_the_covariates(partial, words):
 
 def test_semantics_and_copying():
     areas = {"kpe": estimate(0.49, 0.45, 0.53), "late": estimate(0.3, 0.25, 0.35)}
-    _, semantics, copying = answers(diagnosis(estimate(0.0), estimate(-0.3, -0.5, -0.1), areas))
+    _, semantics, copying = conclusions(diagnosis(estimate(0.0), estimate(-0.3, -0.5, -0.1), areas))
     assert "is lower in high-energy samples" in semantics
     assert "more copies are among samples of low late energy (AUROC = 0.30" in copying
-    _, semantics, copying = answers(diagnosis(estimate(0.0), estimate(-0.3, -0.5, 0.1), {"kpe": areas["kpe"]}))
+    _, semantics, copying = conclusions(diagnosis(estimate(0.0), estimate(-0.3, -0.5, 0.1), {"kpe": areas["kpe"]}))
     assert "does not measurably differ" in semantics
     assert "no energy tells copies from other samples" in copying
 
@@ -53,6 +55,6 @@ def test_semantics_and_copying():
 def test_what_was_not_measured_is_called_so():
     results = diagnosis(estimate(None), None, {"kpe": estimate(None)})
     results["questions"]["density"]["numbers"] = {}
-    assert [line.partition(":")[0] for line in answers(results)] == ["Density", "Semantics", "Copying"]
-    assert "not measured" in answers(results)[1]
-    assert "too few" in answers(results)[2]
+    assert [line.partition(":")[0] for line in conclusions(results)] == ["Density", "Semantics", "Copying"]
+    assert "not measured" in conclusions(results)[1]
+    assert "too few" in conclusions(results)[2]
