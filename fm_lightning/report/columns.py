@@ -27,14 +27,7 @@ def columns(results: Results) -> list[Column]:
     key = quality_key(results)
     found = [] if key is None else [_quality(results, key)]
     found += [
-        Column(
-            "f_mem",
-            "F_mem %",
-            "95%",
-            "share of samples that copy a training image, with its 95% Wilson interval",
-            lambda row: share(metric(row, "f_mem")),
-            lambda row: span(metric(row, "f_mem_lo"), metric(row, "f_mem_hi"), share, 1),
-        ),
+        _f_mem("share of samples that copy a training image, with its 95% Wilson interval"),
         _change("f_mem", "f_mem_change", "ΔF_mem", "change of F_mem against base on the same seeds, in points", 1, 100),
     ]
     if key is not None:
@@ -54,16 +47,7 @@ def columns(results: Results) -> list[Column]:
 
 def family_columns(results: Results) -> list[Column]:
     """The columns of the families' table: what the verdicts' curves are drawn through."""
-    found = [
-        Column(
-            "f_mem",
-            "F_mem %",
-            "95%",
-            "share of samples that copy a training image",
-            lambda row: share(metric(row, "f_mem")),
-            lambda row: span(metric(row, "f_mem_lo"), metric(row, "f_mem_hi"), share, 1),
-        )
-    ]
+    found = [_f_mem("share of samples that copy a training image")]
     for kind, head in (("frechet", "Fréchet"), ("kernel", "kernel")):
         key = f"quality_{kind}"
         if any(metric(row, key) is not None for row in results.rows):
@@ -72,6 +56,13 @@ def family_columns(results: Results) -> list[Column]:
             found.append(Column(key, head, "unbiased", about, partial(_number, key=key, places=places)))
     samples = Column("samples", "N", "", "samples measured", lambda row: thousands(row.samples))
     return [*found, _energies(results)[0], _nfe(), samples]
+
+
+def _f_mem(about: str) -> Column:
+    def aside(row: Row) -> str:
+        return span(metric(row, "f_mem_lo"), metric(row, "f_mem_hi"), share, 1)
+
+    return Column("f_mem", "F_mem %", "95%", about, lambda row: share(metric(row, "f_mem")), aside)
 
 
 def _number(row: Row, key: str, places: int) -> str:

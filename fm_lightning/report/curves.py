@@ -22,7 +22,7 @@ from fm_lightning.report.results import (
     quality_label,
     title,
 )
-from fm_lightning.report.style import FAINT, INK, MUTED, WIDTH, colours, lighter, new_figure, styled
+from fm_lightning.report.style import FAINT, INK, MUTED, WIDTH, colours, lighter, new_figure, panels, styled
 
 
 def _stepwise(arrays: Arrays, what: str, row: Row) -> tuple[np.ndarray, np.ndarray] | None:
@@ -135,12 +135,9 @@ def energy_histograms(results: Results, arrays: Arrays) -> Figure | None:
     everything = np.concatenate(list(found.values()))
     lo, hi = np.quantile(everything, [0.002, 0.998])
     bins = np.linspace(lo, hi if hi > lo else lo + 1, 31)
-    across = min(4, len(rows))
-    down = -(-len(rows) // across)
-    figure = new_figure(WIDTH, 0.5 + 1.55 * down, layout="constrained")
-    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    figure, grid = panels(len(rows), min(4, len(rows)), 1.55, 0.5, sharex=True, sharey=True)
     tint, places = colours(results), decimals([hi], 3)
-    for axes, row in zip(panels.flat, rows):
+    for axes, row in zip(grid.flat, rows):
         values = found[row.name]
         axes.set_title(title(row), color=tint[row.name])
         axes.grid(False)
@@ -160,8 +157,6 @@ def energy_histograms(results: Results, arrays: Arrays) -> Figure | None:
             fontsize=8,
             color=MUTED,
         )
-    for axes in panels.flat[len(rows) :]:
-        axes.set_visible(False)
     figure.supxlabel("kinetic path energy per sample", fontsize=9)
     return figure
 
@@ -174,14 +169,12 @@ def training_curves(results: Results, arrays: Arrays) -> Figure | None:
     wanted = [("f_mem", "F_mem, %", 100.0), ("kpe_mean", "KPE, mean", 1.0), ("loss", "loss", 1.0)]
     if key is not None:
         wanted.insert(1, (key, quality_label(results), 1.0))
-    panels = [(words, lines) for name, words, scale in wanted if (lines := _lines(steps, series, name, scale))]
-    if not panels:
+    shown = [(words, lines) for name, words, scale in wanted if (lines := _lines(steps, series, name, scale))]
+    if not shown:
         return None
-    across = min(2, len(panels)) if len(panels) != 3 else 3
-    down = -(-len(panels) // across)
-    figure = new_figure(WIDTH, 2.35 * down + 0.3, layout="constrained")
+    figure, grid = panels(len(shown), min(2, len(shown)) if len(shown) != 3 else 3, 2.35, 0.3)
     tint = colours(results)
-    for axes, (words, lines) in zip(figure.subplots(down, across, squeeze=False).flat, panels):
+    for axes, (words, lines) in zip(grid.flat, shown):
         axes.set(title=words, xlabel="training step")
         for name, (at, values) in lines.items():
             colour = tint.get(name.removeprefix("val/").split("/")[0], INK if name.startswith("val/") else FAINT)

@@ -26,23 +26,6 @@ from fm_lightning.report.results import Arrays, Results, of_kind
 from fm_lightning.report.samples import most_copied, sample_grid, sample_scatter
 from fm_lightning.report.scatter import quality_memorization
 
-__all__ = [
-    "FIGURES",
-    "Plate",
-    "change_forest",
-    "energy_histograms",
-    "energy_profile",
-    "frontier",
-    "gain_curves",
-    "loss_over_time",
-    "most_copied",
-    "quality_memorization",
-    "sample_grid",
-    "sample_scatter",
-    "thresholds",
-    "training_curves",
-]
-
 
 @dataclass(frozen=True)
 class Plate:

@@ -22,8 +22,7 @@ from fm_lightning.phrases import finite
 from fm_lightning.report.labels import Label, place
 from fm_lightning.report.outcomes import OUTCOMES
 from fm_lightning.report.results import Arrays, Results, metric
-from fm_lightning.report.style import FAINT, GRID, INK, MUTED, WIDTH, new_figure, styled
-from fm_lightning.report.words import verdicts
+from fm_lightning.report.style import FAINT, GRID, INK, MUTED, panels, styled
 
 Point = tuple[float, float]  # memorized share in %, distance as a multiple of base's
 REACH = 3.0  # how far above the schedule, in its own distance from base, a curve is still shown
@@ -32,18 +31,14 @@ REACH = 3.0  # how far above the schedule, in its own distance from base, a curv
 @styled
 def frontier(results: Results, arrays: Arrays) -> Figure | None:
     """One panel for each judged schedule whose distance to real data was measured."""
-    shown = [verdict for verdict in verdicts(results) if _drawable(results, verdict)]
+    shown = [verdict for verdict in results.verdicts if _drawable(results, verdict)]
     if not shown:
         return None
     across = min(len(shown), 2 if len(shown) < 5 else 3)
-    down = -(-len(shown) // across)
-    figure = new_figure(WIDTH, 0.4 + 3.3 * down, layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False)
-    for axes in panels.flat[len(shown) :]:
-        axes.set_visible(False)
+    figure, grid = panels(len(shown), across, 3.3, 0.4)
     _legend(figure, results, shown)
-    drawn = [_panel(axes, results, verdict) for axes, verdict in zip(panels.flat, shown)]
-    for axes, (labels, points, along) in zip(panels.flat, drawn):
+    drawn = [_panel(axes, results, verdict) for axes, verdict in zip(grid.flat, shown)]
+    for axes, (labels, points, along) in zip(grid.flat, drawn):
         place(axes, labels, points, along, size=8.5 if across < 3 else 8)
     return figure
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -12,14 +11,14 @@ from typing import Any
 
 from fm_lightning.comparison.results import QualityFacts, VerdictResult
 from fm_lightning.files import write_whole
-from fm_lightning.phrases import MISSING, finite, number, share, signed, span, thousands, true_minus
+from fm_lightning.phrases import MISSING, finite, number, share, signed, span, thousands, true_minus, with_span
 from fm_lightning.report.columns import Column, columns, family_columns
 from fm_lightning.report.figures import FIGURES
 from fm_lightning.report.outcomes import OUTCOMES
 from fm_lightning.report.results import Arrays, Results, Row, base_row, groups, of_kind, quality_label, subtitle, title
-from fm_lightning.report.style import MUTED, colours, png, svg
+from fm_lightning.report.style import MUTED, colours, embedded, png, svg
 from fm_lightning.report.templates import template
-from fm_lightning.report.words import answer, headline, scope, verdicts
+from fm_lightning.report.words import answer, headline, scope
 
 GLOSSARY = (
     ("F_mem", "Share of samples whose nearest training image is closer than the second nearest by the threshold."),
@@ -74,7 +73,7 @@ def render(results: Results, arrays: Arrays) -> str:
         scope=scope(results),
         answers=list(_answers(results)),
         distance_label=_distance(results),
-        verdicts=[_verdict(results, verdict) for verdict in verdicts(results)],
+        verdicts=[_verdict(results, verdict) for verdict in results.verdicts],
         outcomes=OUTCOMES,
         base=base.name if (base := base_row(results)) else "base",
         columns=chosen,
@@ -123,9 +122,7 @@ def _answers(results: Results) -> Iterator[dict[str, Any]]:
             "distance": f"{_significant(verdict.base_quality)} → {_significant(verdict.quality)}",
             "distance_change": ""
             if relative is None
-            else true_minus(
-                f"{signed(100 * relative.value, 0)}% {span(100 * relative.low, 100 * relative.high, signed, 0)}"
-            ),
+            else true_minus(with_span(100 * relative.value, 100 * relative.low, 100 * relative.high, signed, 0, "%")),
             "families": [(OUTCOMES[outcome].family, names) for outcome, names in families.items()],
             "claim": verdict.claim,
         }
@@ -165,7 +162,7 @@ def _cells(results: Results, rows: Iterable[Iterable[Row]], chosen: Iterable[Col
 def _families(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
     """The families' rows under the schedule that they are compared with, itself and its base first."""
     found = []
-    for verdict in verdicts(results):
+    for verdict in results.verdicts:
         name = verdict.schedule
         rows = [row for row in results.rows if row.name in (name, verdict.against)]
         rows += [row for row in of_kind(results, "family") if row.of == name]
@@ -185,7 +182,7 @@ def _figures(results: Results, arrays: Arrays) -> Iterator[dict[str, Any]]:
             "title": plate.title,
             "caption": plate.caption,
             "pixels": plate.pixels,
-            "uri": f"data:image/{kind};base64,{base64.b64encode(content).decode()}",
+            "uri": embedded(content, kind),
         }
 
 

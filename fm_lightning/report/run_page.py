@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fm_lightning.phrases import MISSING, decimals, number, share, thousands
 from fm_lightning.report.run_forest import run_forest
 from fm_lightning.report.run_table import OVER, lines
-from fm_lightning.report.style import svg
+from fm_lightning.report.style import embedded, svg
 from fm_lightning.report.templates import template
 
 LEVELS = (
@@ -25,7 +24,7 @@ def render(comparison: Mapping[str, Any], name: str) -> str:
     return template("compare.html").render(
         name=name,
         comparison=comparison,
-        figure=figure and f"data:image/svg+xml;base64,{base64.b64encode(svg(figure)).decode()}",
+        figure=figure and embedded(svg(figure), "svg+xml"),
         experiments=[
             {
                 **entry,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,8 @@ from rich.text import Text
 
 from fm_lightning.phrases import MISSING, ascii_only, decimals, share, signed, span
 from fm_lightning.report.run_forest import panel, run_names
+from fm_lightning.report.table import console_or_file
 
-UNWATCHED_WIDTH = 160  # for a pipe or a log file
 Cell = tuple[str, str]
 OVER = ("over replicates", "another replicate", "spread τ", "I² %")
 
@@ -70,7 +69,7 @@ def _ends(low: float, high: float, scale: float, places: int) -> str:
 
 def print_table(comparison: Mapping[str, Any], console: Console | None = None) -> None:
     """Prints each experiment's table, why it is one of its own, and what the runs say together."""
-    console = console or Console(width=None if _watched() else UNWATCHED_WIDTH)
+    console = console or console_or_file()
     write = str if console.encoding.lower().startswith("utf") else ascii_only
     for entry in comparison["experiments"]:
         if len(comparison["experiments"]) > 1:
@@ -81,10 +80,6 @@ def print_table(comparison: Mapping[str, Any], console: Console | None = None) -
         console.print(Text(write(entry["note"])))
         console.print()
     console.print(Text(write(comparison["headline"]), style="bold"))
-
-
-def _watched() -> bool:
-    return Console().is_terminal or "COLUMNS" in os.environ
 
 
 def _table(entry: Mapping[str, Any], found: Sequence[Line], write: Any) -> Table:

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from fm_lightning.phrases import share, thousands
 from fm_lightning.report.results import Arrays, Results, Row, metric, of_kind, subtitle, title
-from fm_lightning.report.style import COPY, INK, MUTED, WIDTH, colours, lighter, new_figure, styled
+from fm_lightning.report.style import COPY, INK, MUTED, WIDTH, colours, lighter, new_figure, panels, styled
 
 COLUMNS = 12  # pairs per strip: more would be too small to read
 GAP = 0.12  # between images, in image heights
@@ -83,16 +83,8 @@ def _strip(axes: Axes, made, near, ratio, threshold: float, tall: float, height:
             frame = Rectangle((left - pad, -pad), 1 + 2 * pad, bottom + 2 * pad, fill=False, clip_on=False)
             frame.set(edgecolor=COPY, linewidth=1.6)
             axes.add_patch(frame)
-        axes.text(
-            left + 0.5,
-            bottom + 0.09,
-            f"{ratio[j]:.2f}",
-            ha="center",
-            va="top",
-            fontsize=7.5,
-            color=COPY if copied else MUTED,
-            weight="bold" if copied else "normal",
-        )
+        how: dict[str, Any] = {"color": COPY, "weight": "bold"} if copied else {"color": MUTED}
+        axes.text(left + 0.5, bottom + 0.09, f"{ratio[j]:.2f}", ha="center", va="top", fontsize=7.5, **how)
 
 
 def _span(images: int) -> float:
@@ -158,16 +150,14 @@ def most_copied(results: Results, arrays: Arrays) -> Figure | None:
     _pictures(axes, [images[:shown]], tall)
     for k, (row, counts) in enumerate(rows):
         y = tall + 0.2 + line * (k + 0.5)
-        axes.text(
-            -0.15,
-            y,
-            title(row),
-            ha="right",
-            va="center",
-            weight="bold",
-            color=tint[row.name],
-            fontsize=8.5,
-        )
+        name: dict[str, Any] = {
+            "ha": "right",
+            "va": "center",
+            "weight": "bold",
+            "color": tint[row.name],
+            "fontsize": 8.5,
+        }
+        axes.text(-0.15, y, title(row), **name)
         for j in range(shown):
             depth = float(counts[j]) / most
             cell = Rectangle((j * (1 + GAP), y - line * 0.45), 1, line * 0.9, linewidth=0)
@@ -191,14 +181,12 @@ def sample_scatter(results: Results, arrays: Arrays, names: Iterable[str] | None
     if not rows:
         return None
     across = min(4, len(rows))
-    down = -(-len(rows) // across)
     wide, tall = np.ptp(np.concatenate([points, *(made for _, made in rows)]), axis=0) + 1e-6
-    panel = np.clip(WIDTH / across * tall / wide, 1.0, 4.0)
-    figure = new_figure(WIDTH, 0.4 + (panel + 0.35) * down, layout="constrained")
-    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    high = np.clip(WIDTH / across * tall / wide, 1.0, 4.0) + 0.35
+    figure, grid = panels(len(rows), across, high, 0.4, sharex=True, sharey=True)
     tint = colours(results)
     threshold = results.threshold or 0.0  # without one nothing is called a copy
-    for axes, (row, made) in zip(panels.flat, rows):
+    for axes, (row, made) in zip(grid.flat, rows):
         ratio = arrays.get(f"ratio/{row.name}")
         copied = np.zeros(len(made), bool) if ratio is None or len(ratio) != len(made) else ratio < threshold
         axes.scatter(*points.T, s=34, facecolor="none", edgecolor=lighter(MUTED, 0.35), linewidth=0.8, zorder=1)
@@ -207,8 +195,6 @@ def sample_scatter(results: Results, arrays: Arrays, names: Iterable[str] | None
         axes.set_title(title(row), color=tint[row.name])
         axes.set_aspect("equal")
         axes.tick_params(length=0)
-    for axes in panels.flat[len(rows) :]:
-        axes.set_visible(False)
     dot: dict[str, Any] = {"linestyle": "none", "marker": "o", "markeredgecolor": MUTED}
     handles = [
         Line2D([], [], **dot, markerfacecolor="none", markersize=6.5, label="training point"),

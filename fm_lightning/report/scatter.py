@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -74,18 +75,19 @@ def quality_memorization(results: Results, arrays: Arrays) -> Figure | None:
         overview.set_xlim(max(left, -5), min(right, 108))  # a share, with room for dots at 0 and 100%
         if min(y for _, y in at.values()) > 0:  # a plug-in distance, which is never below 0
             overview.set_ylim(bottom=max(overview.get_ylim()[0], 0.0))
-        box = Rectangle(
-            (x_limits[0], y_limits[0]),
-            x_limits[1] - x_limits[0],
-            y_limits[1] - y_limits[0],
-            facecolor="none",
-            edgecolor=MUTED,
-            linewidth=1.0,
-            zorder=5,
-        )
+        size = (x_limits[1] - x_limits[0], y_limits[1] - y_limits[0])
+        box = Rectangle((x_limits[0], y_limits[0]), *size, facecolor="none", edgecolor=MUTED, linewidth=1.0, zorder=5)
         overview.add_patch(box)
         far = [row for row in rows if row not in inside]
-        names = [Label(*at[row.name], _wrapped(title(row)), tint[row.name], "normal") for row in far]
+        names = [
+            Label(
+                *at[row.name],
+                textwrap.fill(title(row), 14, break_long_words=False, break_on_hyphens=False),
+                tint[row.name],
+                "normal",
+            )
+            for row in far
+        ]
         panels[0].set_title("close-up")
         place(overview, names, [at[row.name] for row in rows], size=8)
     named = [row for row in inside if row.kind != "control"]
@@ -134,12 +136,3 @@ def _towards_better(axes: Axes) -> None:
         va="bottom",
         arrowprops={"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.2},
     )
-
-
-def _wrapped(text: str, at: int = 14) -> str:
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and len(lines[-1]) + len(word) >= at:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "\n".join(lines)

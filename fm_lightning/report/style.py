@@ -5,6 +5,7 @@ Figures are made with matplotlib's object interface on Agg; pyplot and its globa
 
 from __future__ import annotations
 
+import base64
 import functools
 import io
 from collections.abc import Callable, Iterable
@@ -96,11 +97,19 @@ def new_figure(width: float, height: float, **kwargs: Any) -> Figure:
     return figure
 
 
-def plain_ticks(axis: Axis) -> None:
-    """Labels of a logarithmic axis as text (1,000), because math is switched off: at 1, 2 and 5 times powers of ten."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+def panels(count: int, across: int, height: float, head: float = 0.0, **shared: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of ``count`` panels, ``across`` in each line, and its axes ``[lines, across]``; heights in inches."""
+    down = -(-count // across)
+    figure = new_figure(WIDTH, head + height * down, layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False, **shared)
+    for unused in axes.flat[count:]:
+        unused.set_visible(False)
+    return figure, axes
+
+
+def embedded(content: bytes, kind: str) -> str:
+    """An image for a page; ``kind`` is "png" or "svg+xml"."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def svg(figure: Figure) -> bytes:

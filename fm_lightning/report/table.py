@@ -19,8 +19,8 @@ from fm_lightning.files import csv_text, write_whole
 from fm_lightning.phrases import ascii_only, finite, thousands
 from fm_lightning.report.columns import Column, columns
 from fm_lightning.report.outcomes import OUTCOMES
-from fm_lightning.report.results import Results, Row, groups, interval, subtitle, title
-from fm_lightning.report.words import headline, trained_elsewhere, verdicts
+from fm_lightning.report.results import Results, Row, groups, interval, metric, subtitle, title
+from fm_lightning.report.words import headline, trained_elsewhere
 
 UNWATCHED_WIDTH = 160  # for a pipe or a log file, where nothing wraps
 GIVEN_UP = (  # on a narrow terminal, first to last: columns by key, or the interval after a column's number
@@ -40,7 +40,7 @@ def print_table(results: Results, console: Console | None = None) -> None:
 
     A narrow console gives up columns in the order of ``GIVEN_UP``; below the table it says which.
     """
-    console = console or _console()
+    console = console or console_or_file()
     write = str if console.encoding.lower().startswith("utf") else ascii_only
     table, left_out = _fitting(results, console, write)
     console.print(table)
@@ -51,7 +51,7 @@ def print_table(results: Results, console: Console | None = None) -> None:
     if elsewhere := trained_elsewhere(results):
         console.print(Text(write(elsewhere)))
     console.print(Text(write(headline(results)), style="bold"))
-    for verdict in verdicts(results):
+    for verdict in results.verdicts:
         about = f"against {verdict.against}, {thousands(verdict.n)} paired seeds"
         line = Text(write(f"{verdict.schedule}: {OUTCOMES[verdict.outcome].words}")).append(write(f"  {about}"), "dim")
         console.print(Padding(line, (0, 0, 0, 2), expand=False))
@@ -59,11 +59,10 @@ def print_table(results: Results, console: Console | None = None) -> None:
             console.print(Padding(Text(write(family.sentence)), (0, 0, 0, 4), expand=False))
 
 
-def _console() -> Console:
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        return Console(width=UNWATCHED_WIDTH)
-    return console
+def console_or_file() -> Console:
+    """As wide as the terminal; without one as wide as ``COLUMNS`` or ``UNWATCHED_WIDTH`` say."""
+    watched = Console().is_terminal or "COLUMNS" in os.environ
+    return Console(width=None if watched else UNWATCHED_WIDTH)
 
 
 def _fitting(results: Results, console: Console, write) -> tuple[Table, list[str]]:
@@ -149,12 +148,8 @@ def write_csv(results: Results, path: str | os.PathLike[str]) -> Path:
     writer.writerow(head)
     for row in rows:
         line = [csv_text(getattr(row, key)) for key in plain]
-        line += [_empty_or(finite(row.metrics.get(name))) for name in metrics]
+        line += [metric(row, name) for name in metrics]
         for against, name in changes:
-            line += [_empty_or(finite(part)) for part in interval(row, against, name) or (None,) * 3]
+            line += [finite(part) for part in interval(row, against, name) or (None,) * 3]
         writer.writerow(line)
     return write_whole(Path(path), text.getvalue())
-
-
-def _empty_or(value: float | None) -> object:
-    return "" if value is None else value

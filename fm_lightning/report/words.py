@@ -10,11 +10,6 @@ from fm_lightning.report.outcomes import OUTCOMES
 from fm_lightning.report.results import Results, base_row, metric, of_kind
 
 
-def verdicts(results: Results) -> Sequence[VerdictResult]:
-    """One entry for each schedule judged (see ``build``); empty where none was."""
-    return results.verdicts
-
-
 def headline(results: Results) -> str:
     """The one sentence to remember: all claims, or why there are none."""
     if not of_kind(results, "schedule"):
@@ -60,7 +55,7 @@ def scope(results: Results) -> str:
         lo_hi = span(metric(base, "f_mem_lo"), metric(base, "f_mem_hi"), share, 1)
         many = f"{thousands(base.samples)} samples"
         parts.append(f"Plain sampling: {share(metric(base, 'f_mem'))}% {lo_hi} of {many} are copies.")
-    judged = {verdict.schedule for verdict in verdicts(results)}
+    judged = {verdict.schedule for verdict in results.verdicts}
     others = [row.name for row in of_kind(results, "schedule") if row.name not in judged]
     if judged and others:
         parts.append(f"Compared, but not judged: {_listed(others)}.")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from fm_lightning.phrases import finite, number, thousands, true_minus, with_span
 from fm_lightning.report.diagnosis.estimates import ENERGY_WORDS, dots, rows
 from fm_lightning.report.results import Arrays, Numbers
-from fm_lightning.report.style import INK, MUTED, PALETTE, WIDTH, new_figure, styled
+from fm_lightning.report.style import INK, MUTED, PALETTE, WIDTH, new_figure, panels, styled
 
 POINTS = 4000  # drawn of a scatter: more hide each other
 
@@ -42,12 +42,10 @@ def scatters(results: Numbers, arrays: Arrays) -> Figure | None:
     if not names:
         return None
     across = 2 if len(names) in (2, 4) else min(3, len(names))
-    down = -(-len(names) // across)
-    figure = new_figure(WIDTH, 2.7 * down + 0.2, layout="constrained")
+    figure, grid = panels(len(names), across, 2.7, 0.2)
     kpe = arrays["density/energy/kpe"]
-    panels = figure.subplots(down, across, squeeze=False)
     rhos = {e["measure"]: e["plain"] for e in _of(results)["associations"] if e["energy"] == "kpe"}
-    for axes, name in zip(panels.flat, names):
+    for axes, name in zip(grid.flat, names):
         values = arrays[f"density/measure/{name}"]
         x, y = values[:POINTS], kpe[: len(values)][:POINTS]
         kept = np.isfinite(x)
@@ -60,9 +58,7 @@ def scatters(results: Numbers, arrays: Arrays) -> Figure | None:
             true_minus(f"ρ = {words}, n = {thousands(rho['n'])}"), fontsize=8.5, fontweight="normal", color=INK
         )
         axes.set_xlabel(title_of(name))
-    for axes in panels.flat[len(names) :]:
-        axes.set_visible(False)
-    for axes in panels[:, 0]:
+    for axes in grid[:, 0]:
         axes.set_ylabel("KPE per sample")
     return figure
 

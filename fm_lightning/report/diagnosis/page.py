@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from fm_lightning.files import write_whole
 from fm_lightning.phrases import thousands, true_minus
 from fm_lightning.report.diagnosis import copying, density, semantics
 from fm_lightning.report.results import Arrays, Numbers
-from fm_lightning.report.style import png
+from fm_lightning.report.style import embedded, png
 from fm_lightning.report.templates import template
 
 PAGE = "diagnosis.html"
@@ -156,7 +155,7 @@ def draw(folder: Path, results: Numbers, arrays: Arrays, pdf: bool = False) -> P
                 "title": plate.title,
                 "caption": caption(plate, results),
                 "pixels": plate.pixels,
-                "uri": f"data:image/png;base64,{base64.b64encode(content).decode()}",
+                "uri": embedded(content, "png"),
             }
         )
     page = _render(results, shown)
