@@ -35,7 +35,7 @@ CHAINS = (
             "from fm_lightning import FrechetDistance, KernelDistance, KineticPathEnergy, LocalSupport, MemorizationRate",
             "PIL matplotlib scipy torchmetrics transformers",  # all by way of torchmetrics
         ),
-        "function": ("from fm_lightning import compare_schedules, falsify", "rich"),
+        "function": ("from fm_lightning import compare_schedules, falsify, judge", "rich"),
         "scheduler": ("from fm_lightning.adapters import KTSFlowMatchEulerScheduler", "diffusers"),
     },
 )

@@ -6,7 +6,6 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
 from fm_lightning.errors import NotFiniteError
 from fm_lightning.flow.evaluation import Evaluator, norm
@@ -33,6 +32,8 @@ def integrate_adaptively(evaluate: Evaluator, x0: Tensor, schedule: Schedule, na
     Raises:
         NotFiniteError: the state became infinite or NaN.
     """
+    from torchdiffeq import odeint  # late: with scipy, which fixed steps do not need
+
     solver = cast(Adaptive, schedule.method)
     dtype = torch.promote_types(x0.dtype, torch.float32)
     edges = schedule.edges
