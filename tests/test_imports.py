@@ -27,7 +27,7 @@ CHAINS = (
         "flow": ("from fm_lightning import integrate_many, Schedule, KTS", ""),
         "table": ("import fm_lightning.table.writer; from fm_lightning import Evaluation", "pyarrow"),
         "comparison": (
-            "from fm_lightning.comparison import Checkpoint, Row, families; from fm_lightning import judge",
+            "from fm_lightning.comparison import Checkpoint, ClosedForm, Row; from fm_lightning import families",
             "",
         ),
         "adapters": ("from fm_lightning import load_network, load_sit, load_torchcfm, load_weights", ""),

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from fm_lightning.lazy import lazy
 
 if TYPE_CHECKING:
-    from fm_lightning.comparison.families import Family, families
+    from fm_lightning.comparison.families import Family
     from fm_lightning.comparison.fields import Checkpoint, ClosedForm, Field
     from fm_lightning.comparison.rows import BASE, Row
 
-__all__ = ["BASE", "Checkpoint", "ClosedForm", "Family", "Field", "Row", "families"]
+__all__ = ["BASE", "Checkpoint", "ClosedForm", "Family", "Field", "Row"]
 
 # Loaded when they are used: the results of a comparison are read without torch.
 __getattr__ = lazy(
     __name__,
-    {"families": ("Family", "families"), "fields": ("Checkpoint", "ClosedForm", "Field"), "rows": ("BASE", "Row")},
+    {"families": ("Family",), "fields": ("Checkpoint", "ClosedForm", "Field"), "rows": ("BASE", "Row")},
 )
