@@ -11,7 +11,7 @@ from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from fm_lightning.callbacks.monitor import Monitor, visible
+from fm_lightning.callbacks.monitor import Monitor
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import Groups, MemorizationRate, Reference, ShardedReference
 from fm_lightning.metrics.measure import Columns
@@ -98,9 +98,9 @@ class MemorizationMonitor(Monitor[MemorizationRate]):
     def pictures(self, pl_module: FlowMatching, base: Columns, count: int = 10) -> dict[str, np.ndarray]:
         data = pl_module.data
         if not data.has_pixels:
-            return {"points": visible(pl_module, data.reference())} if len(data.shape) == 1 else {}
+            return {"points": data.visible(data.reference())} if len(data.shape) == 1 else {}
         index, counts = most_copied(base, self.threshold, count)
-        return {"images": visible(pl_module, data.reference(index)), "counts": counts.numpy()}
+        return {"images": data.visible(data.reference(index)), "counts": counts.numpy()}
 
 
 @rank_zero_only

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
-import torch
 from lightning import Callback, Trainer
 
 from fm_lightning.comparison.rows import BASE
@@ -127,13 +126,6 @@ class Monitor(ValidationCallback, ABC, Generic[M]):
 
     def show(self, trainer: Trainer, pl_module: FlowMatching, columns: dict[str, Columns]) -> None:
         """Sends figures to W&B after a validation, from a measure's columns of each row; called on every process."""
-
-
-def visible(pl_module: FlowMatching, x: torch.Tensor) -> np.ndarray:
-    """Samples as a figure wants them: images ``[M, H, W, C]`` uint8, points as they are."""
-    if pl_module.data.has_pixels:
-        return pl_module.data.to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()
-    return x.cpu().numpy()
 
 
 def monitors(trainer: Any) -> list[Monitor]:

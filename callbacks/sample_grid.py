@@ -11,7 +11,7 @@ from lightning import Trainer
 from torchvision.utils import make_grid
 
 from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
-from fm_lightning.callbacks.monitor import ValidationCallback, visible
+from fm_lightning.callbacks.monitor import ValidationCallback
 from fm_lightning.data.samples import TEST_SEED
 from fm_lightning.errors import UserError
 from fm_lightning.table.evaluation import FOLDER
@@ -86,12 +86,12 @@ class SampleGrid(ValidationCallback):
 
     def _pictures(self, pl_module: FlowMatching, x: torch.Tensor) -> dict[str, np.ndarray]:
         if not self.memorization.measures:
-            return {"samples": visible(pl_module, x)} if len(x) else {}
+            return {"samples": pl_module.data.visible(x)} if len(x) else {}
         (metric,) = self.memorization.measures
         if not len(x) and not metric.collective:
             return {}
         ratio, index = metric.closest(x)
         if not len(x):
             return {}
-        nearest = visible(pl_module, pl_module.data.reference(index.cpu()))
-        return {"samples": visible(pl_module, x), "nearest": nearest, "ratio": ratio.cpu().numpy()}
+        nearest = pl_module.data.visible(pl_module.data.reference(index.cpu()))
+        return {"samples": pl_module.data.visible(x), "nearest": nearest, "ratio": ratio.cpu().numpy()}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, distributed
 
@@ -113,6 +114,10 @@ class Samples(ABC):
     def has_pixels(self) -> bool:
         """Whether samples can be shown as images: whether the class defines ``to_uint8``."""
         return type(self).to_uint8 is not Samples.to_uint8
+
+    def visible(self, x: Tensor) -> np.ndarray:
+        """Samples as a figure wants them: images ``[M, H, W, C]`` uint8, anything else as it is."""
+        return self.to_uint8(x).permute(0, 2, 3, 1).cpu().numpy() if self.has_pixels else x.float().cpu().numpy()
 
     def reference(self, index: Tensor | None = None) -> Tensor:
         """Returns ``[n, *shape]``, the training subset in the model's space, which memorization is measured against.

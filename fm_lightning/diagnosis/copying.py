@@ -27,15 +27,14 @@ SHOWN = 12  # copies next to their originals
 AGAINST = "late"  # the predictor that the others are compared with
 
 
-def copying(subject: Subject, probed: Probed | None = None, groups: int = 5) -> Answer:
+def copying(subject: Subject, probed: Probed, groups: int = 5) -> Answer:
     """F_mem over quantiles of energy, predictors of copying, commitment and power over time."""
     answer = Answer()
     _goldilocks(answer, subject, groups)
     _predictors(answer, subject, probed)
     _originals(answer, subject)
-    if probed is not None:
-        _commitment(answer, subject, probed)
-        _profiles(answer, probed)
+    _commitment(answer, subject, probed)
+    _profiles(answer, probed)
     return answer
 
 
@@ -64,14 +63,13 @@ def _goldilocks(answer: Answer, subject: Subject, groups: int) -> None:
     )
 
 
-def _predictors(answer: Answer, subject: Subject, probed: Probed | None) -> None:
+def _predictors(answer: Answer, subject: Subject, probed: Probed) -> None:
     """AUROC of each number for copying. Distance is nearly the event itself: what it reaches is the ceiling."""
     scores: dict[str, Tensor] = dict(subject.energies)
     scores["nearness, -d1"] = -subject.neighbours["d1"]
-    if probed is not None:
-        scores["early commitment"] = -probed.commitment
-        if probed.gap is not None:
-            scores["guidance gap"] = probed.gap
+    scores["early commitment"] = -probed.commitment
+    if probed.gap is not None:
+        scores["guidance gap"] = probed.gap
     areas: dict[str, Statistic] = {}
     found = {}
     for name, score in scores.items():
@@ -122,8 +120,8 @@ def _originals(answer: Answer, subject: Subject) -> None:
         index = torch.tensor(rows)
         images = subject.neighbours["nearest"][index].long().cpu()
         answer.arrays |= {
-            "copies/samples": subject.visible(index),
-            "copies/originals": subject.data.to_uint8(subject.data.reference(images)).permute(0, 2, 3, 1).cpu().numpy(),
+            "copies/samples": subject.data.visible(subject.samples[index]),
+            "copies/originals": subject.data.visible(subject.data.reference(images)),
             "copies/ratio": numpy(ratios[index]),
             "copies/kpe": numpy(subject.energies["kpe"][index]),
         }

@@ -28,7 +28,7 @@ MAIN = "knn_5"
 
 def density(
     subject: Subject,
-    probed: Probed | None = None,
+    probed: Probed,
     features: Features | None = None,
     others: Mapping[str, Sampled] | None = None,
 ) -> Answer:
@@ -43,7 +43,7 @@ def density(
     columns = {name: values for name, values in found.items() if isinstance(values, Tensor)}
     if isinstance(subject.data, Toy2D):
         columns["true log density"] = log_density(subject.data.toy, subject.samples)
-    if probed is not None and not isinstance(probed.likelihood, Missing):
+    if not isinstance(probed.likelihood, Missing):
         columns["log-likelihood"] = probed.likelihood.log_p
     answer.numbers["missing"] = {name: value.reason for name, value in found.items() if isinstance(value, Missing)}
     answer.numbers["associations"] = associations(subject, columns)
@@ -56,9 +56,8 @@ def density(
         answer.numbers.setdefault("others", {})[name] = entries
         lines = _sentences(entries, subject.labels is not None)
         answer.sentences += [f"The field {name} under the same seeds: {line}" for line in lines]
-    if probed is not None:
-        _likelihood(answer, subject, probed)
-        _along(answer, probed)
+    _likelihood(answer, subject, probed)
+    _along(answer, probed)
     return answer
 
 

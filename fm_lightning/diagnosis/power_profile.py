@@ -18,11 +18,12 @@ from torch import Tensor
 
 from fm_lightning.diagnosis.association.statistic import Statistic, undefined, vectors
 from fm_lightning.errors import UserError
-from fm_lightning.estimate import Z
+from fm_lightning.estimate import Estimate
 from fm_lightning.metrics.neighbours.kernel import log_kernel_sum
 from fm_lightning.metrics.neighbours.reference import Reference
 
 Velocity = Callable[..., Tensor]
+WINDOW = (0.8, 0.99)  # times in which power towards t = 1 is fitted
 
 
 class PowerProbe:
@@ -34,18 +35,17 @@ class PowerProbe:
 
     Args:
         velocity: the other field; None is the one integrated.
-        labels: ``[B]`` int64, handed to it.
     """
 
-    def __init__(self, velocity: Velocity | None = None, labels: Tensor | None = None) -> None:
-        self.velocity, self.labels = velocity, labels
+    def __init__(self, velocity: Velocity | None = None) -> None:
+        self.velocity = velocity
         self._times: list[float] = []
         self._power: list[Tensor] = []
 
     def __call__(self, i: int, t: float, x: Tensor, v: Tensor) -> None:
         """What ``integrate`` calls at each step."""
         if self.velocity is not None:
-            v = self.velocity(x, x.new_full((1,), t).expand(len(x)), self.labels)
+            v = self.velocity(x, x.new_full((1,), t).expand(len(x)))
         self._times.append(t)
         self._power.append(power(v))
 
@@ -72,7 +72,7 @@ def power(v: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def bridge_power(velocity: Velocity, x0: Tensor, x1: Tensor, times: Tensor, labels: Tensor | None = None) -> Tensor:
+def bridge_power(velocity: Velocity, x0: Tensor, x1: Tensor, times: Tensor) -> Tensor:
     """``[T, B]`` power of a field on bridges ``x_t = (1 - t) x0 + t x1``, which do not follow it.
 
     Args:
@@ -82,7 +82,7 @@ def bridge_power(velocity: Velocity, x0: Tensor, x1: Tensor, times: Tensor, labe
     if len(x0) != len(x1):
         raise UserError(f"Cannot pair {len(x0)} noises with {len(x1)} samples.", "Pass equally many of both.")
     states = ((float(t), torch.lerp(x0, x1, float(t))) for t in times)
-    return torch.stack([power(velocity(x, x.new_full((1,), t).expand(len(x)), labels)) for t, x in states])
+    return torch.stack([power(velocity(x, x.new_full((1,), t).expand(len(x)))) for t, x in states])
 
 
 def bridge_log_density(x: Tensor, t: float, data: Tensor | Reference) -> Tensor:
@@ -123,14 +123,15 @@ class PowerLaw:
     spread: float | None
 
 
-def power_law(times: Tensor, powers: Tensor, since: float = 0.8, until: float = 0.99) -> PowerLaw:
-    """Fits mean power ``[T]`` (or ``[T, B]``, averaged over samples) at ``times [T]`` within ``[since, until]``.
+def power_law(times: Tensor, powers: Tensor) -> PowerLaw:
+    """Fits mean power ``[T]`` (or ``[T, B]``, averaged over samples) at ``times [T]`` within ``WINDOW``.
 
     Raises:
         UserError: counts that differ, or fewer than 3 times in the window.
     """
     mean = powers.double().mean(1) if powers.ndim == 2 else powers
     t, p = vectors(times=times, powers=mean)
+    since, until = WINDOW
     # Times such as 0.8 come as products of 1 / N.
     inside = (t >= since - 1e-9) & (t <= until + 1e-9)
     if inside.sum() < 3:
@@ -142,8 +143,6 @@ def power_law(times: Tensor, powers: Tensor, since: float = 0.8, until: float = 
     if (p <= 0).any():
         return PowerLaw(undefined("no power at some time: it has no logarithm", n, method), plateau, None)
     fit = linregress(np.log1p(-t), np.log(p))
-    half = Z * float(fit.stderr)
-    exponent = Statistic(
-        float(fit.slope), float(fit.slope) - half, float(fit.slope) + half, float(fit.pvalue), n, method
-    )
+    slope, low, high = Estimate(float(fit.slope), float(fit.stderr))
+    exponent = Statistic(slope, low, high, float(fit.pvalue), n, method)
     return PowerLaw(exponent, plateau, float(p.max() / p.min()))

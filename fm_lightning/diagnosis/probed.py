@@ -80,7 +80,7 @@ class _Watch:
             self.density.append(bridge_log_density(x, t, self.reference).cpu())
 
 
-def probe(subject: Subject, count: int, likelihood: bool = True) -> Probed:
+def probe(subject: Subject, count: int) -> Probed:
     """Samples the first ``count`` seeds again, along the base schedule."""
     count = min(count, len(subject))
     schedule = fixed_steps(subject.schedule)
@@ -98,7 +98,7 @@ def probe(subject: Subject, count: int, likelihood: bool = True) -> Probed:
         torch.cat([torch.stack(watch.density) for watch in watches], 1),
         torch.cat([gap.nanmean(0).cpu() for gap in gaps]).double() if gaps else None,
         closed if isinstance(closed, Missing) else _powers(subject, count, schedule, closed, watches, times),
-        unless_refused(lambda: _likelihood(subject, count, schedule)) if likelihood else Missing("not requested"),
+        unless_refused(lambda: _likelihood(subject, count, schedule)),
     )
 
 

@@ -26,7 +26,6 @@ from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.digits import DigitsClassifier
 from fm_lightning.metrics.semantics import ClassifierSemantics, ClipSemantics, Semantics
 
-THIRDS = ("low", "middle", "high")
 SHOWN = 12  # samples of the lowest and of the highest energy
 WORDS = {"score": "confidence in the own class", "margin": "margin of the own class"}
 
@@ -58,8 +57,8 @@ def semantics(
     order = subject.energies["kpe"].argsort()
     answer.arrays |= {
         "groups": groups,
-        "lowest": subject.visible(order[:SHOWN]),
-        "highest": subject.visible(order[-SHOWN:].flip(0)),
+        "lowest": subject.data.visible(subject.samples[order[:SHOWN]]),
+        "highest": subject.data.visible(subject.samples[order[-SHOWN:].flip(0)]),
     }
     judges = list(_judges(subject, clip, class_names, classifier))
     if not judges:

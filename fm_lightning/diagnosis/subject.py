@@ -124,10 +124,6 @@ class Subject(Sampled):
         """Batches of rows ``[n, ...]``, on the device."""
         return (part.to(self.device) for part in x.split(self.data.eval_batch_size))
 
-    def visible(self, rows: Tensor) -> np.ndarray:
-        """Samples ``[k]`` as a figure wants them: images ``[k, H, W, C]`` uint8, points as they are."""
-        return visible(self.data, self.samples[rows])
-
 
 def read_subject(
     evaluation: Evaluation,
@@ -255,9 +251,4 @@ def start(seeds: Tensor, data: FlowData, base_seed: int) -> Tensor:
 
 def fixed_steps(schedule: Schedule) -> Schedule:
     """The schedule itself, or one with fixed steps in place of an adaptive solver, which no probe can follow."""
-    return schedule if schedule.method.fixed_steps else replace(schedule, solver="rk4", steps=25)
-
-
-def visible(data: FlowData, x: Tensor) -> np.ndarray:
-    """Samples as a figure wants them: images ``[M, H, W, C]`` uint8, anything else as it is."""
-    return data.to_uint8(x).permute(0, 2, 3, 1).cpu().numpy() if data.has_pixels else x.float().cpu().numpy()
+    return replace(schedule, solver="rk4", steps=25) if schedule.solver == "dopri5" else schedule

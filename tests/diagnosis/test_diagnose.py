@@ -245,7 +245,7 @@ def test_constant_energies_are_undefined_with_their_reason(subject):
 def test_what_is_outside_the_true_support_is_counted(subject):
     board = Toy2D(name="checkerboard", n=24)
     board.setup()
-    answer = density(replace(subject, data=board))
+    answer = density(replace(subject, data=board), probe(subject, 5))
     entry = next(e for e in answer.numbers["associations"] if e["measure"] == "true log density")
     outside = int(log_density("checkerboard", subject.samples).isinf().sum())
     assert entry["outside"] == outside > 0

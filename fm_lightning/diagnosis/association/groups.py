@@ -11,7 +11,7 @@ from scipy.stats import kendalltau, rankdata, t, ttest_ind
 
 from fm_lightning.diagnosis.association.statistic import Statistic, undefined, vectors
 from fm_lightning.errors import UserError
-from fm_lightning.estimate import LEVEL, Z
+from fm_lightning.estimate import LEVEL, Estimate
 
 
 def quantile_groups(values: Any, count: int, strata: Any | None = None) -> NDArray[np.int64]:
@@ -123,5 +123,5 @@ def effect_size(low: Any, high: Any) -> Statistic:
     if pooled <= 1e-12 * max(abs(low.mean()), abs(high.mean())):
         return undefined("constant values in both groups: no standard deviation to measure in", n + m, method)
     g = float((1 - 3 / (4 * (n + m) - 9)) * (high.mean() - low.mean()) / pooled)
-    half = Z * math.sqrt((n + m) / (n * m) + g**2 / (2 * (n + m)))
-    return Statistic(g, g - half, g + half, None, n + m, method)
+    g, low, high = Estimate(g, math.sqrt((n + m) / (n * m) + g**2 / (2 * (n + m))))
+    return Statistic(g, low, high, None, n + m, method)

@@ -42,10 +42,10 @@ class ShareCurve:
     n: Vector
 
 
-def share_curve(values: Any, hits: Any, count: int, strata: Any | None = None) -> ShareCurve:
+def share_curve(values: Any, hits: Any, count: int) -> ShareCurve:
     """The share of ``hits [n]`` bool over ``count`` quantile groups of ``values [n]``, see ``quantile_groups``."""
     numbers, events = vectors(values=values, hits=hits)
-    groups = quantile_groups(values, count, strata)
+    groups = quantile_groups(values, count)
     n = np.bincount(groups, minlength=count)
     hit = np.bincount(groups, weights=events > 0, minlength=count).astype(np.float64)
     low, high = np.array([wilson(int(k), int(m)) for k, m in zip(hit, n)]).T

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 from fm_lightning.diagnosis.association.statistic import Statistic, Vector, undefined, vectors
-from fm_lightning.estimate import Z
+from fm_lightning.estimate import Estimate, Z
 
 
 def auroc(score: Any, event: Any) -> Statistic:
@@ -64,8 +64,8 @@ def auroc_difference(score: Any, other: Any, event: Any) -> Statistic:
     se = math.sqrt(of_events.var(ddof=1) / len(of_events) + of_others.var(ddof=1) / len(of_others))
     if se == 0:
         return Statistic(a - b, n=len(score), method=method, reason="no interval: both scores order the samples alike")
-    p = float(2 * norm.sf(abs(a - b) / se))
-    return Statistic(a - b, a - b - Z * se, a - b + Z * se, p, len(score), method)
+    value, low, high = Estimate(a - b, se)
+    return Statistic(value, low, high, float(2 * norm.sf(abs(a - b) / se)), len(score), method)
 
 
 def placements(score: Vector, event: np.ndarray) -> tuple[float, Vector, Vector]:

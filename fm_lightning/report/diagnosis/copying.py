@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -22,14 +20,10 @@ LINES = {
 }
 
 
-def _of(results: Numbers, question: str = "copying") -> dict[str, Any]:
-    return results["questions"][question]["numbers"]
-
-
 @styled
-def goldilocks(results: Numbers, arrays: Arrays) -> Figure | None:
+def goldilocks(numbers: Numbers, arrays: Arrays) -> Figure | None:
     """F_mem in quantile groups of each energy, with Wilson's intervals."""
-    curves = {name: found for name, found in _of(results)["curves"].items() if "curve" in found}
+    curves = {name: found for name, found in numbers["curves"].items() if "curve" in found}
     if not curves:
         return None
     figure = new_figure(WIDTH, 2.6, layout="constrained")
@@ -49,9 +43,9 @@ def goldilocks(results: Numbers, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def predictors(results: Numbers, arrays: Arrays) -> Figure | None:
+def predictors(numbers: Numbers, arrays: Arrays) -> Figure | None:
     """AUROC of each predictor of copying."""
-    found = {name: entry["auroc"] for name, entry in _of(results)["predictors"].items()}
+    found = {name: entry["auroc"] for name, entry in numbers["predictors"].items()}
     if all(estimate["value"] is None for estimate in found.values()):
         return None
     figure = new_figure(WIDTH * 0.8, 0.3 * len(found) + 0.8, layout="constrained")
@@ -64,12 +58,12 @@ def predictors(results: Numbers, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def commitment(results: Numbers, arrays: Arrays) -> Figure | None:
+def commitment(numbers: Numbers, arrays: Arrays) -> Figure | None:
     """When trajectories commit to their final nearest training image: copies and others."""
-    times = arrays.get("copying/commitment/time")
+    times = arrays.get("commitment/time")
     if times is None or not len(times):
         return None
-    flags = arrays["copying/commitment/copied"]
+    flags = arrays["commitment/copied"]
     figure = new_figure(WIDTH * 0.62, 2.8, layout="constrained")
     axes = figure.subplots()
     for part, colour, name in ((times[flags], COPY, "copies"), (times[~flags], INK, "other samples")):
@@ -89,20 +83,20 @@ def commitment(results: Numbers, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def power(results: Numbers, arrays: Arrays) -> Figure | None:
+def power(numbers: Numbers, arrays: Arrays) -> Figure | None:
     """Mean power of network and closed form over time, and over 1 - t on logarithmic axes."""
-    if "copying/power/network" not in arrays:
+    if "power/network" not in arrays:
         return None
     figure = new_figure(WIDTH, 3.7, layout="constrained")
     left, right = figure.subplots(1, 2)
     for name, (label, colour, dashes) in LINES.items():
-        values, times = arrays.get(f"copying/power/{name}"), arrays.get(f"copying/times/{name}")
+        values, times = arrays.get(f"power/{name}"), arrays.get(f"times/{name}")
         if values is None or times is None:
             continue
         left.plot(times, values, color=colour, linestyle=dashes, label=label)
         inside = (times < 1) & (values > 0)
         right.loglog(1 - times[inside], values[inside], color=colour, linestyle=dashes)
-    ends = arrays["copying/power/network"]
+    ends = arrays["power/network"]
     left.set(
         xlabel="time t, noise to data", ylabel="power ½‖v‖², mean", xlim=(0, 1), ylim=(0, 2.5 * float(np.max(ends)))
     )
@@ -118,24 +112,24 @@ def power(results: Numbers, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def originals(results: Numbers, arrays: Arrays) -> Figure | None:
+def originals(numbers: Numbers, arrays: Arrays) -> Figure | None:
     """The surest copies above their training images; of 2-D data all samples over the training points."""
-    samples = arrays.get("copying/copies/samples")
+    samples = arrays.get("copies/samples")
     if samples is not None:
         side = WIDTH / max(len(samples), 6)
         figure = new_figure(side * len(samples), 2 * (side + 0.3), layout="constrained")
         for axes, images, name in zip(
-            figure.subplots(2, 1), (samples, arrays["copying/copies/originals"]), ("samples", "training images")
+            figure.subplots(2, 1), (samples, arrays["copies/originals"]), ("samples", "training images")
         ):
             show(axes, images)
             axes.set_title(name)
         return figure
-    points = arrays.get("copying/points/samples")
+    points = arrays.get("points/samples")
     if points is None:
         return None
     figure = new_figure(WIDTH * 0.62, WIDTH * 0.55, layout="constrained")
     axes = figure.subplots()
-    training, flags = arrays["copying/points/training"], arrays["copying/points/copied"]
+    training, flags = arrays["points/training"], arrays["points/copied"]
     axes.plot(*training.T, "o", color=FAINT, markersize=5, markerfacecolor="none", label="training points")
     axes.plot(*points[~flags].T, ".", color=INK, markersize=2.5, label="samples")
     axes.plot(*points[flags].T, ".", color=COPY, markersize=2.5, label="copies")
@@ -145,9 +139,9 @@ def originals(results: Numbers, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def five_ways(results: Numbers, arrays: Arrays) -> Figure | None:
+def five_ways(numbers: Numbers, arrays: Arrays) -> Figure | None:
     """Each measure of copying (filled) and its held-out floor (hollow), one panel per unit."""
-    measures = [entry for entry in _of(results, "five_ways")["measures"].values() if "value" in entry]
+    measures = [entry for entry in numbers["measures"].values() if "value" in entry]
     units = [u for u in ("share", "percent", "z") if any(entry["unit"] == u for entry in measures)]
     if not units:
         return None
@@ -174,16 +168,12 @@ def five_ways(results: Numbers, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def training(results: Numbers, arrays: Arrays) -> Figure | None:
+def training(numbers: Numbers, arrays: Arrays) -> Figure | None:
     """F_mem, early and late KPE and the distance to real images at each validation."""
-    series = {
-        key.removeprefix("over_training/series/"): v
-        for key, v in arrays.items()
-        if key.startswith("over_training/series/")
-    }
+    series = {key.removeprefix("series/"): values for key, values in arrays.items()}
     if "f_mem" not in series or len(series["f_mem"]) < 2:
         return None
-    distance = _of(results, "over_training").get("distance")
+    distance = numbers.get("distance")
     panels = [name for name in ("f_mem", "kpe", distance) if name == "kpe" or name in series]
     figure = new_figure(WIDTH, 2.7, layout="constrained")
     for axes, name in zip(figure.subplots(1, len(panels)), panels):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -15,13 +13,9 @@ from fm_lightning.report.style import INK, MUTED, PALETTE, WIDTH, new_figure, pa
 POINTS = 4000  # drawn of a scatter: more hide each other
 
 
-def _of(results: Numbers) -> dict[str, Any]:
-    return results["questions"]["density"]["numbers"]
-
-
-def _measures(results: Numbers) -> list[str]:
+def _measures(numbers: Numbers) -> list[str]:
     """Those that are drawn, in order: one of each kind."""
-    names = dict.fromkeys(entry["measure"] for entry in _of(results)["associations"])
+    names = dict.fromkeys(entry["measure"] for entry in numbers["associations"])
     return [name for name in names if not name.startswith("knn_20")]
 
 
@@ -36,17 +30,17 @@ def title_of(measure: str) -> str:
 
 
 @styled
-def scatters(results: Numbers, arrays: Arrays) -> Figure | None:
+def scatters(numbers: Numbers, arrays: Arrays) -> Figure | None:
     """KPE of each sample against measures of density, with Spearman's rho."""
-    names = [name for name in _measures(results) if not name.startswith("kde_")][:6]
+    names = [name for name in _measures(numbers) if not name.startswith("kde_")][:6]
     if not names:
         return None
     across = 2 if len(names) in (2, 4) else min(3, len(names))
     figure, grid = panels(len(names), across, 2.7, 0.2)
-    kpe = arrays["density/energy/kpe"]
-    rhos = {e["measure"]: e["plain"] for e in _of(results)["associations"] if e["energy"] == "kpe"}
+    kpe = arrays["energy/kpe"]
+    rhos = {e["measure"]: e["plain"] for e in numbers["associations"] if e["energy"] == "kpe"}
     for axes, name in zip(grid.flat, names):
-        values = arrays[f"density/measure/{name}"]
+        values = arrays[f"measure/{name}"]
         x, y = values[:POINTS], kpe[: len(values)][:POINTS]
         kept = np.isfinite(x)
         axes.plot(
@@ -64,12 +58,12 @@ def scatters(results: Numbers, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def forest(results: Numbers, arrays: Arrays) -> Figure | None:
+def forest(numbers: Numbers, arrays: Arrays) -> Figure | None:
     """Plain (filled) and partial (hollow) rank correlations of every energy with every measure."""
-    names = _measures(results)
+    names = _measures(numbers)
     if not names:
         return None
-    entries = _of(results)["associations"]
+    entries = numbers["associations"]
     figure = new_figure(WIDTH, 0.33 * len(names) + 1.3, layout="constrained")
     panels = figure.subplots(1, len(ENERGY_WORDS), sharey=True, sharex=True)
     for axes, (energy, words) in zip(panels, ENERGY_WORDS.items()):
@@ -86,11 +80,11 @@ def forest(results: Numbers, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def bridge(results: Numbers, arrays: Arrays) -> Figure | None:
+def bridge(numbers: Numbers, arrays: Arrays) -> Figure | None:
     """Rank correlation of the network's power with the bridge's log density at the same state, over time."""
     points = [
         (p["t"], *(finite(p["rho"][key]) for key in ("value", "low", "high")))
-        for p in _of(results).get("power_and_bridge", [])
+        for p in numbers.get("power_and_bridge", [])
         if finite(p["rho"]["value"]) is not None and finite(p["rho"]["low"]) is not None
     ]
     if len(points) < 2:

@@ -23,7 +23,10 @@ FIRST = "predictors"  # the figure of the first screen
 
 @dataclass(frozen=True)
 class Plate:
-    """A figure: ``caption`` may name {n} samples, {probed} of them that were sampled once more, {held_out} real images, {val}."""
+    """A figure of what a question found.
+
+    ``caption`` may name {n} samples, {probed} of them that were sampled once more, {held_out} real images, and {val}.
+    """
 
     key: str
     question: str
@@ -141,7 +144,8 @@ def draw(folder: Path, results: Numbers, arrays: Arrays, pdf: bool = False) -> P
     figures.mkdir(parents=True, exist_ok=True)
     shown: dict[str, list[dict[str, Any]]] = {}
     for plate in PLATES:
-        figure = plate.draw(results, arrays)
+        numbers, prefix = results["questions"][plate.question]["numbers"], f"{plate.question}/"
+        figure = plate.draw(numbers, {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)})
         if figure is None:
             continue
         content = png(figure)

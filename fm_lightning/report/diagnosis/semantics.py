@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -12,16 +10,12 @@ from fm_lightning.report.results import Arrays, Numbers
 from fm_lightning.report.style import INK, PALETTE, WIDTH, new_figure, styled
 
 
-def judges(results: Numbers) -> dict[str, Any]:
-    """Who judged: key -> numbers."""
-    numbers = results["questions"]["semantics"]["numbers"]
-    return {key: found for key, found in numbers.items() if isinstance(found, dict)}
-
-
 @styled
-def thirds(results: Numbers, arrays: Arrays) -> Figure | None:
+def thirds(numbers: Numbers, arrays: Arrays) -> Figure | None:
     """Mean score and margin in the thirds of KPE, with 95% intervals."""
-    panels = [(key, found) for key, judge in judges(results).items() for found in judge["columns"].values()]
+    panels = [
+        (key, found) for key, judge in numbers.items() if isinstance(judge, dict) for found in judge["columns"].values()
+    ]
     if not panels:
         return None
     figure = new_figure(WIDTH * min(1.0, 0.4 * len(panels)), 3.0, layout="constrained")
@@ -43,10 +37,10 @@ def thirds(results: Numbers, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def extremes(results: Numbers, arrays: Arrays) -> Figure | None:
+def extremes(numbers: Numbers, arrays: Arrays) -> Figure | None:
     """The samples of the lowest and of the highest KPE."""
-    keys = [key for key in ("lowest", "highest") if f"semantics/{key}" in arrays]
-    strips = [(f"{key} KPE", arrays[f"semantics/{key}"]) for key in keys]
+    keys = [key for key in ("lowest", "highest") if key in arrays]
+    strips = [(f"{key} KPE", arrays[key]) for key in keys]
     strips = [(name, images) for name, images in strips if images.ndim == 4]
     if not strips:
         return None
