@@ -73,7 +73,7 @@ __all__ = [
     "nearest",
 ]
 
-# Loaded when asked for: the command line answers `--help` before torch is imported.
+# Loaded at first use: the command line answers `--help` before torch is imported.
 __getattr__ = lazy(
     __name__,
     {

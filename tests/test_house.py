@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fm_lightning"
 GROUND = {"errors", "estimate", "files", "guidance", "hashes", "lazy", "noise", "phrases", "streaming", "trajectory"}
-# Each room, and the rooms that it may know beside the ground and itself.
+# Each room, and the rooms that it may know besides the ground and itself.
 KNOWS: dict[str, set[str]] = {
     "flow": set(),
     "nets": set(),

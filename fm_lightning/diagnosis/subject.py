@@ -251,4 +251,4 @@ def start(seeds: Tensor, data: FlowData, base_seed: int) -> Tensor:
 
 def fixed_steps(schedule: Schedule) -> Schedule:
     """The schedule itself, or one with fixed steps in place of an adaptive solver, which no probe can follow."""
-    return replace(schedule, solver="rk4", steps=25) if schedule.solver == "dopri5" else schedule
+    return schedule if schedule.method.fixed_steps else replace(schedule, solver="rk4", steps=25)
