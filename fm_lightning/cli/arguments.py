@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,15 @@ class Complaints(UserError):
 
     def __str__(self) -> str:
         return self.problem
+
+
+@contextlib.contextmanager
+def noting(errors: list[UserError]) -> Iterator[None]:
+    """Collects what is wrong, so that it can be reported together."""
+    try:
+        yield
+    except UserError as error:
+        errors.append(error)
 
 
 def complain(errors: Sequence[UserError]) -> None:
@@ -93,10 +103,8 @@ def resolve(verb: str, args: Sequence[str]) -> list[str]:
     errors: list[UserError] = []
     found: list[str] = []
     for word in scan(args):
-        try:
+        with noting(errors):
             found += _resolved(verb, word)
-        except UserError as error:
-            errors.append(error)
     given = [word.option for word in scan(args)]
     asks = any(option in ("-h", "--help", "--help-all") for option in given)
     own = "--autoencoder" if verb == "encode" else "--model.net"
@@ -129,21 +137,13 @@ def _configuration(verb: str, name: str) -> list[str]:
     path = configurations.find(name)
     errors: list[UserError] = []
     for key in configurations.read(path):
-        try:
+        with noting(errors):
             check_key(verb, str(key), at=f"{path}: ")
-        except UserError as error:
-            errors.append(error)
     complain(errors)
     if path.parent.is_dir() and Path(name).is_dir() and verb != "encode":
         run = path.parent.resolve()
-        return [
-            "-c",
-            str(path),
-            "--name",
-            run.name,
-            "--root",
-            str(path.parent.parent if path.parent.name else run.parent),
-        ]
+        root = path.parent.parent if path.parent.name else run.parent
+        return ["-c", str(path), "--name", run.name, "--root", str(root)]
     return ["-c", str(path)]
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from fm_lightning.adapters.checkpoints import check_fits, read_checkpoint
 from fm_lightning.callbacks import DivergenceWatch
 from fm_lightning.callbacks.interruption import Interruption
-from fm_lightning.cli.arguments import complain
+from fm_lightning.cli.arguments import complain, noting
 from fm_lightning.cli.complaints import complaints
 from fm_lightning.cli.configurations import load_strictly
 from fm_lightning.cli.diagnosing_trainer import DiagnosingTrainer
@@ -153,22 +151,14 @@ class CLI(LightningCLI):
     def _plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
         return yaml.safe_load(parser.dump(config, skip_link_targets=False, skip_none=False))
 
-    @contextlib.contextmanager
-    def _noting(self) -> Iterator[None]:
-        """Collects what is wrong, so that it can be reported together."""
-        try:
-            yield
-        except UserError as error:
-            self.errors.append(error)
-
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         trains = self.subcommand in ("fit", "run")
-        with self._noting():
+        with noting(self.errors):
             if config.threads is not None and config.threads < 1:
                 raise UserError(f"`threads={config.threads}` must be positive.", "Use --threads 1")
             torch.set_num_threads(config.threads or torch.get_num_threads())
-        with self._noting():
+        with noting(self.errors):
             check_precision(config.trainer.precision)
         if config.trial is not None:
             if not trains or config.trial < 2:
@@ -250,19 +240,19 @@ class CLI(LightningCLI):
                     callback.saved_step = self.checkpoint["global_step"]
         trains = self.subcommand in ("fit", "run")
         if self.checkpoint is not None:
-            with self._noting():
+            with noting(self.errors):
                 check_fits(self.checkpoint["state_dict"], self.model, self.config[self.subcommand].ckpt_path)
                 if trains:
                     check_average(self.checkpoint, self.trainer.callbacks)
             if self.subcommand in ("test", "validate", "diagnose"):
                 self.trainer.tested_step = self.checkpoint["global_step"]
         if trains:
-            with self._noting():
+            with noting(self.errors):
                 check_callbacks(self.trainer.callbacks)
-            with self._noting():
+            with noting(self.errors):
                 self._try_optimizer()
             if self.errors:
-                with self._noting():  # what else is wrong, which only the data can tell
+                with noting(self.errors):  # what else is wrong, which only the data can tell
                     self.datamodule.prepare_data()
                     self.datamodule.setup("fit")
                     self.model.check_data(self.datamodule)

@@ -57,9 +57,8 @@ def crash(error: Exception, place: Path, go_on: str = GO_ON) -> NoReturn:
     """
     if said := unwritable(error, go_on) or explain(error):
         fail(said)
-    chain = list(_chain(error))
     # The parser that builds objects wraps what their code raised.
-    cause = next((e for e in chain if _own(e)), error)
+    cause = next((e for e in chain(error) if _own(e)), error)
     own, frames = _own(cause), traceback.extract_tb(cause.__traceback__)
     shown = own or [f for f in frames if _is_ours(Path(f.filename))] or frames
     whole = place.with_name(f"{place.name}.error.txt")
@@ -77,7 +76,7 @@ def crash(error: Exception, place: Path, go_on: str = GO_ON) -> NoReturn:
 
 def unwritable(error: BaseException, go_on: str = GO_ON) -> str | None:
     """The message for a full disk, or one that cannot be written to; None for any other exception."""
-    for link in _chain(error):
+    for link in chain(error):
         if isinstance(link, OSError) and link.errno in _UNWRITABLE:
             where = link.filename2 or link.filename or "the run's folder"  # of a copy the second is where to
             reason = os.strerror(link.errno).lower()
@@ -87,7 +86,7 @@ def unwritable(error: BaseException, go_on: str = GO_ON) -> str | None:
 
 def explain(error: BaseException) -> str | None:
     """The message for an error of Lightning's that a user can fix: a missing package, or a monitor that nothing logs."""
-    for link in _chain(error):
+    for link in chain(error):
         text = " ".join(str(link).replace("`", "").split())
         problem, hint, fix = text.partition(" HINT: Try running ")
         if isinstance(link, ImportError) and hint:
@@ -98,10 +97,10 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException | None) -> Iterator[BaseException]:
     """An exception and what it came from."""
     seen: list[BaseException] = []
-    link: BaseException | None = error
+    link = error
     while link is not None and link not in seen:
         yield link
         seen.append(link)
@@ -110,7 +109,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def is_own(error: BaseException) -> bool:
     """Whether an exception, or what it came from, was raised in the user's own files."""
-    return any(_own(link) for link in _chain(error))
+    return any(_own(link) for link in chain(error))
 
 
 def _own(error: BaseException) -> list[traceback.FrameSummary]:

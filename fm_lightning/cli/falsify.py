@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from fm_lightning.cli import configurations
-from fm_lightning.cli.arguments import complain, resolve, scan
+from fm_lightning.cli.arguments import complain, noting, resolve, scan
 from fm_lightning.errors import UserError
 
 
@@ -40,14 +40,10 @@ def arguments(args: Sequence[str], folder: Path) -> list[str]:
         if word.option != "--schedule":
             rest += word.text
             continue
-        try:
+        with noting(errors):
             schedules |= _schedules(word.value or "")
-        except UserError as error:
-            errors.append(error)
-    try:
+    with noting(errors):
         rest = resolve("falsify", rest)
-    except UserError as error:
-        errors.append(error)
     complain(errors)
     if schedules:
         merged = {**_configured(rest), **schedules}

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fm_lightning.cli.arguments import Complaints
+from fm_lightning.cli.endings import chain
 from fm_lightning.errors import UserError
 
 # Modules in which a class is searched that was named without its module.
@@ -38,13 +39,7 @@ def user_error(error: BaseException | None) -> UserError | None:
 
     (A union of types keeps the inner exception where the class stands first: ``Class | str | None``.)
     """
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, UserError):
-            return error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return None
+    return next((link for link in chain(error) if isinstance(link, UserError)), None)
 
 
 def constructor_error(error: BaseException) -> UserError | None:
