@@ -114,15 +114,7 @@ def _closed_form(subject: Subject) -> EmpiricalVelocity | Missing:
 @torch.no_grad()
 def _watched(subject: Subject, rows: slice, schedule: Schedule, closed: EmpiricalVelocity | None):
     watch = _Watch(subject.training, closed, schedule.steps)
-    way = integrate(
-        subject.velocity,
-        subject.start(rows.stop)[rows],
-        schedule,
-        labels=_labels(subject, rows),
-        seeds=subject.seeds[rows],
-        base_seed=subject.base_seed,
-        probe=watch,
-    )
+    way = integrate(subject.velocity, subject.start(rows), schedule, **subject.conditions(rows), probe=watch)
     return watch, way
 
 
@@ -131,7 +123,7 @@ def _powers(subject: Subject, count: int, schedule: Schedule, closed: EmpiricalV
     own = []
     for rows in subject.batches(count):
         seen = PowerProbe()
-        integrate(closed, subject.start(rows.stop)[rows], schedule, seeds=subject.seeds[rows], probe=seen)
+        integrate(closed, subject.start(rows), schedule, seeds=subject.seeds[rows], probe=seen)
         own.append(seen.power.cpu())
     held = subject.held_out[:count].to(subject.device)
     x0 = noise(range(BRIDGE_SEED, BRIDGE_SEED + len(held)), subject.data.shape, subject.base_seed).to(held)
@@ -144,16 +136,9 @@ def _powers(subject: Subject, count: int, schedule: Schedule, closed: EmpiricalV
 
 
 def _likelihood(subject: Subject, count: int, schedule: Schedule) -> LogDensity:
+    probes = 0 if subject.samples[0].numel() <= EXACT else 8
     found = [
-        log_likelihood(
-            subject.velocity,
-            subject.start(rows.stop)[rows],
-            schedule,
-            labels=_labels(subject, rows),
-            seeds=subject.seeds[rows],
-            base_seed=subject.base_seed,
-            probes=0 if subject.samples[0].numel() <= EXACT else 8,
-        )
+        log_likelihood(subject.velocity, subject.start(rows), schedule, **subject.conditions(rows), probes=probes)
         for rows in subject.batches(count)
     ]
     errors = [part.standard_error.cpu() for part in found if part.standard_error is not None]
@@ -163,7 +148,3 @@ def _likelihood(subject: Subject, count: int, schedule: Schedule) -> LogDensity:
         sum(part.forwards for part in found),
         sum(part.backwards for part in found),
     )
-
-
-def _labels(subject: Subject, rows: slice) -> Tensor | None:
-    return None if subject.labels is None else subject.labels[rows].to(subject.device)

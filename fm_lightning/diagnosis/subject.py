@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,9 +112,14 @@ class Subject(Sampled):
         """``[m, ...]`` real images that the model has not seen, on the CPU."""
         return self.data.floor(self.data.held_out_split)[:HELD_OUT].cpu()
 
-    def start(self, count: int) -> Tensor:
-        """``[count, ...]`` the first samples' noise, on the device."""
-        return start(self.seeds[:count], self.data, self.base_seed).to(self.device)
+    def start(self, rows: slice) -> Tensor:
+        """``[k, ...]`` the noise of the samples in these rows, on the device."""
+        return start(self.seeds[rows], self.data, self.base_seed).to(self.device)
+
+    def conditions(self, rows: slice) -> dict[str, Any]:
+        """What ``integrate`` needs besides the noise to sample these rows again."""
+        labels = None if self.labels is None else self.labels[rows].to(self.device)
+        return {"labels": labels, "seeds": self.seeds[rows], "base_seed": self.base_seed}
 
     def batches(self, count: int) -> Iterator[slice]:
         """Slices of the first samples, in batches of the data's evaluation size."""
