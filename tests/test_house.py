@@ -136,3 +136,17 @@ def test_errors_are_two_sentences(room, path):
         tail = problem.values[-1] if isinstance(problem, ast.JoinedStr) and problem.values else problem
         if isinstance(tail, ast.Constant):
             assert str(tail.value).rstrip().endswith((".", "?", "!")), f"{where}: the problem is a sentence"
+
+
+LAZY = [path for path in sorted(PACKAGE.rglob("__init__.py")) if "lazy import lazy" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", LAZY, ids=lambda path: path.parent.name)
+def test_names_loaded_at_first_use_are_those_that_type_checkers_see(path):
+    """And none is hidden by a module of the package: once that is imported, it would stand for the name."""
+    tree = ast.parse(path.read_text())
+    (homes,) = (ast.literal_eval(n.args[1]) for n in ast.walk(tree) if isinstance(n, ast.Call) and len(n.args) == 2)
+    (checked,) = (n for n in tree.body if isinstance(n, ast.If))
+    names = [name for group in homes.values() for name in group]
+    assert sorted(names) == sorted(alias.name for line in checked.body for alias in line.names)
+    assert not [name for name in names if (path.parent / f"{name}.py").exists() or (path.parent / name).is_dir()]
