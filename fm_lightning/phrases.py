@@ -43,23 +43,23 @@ def places(low: float, high: float) -> int:
 
 
 def number(value: object, places: int = 2) -> str:
-    """``26.26``; what rounds to nothing has no sign, and what is missing is a dash."""
+    """``26.26``; what is missing is a dash."""
     found = finite(value)
-    if found is None:
-        return MISSING
-    text = f"{found:.{places}f}"
-    return text.lstrip("-") if float(text) == 0 else text
-
-
-def decimal(value: object, places: int) -> str:
-    """``−5.6``, for a sentence."""
-    return true_minus(number(value, places))
+    return MISSING if found is None else f"{found:.{places}f}"
 
 
 def signed(value: object, places: int = 2) -> str:
-    """``+0.39``."""
-    text = number(value, places)
-    return text if text[0] in f"-{MISSING}" or float(text) == 0 else f"+{text}"
+    """``+0.39``; what rounds to nothing has no sign."""
+    found = finite(value)
+    if found is None:
+        return MISSING
+    text = f"{found:+.{places}f}"
+    return text[1:] if float(text) == 0 else text
+
+
+def decimal(value: object, places: int) -> str:
+    """``−5.6``, for a sentence; what rounds to nothing has no sign."""
+    return true_minus(signed(value, places).removeprefix("+"))
 
 
 def share(value: object, places: int = 1) -> str:
