@@ -40,12 +40,14 @@ __all__ = [
 __getattr__ = lazy(
     __name__,
     {
+        "data_space": ("DataSpace",),
         "denoisers": ("FromDenoiser", "FromNoise", "FromScore"),
         "diffusers": ("FromDiffusers",),
         "kts_scheduler": ("KTSFlowMatchEulerScheduler",),
         "meta": ("MetaVelocity",),
         "reversed": ("Reversed",),
-        "checkpoints": ("load_network",),
+        "hub": ("push_to_hub",),
+        "network": ("load_network",),
         "sit": ("load_repa", "load_sit"),
         "torchcfm": ("load_torchcfm",),
         "weights": ("load_weights",),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fm_lightning.comparison.rows import BASE
+from fm_lightning.comparison.rows import BASE, HELD_OUT
 from fm_lightning.estimate import Interval
 from fm_lightning.metrics.energy import mean_power
 from fm_lightning.metrics.measure import Measure

@@ -21,7 +21,7 @@ from fm_lightning.errors import UserError
 from fm_lightning.estimate import Interval
 from fm_lightning.files import DAMAGED, SUM, json_sum, write_whole
 
-SCHEMA = 4
+SCHEMA = 5
 FILE = "results.json"
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fm_lightning.report.formats import MISSING, count, decimals, number, share, with_span
+from fm_lightning.phrases import MISSING, decimals, number, share, thousands, with_span
 from fm_lightning.report.results import Results, Row, base_row, groups, metric, quality_key, quality_label, title
-from fm_lightning.report.words import answer, scope, verdicts
+from fm_lightning.report.words import answer, scope
 
 TAGS = ("flow-matching", "kinetic-path-energy", "memorization")
 TASK = "unconditional-image-generation"
@@ -36,7 +36,7 @@ def model_card(results: Results, facts: Mapping[str, Any]) -> str:
         *([f"![What was measured]({facts['figure']})"] if facts["figure"] else []),
         "\n".join(_table(results)),
         _legend(results),
-        *(f"**{verdict.schedule}.** {verdict.paragraph}" for verdict in verdicts(results)),
+        *(f"**{verdict.schedule}.** {verdict.paragraph}" for verdict in results.verdicts),
         "## Where the numbers come from",
         "\n".join(f"- {line}" for line in _provenance(results, facts)),
     ]
@@ -81,10 +81,10 @@ def _header(results: Results, facts: Mapping[str, Any]) -> str:
 
 
 def _opening(results: Results, facts: Mapping[str, Any]) -> str:
-    images = f", trained on {count(results.training_images)} samples" if results.training_images else ""
-    steps = f" for {count(facts['step'])} steps" if facts["step"] else ""
+    images = f", trained on {thousands(results.training_images)} samples" if results.training_images else ""
+    steps = f" for {thousands(facts['step'])} steps" if facts["step"] else ""
     return (
-        f"A flow-matching model of {facts['dataset']}: {facts['network']} with {count(facts['parameters'])} "
+        f"A flow-matching model of {facts['dataset']}: {facts['network']} with {thousands(facts['parameters'])} "
         f"parameters{images}{steps}. Weights are the average of training where it kept one. "
         f"Samples have shape {list(results.shape or ())} in {results.space}."
     )
@@ -103,8 +103,8 @@ def _table(results: Results) -> Iterator[str]:
     places = decimals(metric(row, key) for row in rows) if key else 0
     energy = decimals(metric(row, "kpe_mean") for row in rows)
     for row in rows:
-        copies = with_span(*(metric(row, f"f_mem{end}") for end in ("", "_lo", "_hi")), share, 1)
-        cells = [_name(row), count(row.samples), _sampler(row), copies]
+        copies = with_span(metric(row, "f_mem"), metric(row, "f_mem_lo"), metric(row, "f_mem_hi"), share, 1)
+        cells = [_name(row), thousands(row.samples), _sampler(row), copies]
         cells += [number(metric(row, key), places)] if key else []
         yield _line([*cells, MISSING if row.kind == "floor" else number(metric(row, "kpe_mean"), energy)])
 
@@ -129,7 +129,7 @@ def _legend(results: Results) -> str:
     ]
     if results.quality and results.quality.reference:
         parts.append(
-            f"{quality_label(results)}: against {count(results.quality.reference)} real samples; a plug-in estimate, biased "
+            f"{quality_label(results)}: against {thousands(results.quality.reference)} real samples; a plug-in estimate, biased "
             "upwards at this number of samples."
         )
     return " ".join(parts)

@@ -136,7 +136,25 @@ def _significant(value: float | None) -> str:
 def _verdict(results: Results, verdict: VerdictResult) -> dict[str, Any]:
     """A verdict with the number of seeds that it rests on."""
     tint = colours(results).get(verdict.schedule, MUTED)
-    return {**vars(verdict), "numbers": f"{thousands(verdict.n)} paired seeds", "colour": tint}
+    return {
+        **vars(verdict),
+        "numbers": f"{thousands(verdict.n)} paired seeds",
+        "colour": tint,
+        "others": [f.family for f in verdict.families] if verdict.robustness else [],
+        "contrary": list(_contrary(verdict)),
+    }
+
+
+def _contrary(verdict: VerdictResult) -> Iterator[str]:
+    """What each distance shows of the families where the kernel distance alone reverses the outcome."""
+    reversed_ = {name for each in verdict.robustness if each.name == "by the kernel distance" for name in each.reverses}
+    for family in verdict.families:
+        if family.family in reversed_ and family.relative and family.other_relative:
+            frechet, kernel = (
+                true_minus(with_span(100 * r.value, 100 * r.low, 100 * r.high, signed, 0))
+                for r in (family.relative, family.other_relative)
+            )
+            yield f"Against {family.family}: Fréchet distance {frechet}, kernel distance {kernel}, in % of the baseline's."
 
 
 def _cells(results: Results, rows: Iterable[Iterable[Row]], chosen: Iterable[Column]) -> list[list[dict[str, Any]]]:
@@ -224,7 +242,7 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
 
 
 def _real_samples(quality: QualityFacts) -> str:
-    which = f"{count(quality.unseen)} {'held-out' if quality.held_out else 'real'} samples"
+    which = f"{thousands(quality.unseen)} {'held-out' if quality.held_out else 'real'} samples"
     if quality.seen is None:
         return f"{which}; whether training saw them is unknown"
     if quality.seen == 0:
@@ -239,7 +257,7 @@ def _margins(results: Results) -> str:
         assert verdict.margin.floor is not None
         assert verdict.base_quality is not None
         share_ = 100 * verdict.margin.floor / verdict.base_quality
-        floor = f"{share_:.2g}%, two standard errors of {count(verdict.margin.references)} real samples"
+        floor = f"{share_:.2g}%, two standard errors of {thousands(verdict.margin.references)} real samples"
     return (
         f"{100 * margins['memorized']:g} points of F_mem, at most {100 * margins['of_base']:g}% of the baseline's, plus "
         f"{100 * margins['quality']:g}% of the baseline's distance, and at least {floor}"

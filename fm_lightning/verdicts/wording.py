@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from fm_lightning.estimate import Estimate
-from fm_lightning.phrases import counted, decimal, joined, places, span, thousands, with_span
+from fm_lightning.phrases import counted, decimal, joined, places, shortened, span, thousands, with_span
 from fm_lightning.verdicts.outcomes import FRECHET_FROM, LEAST_COPIES, ORDER, FamilyVerdict, Findings
 from fm_lightning.verdicts.residual import Distance
 
