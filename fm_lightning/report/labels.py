@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
+from scipy.optimize import isotonic_regression
 
 from fm_lightning.report.style import FAINT
 
@@ -148,9 +149,5 @@ def at_line_ends(axes: Axes, labels: Sequence[Label], size: float = 8.5) -> None
 
 def _spread(wanted: np.ndarray, height: float) -> np.ndarray:
     """Heights in the given ascending order, at least ``height`` apart, as near to ``wanted`` as possible."""
-    from scipy.optimize import (
-        isotonic_regression,  # late: half a second that a page without such labels does not wait for
-    )
-
     shift = np.arange(len(wanted)) * height
     return np.asarray(isotonic_regression(wanted - shift).x) + shift
