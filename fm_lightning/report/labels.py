@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
-from scipy.optimize import isotonic_regression
 
 from fm_lightning.report.style import FAINT
 
@@ -150,4 +149,10 @@ def at_line_ends(axes: Axes, labels: Sequence[Label], size: float = 8.5) -> None
 def _spread(wanted: np.ndarray, height: float) -> np.ndarray:
     """Heights in the given ascending order, at least ``height`` apart, as near to ``wanted`` as possible."""
     shift = np.arange(len(wanted)) * height
-    return np.asarray(isotonic_regression(wanted - shift).x) + shift
+    blocks: list[list[float]] = []  # pooled neighbours: [sum of wanted - shift, how many]
+    for value in wanted - shift:
+        blocks.append([float(value), 1.0])
+        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
+            total, many = blocks.pop()
+            blocks[-1] = [blocks[-1][0] + total, blocks[-1][1] + many]
+    return np.concatenate([np.full(int(many), total / many) for total, many in blocks]) + shift
