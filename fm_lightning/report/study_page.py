@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fm_lightning.files import csv_text, write_whole
-from fm_lightning.report.formats import MISSING, count, number, share
+from fm_lightning.phrases import MISSING, number, share, thousands
 from fm_lightning.report.study_figures import FIGURES
 from fm_lightning.report.style import png, svg
 from fm_lightning.report.templates import template
@@ -89,14 +89,14 @@ def _percent(found: Mapping[str, Any] | None) -> str:
 
 def _run(study: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     times = [
-        (count(run[key]) if run[key] else MISSING) + (f" ({run[f'{key}_note']})" if run[f"{key}_note"] else "")
+        (thousands(run[key]) if run[key] else MISSING) + (f" ({run[f'{key}_note']})" if run[f"{key}_note"] else "")
         for key in ("tau_gen", "tau_mem")
     ]
     distance = (
-        f"{number(run.get('distance_best'), 3)} at {count(run['step_best'])}" if "distance_best" in run else MISSING
+        f"{number(run.get('distance_best'), 3)} at {thousands(run['step_best'])}" if "distance_best" in run else MISSING
     )
     departures = [
-        count(run["departures"][key]["step"]) if run["departures"].get(key, {}).get("step") else MISSING
+        thousands(run["departures"][key]["step"]) if run["departures"].get(key, {}).get("step") else MISSING
         for key in ("kpe_late", "loss_gap", "f_mem")
     ]
     copies = [share(run.get("f_mem_best")), share(run["f_mem_last"])]

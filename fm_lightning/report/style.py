@@ -107,6 +107,13 @@ def panels(count: int, across: int, height: float, head: float = 0.0, **shared: 
     return figure, axes
 
 
+def plain_ticks(axis: Axis) -> None:
+    """Labels of a logarithmic axis as text (1,000), because math is switched off: at 1, 2 and 5 times powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def embedded(content: bytes, kind: str) -> str:
     """An image for a page; ``kind`` is "png" or "svg+xml"."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
