@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 from fm_lightning.files import csv_text, write_whole
 from fm_lightning.phrases import MISSING, number, share, thousands
 from fm_lightning.report.study_figures import FIGURES
-from fm_lightning.report.style import png, svg
+from fm_lightning.report.style import embedded, png, svg
 from fm_lightning.report.templates import template
 from fm_lightning.study import wording
 from fm_lightning.study.curves import SERIES, Curve
@@ -64,7 +63,7 @@ def render(name: str, study: Mapping[str, Any], figures: Mapping[str, tuple[str,
 
 
 def _uri(figure: Figure) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg(figure)).decode()}"
+    return embedded(svg(figure), "svg+xml")
 
 
 def _group(study: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from fm_lightning.phrases import thousands
 from fm_lightning.report.results import Results, Row
 
 INK, MUTED, FAINT, GRID = "#1f2933", "#6b7480", "#b4bbc4", "#e8ebef"
@@ -110,7 +111,7 @@ def panels(count: int, across: int, height: float, head: float = 0.0, **shared: 
 def plain_ticks(axis: Axis) -> None:
     """Labels of a logarithmic axis as text (1,000), because math is switched off: at 1, 2 and 5 times powers of ten."""
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value) if value >= 1 else f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
