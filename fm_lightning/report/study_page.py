@@ -53,17 +53,15 @@ def render(name: str, study: Mapping[str, Any], figures: Mapping[str, tuple[str,
         study=study,
         headline=wording.headline(study),
         sentences=list(wording.sentences(study)),
-        figures=[(key, title, text, _uri(figure)) for key, (title, text, figure) in figures.items()],
+        figures=[
+            (key, title, text, embedded(svg(figure), "svg+xml")) for key, (title, text, figure) in figures.items()
+        ],
         groups=[_group(study, entry) for entry in study["groups"]],
         exponents=[wording.exponent_line(entry, study) for entry in study["exponents"]],
         runs=[_run(study, run) for run in study["runs"]],
         share=f"{100 * study['share']:g}%",
         margin=f"{100 * study['margin']:g}%",
     )
-
-
-def _uri(figure: Figure) -> str:
-    return embedded(svg(figure), "svg+xml")
 
 
 def _group(study: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
