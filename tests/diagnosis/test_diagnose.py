@@ -110,10 +110,10 @@ def test_a_toy_run_through_the_command(command, refused, undrawn, tmp_path):
 
     says(refused("diagnose", run, "--groups", 2), "`groups=2` cannot show a hump", "Use at least 3")
     says(refused("diagnose", run, "--groups", 14), "13 samples cannot fill 14 groups", "Compare more seeds")
-    says(refused("diagnose", run, "--clip", "some/clip"), "model without labels", "leave --clip out")
-    says(refused("diagnose", run, "--features", "fd_none"), "extractor 'fd_none' given", "type")
+    says(refused("diagnose", run, "--clip", "some/clip"), "needs a model with labels", "Remove --clip")
+    says(refused("diagnose", run, "--features", "fd_none"), "There is no extractor 'fd_none'", "Use one of")
     other = run / "checkpoints" / "step-2.ckpt"
-    says(refused("diagnose", run, "--ckpt_path", other), "was not sampled with", "type fm-lightning test")
+    says(refused("diagnose", run, "--ckpt_path", other), "was sampled with other weights", "Run fm-lightning test")
 
 
 @pytest.mark.slow
