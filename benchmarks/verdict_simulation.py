@@ -309,17 +309,26 @@ def _result(found: Verdict, base_quality: float) -> VerdictResult:
     )
 
 
-def correlation_rates(name: str, n: int, repetitions: int, seed: int = 0) -> tuple[float, float]:
-    """(mean, coverage of 0) of rank correlations of measurements that are independent, given what is held fixed."""
-    rng = np.random.default_rng([seed, n])
+def correlation_rates(name: str, classes: int, n: int, repetitions: int, seed: int = 0) -> tuple[float, float]:
+    """(mean, coverage of 0) of rank correlations of measurements that are independent given what is held fixed.
+
+    Args:
+        name: "lines" or "curves" in a covariate, plus the class; or "spread", where nothing is held fixed.
+        classes: how many; 1 holds no class fixed.
+        n: samples.
+        repetitions: simulated data sets.
+        seed: of all draws.
+    """
+    rng = np.random.default_rng([seed, n, classes])
     found = []
     for _ in range(repetitions):
         w, e, f = rng.standard_normal((3, n))
-        label = rng.integers(5, size=n)
-        if name == "lines within classes":
-            found.append(partial_spearman(w + label + e, w + label + f, {"w": w}, label))
+        label = rng.integers(classes, size=n)
+        strata = label if classes > 1 else None
+        if name == "lines":
+            found.append(partial_spearman(w + label + e, w + label + f, {"w": w}, strata))
         elif name == "curves":
-            found.append(partial_spearman(w**3 + e, np.exp(w) + f, {"w": w}))
+            found.append(partial_spearman(w**3 + label + e, np.exp(w) + label + f, {"w": w}, strata))
         else:
             found.append(spearman(w, w * e))
     return float(np.mean([x.value for x in found])), float(
@@ -378,7 +387,7 @@ def table(repetitions: int, say: Callable[[str], None]) -> list[str]:
         add(words, f"{alike_families(12, 500, repetitions // 2, corrected):.1%}")
     head("extrapolated Fréchet distance of Gaussian features", "d", "n", "95% intervals cover", "below 0")
     for d, n in ((64, 320), (64, 640), (64, 1280)):
-        covered, negative = near_rates(n, d, repetitions)
+        covered, negative = near_rates(n, d, 4 * repetitions)
         add("a model close to real data", d, f"{n:,} = {n // d} d", f"{covered:.1%}", f"{negative:.1%}")
     for d, n in ((8, 400), (64, 640)):
         add(
@@ -396,11 +405,15 @@ def table(repetitions: int, say: Callable[[str], None]) -> list[str]:
         add(
             f"{between:.0%} of the distance", *(f"{x:.1%}" for x in replicate_rates(between, 500, repetitions).values())
         )
-    head("rank correlation of what is independent", "n", "mean", "95% intervals cover")
-    for name in ("lines within classes", "curves", "spread of y depends on x"):
-        for n in (256, 2000):
-            mean, covered = correlation_rates(name, n, repetitions // 2)
-            add(name, f"{n:,}", f"{mean:+.4f}", f"{covered:.1%}")
+    head("rank correlation of what is independent", "classes", "n", "mean", "95% intervals cover")
+    for name, words in (("lines", "given a covariate: lines"), ("curves", "given a covariate: curves")):
+        for classes in (1, 5, 10):
+            for n in (128, 256, 512, 2000):
+                mean, covered = correlation_rates(name, classes, n, 2 * repetitions)
+                add(words, classes, f"{n:,}", f"{mean:+.4f}", f"{covered:.1%}")
+    for n in (256, 2000):
+        mean, covered = correlation_rates("spread", 1, n, 2 * repetitions)
+        add("spread of y depends on x", 1, f"{n:,}", f"{mean:+.4f}", f"{covered:.1%}")
     return lines[1:]
 
 
@@ -426,7 +439,7 @@ def main() -> None:
             f"{CALIBRATION} seeds, chooses its doses there, samples all rows on n other seeds and judges. The true curves and "
             "how seeds are drawn are in `benchmarks/verdict_simulation.py`. "
             'At 1 margin 2.5% of false "no better" are allowed. "Judged" is the share with enough copies and with doses '
-            "that enclose the schedule. Classes are five; rank correlations hold fixed what both measurements depend on.",
+            "that enclose the schedule. Rank correlations hold fixed what both measurements depend on: a covariate, and the class.",
             "",
         ]
         arguments.page.write_text("\n".join([*head, *lines]) + "\n")

@@ -158,10 +158,11 @@ def test_extrapolation_removes_the_bias_that_has_the_wrong_sign():
 def test_the_halves_are_even_and_odd_places():
     x = features(41, 3, 0)
     reference = GaussianReference(torch.zeros(3), torch.eye(3))
+    plug_in = reference.distance(*moments(x))
     halves = reference.distance(*moments(x[::2])) + reference.distance(*moments(x[1::2]))
-    assert extrapolated_distance(reference, x) == pytest.approx(
-        2 * reference.distance(*moments(x)) - halves / 2, rel=1e-12
-    )
+    removed = halves / 2 - plug_in
+    expected = plug_in - removed + 3 / (4 * 41) * removed
+    assert extrapolated_distance(reference, x) == pytest.approx(expected, rel=1e-12)
     with pytest.raises(UserError, match="at least 4"):
         extrapolated_distance(reference, x[:3])
 

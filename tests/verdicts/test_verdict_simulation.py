@@ -8,7 +8,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.verdict_simulation import WORLDS, alike_families, all_families, frechet_rates, near_rates, rates
+from benchmarks.verdict_simulation import (
+    WORLDS,
+    alike_families,
+    all_families,
+    correlation_rates,
+    frechet_rates,
+    near_rates,
+    rates,
+)
 
 REPETITIONS = 150
 
@@ -52,5 +60,14 @@ def test_worse_than_one_of_many_families_is_corrected():
 @pytest.mark.slow
 def test_coverage_with_the_extrapolated_frechet_distance():
     assert 0.88 <= frechet_rates(400, 8, 100, seed=1) <= 1.0
-    covered, _ = near_rates(640, 64, 200, seed=1)
-    assert covered >= 0.90
+    covered, _ = near_rates(640, 64, 400, seed=1)
+    assert covered >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [128, 256, 512, 2000])
+@pytest.mark.parametrize(("name", "classes"), [("lines", 1), ("lines", 5), ("curves", 1), ("curves", 5), ("lines", 10)])
+def test_what_is_independent_given_covariates_and_class_has_no_partial_correlation(name, classes, n):
+    mean, covered = correlation_rates(name, classes, n, REPETITIONS, seed=1)
+    assert abs(mean) <= 3 / np.sqrt(n * REPETITIONS) + 0.008
+    assert covered >= 0.94 - 3 * np.sqrt(0.94 * 0.06 / REPETITIONS)

@@ -19,7 +19,7 @@ from fm_lightning.diagnosis.association.statistic import Statistic, Vector, cons
 
 RESAMPLES = 1000
 LEAST = 10  # samples beyond covariates, for an interval
-FLEXIBLE = 25  # samples of a class for each number that its curve may have
+PER_NUMBER = 8  # samples for each number of a curve: of the class for its own curve, of all classes for the common one
 MOST = 7  # numbers of a curve
 Matrix = np.ndarray
 
@@ -47,12 +47,13 @@ def spearman(x: Any, y: Any) -> Statistic:
 def partial_spearman(
     x: Any, y: Any, covariates: Mapping[str, Any] | None = None, strata: Any | None = None
 ) -> Statistic:
-    """Spearman's rho of x and y with covariates held fixed: Pearson's correlation of what is left of the ranks.
+    """Spearman's rho of x and y with covariates held fixed: Pearson's correlation of what is left of their ranks.
 
-    From the ranks of x and y is removed what depends on the covariates within each class: a sum of one cubic spline per
-    covariate and class, in the covariate's rank, with up to 7 numbers (fewer in small classes). Straight lines common to all
-    classes would leave a correlation where there is none. Where x and y are independent given the covariates, the
-    correlation is 0 up to what a sum of splines cannot follow, such as products of two covariates.
+    x and y are ranked within each class, so that differences between classes are removed whatever their form. From these ranks
+    is removed a sum of cubic splines in the covariates' ranks: for each covariate one that all classes share, and one for each
+    class, with up to 7 numbers each (fewer in small samples, and none of their own in small classes).
+    Where x and y are independent given covariates and class, the correlation is 0 up to what such a sum cannot follow, such as
+    products of two covariates.
 
     Args:
         x, y: ``[n]`` each.
@@ -68,37 +69,54 @@ def partial_spearman(
     n = len(x)
     labels = columns.pop("strata") if strata is not None else np.zeros(n)
     names = ", ".join([*columns, *(["class"] if strata is not None else [])])
-    method = f"partial Spearman's rho given {names or 'nothing'}, splines within classes, percentiles of {RESAMPLES:,} resamples"
+    method = f"partial Spearman's rho given {names or 'nothing'}, splines in ranks{' within classes' if strata is not None else ''}, percentiles of {RESAMPLES:,} resamples"
     why = constant(x=x, y=y)
     if why:
         return undefined(f"{why}: a correlation needs variation", n, method)
-    ranks = np.column_stack([rankdata(x), rankdata(y)])
-    left, held = np.empty_like(ranks), -1
-    for label in np.unique(labels):
-        here = labels == label
-        design = _design([z[here] for z in columns.values()], int(here.sum()))
-        fit, _, rank, _ = np.linalg.lstsq(design, ranks[here], rcond=None)
-        left[here] = ranks[here] - design @ fit
-        held += int(rank)
+    classes = [labels == label for label in np.unique(labels)]
+    ranks = np.column_stack([_ranks_within(classes, z) for z in (x, y)])
+    kept = _basis(_design(list(columns.values()), classes))
+    left = ranks - kept @ (kept.T @ ranks)
     if (left.std(0) <= 1e-9 * ranks.std(0)).any():
         return undefined(f"{names} leave nothing of x or y to correlate", n, method)
-    return _estimate(left[:, 0], left[:, 1], held, method)
+    return _estimate(left[:, 0], left[:, 1], kept.shape[1] - 1, method)
 
 
-def _design(covariates: list[Vector], n: int) -> Matrix:
-    """``[n, k]`` an intercept and a curve in the rank of each covariate, within one class."""
-    size = min(MOST, n // (FLEXIBLE * max(1, len(covariates))))
-    curves = [_curve((rankdata(z) - 0.5) / n, size) for z in covariates]
-    return np.column_stack([np.ones(n), *curves])
+def _ranks_within(classes: list[np.ndarray], z: Vector) -> Vector:
+    """Ranks ``[n]`` of z within each class ``[n]`` bool, in (0, 1)."""
+    found = np.empty(len(z))
+    for here in classes:
+        found[here] = (rankdata(z[here]) - 0.5) / here.sum()
+    return found
+
+
+def _design(covariates: list[Vector], classes: list[np.ndarray]) -> Matrix:
+    """``[n, k]`` an intercept for each class, and curves in the rank of each covariate: common ones, and those of each class."""
+    n, count = len(classes[0]), max(1, len(covariates))
+    # The common curves take ranks among all samples: a rank within a class of ten says little about a value.
+    columns = [_curve((rankdata(z) - 0.5) / n, max(1, min(MOST, n // (PER_NUMBER * count)))) for z in covariates]
+    for here in classes:
+        m = int(here.sum())
+        size = min(MOST, m // (PER_NUMBER * count)) if len(classes) > 1 else 0
+        own = np.column_stack([np.ones(m), *(_curve((rankdata(z[here]) - 0.5) / m, size) for z in covariates)])
+        columns.append(np.zeros((n, own.shape[1])))
+        columns[-1][here] = own
+    return np.column_stack(columns)
 
 
 def _curve(u: Vector, size: int) -> Matrix:
-    """``[n, size]`` functions of ``u [n]`` in (0, 1) that span a cubic spline without its constant; a line in small classes."""
+    """``[n, size]`` functions of ``u [n]`` in (0, 1): a cubic spline without its constant; fewer than 3 are powers."""
     if size < 3:
-        return np.column_stack([u**power for power in range(1, max(size, 1) + 1)])
+        return u[:, None] ** np.arange(1, size + 1)
     inner = np.linspace(0, 1, size - 1)[1:-1]
     knots = np.r_[[0.0] * 4, inner, [1.0] * 4]
     return BSpline.design_matrix(u, knots, 3).toarray()[:, 1:]  # all of them add up to 1
+
+
+def _basis(design: Matrix) -> Matrix:
+    """``[n, rank]`` an orthonormal basis of the columns."""
+    u, s, _ = np.linalg.svd(design, full_matrices=False)
+    return u[:, s > s[0] * 1e-10]
 
 
 def _estimate(x: Vector, y: Vector, held: int, method: str, ranked: bool = False) -> Statistic:
