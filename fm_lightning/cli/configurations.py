@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
+import sys
+import zlib
 from collections.abc import Hashable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from fm_lightning.errors import UserError
 
 SHIPPED = Path(__file__).resolve().parents[1] / "configs"
 SAVED = "config.yaml"  # a run directory's own configuration
+_SEAL = "# Saved by fm-lightning, checksum {:08x}. You can edit it.\n"
 
 
 class KeyTwice(yaml.constructor.ConstructorError):
@@ -43,14 +48,32 @@ def load_strictly(text: str) -> Any:
     return yaml.load(text, _StrictLoader)
 
 
+def sealed(text: str) -> str:
+    """A configuration with a first line that tells its checksum: a file that was cut may still be valid YAML."""
+    return _SEAL.format(zlib.crc32(text.encode())) + text
+
+
+def _is_changed(text: str) -> bool:
+    """Whether ``text`` has a checksum that is not its own."""
+    first, _, rest = text.partition("\n")
+    found = re.fullmatch(_SEAL.strip().replace("{:08x}", "([0-9a-f]{8})"), first)
+    return found is not None and int(found[1], 16) != zlib.crc32(rest.encode())
+
+
+@cache
+def _say_changed(path: Path) -> None:
+    print(f"{path} was edited or damaged since fm-lightning saved it; it is used as it is", file=sys.stderr)
+
+
 def read(path: Path) -> dict[str, Any]:
-    """The content of a configuration file.
+    """The content of a configuration file. Says if a saved one has changed.
 
     Raises:
         UserError: the file is missing, cannot be read, is not YAML, names a key twice, or is not a mapping.
     """
     try:
-        content = load_strictly(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = load_strictly(text)
     except KeyTwice as error:
         mark = error.problem_mark
         assert mark is not None
@@ -64,6 +87,8 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"Cannot read {path}: {error.strerror}.", "Check the file and its permissions.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no 'key: value' lines.", "Compare it with configs/digits.yaml")
+    if _is_changed(text):
+        _say_changed(path)
     return content
 
 

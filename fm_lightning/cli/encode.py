@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from fm_lightning.data.batches import Share
 from fm_lightning.data.latents.autoencoder import open_autoencoder
 from fm_lightning.data.latents.encode import encode_images
 from fm_lightning.errors import UserError
+from fm_lightning.table.claim import Claim
 
 
 def encode(
@@ -58,18 +60,20 @@ def encode(
     if device is None:
         device = f"cuda:{place % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     network = open_autoencoder(autoencoder, factor, shift)
-    manifest = encode_images(
-        data,
-        network,
-        folder,
-        source=source,
-        mirrored=mirrored,
-        dtype=dtype,
-        batch_size=batch_size,
-        shard_size=shard_size,
-        device=device,
-        share=share,
-    )
+    # The first process claims the folder for all of its launch.
+    with nullcontext() if share.rank else Claim(Path(folder).expanduser()):
+        manifest = encode_images(
+            data,
+            network,
+            folder,
+            source=source,
+            mirrored=mirrored,
+            dtype=dtype,
+            batch_size=batch_size,
+            shard_size=shard_size,
+            device=device,
+            share=share,
+        )
     if manifest is None:
         print(
             f"Process {share.rank} of {share.world} has encoded its share; the last one to finish writes the manifest"

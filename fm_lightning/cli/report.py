@@ -55,6 +55,8 @@ def _report(run: Path, changes: Sequence[Any]) -> None:
     evaluation = Evaluation.open(run)
     for part, reason in evaluation.torn:
         print(f"{part.path} is damaged ({reason}) and left out; fm-lightning test -c {run} samples it again")
+    for measure, count in evaluation.unmeasured.items():
+        print(f"{count:,} samples lack {measure} and do not count in it; fm-lightning test -c {run} measures them")
     collector = Collector(evaluation, recalled(evaluation, run, changes))
     rows = collector.rows(evaluation.shown)
     if not any(row["samples"] for row in rows):

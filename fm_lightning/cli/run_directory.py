@@ -106,8 +106,11 @@ class RunDirectory:
             )
 
     def _is_intact(self) -> bool:
-        """Whether no part of the comparison is damaged: a command that is typed again samples those."""
-        return (self.path / FOLDER / "manifest.json").exists() and not Evaluation.open(self.path).torn
+        """Whether no part of the comparison is damaged or lacks a measure: the same command run again completes those."""
+        if not (self.path / FOLDER / "manifest.json").exists():
+            return False
+        table = Evaluation.open(self.path)
+        return not table.torn and not table.unmeasured
 
     def _refuse_without_checkpoint(self, record: Mapping[str, Any]) -> None:
         """Training would start at step 0 over what is there."""

@@ -9,6 +9,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from fm_lightning.adapters.checkpoints import CONFIG
+from fm_lightning.cli.configurations import SAVED, sealed
 from fm_lightning.cli.run_directory import RunDirectory
 from fm_lightning.cli.run_identity import comparison, identity, length, training
 from fm_lightning.errors import UserError
@@ -38,7 +39,7 @@ class RunRecord(SaveConfigCallback):
             if stage == "fit":
                 about["training"] = training(self.plain_config)
             self.directory.write(**about, **({"trial": True} if self.trial else {}))
-            if stage == "fit" or not (self.directory.path / "config.yaml").exists():
+            if stage == "fit" or not (self.directory.path / SAVED).exists():
                 self._keep_config()
             if self.wandb_id:
                 self.directory.write(wandb_id=self.wandb_id)
@@ -48,7 +49,7 @@ class RunRecord(SaveConfigCallback):
 
     def _keep_config(self) -> None:
         text = yaml.safe_dump(self.plain_config, sort_keys=False, allow_unicode=True)
-        write_whole(self.directory.path / "config.yaml", text)
+        write_whole(self.directory.path / SAVED, sealed(text))
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The evaluation has accepted this configuration by now. The report reads its rows and callbacks from the file.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fm_lightning.errors import UserError
+from fm_lightning.table.blocks import missing
 from fm_lightning.table.manifest import Manifest
 from fm_lightning.table.parts import Part, TornPart
 
@@ -74,6 +75,19 @@ class Evaluation:
         """The seeds that the comparison is over."""
         first, count = self.manifest.seeds
         return range(first, first + count)
+
+    @property
+    def unmeasured(self) -> dict[str, int]:
+        """measure -> samples of the comparison that lack it, if any: a command was killed, or its files were lost."""
+        keys = {name: about["key"] for name, about in self.shown.items()}
+
+        def lacking(*measures: str) -> int:
+            blocks = missing(self.parts, keys, self.seeds, max(1, len(self.seeds)), measures)
+            return sum(block.size * len(block.rows) for block in blocks)
+
+        sampled = lacking()
+        found = {name: lacking(f"{name}-{mark}") - sampled for name, mark in self.manifest.measures.items()}
+        return {name: count for name, count in found.items() if count}
 
     def count(self, row: str) -> int:
         """Lines of the row in the comparison."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import asdict
 
 from tiny_runs import says
@@ -62,3 +63,35 @@ def test_damaged_files_and_what_repairs_them(command, refused, undrawn, tmp_path
     assert command("test", "-c", run, "--again", "evaluation").status == 0
     assert command("report", run).status == 0
     assert json.loads((run / "results.json").read_text())["rows"] == rows
+
+
+def test_a_measure_that_lost_its_file_is_noticed_and_measured_again(command, refused, undrawn, tmp_path):
+    assert command("run", "-c", "tiny.yaml").status == 0
+    run = tmp_path / "runs" / "tiny"
+    rows = json.loads((run / "results.json").read_text())["rows"]
+    next(run.glob("evaluation/parts/*/neighbours-*.json")).unlink()
+    ended = command("report", run)
+    says(ended.out, "samples lack neighbours and do not count in it", f"fm-lightning test -c {run}")
+    ended = command("test", "-c", run)
+    assert ended.status == 0, ended.err
+    assert json.loads((run / "results.json").read_text())["rows"] == rows
+    says(refused("test", "-c", run), "holds a finished comparison")
+
+
+def test_a_saved_configuration_that_changed_is_named_and_used(command, undrawn, tmp_path):
+    """The end cut off is still YAML, without the last callbacks; an edit is what it was edited for."""
+    assert command("run", "-c", "tiny.yaml").status == 0
+    run = tmp_path / "runs" / "tiny"
+    saved = run / "config.yaml"
+    text = saved.read_text()
+    assert "edited or damaged" not in command("report", run).err
+    for number, changed in enumerate(
+        (text[: text.index("  - class_path: fm_lightning.callbacks.Mem")], text + "# mine\n")
+    ):
+        other = tmp_path / f"runs/other-{number}"
+        shutil.copytree(run, other)
+        (other / "config.yaml").write_text(changed)
+        ended = command("report", other)
+        assert ended.status == 0, ended.err
+        said = ended.err.splitlines()
+        assert said == [f"{other}/config.yaml was edited or damaged since fm-lightning saved it; it is used as it is"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from fm_lightning.data import ImageData, Latents
 from fm_lightning.data.batches import Share
 from fm_lightning.errors import UserError
 from fm_lightning.nets import UNet
+from fm_lightning.table.claim import RUNNING, Owner
 
 
 @pytest.fixture
@@ -111,6 +113,18 @@ def test_processes_of_a_launcher_share_the_work(config, monkeypatch, capsys):
     assert "Process 0 of 2 has encoded its share" in capsys.readouterr().out
     one, many = ({path.name: path.read_bytes() for path in (config.parent / f).iterdir()} for f in ("latents", "many"))
     assert one == many
+
+
+def test_two_commands_on_one_folder(config, monkeypatch, capsys):
+    """The second one is refused; a process of the first one's launch is not."""
+    claim = Path("latents") / RUNNING
+    claim.parent.mkdir()
+    claim.write_text(json.dumps(asdict(Owner("a1", "elsewhere", "other-host", 1))))
+    assert "Another command (process 1 on other-host) is writing to latents" in refused(capsys, "-c", config)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    main(["-c", str(config)])
+    assert "Process 1 of 2 has encoded its share" in capsys.readouterr().out
 
 
 def test_places_of_processes():

@@ -73,7 +73,13 @@ def curves(rng, n):
 
 @pytest.mark.parametrize(
     ("draw", "n", "truth"),
-    [(gaussian, 60, 6 / math.pi * math.asin(-0.85 / 2)), (spread, 200, 0.0), (lines, 256, 0.0), (lines, 1000, 0.0), (curves, 1000, 0.0)],
+    [
+        (gaussian, 60, 6 / math.pi * math.asin(-0.85 / 2)),
+        (spread, 200, 0.0),
+        (lines, 256, 0.0),
+        (lines, 1000, 0.0),
+        (curves, 1000, 0.0),
+    ],
 )
 def test_bias_and_coverage(draw, n, truth):
     rng = np.random.default_rng(0)
