@@ -226,7 +226,7 @@ def _no_claim(found: Findings) -> str:
     match found.refused:
         case "few left":
             return (
-                f"leaves only {counted(left, 'copy', 'copies')} of {thousands(found.n)} ({fall(found)}), too few to compare "
+                f"leaves {_only_copies(left)} of {thousands(found.n)} ({fall(found)}), too few to compare "
                 "with the curves of trivial manipulations"
             )
         case "nothing to lower":
@@ -235,7 +235,7 @@ def _no_claim(found: Findings) -> str:
             reason = f"whether plain sampling copies more than held-out real data do is open ({floor})"
         case "few copies":
             enough = f" (about {about(found.n_needed)} seeds would have {LEAST_COPIES})" if found.n_needed else ""
-            reason = f"plain sampling makes only {counted(copies, 'copy', 'copies')} of {thousands(found.n)}{enough}"
+            reason = f"plain sampling makes {_only_copies(copies)} of {thousands(found.n)}{enough}"
         case "few others":
             enough = f" (about {about(found.n_needed)} seeds would have them)" if found.n_needed else ""
             reason = f"fewer than {LEAST_COPIES} of {thousands(found.n)} samples are no copies{enough}"
@@ -255,6 +255,10 @@ def _no_claim(found: Findings) -> str:
         case _:
             reason = f"against {listed(f for f in found.families if f.disagrees)} the two distances disagree"
     return f"supports no claim: {reason}"
+
+
+def _only_copies(count: int) -> str:
+    return f"only {counted(count, 'copy', 'copies')}" if count else "no copies"
 
 
 def _quality(found: Findings) -> str:
