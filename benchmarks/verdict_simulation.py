@@ -409,10 +409,10 @@ def table(repetitions: int, say: Callable[[str], None]) -> list[str]:
     for name, words in (("lines", "given a covariate: lines"), ("curves", "given a covariate: curves")):
         for classes in (1, 5, 10):
             for n in (128, 256, 512, 2000):
-                mean, covered = correlation_rates(name, classes, n, 2 * repetitions)
+                mean, covered = correlation_rates(name, classes, n, repetitions)
                 add(words, classes, f"{n:,}", f"{mean:+.4f}", f"{covered:.1%}")
     for n in (256, 2000):
-        mean, covered = correlation_rates("spread", 1, n, 2 * repetitions)
+        mean, covered = correlation_rates("spread", 1, n, repetitions)
         add("spread of y depends on x", 1, f"{n:,}", f"{mean:+.4f}", f"{covered:.1%}")
     return lines[1:]
 
@@ -439,7 +439,7 @@ def main() -> None:
             f"{CALIBRATION} seeds, chooses its doses there, samples all rows on n other seeds and judges. The true curves and "
             "how seeds are drawn are in `benchmarks/verdict_simulation.py`. "
             'At 1 margin 2.5% of false "no better" are allowed. "Judged" is the share with enough copies and with doses '
-            "that enclose the schedule. Rank correlations hold fixed what both measurements depend on: a covariate, and the class.",
+            "that enclose the schedule. Rank correlations hold fixed what both measurements depend on.",
             "",
         ]
         arguments.page.write_text("\n".join([*head, *lines]) + "\n")

@@ -126,6 +126,8 @@ def _resolved(verb: str, word: Word) -> list[str]:
         return [f"{word.option}={word.value or {'--again': 'true', '--trial': pages.TRIAL}[word.option]}"]
     if word.option == "--help-all":
         return ["--help"]
+    if word.option in ("--data.init_args.base_seed", "--data.base_seed"):
+        raise UserError(f"{word.option} follows from --seed_everything.", "Use --seed_everything VALUE")
     if word.option.startswith("--"):
         check_key(verb, word.option.removeprefix("--").rstrip("+"), dashes="--")
     if word.value and word.value.lstrip()[:1] in ("{", "["):

@@ -180,8 +180,18 @@ class CLI(LightningCLI):
         scheduler = config.model.get("scheduler")
         if scheduler and scheduler.get("init_args", {}).get("total_steps", 0) is None:
             scheduler.init_args.total_steps = config.trainer.max_steps
+            if trains and not self.afresh:
+                self._say_other_schedule(config.trainer.max_steps)
         self._place_files(config.trainer)
         self._choose_checkpoint(config)
+
+    def _say_other_schedule(self, max_steps: int | None) -> None:
+        before = self.directory.record.get("max_steps")
+        if is_rank_zero() and self.directory.last.exists() and before not in (None, max_steps):
+            print(
+                f"Learning rates so far followed max_steps={before}, and follow max_steps={max_steps} now: the result is not "
+                "that of one training of this length"
+            )
 
     def _place_files(self, trainer: Namespace) -> None:
         """Puts all files of the run into its directory, unless the configuration names another place."""

@@ -37,6 +37,18 @@ class _StrictLoader(yaml.SafeLoader):
             if name in seen and name != "<<":
                 raise KeyTwice(None, None, f"{name} stands twice", key.start_mark)
             seen.add(name)
+            path, _, rest = name.partition(".")
+            if rest and _has_below(node, path, rest):
+                raise KeyTwice(None, None, f"{name} stands twice", key.start_mark)
+
+
+def _has_below(node: yaml.MappingNode, first: str, rest: str) -> bool:
+    """Whether a mapping has the key ``rest`` (``a.b`` for a deeper one) below its key ``first``."""
+    for key, value in node.value:
+        if str(key.value) == first and isinstance(value, yaml.MappingNode):
+            name, _, further = rest.partition(".")
+            return _has_below(value, name, further) if further else any(str(k.value) == rest for k, _ in value.value)
+    return False
 
 
 def load_strictly(text: str) -> Any:

@@ -63,6 +63,11 @@ def shorten(message: str, verb: str, options: Iterable[str] = ()) -> UserError:
     flat, where, known = " ".join(message.split()), _where(message), list(options)
     if found := re.search(r'Linked "([^"]+)" must be given via "([^"]+)"', flat):
         return UserError(f"--{found[1]} follows from --{found[2]}.", f"Use --{found[2]} VALUE")
+    if found := re.search(r"(\S+) stands twice in .*?line (\d+)", flat):
+        file = re.search(r"[^\s'\"]+\.(?:yaml|yml|json)", flat)
+        return UserError(
+            f"{file[0] if file else where}, line {found[2]}: {found[1]} stands twice.", "Keep one of the two."
+        )
     if found := re.search(r"unrecognized arguments: (.+)", flat):
         words = [word for word in found[1].split() if word.startswith("--")]
         return Complaints([_unknown_key(word, verb, known, "--") for word in words])

@@ -18,6 +18,7 @@ from fm_lightning.cli.arguments import run_directories, scan
 from fm_lightning.cli.hush import hush
 from fm_lightning.cli.listed_options import changed, listed, split_off
 from fm_lightning.cli.parser_errors import shorten, user_error
+from fm_lightning.cli.run_directory import lost_samples
 from fm_lightning.comparison.build import build
 from fm_lightning.comparison.collect import Collector
 from fm_lightning.errors import UserError
@@ -55,6 +56,8 @@ def _report(run: Path, changes: Sequence[Any]) -> None:
     evaluation = Evaluation.open(run)
     for part, reason in evaluation.torn:
         print(f"{part.path} is damaged ({reason}) and left out; fm-lightning test -c {run} samples it again")
+    if not evaluation.torn and (lost := lost_samples(run, evaluation)):
+        print(f"{lost:,} samples are missing since the last report; fm-lightning test -c {run} samples them again")
     for measure, count in evaluation.unmeasured.items():
         print(f"{count:,} samples lack {measure} and do not count in it; fm-lightning test -c {run} measures them")
     collector = Collector(evaluation, recalled(evaluation, run, changes))

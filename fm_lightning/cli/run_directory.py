@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from fm_lightning.callbacks.sample_writer import SAMPLES
 from fm_lightning.cli.run_identity import comparison, differences, identity, length, training
+from fm_lightning.comparison.results import read_results
 from fm_lightning.errors import UserError
 from fm_lightning.files import read_json, write_json
 from fm_lightning.table.claim import RUNNING, Claim
@@ -106,11 +107,11 @@ class RunDirectory:
             )
 
     def _is_intact(self) -> bool:
-        """Whether no part of the comparison is damaged or lacks a measure: the same command run again completes those."""
+        """Whether no part of the comparison is damaged, missing or lacks a measure: the same command run again completes it."""
         if not (self.path / FOLDER / "manifest.json").exists():
             return False
         table = Evaluation.open(self.path)
-        return not table.torn and not table.unmeasured
+        return not (table.torn or table.unmeasured or lost_samples(self.path, table))
 
     def _refuse_without_checkpoint(self, record: Mapping[str, Any]) -> None:
         """Training would start at step 0 over what is there."""
@@ -152,6 +153,15 @@ class RunDirectory:
         for path in found:
             path.rename(to / path.name)
         return to
+
+
+def lost_samples(run: Path, table: Evaluation) -> int:
+    """Samples in the latest results of a run that its table no longer holds: their files were deleted."""
+    try:
+        rows = read_results(run).rows
+    except UserError:
+        return 0
+    return sum(max(0, row.samples - table.count(row.name)) for row in rows if row.name in table.rows)
 
 
 def _same(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ _TRAINER = (
     "gradient_clip_val",
     "gradient_clip_algorithm",
     "overfit_batches",
+    "sync_batchnorm",
     "plugins",
 )
 # Callbacks that change the weights or average them.

@@ -37,7 +37,10 @@ class RunRecord(SaveConfigCallback):
             # The record comes first: it makes the directory a run, even if a full disk or a kill follows.
             about: dict[str, Any] = {"identity": identity(self.plain_config), **sees}
             if stage == "fit":
-                about["training"] = training(self.plain_config)
+                about |= {
+                    "training": training(self.plain_config),
+                    "max_steps": self.plain_config["trainer"]["max_steps"],
+                }
             self.directory.write(**about, **({"trial": True} if self.trial else {}))
             if stage == "fit" or not (self.directory.path / SAVED).exists():
                 self._keep_config()

@@ -83,6 +83,15 @@ class FlowData(Samples, LightningDataModule):
         n, accumulate = len(self.train_split), trainer.accumulate_grad_batches
         # An epoch is the whole training where its length is known: tiny training sets would have thousands.
         steps = trainer.max_steps if trainer.max_steps > 0 else max(1, n // self.batch_size)
+
+        def first_step() -> int:
+            if trainer.accumulate_grad_batches != accumulate:  # steps would not end where batches do
+                raise UserError(
+                    f"accumulate_grad_batches changed from {accumulate} to {trainer.accumulate_grad_batches} in training.",
+                    "Set it once: Trainer(accumulate_grad_batches=...)",
+                )
+            return trainer.global_step
+
         return TrainingBatches(
             fetch=self.train_split.fetch,
             n=n,
@@ -90,7 +99,7 @@ class FlowData(Samples, LightningDataModule):
             accumulate=accumulate,
             share=self._share(),
             base_seed=self.base_seed,
-            first_step=lambda: trainer.global_step,
+            first_step=first_step,
             steps=steps,
         )
 

@@ -40,6 +40,7 @@ from fm_lightning.metrics.measure import Measure
 from fm_lightning.nets.guidance import Guidance, drop_labels
 from fm_lightning.nets.velocity import check_network, check_null_label, check_returned
 from fm_lightning.table.keys import definition
+from fm_lightning.training.accumulation import check_accumulation
 from fm_lightning.training.average import check_average
 from fm_lightning.training.draws import Draws, held_out_bridge
 from fm_lightning.training.loop_state import end_at_a_whole_step
@@ -109,6 +110,10 @@ class FlowMatching(LightningModule):
         self.rows: dict[str, Row] = {}  # those being sampled
         self.comparison: ComparisonLoop | None = None  # keeps the samples of a test
         self.val_loss = MeanMetric()
+        if not 0 <= label_dropout < 1:
+            raise UserError(
+                f"`label_dropout={label_dropout:g}` must be at least 0 and below 1.", "Use 0.1, for example."
+            )
         self.label_dropout = label_dropout
         self.guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
         if label_dropout or self.guidance.scale != 1:
@@ -143,6 +148,8 @@ class FlowMatching(LightningModule):
 
     def setup(self, stage: str) -> None:
         check_precision(self.trainer.precision)
+        if stage == "fit":
+            check_accumulation(self.trainer.callbacks)  # type: ignore[attr-defined]
         self.comparison = None
 
     def configure_optimizers(self) -> Any:

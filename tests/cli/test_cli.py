@@ -133,7 +133,9 @@ def test_verbs_and_files(refused, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["a: 1\nname: x\nname: y\n", "trainer: {callbacks: [], callbacks: null}\n",
-                                  "trainer:\n  max_steps: 3\nmodel: {}\ntrainer:\n  devices: 1\n"])  # fmt: skip
+                                  "trainer:\n  max_steps: 3\nmodel: {}\ntrainer:\n  devices: 1\n",
+                                  "trainer: {max_steps: 3}\ntrainer.max_steps: 4\n",
+                                  "model.net.init_args.width: 4\nmodel: {net: {init_args: {width: 8}}}\n"])  # fmt: skip
 def test_a_key_that_stands_twice(refused, tmp_path, text):
     (tmp_path / "twice.yaml").write_text(text)
     says(refused("fit", "-c", "tiny.yaml", "-c", "twice.yaml"), "twice.yaml, line", "stands twice", "Keep one")
@@ -141,9 +143,17 @@ def test_a_key_that_stands_twice(refused, tmp_path, text):
 
 def test_a_key_twice_in_a_value_or_in_a_file_that_a_configuration_names(refused, tmp_path):
     says(refused("fit", "-c", "tiny.yaml", "--trainer", "{max_steps: 2, max_steps: 3}"), "max_steps stands twice")
+    for option, text in {
+        "--trainer": "max_steps: 2\nmax_steps: 3\n",
+        "--data": "class_path: fm_lightning.data.Toy2D\ninit_args: {n: 24, n: 20}\n",
+        "--model.net": "class_path: fm_lightning.nets.ResidualMLP\ninit_args: {shape: [2], width: 8,\n  width: 9}\n",
+    }.items():
+        (tmp_path / "part.yaml").write_text(text)
+        line = refused("fit", "-c", "tiny.yaml", option, "part.yaml")
+        says(line, "part.yaml, line ", "stands twice. Keep one of the two")
     (tmp_path / "net.yaml").write_text("class_path: fm_lightning.nets.ResidualMLP\nclass_path: torch.nn.Identity\n")
     line = refused("fit", "-c", tiny_config(tmp_path / "nested.yaml", in_model("net", "net.yaml")))
-    says(line, "model.net")
+    says(line, "net.yaml, line 2: class_path stands twice. Keep one of the two")
 
 
 def test_all_that_is_wrong_is_said_together(command, tmp_path):

@@ -32,6 +32,12 @@ def step(run="runs/tiny"):
         (["--trainer.precision", "bf16-mixed"], ["trainer.precision is not set there and bf16-mixed here"]),
         (["--model.label_dropout", "0.1"], ["label_dropout"]),
         (["--model.optimizer.init_args.lr", "0.1"], ["model.optimizer.init_args.lr is 0.004 there and 0.1 here"]),
+        (["--model.coupling", "fm_lightning.flow.OptimalTransport"], ["model.coupling is not set there"]),
+        (["--model.times", "fm_lightning.flow.Stratified"], ["model.times is not set there"]),
+        (["--data.init_args.batch_size", "8"], ["data.init_args.batch_size is 16 there and 8 here"]),
+        (["--data.init_args.base_seed", "5"], ["base_seed follows from --seed_everything"]),
+        (["--seed_everything", "1"], ["model.base_seed is 0 there and 1 here"]),
+        (["--trainer.sync_batchnorm", "true"], ["trainer.sync_batchnorm"]),
     ],
 )
 def test_what_shapes_a_training_may_not_change(command, refused, options, words, half):
@@ -42,6 +48,20 @@ def test_what_shapes_a_training_may_not_change(command, refused, options, words,
 def half(command):
     """A training of 4 steps, to be continued."""
     assert command("fit", "-c", "tiny.yaml").status == 0
+
+
+def test_learning_rates_that_follow_another_length_are_announced(command, tmp_path):
+    warmup = {"class_path": "fm_lightning.training.Warmup", "init_args": {"warmup_steps": 2, "decay": "cosine"}}
+    config = tiny_config(tmp_path / "decay.yaml", lambda c: c["model"].update(scheduler=warmup))
+    assert "max_steps=" not in command("fit", "-c", config).out
+    ended = command("fit", "-c", config, "--trainer.max_steps", 8)
+    assert ended.status == 0, ended.err
+    says(ended.out, "Learning rates so far followed max_steps=4, and follow max_steps=8 now")
+
+
+@pytest.mark.parametrize("share", ["1", "1.5", "-0.1"])
+def test_a_share_of_labels_that_is_none_is_refused(refused, share):
+    says(refused("fit", "-c", "tiny.yaml", "--model.label_dropout", share), "must be at least 0 and below 1")
 
 
 def test_the_comparison_alone_is_set_aside_and_the_training_continues(command, refused):

@@ -77,6 +77,14 @@ def test_a_measure_that_lost_its_file_is_noticed_and_measured_again(command, ref
     assert json.loads((run / "results.json").read_text())["rows"] == rows
     says(refused("test", "-c", run), "holds a finished comparison")
 
+    shutil.rmtree(next(run.glob("evaluation/parts/0*")))
+    kept = (run / "results.json").read_bytes()
+    says(command("report", run).out, "samples are missing since the last report", f"fm-lightning test -c {run}")
+    (run / "results.json").write_bytes(kept)
+    ended = command("test", "-c", run)
+    assert ended.status == 0, ended.err
+    assert json.loads((run / "results.json").read_text())["rows"] == rows
+
 
 def test_a_saved_configuration_that_changed_is_named_and_used(command, undrawn, tmp_path):
     """The end cut off is still YAML, without the last callbacks; an edit is what it was edited for."""

@@ -69,7 +69,8 @@ def partial_spearman(
     n = len(x)
     labels = columns.pop("strata") if strata is not None else np.zeros(n)
     names = ", ".join([*columns, *(["class"] if strata is not None else [])])
-    method = f"partial Spearman's rho given {names or 'nothing'}, splines in ranks{' within classes' if strata is not None else ''}, percentiles of {RESAMPLES:,} resamples"
+    where = " within classes" if strata is not None else ""
+    method = f"partial Spearman's rho given {names or 'nothing'}, splines in ranks{where}, percentiles of {RESAMPLES:,} resamples"
     why = constant(x=x, y=y)
     if why:
         return undefined(f"{why}: a correlation needs variation", n, method)
