@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -143,17 +144,32 @@ def _estimate(x: Vector, y: Vector, held: int, method: str, ranked: bool = False
 
 def resampled(x: Vector, y: Vector, ranked: bool = False, resamples: int = RESAMPLES, seed: int = 0) -> Vector:
     """``[resamples]`` Pearson correlations of x and y, or of their ranks, over resamples of the n samples."""
-    rng, n, block = np.random.default_rng(seed), len(x), max(1, 2_000_000 // len(x))
+    n, drawn = len(x), _counts(len(x), resamples, seed)
     codes = [np.unique(z, return_inverse=True)[1] for z in (x, y)] if ranked else []
     found = []
-    for start in range(0, resamples, block):
-        many = rng.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - start))  # [R, n]
+    for start in range(0, resamples, _block(n)):
+        many = drawn[start : start + _block(n)].astype(np.int64)  # [R, n]
         a, b = (_ranks(many, code) for code in codes) if ranked else (x[None], y[None])
         mean_a, mean_b = ((many * z).sum(1, keepdims=True) / n for z in (a, b))
         a, b = a - mean_a, b - mean_b
         with np.errstate(invalid="ignore"):
             found.append((many * a * b).sum(1) / np.sqrt((many * a * a).sum(1) * (many * b * b).sum(1)))
     return np.concatenate(found)
+
+
+def _block(n: int) -> int:
+    """Resamples of n samples that are computed together."""
+    return max(1, 2_000_000 // n)
+
+
+@lru_cache(maxsize=1)
+def _counts(n: int, resamples: int, seed: int) -> np.ndarray:
+    """``[resamples, n]`` how often each of n samples comes up; kept, because many correlations of the same samples follow."""
+    rng, found = np.random.default_rng(seed), np.empty((resamples, n), np.uint8)
+    for start in range(0, resamples, _block(n)):
+        part = found[start : start + _block(n)]
+        part[:] = rng.multinomial(n, np.full(n, 1 / n), size=len(part))
+    return found
 
 
 def _ranks(many: Matrix, codes: np.ndarray) -> Matrix:
