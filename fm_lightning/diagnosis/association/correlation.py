@@ -50,7 +50,7 @@ def partial_spearman(
 ) -> Statistic:
     """Spearman's rho of x and y with covariates held fixed: Pearson's correlation of what is left of their ranks.
 
-    x and y are ranked within each class, so that differences between classes are removed whatever their form. From these ranks
+    x and y are ranked within each class, so that differences between classes of any form are removed. From these ranks
     is removed a sum of cubic splines in the covariates' ranks: for each covariate one that all classes share, and one for each
     class, with up to 7 numbers each (fewer in small samples, and none of their own in small classes).
     Where x and y are independent given covariates and class, the correlation is 0 up to what such a sum cannot follow, such as
