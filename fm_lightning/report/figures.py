@@ -138,7 +138,8 @@ FIGURES = (
         "loss",
         "The loss over time",
         "The closed form knows every training sample: its loss on them is the smallest possible. The Gaussian knows their "
-        "mean and covariance alone: a network worth its parameters lies below it on held-out samples. Where the two lines "
+        "mean and covariance alone: a network worth its parameters lies below it on held-out samples. (With fewer samples "
+        "than dimensions that covariance is singular, and its loss on held-out samples grows without end.) Where the two lines "
         "of the network part, it knows its training samples. Bands are 95% intervals; all lines rest on the same noise.",
         loss_over_time,
     ),

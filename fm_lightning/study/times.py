@@ -79,7 +79,7 @@ def tau_gen(curve: Curve, margin: float = MARGIN) -> Time:
 def departure(curve: Curve, name: str, after: float) -> Time:
     """When a quantity leaves its plateau by more than its noise.
 
-    The plateau is its first three validations from ``after`` (tau_gen) on: there the samples are good, and a model that
+    The plateau is its first three validations at or after ``after`` (tau_gen): there the samples are good, and a model that
     only generalizes better changes little. It has left where it differs from their mean by more than three times the noise,
     and does so on the same side at the next validation, too. The noise is the largest of their standard deviation, of the
     scatter of the whole curve about its own trend, and of the standard error of one value. The last validation has no next
