@@ -21,7 +21,7 @@ from fm_lightning.diagnosis.association.statistic import Statistic, Vector, cons
 RESAMPLES = 1000
 LEAST = 10  # samples beyond covariates, for an interval
 PER_NUMBER = 8  # samples for each number of a curve: of the class for its own curve, of all classes for the common one
-MOST = 7  # numbers of a curve
+MOST = 7  # numbers of a curve through few samples
 Matrix = np.ndarray
 
 
@@ -52,7 +52,7 @@ def partial_spearman(
 
     x and y are ranked within each class, so that differences between classes of any form are removed. From these ranks
     is removed a sum of cubic splines in the covariates' ranks: for each covariate one that all classes share, and one for each
-    class, with up to 7 numbers each (fewer in small samples, and none of their own in small classes).
+    class, each with 7 numbers (up to the cube root of large samples; fewer in small ones, none of their own in small classes).
     Where x and y are independent given covariates and class, the correlation is 0 up to what such a sum cannot follow, such as
     products of two covariates.
 
@@ -76,12 +76,12 @@ def partial_spearman(
     if why:
         return undefined(f"{why}: a correlation needs variation", n, method)
     classes = [labels == label for label in np.unique(labels)]
-    ranks = np.column_stack([_ranks_within(classes, z) for z in (x, y)])
-    kept = _basis(_design(list(columns.values()), classes))
-    left = ranks - kept @ (kept.T @ ranks)
-    if (left.std(0) <= 1e-9 * ranks.std(0)).any():
+    left, held = _residuals(
+        np.column_stack([_ranks_within(classes, z) for z in (x, y)]), list(columns.values()), classes
+    )
+    if (left.std(0) <= 1e-9).any():
         return undefined(f"{names} leave nothing of x or y to correlate", n, method)
-    return _estimate(left[:, 0], left[:, 1], kept.shape[1] - 1, method)
+    return _estimate(left[:, 0], left[:, 1], held, method)
 
 
 def _ranks_within(classes: list[np.ndarray], z: Vector) -> Vector:
@@ -92,18 +92,34 @@ def _ranks_within(classes: list[np.ndarray], z: Vector) -> Vector:
     return found
 
 
-def _design(covariates: list[Vector], classes: list[np.ndarray]) -> Matrix:
-    """``[n, k]`` an intercept for each class, and curves in the rank of each covariate: common ones, and those of each class."""
-    n, count = len(classes[0]), max(1, len(covariates))
+def _residuals(ranks: Matrix, covariates: list[Vector], classes: list[np.ndarray]) -> tuple[Matrix, int]:
+    """What curves leave of ``ranks [n, 2]``, and how many numbers were fitted besides the mean."""
+    n, count, held = len(ranks), max(1, len(covariates)), -1
     # The common curves take ranks among all samples: a rank within a class of ten says little about a value.
-    columns = [_curve((rankdata(z) - 0.5) / n, max(1, min(MOST, n // (PER_NUMBER * count)))) for z in covariates]
-    for here in classes:
+    common = [_curve((rankdata(z) - 0.5) / n, max(1, _size(n // count))) for z in covariates]
+    both = np.column_stack([ranks, *common])
+    scale = float(np.linalg.norm(both))
+    for here in classes:  # one after the other: a design of a thousand classes has too many columns
         m = int(here.sum())
-        size = min(MOST, m // (PER_NUMBER * count)) if len(classes) > 1 else 0
-        own = np.column_stack([np.ones(m), *(_curve((rankdata(z[here]) - 0.5) / m, size) for z in covariates)])
-        columns.append(np.zeros((n, own.shape[1])))
-        columns[-1][here] = own
-    return np.column_stack(columns)
+        size = _size(m // count) if len(classes) > 1 else 0
+        own = [_curve((rankdata(z[here]) - 0.5) / m, size) for z in covariates]
+        held += _remove(both, here, np.column_stack([np.ones(m), *own]), scale)
+    left, common_left = both[:, :2].copy(), both[:, 2:]
+    held += _remove(left, np.ones(n, bool), common_left, scale)
+    return left, held
+
+
+def _remove(values: Matrix, rows: np.ndarray, design: Matrix, scale: float) -> int:
+    """Replaces rows of ``values`` by their residuals from the columns of ``design``; returns the rank of the design."""
+    u, s, _ = np.linalg.svd(design, full_matrices=False)
+    u = u[:, s > scale * 1e-10]
+    values[rows] -= u @ (u.T @ values[rows])
+    return u.shape[1]
+
+
+def _size(n: int) -> int:
+    """How many numbers a curve through n samples may have: more samples show finer curves."""
+    return min(max(MOST, round(n ** (1 / 3))), n // PER_NUMBER)
 
 
 def _curve(u: Vector, size: int) -> Matrix:
@@ -113,12 +129,6 @@ def _curve(u: Vector, size: int) -> Matrix:
     inner = np.linspace(0, 1, size - 1)[1:-1]
     knots = np.r_[[0.0] * 4, inner, [1.0] * 4]
     return BSpline.design_matrix(u, knots, 3).toarray()[:, 1:]  # all of them add up to 1
-
-
-def _basis(design: Matrix) -> Matrix:
-    """``[n, rank]`` an orthonormal basis of the columns."""
-    u, s, _ = np.linalg.svd(design, full_matrices=False)
-    return u[:, s > s[0] * 1e-10]
 
 
 def _estimate(x: Vector, y: Vector, held: int, method: str, ranked: bool = False) -> Statistic:
