@@ -239,6 +239,12 @@ def _verdicts(rows: Rows) -> Iterator[str]:
     )
 
 
+def _steps(rows: Rows) -> Iterator[str]:
+    for r in rows:
+        network = r.get("network", "digits MLP")
+        yield f"- {r['what']}, {network}, batch {r['batch']}: {r['ratio']:.3f} (median {r['median_ratio']:.3f})."
+
+
 def _sit(rows: Rows) -> Iterator[str]:
     for r in rows:
         yield f"- {r['what']}, batch {r['batch']}: {r['ratio']:.3f} of diffusers' time (median {r['median_ratio']:.3f})."
@@ -305,6 +311,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Rows], Iterator[str]]]] = {
     "neighbours": ("Nearest neighbours", _neighbour_rows),
     "frechet": ("Fréchet distance", _frechet),
     "verdicts": ("Verdicts", _verdicts),
+    "steps": ("Steps of an SDE, and averages in training", _steps),
     "sit": ("SiT-S/2 compared with diffusers' DiT", _sit),
     "support": ("Local support", _support),
     "table": ("The evaluation table", _evaluation_table),

@@ -33,6 +33,7 @@ CPU: list[tuple[str, list[str], int]] = [
     ("neighbours", ["--rounds", "2"], 180),
     ("frechet", [], 120),
     ("verdicts", [], 60),
+    ("steps", [], 120),
     ("sit", [], 90),
     ("support", ["--rounds", "2"], 90),
     ("table", [], 240),

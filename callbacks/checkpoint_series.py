@@ -8,11 +8,11 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from fm_lightning.adapters.checkpoints import CONFIG
+from fm_lightning.adapters.checkpoints import CONFIG, DATA
 from fm_lightning.adapters.kept_weights import EARLIER
 from fm_lightning.errors import UserError
 from fm_lightning.hashes import tensor_hash
-from fm_lightning.training.average import network_weights, say_disk
+from fm_lightning.training.average import network_weights, only_one, say_disk
 from fm_lightning.training.checkpoint_io import WholeCheckpointIO
 
 
@@ -48,6 +48,9 @@ class CheckpointSeries(Checkpoint):
         found = {round(last / self.ratio**k) for k in range(1, self.count + 1)}
         return sorted(step for step in found if 0 < step < last)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        only_one(self, trainer)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         last = trainer.estimated_stepping_batches
         if not isinstance(last, int):
@@ -66,6 +69,8 @@ class CheckpointSeries(Checkpoint):
             if trainer.is_global_zero:
                 state = {f"net.{name}": value for name, value in weights.items()}
                 checkpoint = {"global_step": step, "state_dict": state, "hash": tensor_hash(sorted(state.items()))}
+                checkpoint["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+                checkpoint[DATA] = pl_module.data.facts  # type: ignore[union-attr]
                 checkpoint[CONFIG] = getattr(trainer, "run_config", {})
                 place = Path(trainer.default_root_dir) / EARLIER / f"step-{step}.ckpt"
                 WholeCheckpointIO().save_checkpoint(checkpoint, place)

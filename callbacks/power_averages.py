@@ -10,12 +10,12 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from fm_lightning.adapters.checkpoints import CONFIG
+from fm_lightning.adapters.checkpoints import CONFIG, DATA
 from fm_lightning.adapters.kept_weights import AVERAGES
 from fm_lightning.adapters.power_average import exponent, keeps
 from fm_lightning.errors import UserError
 from fm_lightning.hashes import tensor_hash
-from fm_lightning.training.average import say_disk
+from fm_lightning.training.average import only_one, say_disk
 from fm_lightning.training.checkpoint_io import WholeCheckpointIO
 
 
@@ -49,6 +49,9 @@ class PowerAverages(Checkpoint):
         self._steps: set[int] = set()
         self._updated = 0
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        only_one(self, trainer)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         last = trainer.estimated_stepping_batches
         if not isinstance(last, int):
@@ -81,8 +84,9 @@ class PowerAverages(Checkpoint):
         states = [{**net.state_dict(), **dict(zip(names, average))} for average in self._averages]
         averages = [{f"net.{name}": value for name, value in state.items()} for state in states]
         content = tensor_hash(item for state in averages for item in sorted(state.items()))
-        facts = {"global_step": step, "sigma_rel": list(self.sigma_rel), "hash": content}
-        return {**facts, "averages": averages, CONFIG: getattr(trainer, "run_config", {})}
+        facts: dict[str, Any] = {"global_step": step, "sigma_rel": list(self.sigma_rel), "hash": content}
+        facts |= {DATA: pl_module.data.facts, CONFIG: getattr(trainer, "run_config", {})}  # type: ignore[union-attr]
+        return {**facts, "averages": averages}
 
     def state_dict(self) -> dict[str, Any]:
         return {"sigma_rel": list(self.sigma_rel), "averages": self._averages, "updated": self._updated}

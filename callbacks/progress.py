@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lightning import Trainer
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fm_lightning.comparison.rows import Row
 from fm_lightning.comparison.sampling import SamplingListener, evaluations
-from fm_lightning.data.batches import SeedBatch
+from fm_lightning.data.batches import SeedBatch, SeedBatches
 
 
 class Progress(RichProgressBar, SamplingListener):
@@ -96,7 +96,17 @@ class Progress(RichProgressBar, SamplingListener):
 
     @property
     def test_description(self) -> str:
-        return "Choosing doses" if self._current_eval_dataloader_idx == 0 else "Comparing schedules"
+        return "Comparing schedules"
+
+    def follow(self, words: str, batches: SeedBatches) -> Iterator[SeedBatch]:
+        """The batches; a bar of their own is shown while they last."""
+        bar = self._add_task(len(batches), words) if self.progress is not None and self.is_enabled else None
+        for i, batch in enumerate(batches):
+            self._bar, self._batch = bar, i
+            yield batch
+            self._update(bar, i + 1)
+        if self.progress is not None and bar is not None:
+            self.progress.update(bar, visible=False)
 
     @property
     def predict_description(self) -> str:

@@ -9,7 +9,10 @@ from fm_lightning.callbacks.validation_table import ValidationTable
 from fm_lightning.callbacks.wandb_media import log_comparison
 from fm_lightning.comparison.collect import Collector
 from fm_lightning.comparison.compare import KEEP, ComparisonLoop
+from fm_lightning.comparison.families import Which
+from fm_lightning.comparison.other_model import check_places, other_models
 from fm_lightning.comparison.rows import BASE
+from fm_lightning.data.batches import SeedBatch
 from fm_lightning.errors import UserError
 from fm_lightning.report.build import save
 from fm_lightning.report.loss_over_time import read_loss_over_time
@@ -36,6 +39,8 @@ class ScheduleTable(ValidationTable):
         families: trivial manipulations to judge schedules against: those that cost little compared with base, all (as
             ``fm-lightning falsify``), none, or a list of names, in which "cheap" stands for all cheap ones. "earlier
             checkpoint" and "average" need files that training kept (``CheckpointSeries``, ``PowerAverages``).
+        other_models: run directories or checkpoints of other networks, at least two, from the most to the least trained: the
+            family "other model" (see ``other_models``).
         margin_copies: the smallest change of F_mem that matters, as a share; 0.01 is one point. At most a tenth of base's.
         margin_quality: the smallest change of the distance that matters, as a share of the baseline's; at least two standard
             errors of the real images, see ``verdicts.margins.resolution``.
@@ -51,7 +56,11 @@ class ScheduleTable(ValidationTable):
         families: Literal["none", "cheap", "all"] | list[str] = "cheap",
         margin_copies: float = Margins.memorized,
         margin_quality: float = Margins.quality,
+        other_models: list[str] | None = None,
     ) -> None:
+        if other_models:
+            check_places(other_models)  # now, not after the training
+        self.other_models = other_models
         self.families, self.margins = families, Margins(memorized=margin_copies, quality=margin_quality)
         if samples not in KEEP:
             raise UserError(f"samples={samples!r} is not known.", f"Use one of {', '.join(KEEP)}.")
@@ -64,23 +73,26 @@ class ScheduleTable(ValidationTable):
         self.loop = pl_module.open_comparison(
             trainer.default_root_dir,
             prepared_measures(trainer),
-            families=self.families,
+            families=self._which(),
             margins=self.margins,
             keep=self.samples,
             gigabytes=self.gigabytes,
         )
-        served, needed = trainer.num_test_batches[0], len(trainer.test_dataloaders[0])
-        if self.loop.calibrates and served < needed:
-            raise UserError(
-                f"limit_test_batches={served} ends while doses are being chosen.", f"Set limit_test_batches to {needed}"
-            )
 
-    def on_test_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def _which(self) -> Which:
+        if not self.other_models or self.families == "none":
+            return self.families
+        listed = [self.families] if isinstance(self.families, str) else self.families
+        return [*listed, other_models(self.other_models)]
+
+    def on_test_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        def step(batch: SeedBatch) -> None:
+            assert self.loop is not None
+            trainer.strategy.test_step(batch, 0)  # in its precision, and through its wrappers, as Lightning's own loop
+            self.loop.record()
+
         assert self.loop is not None
-        if dataloader_idx == 1 and batch_idx == 0:  # the calibration seeds are sampled
-            self.loop.choose()
+        self.loop.choose(step)
 
     def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
         assert self.loop is not None

@@ -67,7 +67,7 @@ class NoiseStream:
             for row, generator in zip(out, self._generators):
                 generator.standard_normal(out=row, dtype=np.float32)
             self.left -= many
-            drawn = torch.from_numpy(out).reshape(len(out), many, *self.shape).movedim(1, 0).contiguous()
+            drawn = torch.from_numpy(out).reshape(len(out), many, *self.shape).movedim(1, 0)
             self._ahead = list(drawn.unbind())[::-1]
         return self._ahead.pop()
 

@@ -17,13 +17,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fm_lightning.comparison.calibrate import Which
 from fm_lightning.comparison.collect import Collector
 from fm_lightning.comparison.compare import ComparisonLoop
 from fm_lightning.comparison.facts import comparison_facts
+from fm_lightning.comparison.families import Which
 from fm_lightning.comparison.fields import Field, Given
 from fm_lightning.comparison.identity import Probes, probe, sampling_identity
 from fm_lightning.comparison.judge import judge_all
+from fm_lightning.comparison.model_families import NO_FURTHER
 from fm_lightning.comparison.plan import SamplingPlan
 from fm_lightning.comparison.processes import first_process_result, process
 from fm_lightning.comparison.progress import Bar
@@ -31,13 +32,14 @@ from fm_lightning.comparison.results import Results
 from fm_lightning.comparison.rows import BASE, HELD_OUT
 from fm_lightning.comparison.sampling import Model
 from fm_lightning.data.batches import SeedBatches, Share
-from fm_lightning.data.samples import CALIBRATION_SEED, CALIBRATION_SEEDS, TEST_SEED, Samples, say
+from fm_lightning.data.samples import TEST_SEED, Samples, say
 from fm_lightning.data.split import Split
 from fm_lightning.data.tensors import Tensors, samples_of
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule
 from fm_lightning.flow.trained import trained_range, where_trained
-from fm_lightning.flow.velocity import Velocity
+from fm_lightning.flow.velocity import Velocity, guidable
+from fm_lightning.guidance import Guidance
 from fm_lightning.hashes import weights_hash
 from fm_lightning.metrics.energy import KineticPathEnergy
 from fm_lightning.metrics.features.extractor import FeatureExtractor
@@ -47,6 +49,8 @@ from fm_lightning.metrics.measure import Measure
 from fm_lightning.metrics.memorization import THRESHOLD, MemorizationRate
 from fm_lightning.metrics.neighbours import Reference
 from fm_lightning.metrics.real_features import RealFeatures, extract
+from fm_lightning.nets.velocity import Guided
+from fm_lightning.nets.velocity import Velocity as NetVelocity
 from fm_lightning.report.build import save
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.pictures import read_pictures
@@ -167,11 +171,15 @@ def compare_schedules(
         dist.init_process_group()
     data = samples_of(train, real, held_out, labels, base_seed)
     where, dtype = _numbers(velocity, data, device)
-    bar = Bar()
-    model = Model(velocity, data, base_seed, where, dtype, listeners=[bar])
+    guidance = velocity.guidance if isinstance(velocity, Guided) else None
+    if isinstance(velocity, Guided):  # rows differ in guidance; the field is the conditional one
+        same = isinstance(velocity.net, NetVelocity) and velocity.net.null_label == velocity.null_label
+        velocity = velocity.net if same else velocity.guided(Guidance())
+    model = Model(velocity, data, base_seed, where, dtype, listeners=[Bar()])
     schedules = _begun(velocity, schedules, fields or {})
     others = {name: field if isinstance(field, Field) else Given(field) for name, field in (fields or {}).items()}
-    plan = SamplingPlan(None, schedules, judge, others, floors=True)
+    plan = SamplingPlan(None, schedules, judge, others, floors=True, guidance=guidance)
+    plan.check_guidance(velocity)
     plan.check_data(data)
     rows = plan.comparison(data, where)
     if isinstance(data, Tensors) and not data.has_held_out:
@@ -199,16 +207,14 @@ def compare_schedules(
         judge=plan.judge,
         families=families,
         margins=margins,
+        further=NO_FURTHER._replace(guidable=guidable(velocity)),
     )
     share = Share(*process())
-    calibration = SeedBatches(CALIBRATION_SEED, CALIBRATION_SEEDS, min(CALIBRATION_SEEDS, batch_size), share)
-    comparison = SeedBatches(TEST_SEED, seeds, min(seeds, batch_size), share)
+    batches = SeedBatches(TEST_SEED, seeds, min(seeds, batch_size), share)
     try:
         loop.open()
-        for batch in bar.follow("Choosing doses", calibration, len(calibration)):
-            loop.step(batch)
         loop.choose()
-        for batch in bar.follow("Comparing schedules", comparison, len(comparison)):
+        for batch in model.follow("Comparing schedules", batches):
             loop.step(batch)
         results = loop.finish(comparison_facts(place, data, where, share.world))
     finally:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fm_lightning.errors import UserError
 from fm_lightning.files import DamagedFile, check_archive
 
+DATA = "fm_lightning_data"  # what the network was trained on: the hash of the training data, and their space
 CONFIG = "fm_lightning_config"  # the run's resolved configuration, which makes a checkpoint describe itself
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fm_lightning.adapters.checkpoints import check_fits
+from fm_lightning.adapters.checkpoints import DATA, check_fits
 from fm_lightning.adapters.power_average import coefficients, combine, exponent
 from fm_lightning.errors import UserError
 from fm_lightning.files import check_archive
@@ -24,7 +24,7 @@ from fm_lightning.hashes import text_hash
 
 EARLIER, AVERAGES = "checkpoints/earlier", "checkpoints/averages"
 HELD_BYTES = 1 << 30  # of weights that stay in memory between batches; larger networks are read for every batch
-GONE = "Restore it, or choose the doses again with a new evaluation."
+GONE = "Restore it, or compare again: doses are then chosen among the files that are left."
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,12 @@ class StoredWeights:
     Attributes:
         content: names the weights: changes when they do.
         load: reads the network's state dict.
+        rate: the learning rate at that step, where it was kept.
     """
 
     content: str
     load: Callable[[], Mapping[str, Tensor]]
+    rate: float | None = None
 
 
 def steps_kept(folder: Path, kind: str) -> dict[int, Path]:
@@ -46,31 +48,57 @@ def steps_kept(folder: Path, kind: str) -> dict[int, Path]:
     return dict(sorted((int(step), path) for step, path in found.items() if step.isdigit()))
 
 
-def earlier_weights(folder: Path, last: int) -> dict[int, StoredWeights]:
-    """Returns step -> weights, ascending, of the earlier checkpoints of a run that was trained for ``last`` steps."""
+def earlier_weights(folder: Path, last: int, net: nn.Module, trained_on: str | None = None) -> dict[int, StoredWeights]:
+    """Returns step -> weights, ascending, of the earlier checkpoints of a run that was trained for ``last`` steps.
 
-    def stored(path: Path) -> StoredWeights:
-        return StoredWeights(f"checkpoint:{_content(path)}", lambda: _network(_read(path)["state_dict"]))
+    Args:
+        folder: the run's directory.
+        last: training step of the weights that are compared.
+        net: the network, whose shape the files must have.
+        trained_on: hash of the training data; None if they are not known.
 
-    return {step: stored(path) for step, path in steps_kept(folder, EARLIER).items() if step < last}
+    Raises:
+        UserError: a file of another network, of other data, or of another step than its name says.
+    """
+
+    def stored(step: int, path: Path) -> StoredWeights:
+        about = _facts(path, step, net, trained_on)
+        content = str(about["hash"])
+        return StoredWeights(
+            f"checkpoint:{content}", lambda: _network(_read(path, content)["state_dict"]), about.get("learning_rate")
+        )
+
+    return {step: stored(step, path) for step, path in steps_kept(folder, EARLIER).items() if step < last}
 
 
-def averaged_weights(folder: Path, last: int) -> Callable[[float], StoredWeights] | None:
-    """Returns ``sigma_rel`` -> the average of that length at step ``last``; None where no snapshots reach that step."""
+def rates_decay(kept: Mapping[int, StoredWeights]) -> bool:
+    """Whether the learning rate fell by more than a tenth from one of the checkpoints to the latest one."""
+    rates = [kept[step].rate for step in sorted(kept)]
+    known = [rate for rate in rates if rate is not None]
+    return bool(known) and known[-1] < 0.9 * max(known)
+
+
+def averaged_weights(
+    folder: Path, last: int, net: nn.Module, trained_on: str | None = None
+) -> Callable[[float], StoredWeights] | None:
+    """Returns ``sigma_rel`` -> the average of that length at step ``last``; None where no snapshots reach that step.
+
+    Arguments and errors are those of ``earlier_weights``.
+    """
     files = {step: path for step, path in steps_kept(folder, AVERAGES).items() if step <= last}
     if last not in files:
         return None
-    contents = [_content(path) for path in files.values()]
+    contents = {step: str(_facts(path, step, net, trained_on)["hash"]) for step, path in files.items()}
 
     def load(sigma_rel: float) -> Mapping[str, Tensor]:
-        snapshots = {step: _read(path) for step, path in files.items()}
+        snapshots = {step: _read(path, contents[step]) for step, path in files.items()}
         pairs = [(step, exponent(length)) for step, found in snapshots.items() for length in found["sigma_rel"]]
         states = [_network(state) for found in snapshots.values() for state in found["averages"]]
         factors = coefficients([p[0] for p in pairs], [p[1] for p in pairs], last, exponent(sigma_rel))
         return combine(states, factors.tolist())
 
     return lambda sigma_rel: StoredWeights(
-        f"average:{text_hash(float(sigma_rel).hex(), *contents)}", lambda: load(sigma_rel)
+        f"average:{text_hash(float(sigma_rel).hex(), *contents.values())}", lambda: load(sigma_rel)
     )
 
 
@@ -120,20 +148,33 @@ class _Holder(nn.Module):
         self.net = net
 
 
-def _content(path: Path) -> str:
+def _facts(path: Path, step: int, net: nn.Module, trained_on: str | None) -> dict[str, Any]:
+    """What a file says of itself, its weights unread; checked against what is compared."""
     try:
-        # Memory-mapped: the hash alone is read.
-        return str(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["hash"])
+        # Memory-mapped: names and shapes are read, and no weights.
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        states = [found["state_dict"]] if "state_dict" in found else list(found["averages"])
+        there, data, _ = int(found["global_step"]), found.get(DATA, {}).get("training"), found["hash"]
     except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged, or training did not keep it for comparisons.", "Delete it.") from error
+    if there != step:
+        raise UserError(f"{path} holds the weights of step {there:,}.", "Give it the name that it had, or delete it.")
+    if None not in (data, trained_on) and data != trained_on:
+        raise UserError(f"{path} was trained on other data than are compared here.", "Delete it.")
+    for state in states:
+        check_fits(state, _Holder(net), path)
+    return {key: value for key, value in found.items() if key not in ("state_dict", "averages")}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, content: str) -> dict[str, Any]:
     try:
         check_archive(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path} has disappeared since the doses were chosen.", GONE) from error
+    if found["hash"] != content:
+        raise UserError(f"{path} has changed since the doses were chosen.", GONE)
+    return found
 
 
 def _bytes(state: Mapping[str, Tensor]) -> int:

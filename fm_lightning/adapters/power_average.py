@@ -28,7 +28,8 @@ def exponent(sigma_rel: float) -> float:
     """
     if not 0 < sigma_rel <= LONGEST:
         raise UserError(
-            f"`sigma_rel={sigma_rel:g}` is no length of an average.", "Choose a number above 0 and at most 0.288."
+            f"`sigma_rel={sigma_rel:g}` is no length of an average: 0.288 is the mean over the whole training.",
+            "Choose a number above 0 and at most 0.288.",
         )
     inverse = sigma_rel**-2
     roots = np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse])

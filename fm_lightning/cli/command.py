@@ -35,6 +35,7 @@ from fm_lightning.cli.run_record import RunRecord
 from fm_lightning.cli.trial import shorten_run
 from fm_lightning.data import FlowData
 from fm_lightning.errors import UserError
+from fm_lightning.table.manifest import OtherEvaluation
 from fm_lightning.training.average import check_average
 from fm_lightning.training.module import FlowMatching
 from fm_lightning.training.precision import check_precision
@@ -62,6 +63,8 @@ class CLI(LightningCLI):
         try:
             super().__init__(args=args, **kwargs)
         except (UserError, ArgumentError, MisconfigurationException) as error:
+            if isinstance(error, OtherEvaluation):
+                error.fix = "Set it aside with --again, or use another --name."
             fail(*getattr(error, "lines", [explain(error) or str(error)]))
         except Exception as error:
             directory = getattr(self, "directory", None)

@@ -13,6 +13,7 @@ from fm_lightning.data import FlowData
 from fm_lightning.diagnosis.diagnose import FOLDER, diagnose, second_space, write
 from fm_lightning.diagnosis.subject import read_others, read_subject
 from fm_lightning.errors import UserError
+from fm_lightning.guidance import Guidance
 from fm_lightning.hashes import weights_hash
 from fm_lightning.report.diagnosis import draw
 from fm_lightning.table.evaluation import Evaluation
@@ -67,8 +68,9 @@ class DiagnosingTrainer(FlowTrainer):
         if clip is not None and not datamodule.num_classes:
             raise UserError(f"`clip={clip}` needs a model with labels.", "Remove --clip, or pass --classifier CLASS")
         with self.precision_plugin.forward_context():
-            guided = replace(model.guidance, record=True).of(model.net)
             schedule = model.plan.prediction[BASE].schedule
+            guided = replace(schedule.guidance or Guidance(), record=True).of(model.net)
+            schedule = replace(schedule, guidance=None)  # which other fields, the closed form among them, do not have
             device = self.strategy.root_device
             subject = read_subject(evaluation, datamodule, guided, schedule, device, model.base_seed)
             results, arrays = diagnose(

@@ -40,9 +40,10 @@ def build(evaluation: Evaluation, rows: Sequence[dict[str, Any]]) -> Results:
 def _entry(evaluation: Evaluation, verdict: Verdict) -> dict[str, Any]:
     """A verdict as plain data: numbers, and the sentences that follow from them."""
     base = verdict.base_quality
+    judged = evaluation.manifest.judged[verdict.schedule]
     return {
         "schedule": verdict.schedule,
-        "against": evaluation.manifest.judged[verdict.schedule]["base"],
+        "against": judged["base"],
         "outcome": verdict.outcome,
         "claim": claim(verdict),
         "paragraph": str(verdict),
@@ -60,7 +61,9 @@ def _entry(evaluation: Evaluation, verdict: Verdict) -> dict[str, Any]:
         "other_relative": _interval(verdict.other_relative),
         "held_out_memorized": verdict.held_out_memorized,
         "margin": {name: _finite(value) for name, value in asdict(verdict.margin).items()},
-        "families": [_family(verdict, family) for family in verdict.families],
+        "families": [
+            _family(verdict, family, judged.get("cautions", {}).get(family.family, "")) for family in verdict.families
+        ],
         "seen": verdict.seen,
         "robustness": [
             {
@@ -74,11 +77,12 @@ def _entry(evaluation: Evaluation, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _family(verdict: Verdict, family: FamilyVerdict) -> dict[str, Any]:
+def _family(verdict: Verdict, family: FamilyVerdict, caution: str) -> dict[str, Any]:
+    sentence = family_sentence(verdict, family)
     return {
         "family": family.family,
         "outcome": family.outcome,
-        "sentence": family_sentence(verdict, family),
+        "sentence": f"{sentence}; {caution}" if caution else sentence,
         "residual": _interval(family.residual),
         "relative": _interval(family.relative),
         "slope": _finite(family.slope),

@@ -1,26 +1,32 @@
 """Calibration: which rows a verdict needs, and the doses of the families, chosen on seeds of their own.
 
-A schedule S is judged against its base B: the same sampling without its gain, or plain sampling. S, B and each family of B
-at a few coarse doses are sampled on calibration seeds; doses are chosen there, and at these the families become rows of
-the comparison, on seeds that did not choose them.
+A schedule S is judged against its base B: the same sampling without its gain, or plain sampling. S and B are sampled on
+calibration seeds, and each family of B at the doses that bisection asks for (``verdicts.bisection``), round by round: four or
+five doses for a family that costs a whole sampling each, and the coarse ones at once for a family that shares base's steps.
+Doses are chosen there, and at these the families become rows of the comparison, on seeds that did not choose them.
 
     NAME~FAMILY~K      a family's row at the K-th dose chosen for the schedule NAME
-    B~FAMILY~K         the family at its K-th coarse dose, on calibration seeds alone
+    B~FAMILY~K         the family at the K-th dose of its ladder, on calibration seeds alone
     NAME~own~K         the schedule with its gain weaker or stronger
+
+What a round samples depends on one schedule and one family alone, so the doses are the same after a kill, on any number of
+processes, and with any other schedules; rows with equal keys are sampled once.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fm_lightning.comparison.families import MODEL_FAMILIES, Family, families, own_doses
+from fm_lightning.comparison.families import LESS_GUIDANCE, Family, Which, families, own_doses
 from fm_lightning.comparison.judge import NEIGHBOURS
+from fm_lightning.comparison.model_families import NO_FURTHER, ModelFamilies
 from fm_lightning.comparison.rows import BASE, Row
 from fm_lightning.errors import UserError
 from fm_lightning.estimate import share_change
@@ -28,12 +34,12 @@ from fm_lightning.metrics.memorization import copied
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.keys import key
+from fm_lightning.verdicts.bisection import next_doses
 from fm_lightning.verdicts.doses import choose_doses
 from fm_lightning.verdicts.margins import Margins
 
 # A schedule's key -> a family (see `Candidate.family_key`) -> the doses at each place where its curve reaches the schedule.
 Chosen = dict[str, dict[str, list[list[float]]]]
-Which = Literal["none", "cheap", "all"] | Sequence[str | Family]
 
 
 @dataclass(frozen=True)
@@ -45,13 +51,13 @@ class Candidate:
     base: str
     base_row: Row
     families: tuple[Family, ...]
+    _keys: dict[str, str] = field(default_factory=dict, compare=False)
 
-    def coarse(self, family: Family) -> dict[str, Row]:
-        """The family's rows on calibration seeds."""
-        return {
-            f"{self.base}~{family.name}~{k}": _row(family, self.base_row, dose, kind="calibration", of=self.base)
-            for k, dose in enumerate(family.doses)
-        }
+    def calibration(self, family: Family, dose: float) -> tuple[str, Row]:
+        """The family's row at a dose of its ladder, on calibration seeds, with its name."""
+        rung = family.ladder(self.base_row.schedule).index(dose)
+        row = _row(family, self.base_row, dose, kind="calibration", of=self.base)
+        return f"{self.base}~{family.name}~{rung}", row
 
     def at(self, family: Family, places: Sequence[Sequence[float]]) -> dict[str, Row]:
         """The family's rows at the chosen doses."""
@@ -65,13 +71,21 @@ class Candidate:
         }
 
     def family_key(self, family: Family) -> str:
-        """Names the family by what its coarse doses do: if that changes, the calibration is repeated."""
-        return f"{family.name} {key([row.definition for row in self.coarse(family).values()])}"
+        """Names the family by what its doses do: if that changes, the calibration is repeated."""
+        if family.name not in self._keys:
+            doses = family.ladder(self.base_row.schedule) if family.existing else family.doses
+            content = key([_row(family, self.base_row, dose).definition for dose in doses])
+            self._keys[family.name] = f"{family.name} {content}"
+        return self._keys[family.name]
 
     def uncalibrated(self, chosen: Mapping[str, Mapping[str, object]]) -> list[Family]:
         """The families without doses."""
         known = chosen.get(self.row.key, {})
         return [family for family in self.families if self.family_key(family) not in known]
+
+    def family(self, name: str) -> Family:
+        """The family of that name."""
+        return next(family for family in self.families if family.name == name)
 
     def doses(self, family: Family, chosen: Chosen) -> list[list[float]]:
         """The doses chosen for the family, three per place; empty where none are needed."""
@@ -87,19 +101,19 @@ def _row(family: Family, base: Row, dose: float, **facts: Any) -> Row:
 
 
 def candidates(
-    rows: Mapping[str, Row], names: Sequence[str], which: Which, further: Sequence[Family] = ()
+    rows: Mapping[str, Row], names: Sequence[str], which: Which, further: ModelFamilies = NO_FURTHER
 ) -> list[Candidate]:
     """The schedules to judge, with the families to judge them against.
 
     Args:
         rows: of the comparison.
         names: the schedules' names.
-        which: "cheap" families, "all", "none" (then nothing is judged); or a list of families and names of families, in which
-            "cheap" stands for all cheap ones.
-        further: families that this model has besides those of any sampler.
+        which: "cheap" families, "all", "none" (then nothing is judged); or a list of families, names of families, "cheap" and
+            "all".
+        further: families of this model in addition to those of any sampler.
 
     Raises:
-        UserError: a name of no family.
+        UserError: a name of no family; a family named twice.
     """
     if which == "none":
         return []
@@ -107,74 +121,134 @@ def candidates(
     for name in names:
         row = rows[name]
         base = row.plain or BASE
-        asked = _named_families(which, [*families(rows[base].schedule), *further])
+        known = [*families(rows[base].schedule, further.guidable), *further.families]
+        asked = _named_families(which, known, further.missing)
         lowering = tuple(family for family in asked if family.direction != "raises")
         found.append(Candidate(name, row, base, rows[base], lowering))
     return found
 
 
-def _named_families(which: Which, known: Sequence[Family]) -> list[Family]:
-    """The families that ``which`` names, in its order."""
-    if which == "all":
-        return list(known)
+def _named_families(which: Which, known: Sequence[Family], missing: Mapping[str, str]) -> list[Family]:
+    """The families that ``which`` names, in its order; those of ``missing`` are left out."""
+    items = [which] if isinstance(which, str) else list(which)
+    names = [item.name if isinstance(item, Family) else item for item in items]
     found: dict[str, Family] = {}
-    for item in [which] if isinstance(which, str) else which:
-        if isinstance(item, Family):
-            some = [item]
-        elif item == "cheap":
-            some = [family for family in known if family.cheap]
-        else:
-            some = [family for family in known if family.name == item]
-            if not some and item not in MODEL_FAMILIES:  # those are missing where the model does not allow them
-                names = ", ".join(dict.fromkeys(["cheap", *(family.name for family in known), *MODEL_FAMILIES]))
-                raise UserError(f"There is no family {item!r}.", f"Choose among {names}.")
-        found |= {family.name: family for family in some}
+    for item, name in zip(items, names):
+        some = (
+            [item]
+            if isinstance(item, Family)
+            else [f for f in known if name in (f.name, "all") or (name == "cheap" and f.cheap)]
+        )
+        if not some and name not in missing:
+            raise _unknown(name, [family.name for family in known], missing)
+        if isinstance(item, str) and [family.direction for family in some] == ["raises"]:
+            raise UserError(f"The family {name!r} only raises copies, so it explains no fall.", "Leave it out.")
+        for family in some:
+            if names.count(name) > 1 or found.get(family.name, family) != family:
+                raise UserError(f"The family {family.name!r} is named twice.", "Leave one out, or rename your own.")
+            found[family.name] = family
     return list(found.values())
 
 
-def calibration_rows(some: Sequence[Candidate], chosen: Chosen) -> dict[str, Row]:
-    """What has to be sampled on calibration seeds before doses can be chosen; nothing where all are chosen already."""
-    out: dict[str, Row] = {}
-    for each in some:
-        missing = each.uncalibrated(chosen)
-        if missing:
-            out |= {each.base: each.base_row, each.name: each.row}
-        for family in missing:
-            out |= each.coarse(family)
-    return out
+def _unknown(name: str, known: Sequence[str], missing: Mapping[str, str]) -> UserError:
+    if name == LESS_GUIDANCE.name:
+        return UserError(f"The family {name!r} needs guidance to weaken and a null label.", "Leave it out.")
+    names = list(dict.fromkeys(["cheap", *known, *missing]))
+    near = difflib.get_close_matches(name, names, 1) or [n for n in names if name in n][:1]
+    choice = f"Use {near[0]!r}, or" if near else "Choose"
+    return UserError(
+        f"There is no family {name!r}.", f"{choice} one of {', '.join(n for n in names if n not in near)}."
+    )
 
 
-def choose(
-    evaluation: Evaluation,
-    some: Sequence[Candidate],
-    seeds: range,
-    threshold: float,
-    test_seeds: int,
-    chosen: Chosen,
-    margins: Margins,
-) -> Chosen:
-    """``chosen``, with doses for each candidate and family that has none yet, from the copies on calibration seeds.
+Wanted = dict[str, tuple[int, str, float]]  # a row's name -> its candidate, and family and dose if it is a family's
 
-    A schedule that calibration shows not to lower memorization gets no families: there is nothing to explain. Calibration
-    shows it where the interval of the change excludes the smallest fall that matters.
+
+class Calibration:
+    """Chooses doses round by round.
+
+    Args:
+        some: the schedules to judge.
+        seeds: of the calibration.
+        threshold: of copies.
+        test_seeds: number of seeds of the comparison.
+        margins: the smallest effects that matter.
     """
-    found = {schedule: dict(doses) for schedule, doses in chosen.items()}
-    for each in some:
-        missing = each.uncalibrated(chosen)
-        if not missing:
-            continue
-        mine, base = (copies(evaluation, name, threshold, seeds) for name in (each.name, each.base))
-        lowers = share_change(base, mine).high >= margins.resolve(float(base.mean()), math.nan).memorized
-        for family in missing:
-            places: list[list[float]] = []
-            if lowers:
-                calibrated = {0.0: base}
-                for (name, _), dose in zip(each.coarse(family).items(), family.doses):
-                    calibrated[dose] = copies(evaluation, name, threshold, seeds)
-                existing = family.existing(each.base_row.schedule) if family.existing else None
-                places = [list(doses) for doses in choose_doses(calibrated, mine, test_seeds, existing)]
-            found.setdefault(each.row.key, {})[each.family_key(family)] = places
-    return found
+
+    def __init__(
+        self, some: Sequence[Candidate], seeds: range, threshold: float, test_seeds: int, margins: Margins
+    ) -> None:
+        self._some, self._seeds, self._threshold = some, seeds, threshold
+        self._test_seeds, self._margins = test_seeds, margins
+        self._known: dict[str, NDArray[np.bool_]] = {}  # a row's key -> which seeds gave copies
+
+    def advance(self, evaluation: Evaluation) -> tuple[Chosen, Wanted]:
+        """The doses chosen so far, those of earlier commands among them, and the rows to sample before more can be chosen."""
+        chosen = {schedule: dict(doses) for schedule, doses in evaluation.manifest.chosen.items()}
+        wanted: Wanted = {}
+        for i, each in enumerate(self._some):
+            families = each.uncalibrated(chosen)
+            mine, base = (self._copies(evaluation, row) for row in (each.row, each.base_row))
+            if families and (mine is None or base is None):
+                wanted |= {each.name: (i, "", 0.0), each.base: (i, "", 0.0)}
+            for family in families:
+                places: list[list[float]] | None = None
+                lacking = list(family.together)  # they share the steps of base
+                if mine is not None and base is not None:
+                    places, lacking = self._search(evaluation, each, family, mine, base)
+                wanted |= {each.calibration(family, dose)[0]: (i, family.name, dose) for dose in lacking}
+                if places is not None:
+                    chosen.setdefault(each.row.key, {})[each.family_key(family)] = places
+        return chosen, wanted
+
+    def rows(self, wanted: Wanted) -> dict[str, Row]:
+        """The rows that ``advance`` names."""
+        found = {}
+        for name, (i, family, dose) in wanted.items():
+            each = self._some[i]
+            if family:
+                found[name] = each.calibration(each.family(family), dose)[1]
+            else:
+                found[name] = each.row if name == each.name else each.base_row
+        return found
+
+    def _search(
+        self,
+        evaluation: Evaluation,
+        each: Candidate,
+        family: Family,
+        mine: NDArray[np.bool_],
+        base: NDArray[np.bool_],
+    ) -> tuple[list[list[float]] | None, list[float]]:
+        """The family's doses at each place where its curve reaches the schedule; or None, and the doses to sample first.
+
+        A schedule that calibration shows not to lower memorization gets no doses: there is nothing to explain. Calibration
+        shows it where the interval of the change excludes the smallest fall that matters.
+        """
+        if share_change(base, mine).high < self._margins.resolve(float(base.mean()), math.nan).memorized:
+            return [], []
+        ladder = family.ladder(each.base_row.schedule)
+        sampled: dict[float, NDArray[np.bool_]] = {0.0: base}
+        doses = list(family.together) or next_doses(sampled, mine, self._test_seeds, ladder)
+        while doses:
+            found = {dose: self._copies(evaluation, each.calibration(family, dose)[1]) for dose in doses}
+            if lacking := [dose for dose, hits in found.items() if hits is None]:
+                return None, lacking
+            sampled |= {dose: hits for dose, hits in found.items() if hits is not None}
+            doses = next_doses(sampled, mine, self._test_seeds, ladder)
+        return [list(three) for three in choose_doses(sampled, mine, self._test_seeds, ladder)], []
+
+    def _copies(self, evaluation: Evaluation, row: Row) -> NDArray[np.bool_] | None:
+        """``[n]`` which calibration seeds gave copies; None unless all were sampled."""
+        if row.key not in self._known:
+            # By the key: names may have meant other rows in an earlier command.
+            manifest = replace(evaluation.manifest, rows={row.key: {"key": row.key}})
+            view = Evaluation(evaluation.folder, manifest, evaluation.parts)
+            columns = read_columns(view, row.key, NEIGHBOURS, self._seeds)
+            if not columns or len(columns["seeds"]) < len(self._seeds):
+                return None
+            self._known[row.key] = copied(columns, self._threshold).numpy()
+        return self._known[row.key]
 
 
 def family_rows(some: Sequence[Candidate], chosen: Chosen, own: bool) -> dict[str, Row]:
@@ -199,10 +273,6 @@ def candidate_facts(some: Sequence[Candidate], chosen: Chosen) -> dict[str, dict
             names = list(each.at(family, doses))
             places[family.name] = [names[3 * i : 3 * i + 3] for i in range(len(doses))]
         discrete = [family.name for family in each.families if family.existing]
-        facts[each.name] = {"base": each.base, "families": places, "discrete": discrete}
+        cautions = {family.name: family.caution for family in each.families if family.caution}
+        facts[each.name] = {"base": each.base, "families": places, "discrete": discrete, "cautions": cautions}
     return facts
-
-
-def copies(evaluation: Evaluation, row: str, threshold: float, seeds: range) -> NDArray[np.bool_]:
-    """``[n]`` which samples of a row are copies."""
-    return copied(read_columns(evaluation, row, NEIGHBOURS, seeds), threshold).numpy()

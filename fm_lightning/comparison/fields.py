@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,8 @@ class Field(ABC):
         """The field sampled as ``base`` is; named by its weights, if it has any, and in a table by its values."""
         velocity = self.velocity(data, device)
         weights = weights_hash(velocity) if isinstance(velocity, nn.Module) else ""
-        return Row("field", base.schedule, velocity=velocity, content=f"{type(velocity).__name__}:{weights}")
+        schedule = replace(base.schedule, guidance=None)  # which is the model's own
+        return Row("field", schedule, velocity=velocity, content=f"{type(velocity).__name__}:{weights}")
 
 
 class Given(Field):

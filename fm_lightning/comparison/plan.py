@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from fm_lightning.comparison.fields import Field
-from fm_lightning.comparison.rows import BASE, Row, check_judged, floor_rows, judged_rows, schedule_rows
+from fm_lightning.comparison.rows import BASE, Row, check_judged, floor_rows, guided_rows, judged_rows, schedule_rows
+from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule
+from fm_lightning.flow.velocity import Velocity, guidable
+from fm_lightning.guidance import Guidance
 
 if TYPE_CHECKING:
     from fm_lightning.data.samples import Samples
@@ -24,6 +27,7 @@ class SamplingPlan:
         judge: names among ``test`` that get a verdict; None means every schedule with a gain.
         fields: other velocity fields, sampled like base.
         floors: whether held-out and training images are rows too.
+        guidance: of the schedules that have none of their own.
 
     Attributes:
         validation, test: the rows of the schedules, base first.
@@ -41,14 +45,26 @@ class SamplingPlan:
         judge: Sequence[str] | None,
         fields: Mapping[str, Field] | None,
         floors: bool,
+        guidance: Guidance | None = None,
     ) -> None:
-        self.validation = schedule_rows(validation or {})
-        self.test = schedule_rows(test or validation or {})
+        guidance = guidance or Guidance()
+        self.validation = guided_rows(schedule_rows(validation or {}), guidance)
+        self.test = guided_rows(schedule_rows(test or validation or {}), guidance)
         self.prediction = {BASE: self.test[BASE]}
         shaped = [name for name, row in self.test.items() if row.schedule.gain is not None]
         self.judge = shaped if judge is None else list(judge)
         check_judged(self.test, self.judge)
         self._fields, self._floors = dict(fields or {}), floors
+
+    def check_guidance(self, velocity: Velocity) -> None:
+        """Raises UserError where a schedule has guidance and the velocity no null label."""
+        rows = {**self.validation, **self.test}
+        for name, row in sorted(rows.items(), key=lambda item: item[0] == BASE):  # what the user has named comes first
+            if row.schedule.guidance is not None and not guidable(velocity):
+                raise UserError(
+                    f"The schedule {name} has {row.schedule.guidance}, and {type(velocity).__name__} has no null label.",
+                    "Remove the guidance, or use a network trained with null_class=True.",
+                )
 
     def check_data(self, data: Samples) -> None:
         """Raises UserError if a field needs training data that do not exist, or verdicts would compare with copies of them."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.progress import Progress, TaskID
 
 from fm_lightning.comparison.processes import process
 from fm_lightning.comparison.rows import Row
 from fm_lightning.comparison.sampling import SamplingListener, evaluations
-from fm_lightning.data.batches import SeedBatch
+from fm_lightning.data.batches import SeedBatch, SeedBatches
 
 
 class Bar(SamplingListener):
@@ -21,11 +21,11 @@ class Bar(SamplingListener):
         self._work: list[tuple[str, ...]] = []
         self._batch, self._done, self._whole = 0, 0, 1
 
-    def follow(self, words: str, batches: Iterable[SeedBatch], total: int) -> Iterator[SeedBatch]:
+    def follow(self, words: str, batches: SeedBatches) -> Iterator[SeedBatch]:
         """The batches; the bar is shown while they last."""
         with Progress(transient=True) as self._bar:
             self._bar.disable = process()[0] > 0 or not (self._bar.console.is_terminal or self._bar.console.is_jupyter)
-            self._task = self._bar.add_task(words, total=total)
+            self._task = self._bar.add_task(words, total=len(batches))
             for self._batch, batch in enumerate(batches):
                 yield batch
                 self._bar.update(self._task, completed=self._batch + 1)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from fm_lightning.data.samples import TEST_SEED
@@ -18,6 +19,7 @@ from fm_lightning.flow import Schedule
 from fm_lightning.flow.integrate import Velocity
 from fm_lightning.flow.schedule import plain
 from fm_lightning.flow.true_clock import true_clock
+from fm_lightning.guidance import Guidance
 from fm_lightning.table.keys import definition, key
 
 if TYPE_CHECKING:
@@ -34,11 +36,11 @@ class StoredVelocity:
 
     Attributes:
         content: names it.
-        load: makes it; valid until another one is loaded.
+        load: makes it, for a device; valid until another one is loaded.
     """
 
     content: str
-    load: Callable[[], Velocity]
+    load: Callable[[torch.device], Velocity]
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,16 @@ def schedule_rows(schedules: Mapping[str, Schedule]) -> dict[str, Row]:
     rows = {BASE: Row("base", schedules.get(BASE, plain(first)))}
     rows |= {name: Row("schedule", s) for name, s in schedules.items() if name != BASE}
     return rows
+
+
+def guided_rows(rows: Mapping[str, Row], guidance: Guidance) -> dict[str, Row]:
+    """The rows under this guidance, unless their schedules have their own; None where nothing is guided."""
+    found = {}
+    for name, row in rows.items():
+        mine = row.schedule.guidance or guidance
+        nothing = mine.scale == 1 and not mine.record
+        found[name] = replace(row, schedule=replace(row.schedule, guidance=None if nothing else mine))
+    return found
 
 
 def _check_name(name: str) -> None:

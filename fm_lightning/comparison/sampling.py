@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,16 +12,22 @@ from torch import Tensor
 from fm_lightning.comparison.rows import Row, StoredVelocity
 from fm_lightning.flow import Schedule, integrate_many
 from fm_lightning.flow.velocity import Plain, Velocity, declared
+from fm_lightning.guidance import Guidance
 from fm_lightning.noise import noise
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
+    from fm_lightning.data.batches import SeedBatch, SeedBatches
     from fm_lightning.data.samples import Samples
     from fm_lightning.data.split import Encoded
 
 
 class SamplingListener:
     """Follows sampling, for example a progress bar."""
+
+    def follow(self, words: str, batches: SeedBatches) -> Iterable[SeedBatch]:
+        """Returns the batches, which are sampled as this is iterated; ``words`` say what for."""
+        return batches
 
     def on_sampling(self, work: Sequence[Mapping[str, Row]], count: int, merge_rows: int) -> None:
         """A batch begins: each of these sets of rows is going to be sampled from ``count`` seeds."""
@@ -51,6 +57,14 @@ class Model:
     dtype: torch.dtype = torch.float32
     merge_rows: int = 0
     listeners: Sequence[SamplingListener] = ()
+
+    def follow(self, words: str, batches: SeedBatches) -> Iterable[SeedBatch]:
+        """The batches of seeds, with the listeners following; at most one of them shows a bar."""
+        followed: Iterable[SeedBatch] = batches
+        for listener in self.listeners:
+            mine = listener.follow(words, batches)
+            followed = mine if mine is not batches else followed
+        return followed
 
     def announce(self, work: Sequence[Mapping[str, Row]], count: int) -> None:
         """Tells the listeners what a batch of seeds is going to be sampled for."""
@@ -97,7 +111,7 @@ def sample(
     sampled: dict[str, Trajectory] = {}
     for field, schedules in fields.values():
         sampled |= integrate_many(
-            field.load() if isinstance(field, StoredVelocity) else field,
+            field.load(x0.device) if isinstance(field, StoredVelocity) else field,
             x0,
             schedules,
             labels=labels,
@@ -124,7 +138,13 @@ def evaluations(rows: Mapping[str, Row], count: int, merge_rows: int = 0) -> int
         nonlocal total
         total += 1
 
-    nothing = {name: replace(row, velocity=_Zero(row.velocity) if row.velocity else None) for name, row in rows.items()}
+    zeros: dict[object, _Zero] = {}  # one per field, as in `sample`
+
+    def zero(velocity: Velocity | StoredVelocity) -> _Zero:
+        same = velocity.content if isinstance(velocity, StoredVelocity) else id(velocity)
+        return zeros.setdefault(same, _Zero(velocity))
+
+    nothing = {name: replace(row, velocity=zero(row.velocity) if row.velocity else None) for name, row in rows.items()}
     x0, seeds = torch.zeros(count, 1), torch.arange(count)
     sampled = {name: row for name, row in nothing.items() if row.images is None}
     sample(sampled, _Zero(None), x0, None, seeds, 0, count, merge_rows, count_one)
@@ -132,13 +152,16 @@ def evaluations(rows: Mapping[str, Row], count: int, merge_rows: int = 0) -> int
 
 
 class _Zero(Plain):
-    """No velocity at all in the place of another, or of the model."""
+    """No velocity at all in the place of another, or of the model; under any guidance another one."""
 
     def __init__(self, instead_of: Velocity | StoredVelocity | None) -> None:
         super().__init__(lambda x, t, y: torch.zeros_like(x))
         self.singular_end = False
         if instead_of is not None and not isinstance(instead_of, StoredVelocity):
             self.singular_end = declared(instead_of).singular_end
+
+    def guided(self, guidance: Guidance) -> _Zero:
+        return _Zero(None)
 
 
 def _still(images: Tensor | Encoded, first_seed: int, x0: Tensor, seeds: Tensor, labels: Tensor | None) -> Trajectory:

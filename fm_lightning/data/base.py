@@ -18,8 +18,6 @@ from fm_lightning.data.batches import (
     TrainingBatches,
 )
 from fm_lightning.data.samples import (
-    CALIBRATION_SEED,
-    CALIBRATION_SEEDS,
     PREDICT_SEED,
     TEST_SEED,
     VAL_SEED,
@@ -109,11 +107,9 @@ class FlowData(Samples, LightningDataModule):
         )
         return [held_out, self._seeds(VAL_SEED, self.val_seeds)]
 
-    def test_dataloader(self) -> list[SeedBatches]:
-        """The seeds on which doses are chosen, and those of the comparison."""
-        size = min(CALIBRATION_SEEDS, self.eval_batch_size)
-        calibration = SeedBatches(CALIBRATION_SEED, CALIBRATION_SEEDS, size, self._share())
-        return [calibration, self._seeds(TEST_SEED, self.test_seeds)]
+    def test_dataloader(self) -> SeedBatches:
+        """The seeds of the comparison; those on which doses are chosen come from the comparison itself."""
+        return self._seeds(TEST_SEED, self.test_seeds)
 
     def predict_dataloader(self) -> SeedBatches:
         return self._seeds(PREDICT_SEED, self.predict_seeds)

@@ -166,6 +166,11 @@ class Samples(ABC):
         """Hash of the training data: samples, labels, mirroring, and the map to the model's space."""
         return f"{self._hash(self.train_split)}{'-flip' if self.flip else ''}"
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a checkpoint keeps of the data that it was trained on."""
+        return {"training": self.fingerprint, "space": self.space} if self.has_training_data else {"space": self.space}
+
     @cached_property
     def comparison_fingerprint(self) -> str:
         """Hash of the real and held-out samples, and of the map to the model's space."""

@@ -149,6 +149,11 @@ def read_subject(
             f"{evaluation.folder} has no samples of plain sampling.",
             "Run fm-lightning test with the run's configuration.",
         )
+    if schedule.diffusion is not None:
+        raise UserError(
+            "The base schedule is an SDE, which has no displacement and no excess energy to relate to anything.",
+            "Compare a base without diffusion.",
+        )
     seeds = torch.from_numpy(lines.seed.to_numpy().copy())
     labels = None if lines.label.isna().any() else torch.from_numpy(lines.label.to_numpy().astype(np.int64))
     kept, resampled = evaluation.samples(BASE), 0

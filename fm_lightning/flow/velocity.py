@@ -71,6 +71,11 @@ class GuidableVelocity(DeclaredVelocity, Protocol):
         ...
 
 
+def guidable(velocity: Velocity) -> bool:
+    """Whether guided velocities can be made of it: it has a null label."""
+    return isinstance(velocity, GuidableVelocity) and getattr(velocity, "null_label", 0) is not None
+
+
 class Plain:
     """A plain function with the facts that are true of it."""
 

@@ -19,7 +19,7 @@ class KineticPathEnergy(PerSeedMetric):
     ``measure`` gives ``kpe``, ``displacement``, ``field_energy`` ``[B]`` and ``energy`` ``[B, S]``, the energy of each step.
 
     ``summarize`` returns ``kpe_mean``, ``kpe_std``, ``kpe_q05``, ``kpe_q50``, ``kpe_q95``, ``excess_mean`` (above the
-    straight line), ``displacement_mean`` and ``field_energy_mean`` (of the unshaped field along the same path). If the
+    straight line; neither exists for an SDE), ``displacement_mean`` and ``field_energy_mean`` (of the unshaped field). If the
     columns contain ``times`` ``[S + 1]``, the edges of the steps, as those of ``per_seed`` do, it adds ``kpe_early_mean``
     and ``kpe_late_mean``: the means over the steps that begin before ``tau_split``, and over the other steps.
 
@@ -101,11 +101,11 @@ class KineticPathEnergy(PerSeedMetric):
             before = int((columns["times"][:-1] < self.tau_split).sum())
             early = columns["energy"][:, :before].sum(1, dtype=torch.float64)
             numbers |= {"kpe_early_mean": float(early.mean()), "kpe_late_mean": float((kpe - early).mean())}
-        return numbers | {
-            "excess_mean": float((kpe - displacement).mean()),
-            "displacement_mean": float(displacement.mean()),
-            "field_energy_mean": float(field.mean()),
-        }
+        numbers["field_energy_mean"] = float(field.mean())
+        if not bool(displacement.isnan().all()):
+            numbers["excess_mean"] = float((kpe - displacement).mean())
+            numbers["displacement_mean"] = float(displacement.mean())
+        return numbers
 
 
 def mean_power(energy: Tensor, times: Tensor) -> Tensor:

@@ -52,7 +52,9 @@ class Evaluation:
         folder = Path(run_dir) / FOLDER
         manifest = Manifest.read(folder / "manifest.json")
         if manifest is None:
-            raise UserError(f"{run_dir} holds no evaluation.", f"Make one: fm-lightning test -c {run_dir}/config.yaml")
+            config = Path(run_dir) / "config.yaml"
+            fix = f"Make one: fm-lightning test -c {config}" if config.exists() else "Compare schedules there first."
+            raise UserError(f"{run_dir} holds no evaluation.", fix)
         return cls(folder, manifest, *find_parts(folder))
 
     @property

@@ -14,6 +14,13 @@ from fm_lightning.files import read_json, write_json
 VERSION = 2
 
 
+class OtherEvaluation(UserError):
+    """A folder holds what cannot be continued; the command line has another fix for it."""
+
+    def __init__(self, problem: str, folder: Path) -> None:
+        super().__init__(problem, f"Use another folder, or delete {folder}")
+
+
 @dataclass
 class Manifest:
     """``manifest.json``.
@@ -62,14 +69,14 @@ class Manifest:
         write_json(path, {"version": VERSION} | self.__dict__)
 
     def require(self, identity: Mapping[str, Any], folder: Path) -> None:
-        """Raises UserError unless the lines were sampled with this identity."""
+        """Raises OtherEvaluation unless the lines were sampled with this identity."""
         for name in {**self.identity, **identity}:
             there, here = self.identity.get(name), identity.get(name)
             if there != here:
-                raise UserError(
+                raise OtherEvaluation(
                     f"{folder} holds an evaluation with other {name.replace('_', ' ')} ({_short(there)} there, "
                     f"{_short(here)} here).",
-                    "Set it aside with --again, or use another --name.",
+                    folder,
                 )
 
 

@@ -39,8 +39,8 @@ LINES = {
     "kpe": "kinetic path energy, the sample space's unit squared",
     "early": "its part before tau_split",
     "late": "its part after tau_split",
-    "displacement": "1/2 ||x1 - x0||^2, the same unit",
-    "excess": "kpe - displacement",
+    "displacement": "1/2 ||x1 - x0||^2, the same unit; null for an SDE",
+    "excess": "kpe - displacement; null for an SDE",
     "field_energy": "1/2 int ||v||^2 dt of the unshaped field, the same unit",
     "rms_to_base": "root mean square over dimensions of the difference from base's sample, the sample space's unit",
 }

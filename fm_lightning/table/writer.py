@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from fm_lightning.errors import UserError
 from fm_lightning.table.blocks import Block
 from fm_lightning.table.claim import Claim
 from fm_lightning.table.evaluation import FOLDER, Evaluation, find_parts
-from fm_lightning.table.manifest import Manifest
+from fm_lightning.table.manifest import Manifest, OtherEvaluation
 from fm_lightning.table.parts import Columns, Part, write_part
 from fm_lightning.trajectory import Trajectory
 
@@ -69,9 +68,8 @@ class Writer:
         manifest = Manifest.read(self.folder / "manifest.json")
         if manifest is None:
             if (self.folder / "parts").exists():
-                raise UserError(
-                    f"{self.folder} holds parts, and no manifest says what they were sampled from.",
-                    "Set it aside with --again.",
+                raise OtherEvaluation(
+                    f"{self.folder} holds parts, and no manifest says what they were sampled from.", self.folder
                 )
             manifest = Manifest(identity=dict(identity))
         manifest.require(identity, self.folder)
@@ -151,7 +149,8 @@ class Writer:
             "field_energy": t.field_energy,
         }
         for column, values in energies.items():
-            columns[column] = pa.array(values.float().cpu().numpy() if sampled else [None] * len(t), pa.float32())
+            numbers = values.float().cpu().numpy() if sampled else [None] * len(t)
+            columns[column] = pa.array(numbers, pa.float32(), from_pandas=True)  # NaN, an SDE's displacement, is null
         columns["rms_to_base"] = pa.array(_distances(t, seeds, base) if sampled else [None] * len(t), pa.float32())
         return pa.table(columns)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -35,6 +35,12 @@ def network_weights(trainer: Trainer, module: LightningModule) -> dict[str, Tens
             state = model.module.state_dict()
             return {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
     return module.net.state_dict()  # type: ignore[union-attr]
+
+
+def only_one(callback: Callback, trainer: Trainer) -> None:
+    """Raises UserError where two callbacks of the same class would write the same files."""
+    if sum(type(other) is type(callback) for other in trainer.callbacks) > 1:  # type: ignore[attr-defined]
+        raise UserError(f"Only one {type(callback).__name__} is allowed.", "Remove the others.")
 
 
 @rank_zero_only

@@ -22,6 +22,7 @@ from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
 from fm_lightning.adapters import load_weights
+from fm_lightning.adapters.checkpoints import DATA
 from fm_lightning.comparison.compare import ComparisonLoop
 from fm_lightning.comparison.fields import Field
 from fm_lightning.comparison.identity import Probes, sampling_identity
@@ -33,13 +34,11 @@ from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
-from fm_lightning.flow import Velocity as VelocityField
 from fm_lightning.flow.trained import trained_range, where_trained
 from fm_lightning.hashes import weights_hash
 from fm_lightning.metrics.measure import Measure
 from fm_lightning.nets.guidance import Guidance, drop_labels
 from fm_lightning.nets.velocity import check_network, check_null_label, check_returned
-from fm_lightning.table.keys import definition
 from fm_lightning.training.accumulation import check_accumulation
 from fm_lightning.training.average import check_average
 from fm_lightning.training.draws import Draws, held_out_bridge
@@ -66,7 +65,8 @@ class FlowMatching(LightningModule):
         fields: other velocity fields as rows of the comparison, sampled like ``base``.
         floors: add the rows ``held_out`` (real images) and ``copies`` (training images).
         label_dropout: share of training labels replaced by the network's null label, for guidance.
-        guidance: classifier-free guidance in sampling, or its scale; 1 is none. An evaluation then costs two.
+        guidance: classifier-free guidance of the schedules that have none of their own, or its scale; 1 is none. An
+            evaluation then costs two.
         weights: file with weights for the network, from this package or another (see ``adapters.load_weights``).
         channels_last: store the network's images with channels last, the layout for which tensor cores are fastest.
         compile: compile the network.
@@ -105,19 +105,20 @@ class FlowMatching(LightningModule):
         if trained_range(net) != (0.0, 1.0):
             val_schedules = where_trained(val_schedules or {BASE: Schedule()}, net)
             test_schedules = where_trained(test_schedules, net) if test_schedules else None
-        self.plan = SamplingPlan(val_schedules, test_schedules, judge, fields, floors)
-        self.base_seed, self.merge_rows = base_seed, merge_rows
-        self.rows: dict[str, Row] = {}  # those being sampled
-        self.comparison: ComparisonLoop | None = None  # keeps the samples of a test
-        self.val_loss = MeanMetric()
         if not 0 <= label_dropout < 1:
             raise UserError(
                 f"`label_dropout={label_dropout:g}` must be at least 0 and below 1.", "Use 0.1, for example."
             )
-        self.label_dropout = label_dropout
         self.guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
         if label_dropout or self.guidance.scale != 1:
             check_null_label(net, f"label_dropout={label_dropout:g} and guidance={self.guidance.scale:g}")
+        self.plan = SamplingPlan(val_schedules, test_schedules, judge, fields, floors, self.guidance)
+        self.plan.check_guidance(net)
+        self.base_seed, self.merge_rows = base_seed, merge_rows
+        self.rows: dict[str, Row] = {}  # those being sampled
+        self.comparison: ComparisonLoop | None = None  # keeps the samples of a test
+        self.val_loss = MeanMetric()
+        self.label_dropout = label_dropout
         self.weights = load_weights(net, weights) if weights else None  # the file and the entry in it
         if channels_last:
             self.net.to(memory_format=torch.channels_last)
@@ -131,11 +132,6 @@ class FlowMatching(LightningModule):
         if not isinstance(data, FlowData):
             raise UserError("The trainer has no FlowData.", "Call trainer.fit(model, datamodule=data)")
         return data
-
-    @property
-    def velocity(self) -> VelocityField:
-        """The velocity field that is sampled: the network, with guidance if configured."""
-        return self.guidance.of(self.net)
 
     def check_data(self, data: FlowData) -> None:
         """Refuses data that the network was not built for; called by the datamodule once it has loaded them.
@@ -189,6 +185,7 @@ class FlowMatching(LightningModule):
         self.rows = self.plan.validation
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[DATA] = self.data.facts
         if self.trainer.state.fn == "fit" and "loops" in checkpoint:  # not where weights alone are saved
             end_at_a_whole_step(checkpoint, self.trainer.accumulate_grad_batches)
 
@@ -219,7 +216,7 @@ class FlowMatching(LightningModule):
         """The velocity field with all that sampling needs: the same in validation, comparison and prediction."""
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         return Model(
-            self.velocity,
+            self.net,
             self.data,
             self.base_seed,
             self.device,
@@ -231,8 +228,7 @@ class FlowMatching(LightningModule):
     def identity(self, probes: Probes) -> dict[str, Any]:
         """All that the samples of a comparison depend on, except row and seed."""
         return sampling_identity(self.model) | {
-            "weights": weights_hash(self.net),
-            "guidance": definition(self.guidance),
+            "weights": weights_hash(self.net, self.data),
             "precision": str(self.trainer.precision),
         }
 
@@ -254,7 +250,7 @@ class FlowMatching(LightningModule):
             batch_size=self.data.eval_batch_size,
             judge=self.plan.judge,
             source=self.weights,
-            further=model_families(folder, self._trained_steps(), self.net, self.guidance),
+            further=model_families(folder, self._trained_steps(), self.net, self.data),
             **options,
         )
         self.comparison.open()
@@ -268,13 +264,11 @@ class FlowMatching(LightningModule):
         if self.comparison is None:
             self.rows = self.plan.comparison(self.data, self.device)
 
-    def test_step(self, batch: SeedBatch, batch_idx: int, dataloader_idx: int) -> dict[str, Trajectory]:
+    def test_step(self, batch: SeedBatch, batch_idx: int) -> dict[str, Trajectory]:
         if self.comparison is not None:
             self.rows = self.comparison.rows
             return self.comparison.sample(batch)
-        if dataloader_idx == 0 or not batch.valid:  # calibration serves verdicts, which need the table
-            return {}
-        return self.sample(batch, self.rows)
+        return self.sample(batch, self.rows) if batch.valid else {}
 
     def on_test_end(self) -> None:
         self.comparison = None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
 
 from fm_lightning.errors import UserError
 from fm_lightning.training.checkpoint_io import WholeCheckpointIO
@@ -49,6 +51,7 @@ class FlowTrainer(Trainer):
         if limit_test_batches is not None and limit_test_batches < 1:
             problem = f"`limit_test_batches={limit_test_batches}` would compare no whole number of batches."
             raise UserError(problem, "Use a whole number of at least 1, or 1.0 for all.")
+        check_states(kwargs.get("callbacks"))
         super().__init__(
             limit_train_batches=unless_all(limit_train_batches),
             limit_val_batches=unless_all(limit_val_batches),
@@ -77,6 +80,20 @@ class FlowTrainer(Trainer):
         if self.interrupted:
             return
         self.test(model, datamodule=datamodule, verbose=False)
+
+
+def check_states(callbacks: Callback | Sequence[Callback] | None) -> None:
+    """Raises UserError for two callbacks whose states a checkpoint could not tell apart, which Lightning refuses later."""
+    given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
+    keeping = [c for c in given if type(c).state_dict is not Callback.state_dict]
+    keys = [callback.state_key for callback in keeping]
+    for callback, key in zip(keeping, keys):
+        if keys.count(key) > 1:
+            saves = " save at the same steps" if isinstance(callback, Checkpoint) else " have equal settings"
+            raise UserError(
+                f"Two {type(callback).__name__} callbacks{saves}.",
+                "Remove one, or change when it acts or what it monitors.",
+            )
 
 
 def unless_all(limit: int | float | None) -> int | float | None:

@@ -1,67 +1,43 @@
-"""Calibration by bisection, where doses merely exist and each is costly, such as a whole network per checkpoint.
+"""Calibration by bisection: which doses of a family are sampled on calibration seeds, one after the other.
 
-Of the doses that exist, those at both ends are sampled first, then the middle of the bracket in which the family's memorized
-share passes the schedule's, until its ends are neighbours; last their nearest neighbour, the third point of the curve. Twelve
-checkpoints take five or six samplings, and rows are shared between schedules.
+A family offers a ladder of doses: those that exist (checkpoints, whole steps), or a fine subdivision of its range. The middle
+and the last one come first; then the bracket in which the family's memorized share M passes the schedule's is halved until M
+changes by at most ``3 D`` across it (D is ``doses.spacing``) or no dose lies between its ends. Ladder and rule depend on
+nothing else, so that schedules meet at the same doses, in any order in which they are added.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 
-def next_dose(memorized: Mapping[float, float], target: float, existing: Sequence[float]) -> float | None:
-    """The dose to sample next; None when three doses about the target are known, or none can be.
+from fm_lightning.verdicts.doses import Bools, monotone_curves, paired_spacing, reaches
+
+WIDEST = 3.0  # times D: a wider bracket is halved
+
+
+def next_doses(
+    calibrated: Mapping[float, Bools], schedule: Bools, test_seeds: int, ladder: Sequence[float]
+) -> list[float]:
+    """Returns the doses to sample next; none once doses can be chosen, or where the family does not reach the schedule.
 
     Args:
-        memorized: dose -> memorized share of the doses sampled so far; 0 (the baseline) among them.
-        target: the schedule's memorized share.
-        existing: the doses that exist, ascending from 0.
+        calibrated: dose -> ``[n]`` which calibration seeds gave copies; 0 (the baseline) among them.
+        schedule: ``[n]`` the same for the schedule.
+        test_seeds: number of seeds of the comparison.
+        ladder: the doses that may be sampled, ascending from 0.
     """
-    if existing[-1] not in memorized:
-        return existing[-1]
-    low, high = _bracket(memorized, target, existing)
-    if low == high:
-        return None  # the family does not reach the target
-    if high - low > 1:
-        return existing[(low + high) // 2]
-    third = _third(memorized, target, existing, low, high)
-    return existing[third] if third is not None and existing[third] not in memorized else None
-
-
-def three_doses(
-    memorized: Mapping[float, float], target: float, existing: Sequence[float]
-) -> tuple[float, float, float] | None:
-    """The three ascending doses that ``next_dose`` has led to; None where the family does not reach the target."""
-    if existing[-1] not in memorized:
-        return None
-    low, high = _bracket(memorized, target, existing)
-    third = _third(memorized, target, existing, low, high) if high - low == 1 else None
-    if third is None or existing[third] not in memorized:
-        return None
-    first, second, last = sorted((low, high, third))
-    return existing[first], existing[second], existing[last]
-
-
-def _bracket(memorized: Mapping[float, float], target: float, existing: Sequence[float]) -> tuple[int, int]:
-    """Places of the nearest sampled doses between which M passes the target; equal ones where it does not."""
-    known = [i for i, dose in enumerate(existing) if dose in memorized]
-    pairs = [
-        (a, b)
-        for a, b in itertools.pairwise(known)
-        if min(memorized[existing[a]], memorized[existing[b]])
-        <= target
-        <= max(memorized[existing[a]], memorized[existing[b]])
-    ]
-    return pairs[0] if pairs else (0, 0)
-
-
-def _third(
-    memorized: Mapping[float, float], target: float, existing: Sequence[float], low: int, high: int
-) -> int | None:
-    """The neighbour of the bracket on the side that the target is closer to."""
-    sides = [low - 1, high + 1]
-    if abs(memorized[existing[high]] - target) < abs(memorized[existing[low]] - target):
-        sides.reverse()
-    return next((side for side in sides if 0 <= side < len(existing)), None)
+    if len(calibrated) < 3:
+        return [dose for dose in (ladder[len(ladder) // 2], ladder[-1]) if dose not in calibrated]
+    target, distance = float(np.mean(schedule)), paired_spacing(calibrated, schedule, test_seeds)
+    rungs, found = np.asarray(ladder, dtype=float), []
+    for doses, curve in monotone_curves(calibrated):
+        if not reaches(doses, curve, target, distance):
+            continue
+        above = np.flatnonzero(curve >= min(target, curve.max()))
+        i = min(int(above[-1]), len(doses) - 2) if curve[-1] < curve[0] else max(int(above[0]) - 1, 0)
+        between = rungs[(rungs > doses[i] + 1e-12) & (rungs < doses[i + 1] - 1e-12)]
+        if len(between) and abs(curve[i] - curve[i + 1]) > WIDEST * distance:
+            found.append(float(between[len(between) // 2]))
+    return found

@@ -31,6 +31,14 @@ def spacing(memorized: float, standard_error: float) -> float:
     return min(max(SPACING, 4 * standard_error), 0.6 * memorized, 0.6 * (1 - memorized))
 
 
+def paired_spacing(calibrated: Mapping[float, Bools], schedule: Bools, test_seeds: int) -> float:
+    """D for a schedule: the paired error is that against the dose that copies as much, or nearly so."""
+    target = float(np.mean(schedule))
+    nearest = min(calibrated.values(), key=lambda hits: abs(float(np.mean(hits)) - target))
+    difference = np.asarray(schedule, dtype=float) - np.asarray(nearest, dtype=float)
+    return spacing(target, float(np.std(difference)) / math.sqrt(test_seeds))
+
+
 def choose_doses(
     calibrated: Mapping[float, Bools],
     schedule: Bools,
@@ -43,11 +51,10 @@ def choose_doses(
     middle one may lie beyond the schedule.
 
     Args:
-        calibrated: dose -> ``[n]`` which calibration seeds gave copies; 0 (base) and at least three more. More doses than
-            the coarse ones make the choice better.
+        calibrated: dose -> ``[n]`` which calibration seeds gave copies; 0 (base) and at least two more, see ``bisection``.
         schedule: ``[n]`` the same for the schedule.
         test_seeds: the number of seeds of the comparison.
-        existing: the doses that exist, ascending, where not every number does (``Family.existing``).
+        existing: the doses to choose from, ascending from 0 (``Family.ladder``); None for any number.
 
     Returns:
         ascending doses, one triple for a curve that falls, several where it turns round (``TURN`` standard errors); empty
@@ -56,30 +63,49 @@ def choose_doses(
     Raises:
         UserError: fewer than 500 calibration seeds, or no base among the doses.
     """
-    doses = np.array(sorted(calibrated), dtype=float)
-    hits = np.stack([np.asarray(calibrated[dose], dtype=bool) for dose in sorted(calibrated)])
+    doses, hits = _table(calibrated)
     n = hits.shape[1]
     if n < CALIBRATION_SEEDS:
         raise UserError(
             f"{n:,} calibration seeds are too few to choose doses.", f"Sample at least {CALIBRATION_SEEDS}."
         )
-    if len(doses) < 4 or doses[0] != 0 or len(schedule) != n:
+    if len(doses) < 3 or doses[0] != 0 or len(schedule) != n:
         raise UserError(
-            "Doses can only be chosen from dose 0 and at least three more, measured on the same seeds as the schedule.",
+            "Doses can only be chosen from dose 0 and at least two more, measured on the same seeds as the schedule.",
             f"Add what is missing to the doses {doses.tolist()}.",
         )
-    target, memorized = float(np.mean(schedule)), hits.mean(1)
-    nearest = hits[np.abs(memorized - target).argmin()]
-    error = float(np.std(schedule.astype(float) - nearest)) / math.sqrt(test_seeds)
+    target, distance = float(np.mean(schedule)), paired_spacing(calibrated, schedule, test_seeds)
     chosen = []
-    for run in _monotone_runs(hits):
-        part = slice(run.start, run.stop)
-        three = _invert(doses[part], memorized[part], target, spacing(target, error))
+    for run, curve in monotone_curves(calibrated):
+        three = _invert(run, curve, target, distance)
         if three is not None and existing is not None:
             three = _to_existing(three, [dose for dose in existing if dose <= doses[-1] + 1e-12])
         if three is not None:
             chosen.append(three)
     return chosen
+
+
+def monotone_curves(calibrated: Mapping[float, Bools]) -> list[tuple[Floats, Floats]]:
+    """Ascending doses and M made monotone, ``[k]`` each, for every part of the curve between two turns."""
+    doses, hits = _table(calibrated)
+    found = []
+    for run in _monotone_runs(hits):
+        part, memorized = slice(run.start, run.stop), hits[run.start : run.stop].mean(1)
+        found.append((doses[part], isotonic_regression(memorized, increasing=bool(memorized[-1] >= memorized[0])).x))
+    return found
+
+
+def reaches(doses: Floats, curve: Floats, target: float, distance: float) -> bool:
+    """Whether a monotone part of the curve takes the value ``target``; from the baseline it may begin ``distance`` below."""
+    top, bottom = float(curve.max()), float(curve.min())
+    from_base = curve[-1] < curve[0] and doses[0] == 0
+    return top - bottom > 1e-9 and bottom <= target <= top + (distance if from_base else 0.0)
+
+
+def _table(calibrated: Mapping[float, Bools]) -> tuple[Floats, Bools]:
+    """Ascending doses ``[k]`` and their copies ``[k, n]``."""
+    doses = sorted(calibrated)
+    return np.array(doses, dtype=float), np.stack([np.asarray(calibrated[dose], dtype=bool) for dose in doses])
 
 
 def _monotone_runs(hits: Bools) -> list[range]:
@@ -97,32 +123,30 @@ def _monotone_runs(hits: Bools) -> list[range]:
     return [range(a, b + 1) for a, b in zip(turns, [*turns[1:], len(hits) - 1])]
 
 
-def _invert(doses: Floats, memorized: Floats, target: float, distance: float) -> Doses | None:
+def _invert(doses: Floats, curve: Floats, target: float, distance: float) -> Doses | None:
     """Ascending doses for ``target + distance``, ``target`` and ``target - distance``; None where the curve misses it."""
-    falling = bool(memorized[-1] < memorized[0])
-    curve = isotonic_regression(memorized, increasing=not falling).x
-    top, bottom = float(curve.max()), float(curve.min())
-    from_base = falling and doses[0] == 0
-    beyond = target - top > (distance if from_base else 0.0)
-    if target < bottom or beyond or top - bottom < 1e-9:
+    if not reaches(doses, curve, target, distance):
         return None
+    top, bottom = float(curve.max()), float(curve.min())
     high, low = min(target + distance, top), max(target - distance, bottom)
     apart = min(distance, high - low) / 2
     middle = min(max(target, low + apart), high - apart)
     fine = np.linspace(doses[0], doses[-1], 4001)
     values = PchipInterpolator(doses, curve)(fine)  # monotone where the data are
-    if falling:
+    if curve[-1] < curve[0]:
         fine, values = fine[::-1], values[::-1]
     found = sorted(float(dose) for dose in np.interp([low, middle, high], values, fine))
     return None if found[0] == found[1] or found[1] == found[2] else (found[0], found[1], found[2])
 
 
 def _to_existing(doses: Doses, existing: Sequence[float]) -> Doses | None:
-    """The nearest doses that exist, three different ones."""
+    """The nearest doses that exist: three different ones, the outer ones on both sides of the middle one that is wanted."""
     if len(existing) < 3:
         return None
     known = np.asarray(existing, dtype=float)
     first, second, third = (int(np.abs(known - dose).argmin()) for dose in doses)
+    first = min(first, int(np.searchsorted(known, doses[1], "right")) - 1)
+    third = max(third, int(np.searchsorted(known, doses[1], "left")))
     second = max(second, first + 1)
     third = min(max(third, second + 1), len(known) - 1)
     second = min(second, third - 1)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
+
 import pytest
 import torch
 from lightning import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fm_lightning import FlowMatching, FlowTrainer, Schedule, UserError, load_network
-from fm_lightning.adapters.kept_weights import SharedNetwork, averaged_weights, earlier_weights
+from fm_lightning.adapters.kept_weights import SharedNetwork, averaged_weights, earlier_weights, rates_decay
 from fm_lightning.adapters.power_average import exponent, keeps
 from fm_lightning.callbacks import EMA, CheckpointSeries, PowerAverages
 from fm_lightning.data import Toy2D
 from fm_lightning.nets import ResidualMLP
 
 STEPS = 20
+NET = ResidualMLP([2], width=8, depth=1)
 
 
 class Watch(Callback):
@@ -26,9 +31,10 @@ class Watch(Callback):
         self.raw[trainer.global_step] = {k: v.clone() for k, v in pl_module.net.state_dict().items()}
 
 
-def fit(folder, *callbacks, steps=STEPS, ckpt_path=None, **settings):
+def fit(folder, *callbacks, steps=STEPS, ckpt_path=None, scheduler=None, **settings):
     torch.manual_seed(0)
-    model = FlowMatching(ResidualMLP([2], width=8, depth=1), val_schedules={"base": Schedule(steps=2)}, floors=False)
+    net = ResidualMLP([2], width=8, depth=1)
+    model = FlowMatching(net, scheduler=scheduler, val_schedules={"base": Schedule(steps=2)}, floors=False)
     data = Toy2D(n=20, batch_size=8, eval_batch_size=8, val_seeds=8, test_seeds=8)
     trainer = FlowTrainer(
         accelerator="cpu",
@@ -116,13 +122,13 @@ def test_stored_weights_take_turns_in_one_network(tmp_path):
     fit(tmp_path, watch, CheckpointSeries(count=3, ratio=1.5), PowerAverages(snapshots=10))
     net = ResidualMLP([2], width=8, depth=1)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    shared, stored = SharedNetwork(net), earlier_weights(tmp_path, STEPS)
+    shared, stored = SharedNetwork(net), earlier_weights(tmp_path, STEPS, NET)
     assert list(stored) == [6, 9, 13]
     for step in (9, 6, 9, 13):
         held = shared.holding(stored[step]).state_dict()
         assert all(torch.equal(held[name], value) for name, value in watch.raw[step].items())
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
-    average = averaged_weights(tmp_path, STEPS)
+    average = averaged_weights(tmp_path, STEPS, NET)
     lengths = [average(length) for length in (0.05, 0.1)]
     kept = read(tmp_path, "averages", STEPS)["averages"]
     for weights, exact in zip(lengths, kept, strict=True):
@@ -133,14 +139,57 @@ def test_stored_weights_take_turns_in_one_network(tmp_path):
 
 def test_kept_weights_that_cannot_be_used_are_named(tmp_path):
     fit(tmp_path, CheckpointSeries(count=3, ratio=1.5), PowerAverages(snapshots=4))
-    stored = earlier_weights(tmp_path, STEPS)
+    stored = earlier_weights(tmp_path, STEPS, NET)
     (tmp_path / "checkpoints/earlier/step-9.ckpt").unlink()
     with pytest.raises(UserError, match="has disappeared since"):
         SharedNetwork(ResidualMLP([2], width=8, depth=1)).holding(stored[9])
-    with pytest.raises(UserError, match="of the kept weights"):
-        SharedNetwork(ResidualMLP([2], width=16, depth=1)).holding(stored[13])
-    assert averaged_weights(tmp_path, STEPS + 5) is None
-    assert earlier_weights(tmp_path / "elsewhere", STEPS) == {}
+    shutil.copy(tmp_path / "checkpoints/earlier/step-13.ckpt", tmp_path / "checkpoints/earlier/step-6.ckpt")
+    with pytest.raises(UserError, match=r"step-6\.ckpt has changed since"):
+        SharedNetwork(ResidualMLP([2], width=8, depth=1)).holding(stored[6])
+    assert averaged_weights(tmp_path, STEPS + 5, NET) is None
+    assert earlier_weights(tmp_path / "elsewhere", STEPS, NET) == {}
+
+
+@pytest.mark.parametrize("kind", ["earlier", "averages"])
+def test_files_that_are_not_of_this_training_are_refused_before_sampling(tmp_path, kind):
+    fit(tmp_path, CheckpointSeries(count=3, ratio=1.5), PowerAverages(snapshots=4))
+    read = earlier_weights if kind == "earlier" else averaged_weights
+    with pytest.raises(UserError, match="does not fit the configured network: net"):
+        read(tmp_path, STEPS, ResidualMLP([2], width=16, depth=1))
+    with pytest.raises(UserError, match="was trained on other data than are compared here"):
+        read(tmp_path, STEPS, NET, "other data")
+    data = Toy2D(n=20)
+    data.prepare()
+    assert read(tmp_path, STEPS, NET, data.fingerprint)
+    folder = tmp_path / "checkpoints" / kind
+    first = sorted(folder.iterdir(), key=lambda file: int(file.stem[5:]))[0]
+    first.rename(folder / "step-19.ckpt")
+    with pytest.raises(UserError, match=rf"step-19\.ckpt holds the weights of step {first.stem[5:]}\."):
+        read(tmp_path, STEPS, NET)
+
+
+@pytest.mark.parametrize("decays", [True, False])
+def test_a_decaying_rate_is_known_afterwards(tmp_path, decays):
+    scheduler = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=STEPS) if decays else None
+    fit(tmp_path, CheckpointSeries(count=3, ratio=1.5), scheduler=scheduler)
+    assert rates_decay(earlier_weights(tmp_path, STEPS, NET)) == decays
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "words"),
+    [
+        ([CheckpointSeries(), CheckpointSeries(count=5)], "Only one CheckpointSeries is allowed"),
+        ([PowerAverages(), PowerAverages(snapshots=5)], "Two PowerAverages callbacks save at the same steps"),
+        ([ModelCheckpoint(), ModelCheckpoint(save_last=True)], "Two ModelCheckpoint callbacks save at the same steps"),
+        ([ModelCheckpoint(every_n_train_steps=5), ModelCheckpoint(every_n_train_steps=6)], None),
+    ],
+)
+def test_two_callbacks_of_a_kind(tmp_path, callbacks, words):
+    if words is None:
+        fit(tmp_path, *callbacks, steps=2)
+        return
+    with pytest.raises(UserError, match=words):
+        fit(tmp_path, *callbacks, steps=2)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", None])
@@ -152,7 +201,7 @@ def test_a_damaged_file_is_named(tmp_path, content):
     else:
         file.write_bytes(content)
     with pytest.raises(UserError, match=r"step-9\.ckpt is damaged"):
-        earlier_weights(tmp_path, STEPS)
+        earlier_weights(tmp_path, STEPS, NET)
 
 
 def test_averages_of_other_lengths_are_refused_in_a_resume(tmp_path):
@@ -167,7 +216,7 @@ def test_averages_of_other_lengths_are_refused_in_a_resume(tmp_path):
         (lambda: CheckpointSeries(count=2), "too few"),
         (lambda: CheckpointSeries(ratio=1.0), "above 1"),
         (lambda: PowerAverages(sigma_rel=(0.1, 0.1)), "two lengths"),
-        (lambda: PowerAverages(sigma_rel=(0.1, 0.3)), "no length"),
+        (lambda: PowerAverages(sigma_rel=(0.1, 0.3)), "0.288 is the mean over the whole training"),
         (lambda: PowerAverages(snapshots=1), "too few"),
     ],
 )

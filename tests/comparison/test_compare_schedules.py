@@ -143,8 +143,9 @@ def test_a_changed_velocity_is_refused_in_an_old_folder(tmp_path):
     compared(tmp_path, lambda x, t, y: scale[0] * x)
     compared(tmp_path, lambda x, t, y: x * scale[0]), "another function with the same values"
     scale[0] = 1.01  # the source stays the same
-    with pytest.raises(UserError, match="other velocity"):
+    with pytest.raises(UserError, match="other velocity") as caught:
         compared(tmp_path, lambda x, t, y: scale[0] * x)
+    assert caught.value.fix == f"Use another folder, or delete {tmp_path / 'evaluation'}", "no option of a command"
 
 
 def test_a_changed_network_and_other_data_are_refused_in_an_old_folder(tmp_path):
@@ -270,9 +271,17 @@ import sys
 from pathlib import Path
 import torch
 sys.path.insert(0, {tests!r})
-from test_compare import *
+from test_compare_schedules import *
 torch.set_num_threads(1)
-found = compared(Path(sys.argv[1]), seeds=61, batch_size=4, schedules={{**SCHEDULES, "slow": Schedule(KTS(0.01), steps=300)}})
+if {families}:
+    schedules = {{"base": Schedule(steps=60), "noisy": Schedule(steps=60, end_noise=0.06)}}
+    schedules["more"] = Schedule(steps=60, end_noise=0.07)
+    options = {{"families": ["noise", "blend", "fewer steps"], "judge": ["noisy", "more"], "batch_size": 20}}
+    found = compared(Path(sys.argv[1]), EmpiricalVelocity(DATA["train"]), schedules, seeds=61, features=None, **options)
+    print(found.table.manifest.chosen)
+else:
+    schedules = {{**SCHEDULES, "slow": Schedule(KTS(0.01), steps=300)}}
+    found = compared(Path(sys.argv[1]), seeds=61, batch_size=4, schedules=schedules)
 print("finished", len(found.rows), flush=True)
 """
 
@@ -287,11 +296,11 @@ def environment(rank: int | None = None, port: int = 0) -> dict[str, str]:
     return found
 
 
-def started(folder: Path, processes: int) -> list[subprocess.Popen]:
+def started(folder: Path, processes: int, families: bool) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", SCRIPT.format(tests=str(Path(__file__).parent)), str(folder)]
+    command = [sys.executable, "-c", SCRIPT.format(tests=str(Path(__file__).parent), families=families), str(folder)]
     return [
         subprocess.Popen(
             command,
@@ -311,22 +320,28 @@ def finished(some: list[subprocess.Popen]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
-def test_killed_and_resumed_equals_undisturbed(tmp_path, processes):
-    finished(started(tmp_path / "whole", 1))
-    finished(started(tmp_path / "together", processes))
-    some = started(tmp_path / "cut", processes)
+@pytest.mark.parametrize(("families", "kill_at"), [(False, 3), (True, 30)], ids=["schedules", "doses"])
+def test_killed_and_resumed_equals_undisturbed(tmp_path, processes, families, kill_at):
+    """Killed while schedules are compared; or while doses are chosen, in the second round of 25 batches."""
+    finished(started(tmp_path / "whole", 1, families))
+    finished(started(tmp_path / "together", processes, families))
+    some = started(tmp_path / "cut", processes, families)
     parts = tmp_path / "cut" / "evaluation" / "parts"
     until = time.monotonic() + 120
-    while len(list(parts.glob("[0-9]*"))) < 3 and time.monotonic() < until:
+    while len(list(parts.glob("[0-9]*"))) < kill_at and time.monotonic() < until:
         time.sleep(0.01)
     for p in some:
         p.send_signal(signal.SIGKILL)
     for p in some:
         p.wait()
-    assert 3 <= len(list(parts.glob("[0-9]*"))) < 16, "killed in the middle"
-    finished(started(tmp_path / "cut", processes))
+    whole = len(list((tmp_path / "whole" / "evaluation" / "parts").glob("[0-9]*")))
+    assert kill_at <= len(list(parts.glob("[0-9]*"))) < whole, "killed in the middle"
+    finished(started(tmp_path / "cut", processes, families))
+    wanted = Evaluation.open(tmp_path / "whole").manifest
+    assert bool(wanted.chosen) == families
     for folder in ("together", "cut"):
         assert_equal_tables(table_contents(tmp_path / "whole"), table_contents(tmp_path / folder))
+        assert Evaluation.open(tmp_path / folder).manifest.chosen == wanted.chosen
 
 
 def test_base_of_an_earlier_command_is_what_rows_are_compared_with(tmp_path):

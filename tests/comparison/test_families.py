@@ -153,3 +153,25 @@ def test_what_samples_by_chance_or_begins_later_has_the_families_that_exist_for_
                 assert (made.t_start, made.diffusion) == (base.t_start, base.diffusion)
     names = {family.name for family in families(Schedule(steps=20, diffusion=Diffusion()))}
     assert {family.name for family in families(later)} - names == {LATE_BRAKE.name, CONSTANT_GAIN.name}
+
+
+def test_a_ladder_divides_the_coarse_doses_and_begins_where_doses_exist():
+    family = Family("mine", lambda base, dose: base, (0.1, 0.2, 0.4))
+    ladder = family.ladder(Schedule())
+    assert len(ladder) == 25
+    assert {0.0, 0.1, 0.2, 0.4} <= set(ladder)
+    assert list(ladder) == sorted(ladder)
+    assert replace(family, least=0.1).ladder(Schedule()) == (0.0, *(dose for dose in ladder if dose >= 0.1))
+    steps = by_name(Schedule())["fewer steps"]
+    assert [round(1 / (dose + 0.01)) for dose in steps.ladder(Schedule())] == list(range(100, 9, -1))
+
+
+@pytest.mark.parametrize("t_start", [0.0, 0.2])
+def test_doses_are_shares_of_the_time_that_is_sampled(t_start):
+    base = Schedule(steps=20, t_start=t_start, t_end=0.9)
+    stopped = by_name(base)["early stop"].at(base, 0.1)
+    assert stopped.t_end == pytest.approx(t_start + 0.9 * (0.9 - t_start))
+    assert (stopped.t_start, float(stopped.edges[0])) == (t_start, t_start)
+    late = t_start + 0.9 * (0.9 - t_start)
+    assert by_name(base)["late brake"].at(base, 0.5).gain.after == pytest.approx(late)
+    assert by_name(base)["noise at .9"].at(base, 0.1).inject_noise[0] == pytest.approx(late)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from tiny_runs import tiny_config
 
 from fm_lightning import Evaluation, Schedule, UserError, integrate, load_network
 from fm_lightning.comparison.calibrate import candidates
-from fm_lightning.comparison.families import AVERAGE, EARLIER_CHECKPOINT, LESS_GUIDANCE, families, less_guidance
+from fm_lightning.comparison.families import AVERAGE, EARLIER_CHECKPOINT, Family, families
 from fm_lightning.comparison.model_families import model_families
 from fm_lightning.comparison.rows import Row, StoredVelocity, schedule_rows
+from fm_lightning.data import Toy2D
 from fm_lightning.flow import KTS
-from fm_lightning.guidance import Guidance
 from fm_lightning.nets import ResidualMLP
 from fm_lightning.noise import noise
 
@@ -23,8 +26,16 @@ KEEP = [
 ASK = ["--trainer.callbacks.ScheduleTable.families", '[cheap, "earlier checkpoint", average]']
 
 
+def judged(c):
+    """A schedule of which calibration does not exclude that it lowers copies, counted generously."""
+    c["model"]["test_schedules"]["noisy"] = {"steps": 4, "end_noise": 0.1}
+    c["model"]["judge"] = ["noisy"]
+    c["trainer"]["max_steps"] = 40
+    c["trainer"]["callbacks"][2]["init_args"] = {"threshold": 0.8}
+
+
 def test_rows_are_those_networks_from_the_same_noise(command, tmp_path, undrawn):
-    ended = command("run", "-c", "tiny.yaml", "--trainer.max_steps", 40, *KEEP, *ASK)
+    ended = command("run", "-c", tiny_config(tmp_path / "kept.yaml", judged), *KEEP, *ASK)
     assert ended.status == 0, ended
     table = Evaluation.open(tmp_path / "runs/tiny")
     parts = {key for part in table.parts for key in part.keys}
@@ -59,12 +70,39 @@ def test_families_are_asked_for_by_name():
     some = candidates(rows, ["kts"], ["cheap", "constant gain", AVERAGE])
     names = [family.name for family in some[0].families]
     assert names == [family.name for family in families(Schedule()) if family.cheap] + ["constant gain"]
-    with pytest.raises(UserError, match="no family 'brake'"):
-        candidates(rows, ["kts"], ["brake"])
+
+
+@pytest.mark.parametrize(
+    ("which", "words"),
+    [
+        (["brake"], "no family 'brake'. Use 'late brake', or one of cheap, noise"),
+        (["nois"], "no family 'nois'. Use 'noise'"),
+        (["zzz"], "no family 'zzz'. Choose one of cheap, noise"),
+        (["noise", "noise"], "'noise' is named twice"),
+        (["cheap", Family("noise", lambda base, dose: base, (0.1, 0.2, 0.3))], "'noise' is named twice"),
+        (["less guidance"], "needs guidance to weaken and a null label"),
+    ],
+)
+def test_names_of_families_that_are_refused(which, words):
+    rows = schedule_rows({"base": Schedule(), "kts": Schedule(KTS())})
+    with pytest.raises(UserError, match=re.escape(words)):
+        candidates(rows, ["kts"], which)
+
+
+def test_a_family_may_be_among_the_cheap_ones_and_named():
+    rows = schedule_rows({"base": Schedule(), "kts": Schedule(KTS())})
+    names = [family.name for family in candidates(rows, ["kts"], ["cheap", "noise"])[0].families]
+    assert names == [family.name for family in families(Schedule()) if family.cheap]
+
+
+def loaded():
+    data = Toy2D(n=24)
+    data.prepare()
+    return data
 
 
 def test_nothing_kept_has_reasons(tmp_path):
-    found = model_families(tmp_path, 100, ResidualMLP([2], width=8, depth=1), Guidance())
+    found = model_families(tmp_path, 100, ResidualMLP([2], width=8, depth=1), loaded())
     assert not found.families
     assert set(found.missing) == {EARLIER_CHECKPOINT, AVERAGE}
 
@@ -74,7 +112,7 @@ def test_a_stored_velocity_is_loaded_once_per_batch():
 
     loads = []
 
-    def load():
+    def load(device):
         loads.append(1)
         return lambda x, t, y=None: -x
 
@@ -83,22 +121,3 @@ def test_a_stored_velocity_is_loaded_once_per_batch():
     sampled = sample(rows, lambda x, t, y=None: x, torch.ones(4, 2), None, torch.arange(4), 0, 4)
     assert len(loads) == 1
     assert (sampled["p"].x1 < 1).all()
-
-
-def test_less_guidance_ends_at_a_half():
-    family = less_guidance(Guidance(2.0, interval=(0.1, 0.9)))
-    scales = [family.at(Schedule(), dose).guidance.scale for dose in family.doses]
-    np.testing.assert_allclose(scales, [1.7, 1.4, 1.1, 0.8, 0.5])
-    assert family.at(Schedule(), 0.3).guidance.interval == (0.1, 0.9)
-    assert family.at(Schedule(), 0) == Schedule()
-    with pytest.raises(UserError, match="cannot be weakened"):
-        less_guidance(Guidance(0.5))
-
-
-def test_only_a_network_with_a_null_label_has_less_guidance(tmp_path):
-    plain, conditional = (
-        ResidualMLP([2], width=8, depth=1),
-        ResidualMLP([2], width=8, depth=1, num_classes=3, null_class=True),
-    )
-    names = [[f.name for f in model_families(tmp_path, None, net, Guidance()).families] for net in (plain, conditional)]
-    assert names == [[], [LESS_GUIDANCE]]

@@ -118,7 +118,7 @@ def test_keys_and_values():
     ("velocity", "labels", "message"),
     [
         (lambda x, t, y=None: x, LABELS, "function has no null label, which guidance needs"),
-        (nn.Linear(2, 2), LABELS, "Linear has no null label"),
+        (nn.Linear(2, 2), LABELS, "Linear cannot be called as velocity"),
         (ResidualMLP((2,), width=8, num_classes=3), LABELS, "ResidualMLP has no null label"),
         (Counting(), None, "Guidance needs labels"),
     ],

@@ -194,7 +194,7 @@ def test_a_torn_part_is_named_and_sampled_again(tmp_path, kind):
 
 def test_another_identity_is_refused_by_what_differs(tmp_path):
     command(tmp_path, ["base"], 3, 4, [], keep=False)
-    with pytest.raises(UserError, match=r"other base seed \(0 there, 1 here\).*--again"):
+    with pytest.raises(UserError, match=r"other base seed \(0 there, 1 here\).*Use another folder, or delete"):
         Writer(tmp_path, 0.6).open(IDENTITY | {"base_seed": 1})
     with pytest.raises(UserError, match="precision"):
         Writer(tmp_path, 0.6).open(IDENTITY | {"precision": "bf16"})

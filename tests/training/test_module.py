@@ -10,7 +10,7 @@ from fm_lightning import FlowMatching
 from fm_lightning.callbacks import DivergenceWatch
 from fm_lightning.data.batches import TrainBatch
 from fm_lightning.errors import NotFiniteError, UserError
-from fm_lightning.flow import Discrete, LinearPath, LogitNormal, Stratified, Uniform
+from fm_lightning.flow import Discrete, Guidance, LinearPath, LogitNormal, Schedule, Stratified, Uniform
 from fm_lightning.nets import ResidualMLP, UNet, drop_labels
 from fm_lightning.noise import step_generator
 from fm_lightning.training.draws import Draws
@@ -140,10 +140,13 @@ def test_guidance_samples_the_guided_velocity_and_needs_a_null_label():
     module = FlowMatching(net, guidance=2.0)
     x, t, y = torch.randn(3, 1, 8, 8), torch.rand(3), torch.arange(3)
     null = net(x, t, torch.full((3,), net.null_label))
-    torch.testing.assert_close(module.velocity(x, t, y), null + 2 * (net(x, t, y) - null))
+    guidance = module.plan.prediction["base"].schedule.guidance
+    torch.testing.assert_close(guidance.of(net)(x, t, y), null + 2 * (net(x, t, y) - null))
     assert set(module.state_dict()) == {f"net.{name}" for name, _ in net.named_parameters()}
     with pytest.raises(UserError, match="null"):
         FlowMatching(UNet((1, 8, 8), 8, 1, (1,), (), groups=4, num_classes=3), guidance=2.0)
+    with pytest.raises(UserError, match=r"The schedule more has guidance 3, and ResidualMLP has no null label"):
+        FlowMatching(ResidualMLP([2]), test_schedules={"more": Schedule(guidance=Guidance(3.0))})
 
 
 def test_a_network_that_forgets_a_dimension_is_refused_by_the_loss():

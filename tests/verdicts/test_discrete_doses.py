@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fm_lightning.estimate import Estimate
-from fm_lightning.verdicts.bisection import next_dose, three_doses
+from fm_lightning.verdicts.bisection import WIDEST, next_doses
+from fm_lightning.verdicts.doses import choose_doses, spacing
 from fm_lightning.verdicts.residual import Observed, residual
 
 # Digits, 2,000 seeds: F_mem in percent and extrapolated distance at steps 5,000, 4,750, ... 3,000.
@@ -68,25 +69,66 @@ def test_the_error_is_the_derivative_by_seeds():
     assert found.error == pytest.approx(np.std(change, ddof=1) / 20, rel=1e-3)
 
 
-@given(count=st.integers(3, 40), place=st.floats(0.02, 0.98), power=st.floats(0.3, 3))
-def test_bisection_finds_three_neighbours_about_the_target(count, place, power):
-    existing = [i / (count - 1) for i in range(count)]
-    truth = {dose: 0.7 - 0.6 * dose**power for dose in existing}
-    target, known, sampled = 0.7 - 0.6 * place, {0.0: truth[0.0]}, 0
-    while (dose := next_dose(known, target, existing)) is not None:
-        assert dose not in known
-        known[dose] = truth[dose]
-        sampled += 1
-    assert sampled <= 2 + int(np.ceil(np.log2(count)))
-    three = three_doses(known, target, existing)
-    assert set(three) <= set(known)
-    places = [existing.index(dose) for dose in three]
-    assert places == list(range(places[0], places[0] + 3)), "neighbours"
-    assert truth[three[-1]] <= target <= truth[three[0]]
+N = 2000
+LATENT = np.random.default_rng(0).permutation(N)
 
 
-def test_bisection_stops_at_once_where_the_family_does_not_reach_the_target():
-    existing = [0.0, 0.25, 0.5, 0.75]
-    assert next_dose({0.0: 0.7}, 0.1, existing) == 0.75
-    assert next_dose({0.0: 0.7, 0.75: 0.3}, 0.1, existing) is None
-    assert three_doses({0.0: 0.7, 0.75: 0.3}, 0.1, existing) is None
+def hits(memorized):
+    return round(memorized * N) > LATENT
+
+
+def bisected(curve, target, ladder):
+    """The doses that bisection samples, in order."""
+    known, order = {0.0: hits(curve(0.0))}, []
+    while doses := next_doses(known, hits(target), N, ladder):
+        assert not set(doses) & set(known)
+        order += doses
+        known |= {dose: hits(curve(dose)) for dose in doses}
+    return known, order
+
+
+@settings(deadline=None)
+@given(count=st.integers(4, 120), place=st.floats(0.05, 0.95), power=st.floats(0.5, 3))
+def test_bisection_closes_in_on_the_schedule(count, place, power):
+    ladder = [i / (count - 1) for i in range(count)]
+
+    def curve(dose):
+        return 0.7 - 0.6 * dose**power
+
+    target = 0.7 - 0.6 * place
+    known, order = bisected(curve, target, ladder)
+    assert len(order) <= 2 + np.ceil(np.log2(count))
+    low = max(dose for dose in known if curve(dose) >= target)
+    high = min(dose for dose in known if curve(dose) <= target)
+    close = curve(low) - curve(high) <= WIDEST * spacing(target, 0.0) + 2 / N
+    assert close or ladder.index(high) - ladder.index(low) == 1
+    (three,) = choose_doses(known, hits(target), N, ladder)
+    assert set(three) <= set(ladder)
+    assert len(set(three)) == 3
+    if count > 40:  # at the ends and between few doses the nearest ones are not enough
+        assert curve(three[0]) + 0.03 >= target >= curve(three[2]) - 0.03
+
+
+def test_a_typical_family_takes_four_or_five_samplings():
+    ladder = [i / 40 for i in range(41)]
+    counts = [len(bisected(lambda dose: 0.7 * np.exp(-((3 * dose) ** 2)), m, ladder)[1]) for m in (0.65, 0.5, 0.3, 0.1)]
+    assert set(counts) == {4, 5}
+
+
+def test_schedules_meet_at_the_same_doses():
+    ladder = [i / 40 for i in range(41)]
+    (_, one), (_, two) = (bisected(lambda dose: 0.7 - 0.6 * dose, m, ladder) for m in (0.3, 0.35))
+    assert one == two
+
+
+def test_a_dip_between_the_ends_is_found():
+    """Both ends copy more than the schedule."""
+    ladder = [0.0, 0.25, 0.5, 0.75, 1.0]
+    known, _ = bisected(lambda dose: 0.2 + 0.8 * abs(dose - 0.5), 0.35, ladder)
+    assert len(choose_doses(known, hits(0.35), N, ladder)) == 2
+
+
+def test_bisection_stops_where_the_family_does_not_reach_the_schedule():
+    known, order = bisected(lambda dose: 0.7 - 0.4 * dose, 0.1, [0.0, 0.25, 0.5, 0.75])
+    assert order == [0.5, 0.75]
+    assert choose_doses(known, hits(0.1), N, [0.0, 0.25, 0.5, 0.75]) == []

@@ -1,0 +1,153 @@
+"""Pass: completes some rows over some seeds, batch by batch: samples what the table lacks, measures it and writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fm_lightning.comparison.measurement import concatenated, kept_samples, measure_rows, measure_together
+from fm_lightning.comparison.rows import BASE, Row
+from fm_lightning.comparison.sampling import Model
+from fm_lightning.data.batches import SeedBatch, seed_batch
+from fm_lightning.data.samples import CALIBRATION_SEED
+from fm_lightning.metrics.measure import Measure
+from fm_lightning.table.blocks import Block
+from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.table.writer import BaseSamples, Writer
+from fm_lightning.trajectory import Trajectory
+
+
+class Pass:
+    """The blocks that complete some rows, found once for all processes, and what is done with them.
+
+    Args:
+        blocks: what is missing.
+        rows: name -> row.
+        seeds: of all blocks.
+        batch_size: seeds of a batch, on each process.
+        measures: name -> measure of the samples, with a fingerprint each.
+        table: what is on disk.
+        keep: whose samples to keep: of "all" rows, of "base", or "none".
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        writer: Writer,
+        blocks: Sequence[Block],
+        rows: Mapping[str, Row],
+        seeds: range,
+        batch_size: int,
+        measures: Mapping[str, Measure],
+        table: Evaluation,
+        keep: str,
+    ) -> None:
+        self.model, self.rows, self.keep = model, rows, keep
+        self._writer, self._table, self._measures = writer, table, measures
+        self._keys = {name: row.key for name, row in rows.items()}
+        self._blocks: dict[int, list[Block]] = {}
+        for block in blocks:  # a block belongs to the batch that holds its first seed
+            first = block.first - (block.first - seeds.start) % batch_size
+            self._blocks.setdefault(first, []).append(block)
+        # Where any process has something to measure, all take part in every batch.
+        self._together = {name for name, measure in measures.items() if blocks and measure.collective}
+        self._now: list[Block] = []
+        self._sampled: dict[Block, dict[str, Trajectory]] = {}
+
+    def sample(self, batch: SeedBatch) -> dict[str, Trajectory]:
+        """Samples what the table lacks of a batch of seeds, and returns it."""
+        self._now = self._blocks.pop(int(batch.seeds[0]), []) if batch.valid else []
+        lacking = [block for block in self._now if block.part is None]
+        self.model.announce([self._rows_of(block) for block in lacking], len(batch.seeds))
+        self._sampled = {block: self._sample(block, len(batch.seeds)) for block in lacking}
+        return _merged(self._sampled.values())
+
+    def record(self) -> None:
+        """Measures and writes what was sampled, and measures what was kept."""
+        blocks, sampled = self._now, self._sampled
+        self._now, self._sampled = [], {}
+        measured = self._measure(blocks, sampled)
+        base = [trajectories[BASE] for trajectories in sampled.values() if BASE in trajectories]
+        for block, columns in zip(blocks, measured):
+            if block.part is not None:
+                self._writer.add(block.part, {m: concatenated(list(rows.values())) for m, rows in columns.items()})
+            else:
+                kept = [name for name in block.rows if self.keep == "all" or (self.keep == "base" and name == BASE)]
+                self._writer.write(block, self._keys, sampled[block], self._base(block, base), kept, columns)
+
+    def _rows_of(self, block: Block) -> dict[str, Row]:
+        return {name: self.rows[name] for name in block.rows}
+
+    def _sample(self, block: Block, size: int) -> dict[str, Trajectory]:
+        # Padded to full size, so that the values are those of an undisturbed comparison.
+        seeds = seed_batch(block.first, block.size, size).seeds
+        return self.model.sample(self._rows_of(block), seeds, block.size)
+
+    def _measure(
+        self, blocks: Sequence[Block], sampled: Mapping[Block, dict[str, Trajectory]]
+    ) -> list[dict[str, dict[str, dict[str, np.ndarray]]]]:
+        """For each block: ``NAME-FINGERPRINT`` -> row -> columns, of what it lacks."""
+        found: list[dict[str, dict[str, dict[str, np.ndarray]]]] = [{} for _ in blocks]
+        for name, measure in self._measures.items():
+            full = f"{name}-{measure.fingerprint}"
+            lacking = [i for i, block in enumerate(blocks) if full in block.measures and not _has(block, full)]
+            samples = [self._samples(blocks[i], sampled) for i in lacking]
+            if name in self._together:
+                columns = measure_together(measure, samples, self.model.samples.shape, self.model.device)
+            else:
+                columns = [measure_rows(measure, rows) for rows in samples]
+            for i, rows in zip(lacking, columns):
+                found[i][full] = rows
+        return found
+
+    def _samples(
+        self, block: Block, sampled: Mapping[Block, dict[str, Trajectory]]
+    ) -> Iterable[tuple[str, Trajectory]]:
+        if block.part is not None:
+            return kept_samples(block.part, self.model.device)
+        return sampled[block].items()
+
+    def _base(self, block: Block, sampled: Sequence[Trajectory]) -> BaseSamples | None:
+        """The samples of base next to a block's: those on disk, and those of this batch; none in a calibration."""
+        if block.first >= CALIBRATION_SEED:
+            return None
+        seeds = range(block.first, block.last + 1)
+        found = {int(s): x for t in sampled for s, x in zip(_seeds(t), t.x1.float().cpu().numpy()) if s in seeds}
+        if len(found) < len(seeds):
+            kept = self._table.samples(BASE, seeds)
+            if kept is not None:
+                found |= dict(zip(self._table.lines(BASE, seeds).seed.tolist(), kept))
+        ascending = sorted(found)
+        return BaseSamples(np.array(ascending), np.stack([found[s] for s in ascending])) if found else None
+
+
+def _has(block: Block, measure: str) -> bool:
+    return block.part is not None and block.part.has(measure)
+
+
+def _seeds(trajectory: Trajectory) -> list[int]:
+    assert trajectory.seeds is not None
+    return trajectory.seeds.tolist()
+
+
+def _merged(sampled: Iterable[Mapping[str, Trajectory]]) -> dict[str, Trajectory]:
+    """The trajectories of each row, of all blocks."""
+    found: dict[str, list[Trajectory]] = {}
+    for trajectories in sampled:
+        for name, trajectory in trajectories.items():
+            found.setdefault(name, []).append(trajectory)
+    return {name: some[0] if len(some) == 1 else _joined(some) for name, some in found.items()}
+
+
+def _joined(some: Sequence[Trajectory]) -> Trajectory:
+    def together(name: str, dim: int = 0) -> Any:  # None where no trajectory has it
+        values = [getattr(t, name) for t in some]
+        return None if values[0] is None else torch.cat(values, dim)
+
+    along = {"x1": 0, "energy": 1, "field_energy": 0, "displacement": 0, "labels": 0, "seeds": 0}
+    along |= {"guidance_energy": 0, "guidance_gap": 1}
+    return replace(some[0], **{name: together(name, dim) for name, dim in along.items()})
