@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fm_lightning.adapters.checkpoints import DATA, load_network, read_checkpoint
+from fm_lightning.adapters.checkpoints import DATA, read_checkpoint
 from fm_lightning.adapters.kept_weights import HELD_BYTES
+from fm_lightning.adapters.network import load_network
 from fm_lightning.comparison.families import Family
 from fm_lightning.comparison.rows import Row, StoredVelocity
 from fm_lightning.data.samples import Samples
@@ -30,7 +31,7 @@ def other_models(places: Sequence[str | Path | nn.Module]) -> Family:
     """Returns the family of other networks, to be passed among ``families``; dose k is the k-th of them.
 
     Args:
-        places: run directories, checkpoints of this package, or networks, at least two; from the one that was trained most
+        places: run directories, checkpoints, exported folders, or networks, at least two; from the one that was trained most
             to the one that was trained least.
 
     Raises:
@@ -65,12 +66,13 @@ def check_places(places: Sequence[str | Path | nn.Module]) -> None:
             f"A curve needs two other models, not {count}.", "Name at least two, trained to different lengths."
         )
     for place in places:
-        if not isinstance(place, nn.Module) and not _file(place).is_file():
+        if not isinstance(place, nn.Module) and not _file(place).exists():
             raise UserError(f"There is no other model {_file(place)}.", "Name a run directory or a checkpoint.")
 
 
 def _file(place: str | Path) -> Path:
-    return Path(place) / "checkpoints" / "last.ckpt" if Path(place).is_dir() else Path(place)
+    last = Path(place) / "checkpoints" / "last.ckpt"
+    return last if last.exists() else Path(place)
 
 
 class _Shelf:
@@ -104,7 +106,7 @@ class _Model:
             self.content = f"model:{weights_hash(self._given)}"
         else:
             self.name, self._file = Path(place).name, _file(place)
-            self._data = read_checkpoint(self._file).get(DATA, {})
+            self._data = read_checkpoint(self._file).get(DATA, {}) if self._file.is_file() else {}
             net = load_network(self._file)
             self.content = f"model:{weights_hash(net)}"
             shelf.put(self.content, net)
