@@ -51,7 +51,7 @@ class LossOverTime(Callback):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         self._measured, self.found = None, {}
 
-    # Weights are exchanged and precision is set by the first batch, any the order of the callbacks.
+    # Weights are exchanged and precision is set by the first batch, in any order of the callbacks.
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
