@@ -70,7 +70,7 @@ class LogSpacedValidation(Callback):
         """Has Lightning validate at the step ``steps[place]``: it counts micro-batches, and hits the first multiple."""
         if self.steps:
             step = self.steps[min(place, len(self.steps) - 1)]
-            trainer.val_check_batch = step * trainer.accumulate_grad_batches  # type: ignore[attr-defined]
+            trainer.val_check_batch = step * trainer.accumulate_grad_batches
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:

@@ -80,4 +80,5 @@ class DataSpace:
         wrong = [name for name in content if name not in {field.name for field in fields(cls)}]
         if wrong or not isinstance(content["shape"], list):
             raise ValueError(f"the space has {wrong[0]}" if wrong else "the space has no shape")
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in content.items()})
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
+        return cls(**given)

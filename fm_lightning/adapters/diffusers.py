@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,8 +75,9 @@ class _Caller(nn.Module):
             part = next((name for name in ("transformer", "unet") if hasattr(model, name)), None)
             fix = f"Pass its {part}." if part else f"Choose among {', '.join(NEEDS)}."
             raise UserError(f"FromDiffusers does not know {self.kind}.", fix)
-        self.config: Any = model.config
-        self.num_train_timesteps = self.config.get("num_train_timesteps")
+        config: Any = model.config
+        self.config = config
+        self.num_train_timesteps = config.get("num_train_timesteps")
         _check_keywords(self.kind, model, conditions, extras)
         self.model, self.extras = model, dict(extras)
         self.names = tuple(conditions)
@@ -97,7 +98,7 @@ class _Caller(nn.Module):
                 whole = table if null is None else torch.cat([table, null[name][None].to(table)])
                 self.register_buffer(f"condition_{name}", whole, persistent=False)
         else:
-            own = self.config.get("num_embeds_ada_norm") or self.config.get("num_class_embeds") or 0
+            own = config.get("num_embeds_ada_norm") or config.get("num_class_embeds") or 0
             # A DiT has one more label for "no class"; a U-Net's null label is one of its classes, if any.
             self.null_label = own if own and self.kind == "DiTTransformer2DModel" else null
             self.num_classes = own if self.null_label in (None, own) else own - 1
@@ -199,7 +200,7 @@ class _Preconditioned(nn.Module):
 
 def _field(caller: _Caller, scheduler: Any) -> GaussianVelocity:
     """The parametrisation that a scheduler's configuration describes."""
-    kind, config = type(scheduler).__name__, getattr(scheduler, "config", {})
+    kind, config = type(scheduler).__name__, cast(Any, getattr(scheduler, "config", {}))
     classes: dict[str, Any] = {"num_classes": caller.num_classes, "null_label": caller.null_label}
     if FLOW in (base.__name__ for base in type(scheduler).__mro__):
         if config.get("stochastic_sampling"):

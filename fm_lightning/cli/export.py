@@ -208,7 +208,7 @@ def _sampling(model: Mapping[str, Any]) -> str:
     }
     words = [f"{k}={base[k]!r}" for k in known if base.get(k) is not None and base[k] != defaults.get(k)]
     guidance = base.get("guidance") or model.get("guidance") or 1.0
-    given = guidance if isinstance(guidance, Mapping) else {"scale": guidance}
+    given: Any = guidance if isinstance(guidance, Mapping) else {"scale": guidance}
     given = given.get("init_args", given)
     if given.get("scale", 1.0) != 1.0:
         plain = {"channels": None, "interval": (0.0, 1.0)}

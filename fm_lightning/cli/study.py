@@ -184,9 +184,9 @@ def log(study: Mapping[str, Any], folder: Path) -> None:
         problem = f"--wandb needs a W&B account ({' '.join(str(error).split())})."
         raise UserError(problem, "Run wandb login, or set WANDB_MODE=offline") from error
     lines = list(run_lines(study))
-    columns = list(dict.fromkeys(key for line in lines for key in line))
+    columns: list[str | int] = list(dict.fromkeys(key for line in lines for key in line))
     media: dict[str, Any] = {
-        "study/runs": wandb.Table(columns=columns, data=[[line.get(key) for key in columns] for line in lines]),
+        "study/runs": wandb.Table(columns=columns, data=[[line.get(str(key)) for key in columns] for line in lines]),
         "study/report": wandb.Html(str(folder / PAGE)),
     }
     media |= {f"study/{file.stem}": wandb.Image(str(file)) for file in sorted((folder / "figures").glob("*.png"))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,12 @@ def _panels(study: Study) -> list[tuple[str, Callable[[Curve], bool]]]:
     for run in study["runs"]:
         at = {axis: run["values"][axis] for axis in others}
         title = ", ".join(f"{study['short'][axis]} {value}" for axis, value in at.items()) or "all runs"
-        keys.setdefault(repr(at), (title, lambda curve, at=at: all(curve.values[a] == v for a, v in at.items())))
+        keys.setdefault(repr(at), (title, partial(_lies_at, at)))
     return list(keys.values())
+
+
+def _lies_at(values: Mapping[str, Any], curve: Curve) -> bool:
+    return all(curve.values[axis] == value for axis, value in values.items())
 
 
 def _colours(study: Study) -> dict[Any, str]:
@@ -52,7 +57,7 @@ def _curves(
         axes.set(title=title, xscale="log", xlabel="training steps per image" if per_image else "training steps")
         for curve in filter(belongs, shown):
             value = curve.values.get(study["images"])
-            x = curve.steps / value if per_image else curve.steps
+            x = curve.steps / float(value) if per_image and value else curve.steps
             axes.plot(x, scale * curve.get(name), color=tint[value], linewidth=1.1, alpha=0.85)
         plain_ticks(axes.xaxis)
         if name == "f_mem":
