@@ -14,8 +14,8 @@ from fm_lightning.comparison.other_model import check_places, other_models
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.data.batches import SeedBatch
 from fm_lightning.errors import UserError
-from fm_lightning.report.build import save
 from fm_lightning.report.loss_over_time import read_loss_over_time
+from fm_lightning.report.save import save
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.pictures import read_pictures, write_pictures
 from fm_lightning.training.facts import run_facts

@@ -51,7 +51,7 @@ from fm_lightning.metrics.neighbours import Reference
 from fm_lightning.metrics.real_features import RealFeatures, extract
 from fm_lightning.nets.velocity import Guided
 from fm_lightning.nets.velocity import Velocity as NetVelocity
-from fm_lightning.report.build import save
+from fm_lightning.report.save import save
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.pictures import read_pictures
 from fm_lightning.verdicts.margins import Margins

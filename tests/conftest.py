@@ -39,7 +39,7 @@ def command(tmp_path, monkeypatch, capfd):
 def undrawn(monkeypatch):
     """Comparisons write everything but report.html, whose figures take seconds."""
     monkeypatch.setattr(
-        "fm_lightning.report.build.write_report", lambda folder, results, arrays: Path(folder) / "report.html"
+        "fm_lightning.report.save.write_report", lambda folder, results, arrays: Path(folder) / "report.html"
     )
 
 

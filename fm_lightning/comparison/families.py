@@ -111,12 +111,12 @@ def families(schedule: Schedule, guidable: bool = False) -> tuple[Family, ...]:
 
     ``guidable`` says that the network has a null label, which guidance needs.
 
-    Fewer steps and noise put in on the way need fixed steps, and so are missing for "dopri5"; the latter also where the
+    Fewer steps and noise put in on the way need fixed steps, and so are missing for adaptive solvers; the latter also where the
     base puts in noise itself. The largest doses suit data in [-1, 1] and latents of unit variance; others are given by
     ``dataclasses.replace(family, doses=...)``.
     """
     known = [NOISE, BLEND, EARLY_STOP, LATE_BRAKE]
-    fixed = schedule.solver != "dopri5"
+    fixed = schedule.method.fixed_steps
     if fixed and schedule.inject_noise is None:
         known.append(NOISE_LATE)
     if fixed and schedule.steps >= 4:

@@ -18,10 +18,10 @@ from torch import nn
 
 from fm_lightning.diagnosis.answer import Answer, plain
 from fm_lightning.diagnosis.conclusions import conclusions
+from fm_lightning.diagnosis.copy_measures import copy_measures
 from fm_lightning.diagnosis.copying import copying
 from fm_lightning.diagnosis.density import density
 from fm_lightning.diagnosis.features import extract
-from fm_lightning.diagnosis.five_ways import five_ways
 from fm_lightning.diagnosis.over_training import Series, over_training
 from fm_lightning.diagnosis.probed import probe
 from fm_lightning.diagnosis.semantics import semantics
@@ -77,7 +77,7 @@ def diagnose(
         "density": ("Energy and density", lambda: density(subject, probed, features, others)),
         "semantics": ("Energy and semantics", lambda: semantics(subject, clip, class_names, classifier)),
         "copying": ("Energy and copying", lambda: copying(subject, probed, groups)),
-        "five_ways": ("Copying in five ways", lambda: five_ways(subject, features)),
+        "copy_measures": ("Copying by several measures", lambda: copy_measures(subject, features)),
         "over_training": ("Over training", lambda: over_training(series or {}, subject.data.val_seeds)),
     }
     answers: dict[str, Answer] = {}

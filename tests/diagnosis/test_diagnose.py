@@ -13,10 +13,10 @@ from tiny_runs import says, tiny_config
 from fm_lightning.data import Digits, Toy2D
 from fm_lightning.diagnosis.answer import plain
 from fm_lightning.diagnosis.association import auroc, group_means, quantile_groups, share_curve, spearman
+from fm_lightning.diagnosis.copy_measures import copy_measures
 from fm_lightning.diagnosis.copy_metrics import AuthPct
 from fm_lightning.diagnosis.density import density
 from fm_lightning.diagnosis.diagnose import check, diagnose
-from fm_lightning.diagnosis.five_ways import five_ways
 from fm_lightning.diagnosis.over_training import over_training
 from fm_lightning.diagnosis.probed import probe
 from fm_lightning.diagnosis.subject import Subject
@@ -96,10 +96,10 @@ def test_a_toy_run_through_the_command(command, refused, undrawn, tmp_path):
     assert numbers["copying"]["predictors"]["excess"]["auroc"]["value"] == auroc(lines.excess, hits).value
     authentic = AuthPct(data.reference(), data.held_out())
     value = authentic.value(authentic.measure(x)).value
-    assert numbers["five_ways"]["measures"]["authenticity"]["value"]["value"] == pytest.approx(value)
+    assert numbers["copy_measures"]["measures"]["authenticity"]["value"]["value"] == pytest.approx(value)
     # Too few samples for some measures: each says why, and takes no other with it.
-    assert "20 samples" in numbers["five_ways"]["measures"]["data_copying"]["reason"]
-    assert "2 numbers say nothing" in numbers["five_ways"]["measures"]["cosine"]["reason"]
+    assert "20 samples" in numbers["copy_measures"]["measures"]["data_copying"]["reason"]
+    assert "2 numbers say nothing" in numbers["copy_measures"]["measures"]["cosine"]["reason"]
     assert arrays["copying/power/network"].shape == (4,)
 
     page = (run / "diagnosis" / "diagnosis.html").read_text()
@@ -214,7 +214,7 @@ def test_the_closed_form_is_known(subject):
     assert torch.allclose(probed.network, probed.closed["along the network's way"])
     assert torch.allclose(probed.network, probed.closed["along its own way"])
     assert torch.allclose(subject.covariates["||x0||"][:3], noise(range(3), (2,), 0).norm(dim=1).double())
-    found = five_ways(subject).numbers
+    found = copy_measures(subject).numbers
     assert found["measures"]["ratio"]["value"].value == subject.copies.double().mean() > 0.9
     assert found["measures"]["ratio"]["saying"] == "copies"
 

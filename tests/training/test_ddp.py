@@ -28,8 +28,8 @@ CASES = {
 RANK = """
 import json, sys
 from fm_lightning.cli import command as cli
-from fm_lightning.report import build
-build.write_report = lambda folder, *content: folder  # drawing takes longer than all the rest, and other tests check it
+from fm_lightning.report import save
+save.write_report = lambda folder, *content: folder  # drawing takes longer than all the rest, and other tests check it
 for args in json.loads(sys.argv.pop()):
     cli.main(args)
 """
@@ -112,7 +112,7 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("sys.argv", ["fm-lightning"])
-        patch.setattr("fm_lightning.report.build.write_report", lambda folder, *content: folder)
+        patch.setattr("fm_lightning.report.save.write_report", lambda folder, *content: folder)
         ranks = two_ranks(folder, [[*command, *two] for command in commands])
         for command in commands:
             cli.main([*command, "--root", "one"])

@@ -139,7 +139,7 @@ def originals(numbers: Numbers, arrays: Arrays) -> Figure | None:
 
 
 @styled
-def five_ways(numbers: Numbers, arrays: Arrays) -> Figure | None:
+def copy_measures(numbers: Numbers, arrays: Arrays) -> Figure | None:
     """Each measure of copying (filled) and its held-out floor (hollow), one panel per unit."""
     measures = [entry for entry in numbers["measures"].values() if "value" in entry]
     units = [u for u in ("share", "percent", "z") if any(entry["unit"] == u for entry in measures)]

@@ -42,7 +42,7 @@ PLATES = (
         "density",
         "The energy of each sample, and how dense real images are around it",
         "One dot per sample, {n} samples of plain sampling ({probed} where a likelihood is shown). Support is minus the mean "
-        "distance to the five nearest images. ρ is Spearman's, with Fisher's 95% interval.",
+        "distance to the five nearest images. ρ is Spearman's, with its 95% bootstrap interval.",
         density.scatters,
     ),
     Plate(
@@ -50,7 +50,7 @@ PLATES = (
         "density",
         "Every energy against every measure of density",
         "Spearman's rho, plain (filled) and given the norm of the noise, the distance from the training mean and, where a "
-        "model has labels, the class (hollow), with Fisher's 95% intervals; {n} samples, {probed} for the likelihood. Many "
+        "model has labels, the class (hollow), with 95% bootstrap intervals; {n} samples, {probed} for the likelihood. Many "
         "comparisons: single intervals that just miss 0 mean little.",
         density.forest,
     ),
@@ -59,7 +59,7 @@ PLATES = (
         "density",
         "Power and the bridge's density along the way",
         "At each time, rank correlation over {probed} samples of the network's power ½‖v‖² with the log density of the bridge "
-        "(1 − t) x0 + t x1 at the same state; band: Fisher's 95% interval.",
+        "(1 − t) x0 + t x1 at the same state; band: 95% bootstrap interval.",
         density.bridge,
     ),
     Plate(
@@ -121,12 +121,12 @@ PLATES = (
         pixels=True,
     ),
     Plate(
-        "five_ways",
-        "five_ways",
-        "Copying in five ways",
+        "copy_measures",
+        "copy_measures",
+        "Copying by several measures",
         "Each measure of {n} samples (filled) and that of {held_out} held-out real images, its floor (hollow), with 95% "
         "intervals (shares: Wilson; C_T: DeLong).",
-        copying.five_ways,
+        copying.copy_measures,
     ),
     Plate(
         "training",
@@ -174,7 +174,7 @@ def caption(plate: Plate, results: Numbers) -> str:
         probed=thousands(results["probed"]),
         threshold=f"{results['threshold']:.3g}",
         copies=thousands(questions["copying"]["numbers"]["copies"]),
-        held_out=thousands(questions["five_ways"]["numbers"]["held_out"]),
+        held_out=thousands(questions["copy_measures"]["numbers"]["held_out"]),
         val=thousands(questions["over_training"]["numbers"]["n"]),
     )
 

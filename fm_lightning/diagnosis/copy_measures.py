@@ -1,4 +1,4 @@
-"""Copying in five ways, each compared with equally many held-out real images, and where they disagree."""
+"""Copying by several measures, each compared with equally many held-out real images, and where they disagree."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ THRESHOLDS = (0.1, 0.2, THRESHOLD, 0.4, 0.5)
 ROBUST = 5  # d1 over the distance to this neighbour: near-duplicates of one image do not hide a copy
 
 
-def five_ways(subject: Subject, features: Features | None = None) -> Answer:
+def copy_measures(subject: Subject, features: Features | None = None) -> Answer:
     """Each measure's value, interval, floor and verdict; the ratio at several thresholds; pairs of measures.
 
     Distances are the model's space's, the cosine is that of ``features``, or of the samples themselves without any.
