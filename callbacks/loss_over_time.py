@@ -41,9 +41,9 @@ class LossOverTime(Callback):
         UserError: numbers out of range.
     """
 
-    def __init__(self, bins: int = 10, most: int = 200) -> None:
+    def __init__(self, bins: int = 10, most: int = 100) -> None:
         if bins < 1 or most < 2:
-            raise UserError(f"`bins={bins}` and `most={most}` are too few.", "Set bins=10 and most=200, for example.")
+            raise UserError(f"`bins={bins}` and `most={most}` are too few.", "Set bins=10 and most=100, for example.")
         self.bins, self.most = bins, most
         self._measured: Measured | None = None
         self.found: dict[str, Any] = {}

@@ -18,6 +18,7 @@ SHARE = 0.1  # of copies among the samples: tau_mem is when F_mem passes it
 MARGIN = 0.1  # relative: tau_gen is when the distance is within it of its best
 PLATEAU = 3  # validations
 LEAVES = 3.0  # times the noise
+BEST_LAST, TOO_FEW = "best at the last validation", "too few validations after tau_gen"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def tau_gen(curve: Curve, margin: float = MARGIN) -> Time:
     error = (curve.get(f"{curve.distance}_hi")[i] - curve.get(f"{curve.distance}_lo")[i]) / (2 * Z)
     level = distance[i] + max(margin * abs(distance[i]), 2 * error if np.isfinite(error) else 0.0)
     found = passage(curve.steps, -distance, -level)
-    return Time(found.step, "best at the last validation" if i == len(distance) - 1 else found.note)
+    return Time(found.step, BEST_LAST if i == len(distance) - 1 else found.note)
 
 
 def departure(curve: Curve, name: str, after: float) -> Time:
@@ -90,7 +91,7 @@ def departure(curve: Curve, name: str, after: float) -> Time:
     if not np.isfinite(values).any():
         return Time(None, "not measured")
     if len(places) <= PLATEAU:
-        return Time(None, "too few validations after tau_gen")
+        return Time(None, TOO_FEW)
     plateau, rest = values[places[:PLATEAU]], places[PLATEAU:]
     noise = max(float(plateau.std(ddof=1)), _scatter(values[places]), _error(curve, name, places[:PLATEAU]))
     change = values[rest] - plateau.mean()

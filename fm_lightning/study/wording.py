@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fm_lightning.phrases import counted, decimal, joined, thousands
+from fm_lightning.study.times import BEST_LAST, TOO_FEW
 
+Study = Mapping[str, Any]
 QUANTITIES = {"kpe": "KPE", "kpe_early": "early KPE", "kpe_late": "late KPE", "loss_gap": "the loss gap"}
 TIMES = {"tau_gen": "τ_gen", "tau_mem": "τ_mem", "window": "the window"}
-Study = Mapping[str, Any]
 
 
 def place(at: Mapping[str, Any], short: Mapping[str, str]) -> str:
@@ -53,6 +54,14 @@ def headline(study: Study) -> str:
 def sentences(study: Study) -> Iterator[str]:
     """The findings, one sentence each."""
     short = study["short"]
+    falling = sum(run["tau_gen_note"] == BEST_LAST for run in study["runs"])
+    if falling:
+        some = counted(falling, "run")
+        yield f"In {some} the distance was best at the last validation: τ_gen may move with a longer training."
+    early = sum(run["window"] is not None and run["window"] < 1 for run in study["runs"])
+    if early:
+        some = counted(early, "run")
+        yield f"In {some} copies appear before quality is reached (τ_mem < τ_gen): there is no window to stop in."
     for entry in study["collapse"]:
         where = f"At {place(entry['at'], short)}, " if entry["at"] else ""
         if entry["steps"] is not None:
@@ -84,7 +93,14 @@ def announcement(entry: Mapping[str, Any]) -> str:
     name = QUANTITIES[entry["quantity"]]
     if not entry["runs"]:
         return f"Whether {name} announces copying is not known: no run has it and passes."
-    text = f"{name} leaves its plateau before τ_mem in {entry['before_tau_mem']} of {counted(entry['runs'], 'run')} that pass"
+    short = entry["without"].get(TOO_FEW, 0)
+    judged = entry["runs"] - short
+    if not judged:
+        return (
+            f"Whether {name} announces copying cannot be judged: in {counted(short, 'run')} that pass, too few validations "
+            "follow τ_gen for a plateau."
+        )
+    text = f"{name} leaves its plateau before τ_mem in {entry['before_tau_mem']} of {counted(judged, 'run')} that pass"
     if lead := entry["lead"]:
         text += f", by a factor of {number(lead)} in steps"
     if own := entry["lead_over_f_mem"]:

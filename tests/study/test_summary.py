@@ -228,6 +228,16 @@ def test_an_announcement_needs_to_come_first():
     assert "is not known" in wording.announcement(absent)
 
 
+def test_copies_before_quality_are_said():
+    found = study(grid(mem=lambda n, w: 4 * n, gen=lambda n, w: 5000.0))
+    text = list(wording.sentences(found))
+    assert text[0].startswith("In 24 runs copies appear before quality is reached")
+    announced = [line for line in text if "announces" in line]
+    assert all("cannot be judged" in line or "is not known" in line for line in announced)
+    late = list(wording.sentences(study(grid(gen=lambda n, w: 1e5))))
+    assert late[0].startswith("In 24 runs the distance was best at the last validation")
+
+
 def test_sentences_read_whole():
     for sentence in wording.sentences(study(grid(mem=lambda n, w: 20 * n, late=0.7))):
         assert sentence[0].isupper()
