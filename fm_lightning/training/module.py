@@ -228,7 +228,7 @@ class FlowMatching(LightningModule):
     def identity(self, probes: Probes) -> dict[str, Any]:
         """All that the samples of a comparison depend on, except row and seed."""
         return sampling_identity(self.model) | {
-            "weights": weights_hash(self.net, self.data),
+            "weights": weights_hash(self.net),
             "precision": str(self.trainer.precision),
         }
 

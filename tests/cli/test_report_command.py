@@ -20,7 +20,7 @@ def test_report_says_what_is_missing(refused, tmp_path):
     says(refused("report", "--again"), "report takes one run directory")
     says(refused("report", "nowhere"), "nowhere does not exist", "fm-lightning ls")
     says(refused("report", "tiny.yaml"), "tiny.yaml is a file, not a run directory", "Use fm-lightning report")
-    says(refused("report", "a"), "a", "fm-lightning test")
+    says(refused("report", "a"), "a holds no evaluation", "Compare schedules there first")
 
 
 def test_report_draws_a_finished_comparison_anew(command, tmp_path):
