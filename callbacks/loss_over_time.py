@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.data.batches import SeedBatch
@@ -89,8 +90,13 @@ class LossOverTime(Callback):
             draws, share = Draws(self.bins, per_bin, pl_module.base_seed), (trainer.global_rank, trainer.world_size)
             self._measured = Measured(data, pl_module.path, draws, data.eval_batch_size, pl_module.device, share)
         measured = self._measured
+
+        def loss(x0: Tensor, x1: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+            own = pl_module.dtype  # float64 under 64-true
+            return pl_module.loss(x0.to(own), x1.to(own), t.to(own), y)
+
         with torch.no_grad(), trainer.precision_plugin.val_step_context():
-            losses = {("network", side): measured.losses(pl_module.loss, side) for side in SIDES}
+            losses = {("network", side): measured.losses(loss, side) for side in SIDES}
         with torch.no_grad():
             losses |= measured.references
         if trainer.world_size > 1:

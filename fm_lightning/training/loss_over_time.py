@@ -117,10 +117,11 @@ class LossOverTime:
         return found
 
     def _batch(self, places: Tensor, side: str) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        x, y = self.splits[side].fetch(self.samples[side][places])
-        x1 = self.data.encode(x.to(self.device))
+        split, index = self.splits[side], self.samples[side][places]
+        # Not ``fetch``, which gives the moments of a posterior for training on latents: their means, as for the held-out ones.
+        x1 = self.data.encode(split.x[index].to(self.device))
         x0 = self.draws.noise(places, tuple(x1.shape[1:])).to(x1)
-        return x0, x1, self.draws.times(places).to(x1), None if y is None else y.to(self.device)
+        return x0, x1, self.draws.times(places).to(x1), None if split.y is None else split.y[index].to(self.device)
 
     @cached_property
     def references(self) -> dict[tuple[str, str], Tensor]:

@@ -122,7 +122,7 @@ def test_what_is_refused(command, refused, runs):
     says(refused("compare", "runs/t0", "nowhere"), "nowhere does not exist")
     says(refused("compare", "runs/t0", "--speed", "3"), "--speed", "fm-lightning compare --help")
     (runs / "empty").mkdir()
-    says(refused("compare", "runs/t0", "runs/empty"), "runs/empty holds no evaluation", "fm-lightning test -c")
+    says(refused("compare", "runs/t0", "runs/empty"), "runs/empty holds no evaluation", "Compare schedules there first")
     shutil.copytree(runs / "t0", runs / "copy")
     says(refused("compare", "runs/t0", "runs/copy"), "t0 and copy are the same run", "Remove one of them")
 
