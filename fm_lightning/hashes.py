@@ -39,9 +39,9 @@ def tensor_hash(tensors: Iterable[tuple[str, Tensor]], about: object = "", digit
     return found.hexdigest()[:digits]
 
 
-def weights_hash(module: nn.Module, about: object = "", digits: int = 2 * DIGITS) -> str:
+def weights_hash(module: nn.Module) -> str:
     """Changes with the parameters and buffers of a network, including those that no checkpoint holds."""
-    return tensor_hash(sorted([*module.named_parameters(), *module.named_buffers()]), about, digits)
+    return tensor_hash(sorted([*module.named_parameters(), *module.named_buffers()]), digits=2 * DIGITS)
 
 
 def tensor_bytes(value: Tensor) -> Any:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from fm_lightning.adapters.checkpoints import DATA, check_fits
 from fm_lightning.adapters.power_average import coefficients, combine, exponent
+from fm_lightning.adapters.shelf import Shelf
 from fm_lightning.errors import UserError
 from fm_lightning.files import check_archive
 from fm_lightning.hashes import text_hash
 
 EARLIER, AVERAGES = "checkpoints/earlier", "checkpoints/averages"
-HELD_BYTES = 1 << 30  # of weights that stay in memory between batches; larger networks are read for every batch
 GONE = "Restore it, or compare again: doses are then chosen among the files that are left."
 
 
@@ -113,7 +113,7 @@ class SharedNetwork:
         self._original = net
         self._copy: nn.Module | None = None
         self._held = ""
-        self._states: dict[str, Mapping[str, Tensor]] = {}  # least recently used first
+        self._states: Shelf[Mapping[str, Tensor]] = Shelf(lambda state: state)
 
     def holding(self, weights: StoredWeights) -> nn.Module:
         """Returns the copy with these weights, in evaluation mode, on the device of the original.
@@ -122,7 +122,7 @@ class SharedNetwork:
             UserError: weights of another network, or a file that has disappeared.
         """
         if self._held != weights.content:
-            state = self._state(weights)
+            state = self._states.get(weights.content, weights.load)
             check_fits({f"net.{k}": v for k, v in state.items()}, _Holder(self._original), "of the kept weights")
             if self._copy is None:
                 self._copy = copy.deepcopy(self._original).eval().requires_grad_(False)
@@ -131,13 +131,6 @@ class SharedNetwork:
             self._held = weights.content
         assert self._copy is not None
         return self._copy
-
-    def _state(self, weights: StoredWeights) -> Mapping[str, Tensor]:
-        state = self._states.pop(weights.content, None) or weights.load()
-        self._states[weights.content] = state
-        while sum(_bytes(held) for held in self._states.values()) > HELD_BYTES:
-            del self._states[next(iter(self._states))]
-        return state
 
 
 class _Holder(nn.Module):
@@ -175,10 +168,6 @@ def _read(path: Path, content: str) -> dict[str, Any]:
     if found["hash"] != content:
         raise UserError(f"{path} has changed since the doses were chosen.", GONE)
     return found
-
-
-def _bytes(state: Mapping[str, Tensor]) -> int:
-    return sum(x.nbytes for x in state.values())
 
 
 def _network(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -32,6 +32,7 @@ from fm_lightning.data.latents.manifest import Manifest
 from fm_lightning.data.pixels import pixels
 from fm_lightning.errors import UserError
 from fm_lightning.files import sync, write_whole
+from fm_lightning.flow import Schedule
 from fm_lightning.hashes import weights_hash
 from fm_lightning.noise import noise
 from fm_lightning.report.figures import change_forest, frontier, quality_memorization
@@ -194,28 +195,32 @@ def _dataset(config: Mapping[str, Any]) -> str:
 
 
 def _sampling(model: Mapping[str, Any]) -> str:
-    """The words between the brackets of plain sampling's ``Schedule(...)``."""
+    """The words between the brackets of plain sampling's ``Schedule(...)``: every setting that is not the default."""
     schedules = model.get("test_schedules") or model.get("val_schedules") or {}
     base = schedules.get("base") or next(iter(schedules.values()), None) or {}
-    known = ("steps", "solver", "grid", "t_start", "t_end", "told_time", "x0_scale")
-    defaults = {
-        "solver": "euler",
-        "grid": "uniform",
-        "t_start": 0.0,
-        "t_end": 1.0,
-        "told_time": "grid",
-        "x0_scale": 1.0,
-    }
-    words = [f"{k}={base[k]!r}" for k in known if base.get(k) is not None and base[k] != defaults.get(k)]
-    guidance = base.get("guidance") or model.get("guidance") or 1.0
-    given: Any = guidance if isinstance(guidance, Mapping) else {"scale": guidance}
-    given = given.get("init_args", given)
-    if given.get("scale", 1.0) != 1.0:
-        plain = {"channels": None, "interval": (0.0, 1.0)}
-        options = [f"{given['scale']!r}"]
-        options += [f"{k}={given[k]!r}" for k, v in plain.items() if given.get(k) not in (None, v, [0.0, 1.0])]
-        words.append(f"guidance=Guidance({', '.join(options)})")
+    given = {**base, "guidance": base.get("guidance") or model.get("guidance")}
+    words = []
+    for field in dataclasses.fields(Schedule):
+        value = given.get(field.name)
+        if value is not None and value != field.default and (text := _argument(field.name, value)):
+            words.append(f"{field.name}={text}")
     return ", ".join(words)
+
+
+def _argument(name: str, value: Any) -> str:
+    """A setting as Python; empty for guidance that changes nothing."""
+    if name == "guidance":
+        value = value if isinstance(value, Mapping) else {"scale": value}
+    if not isinstance(value, Mapping):
+        return repr(value)
+    kind = str(value.get("class_path", name.title())).rpartition(".")[2]
+    arguments = {key: v for key, v in (value.get("init_args") or value).items() if v is not None}
+    if name == "guidance":
+        if arguments.get("scale", 1.0) == 1.0:
+            return ""
+        if list(arguments.get("interval", (0.0, 1.0))) == [0.0, 1.0]:
+            arguments.pop("interval", None)
+    return f"{kind}({', '.join(f'{key}={v!r}' for key, v in arguments.items() if key != 'class_path')})"
 
 
 def _figure(results: Results, folder: Path) -> str | None:

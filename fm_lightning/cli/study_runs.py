@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from fm_lightning.cli import configurations
+from fm_lightning.cli.run_directory import RunDirectory
 from fm_lightning.cli.run_identity import comparison, differences, identity, length, training
 from fm_lightning.errors import UserError
 from fm_lightning.study.axes import SEED, Point, Values
@@ -48,9 +49,17 @@ def _typed(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _record(run: Path) -> dict[str, Any]:
+    place = run.resolve()
+    return RunDirectory(str(place.parent), place.name).record
+
+
 def is_finished(run: Path) -> bool:
-    """Whether the run was trained to its end."""
-    return "trained" in _record(run)
+    """Whether the run was trained to its end; one whose record is damaged is run again, and says what is wrong."""
+    try:
+        return "trained" in _record(run)
+    except UserError:
+        return False
 
 
 def run_missing(plan: Plan) -> list[str]:
@@ -72,7 +81,7 @@ def run_missing(plan: Plan) -> list[str]:
         if status in (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
         if status:
-            print(f"{point.name} failed (status {status}); the other runs follow", flush=True)
+            print(f"{point.name} failed (status {status})", flush=True)
             failed.append(point.name)
     return failed
 
@@ -111,14 +120,6 @@ def check_options(plan: Plan) -> None:
 # What runs left
 
 
-def _record(run: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def read_curves(runs: Iterable[tuple[str, Path]], axes: Sequence[str]) -> tuple[list[Curve], dict[str, str]]:
     """The curves of finished runs, and why others have none.
 
@@ -133,7 +134,11 @@ def read_curves(runs: Iterable[tuple[str, Path]], axes: Sequence[str]) -> tuple[
     missing: dict[str, str] = {}
     first: tuple[str, dict[str, Any]] | None = None
     for name, run in runs:
-        record = _record(run)
+        try:
+            record = _record(run)
+        except UserError as error:
+            missing[name] = f"cannot be read: {error.problem}"
+            continue
         if "trained" not in record:
             missing[name] = "was not trained to its end" if record else "was not started"
             continue

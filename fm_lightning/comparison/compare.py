@@ -36,6 +36,7 @@ from fm_lightning.data.samples import CALIBRATION_SEED, CALIBRATION_SEEDS, TEST_
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.measure import Measure
 from fm_lightning.metrics.memorization import THRESHOLD
+from fm_lightning.phrases import counted
 from fm_lightning.table.blocks import Block, missing
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.parts import Part
@@ -253,9 +254,11 @@ class ComparisonLoop:
         known = f"; {there:,} of {total:,} samples are there already" if there else ""
         known += f"; measuring kept samples of {again:,} blocks" if again else ""
         if seeds == self._seeds:
-            print_once(f"Comparing {len(keys)} rows{elsewhere} on {len(seeds):,} seeds that training never used{known}")
+            print_once(
+                f"Comparing {counted(len(keys), 'row')}{elsewhere} on {len(seeds):,} seeds that training never used{known}"
+            )
         else:
-            print_once(f"Choosing doses: {len(keys)} rows on {len(seeds):,} calibration seeds{known}")
+            print_once(f"Choosing doses: {counted(len(keys), 'row')} on {len(seeds):,} calibration seeds{known}")
 
     def _affordable(self) -> str:
         """Whose samples are kept: as requested, if they fit."""

@@ -25,7 +25,7 @@ LATE = 0.9  # where late manipulations begin, as a share of the time
 RUNGS = 8  # doses of the ladder per coarse dose
 EARLIER_CHECKPOINT, AVERAGE = "earlier checkpoint", "average"
 LEAST_GUIDANCE = 0.5  # below it, samples move away from their class and copies become more again
-Direction = Literal["lowers", "raises", "either"]
+Direction = Literal["lowers", "raises"]
 
 
 @dataclass(frozen=True)

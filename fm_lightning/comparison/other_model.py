@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from fm_lightning.adapters.checkpoints import DATA, read_checkpoint
-from fm_lightning.adapters.kept_weights import HELD_BYTES
 from fm_lightning.adapters.network import load_network
+from fm_lightning.adapters.shelf import Shelf
 from fm_lightning.comparison.families import Family
 from fm_lightning.comparison.rows import Row, StoredVelocity
 from fm_lightning.data.samples import Samples
@@ -38,7 +38,7 @@ def other_models(places: Sequence[str | Path | nn.Module]) -> Family:
         UserError: fewer than two, two equal ones, or a file that cannot be read.
     """
     check_places(places)
-    shelf = _Shelf()
+    shelf: Shelf[nn.Module] = Shelf(lambda net: net.state_dict())
     models = [_Model(place, shelf) for place in places]
     contents = [model.content for model in models]
     for i, model in enumerate(models):
@@ -75,28 +75,10 @@ def _file(place: str | Path) -> Path:
     return last if last.exists() else Path(place)
 
 
-class _Shelf:
-    """Networks in memory, least recently used first, as long as they take little."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, nn.Module] = {}
-
-    def take(self, name: str) -> nn.Module | None:
-        net = self.held.pop(name, None)
-        if net is not None:
-            self.held[name] = net
-        return net
-
-    def put(self, name: str, net: nn.Module) -> None:
-        self.held[name] = net
-        while sum(x.nbytes for held in self.held.values() for x in held.state_dict().values()) > HELD_BYTES:
-            del self.held[next(iter(self.held))]
-
-
 class _Model:
     """Another network: where it is, what it holds, and its trained-on data where they are known."""
 
-    def __init__(self, place: str | Path | nn.Module, shelf: _Shelf) -> None:
+    def __init__(self, place: str | Path | nn.Module, shelf: Shelf[nn.Module]) -> None:
         self._shelf = shelf
         self._given: nn.Module | None = None
         self._data: dict[str, str] = {}
@@ -109,7 +91,7 @@ class _Model:
             self._data = read_checkpoint(self._file).get(DATA, {}) if self._file.is_file() else {}
             net = load_network(self._file)
             self.content = f"model:{weights_hash(net)}"
-            shelf.put(self.content, net)
+            shelf.get(self.content, lambda: net)
 
     def load(self, device: torch.device) -> nn.Module:
         """The network on the device.
@@ -117,13 +99,14 @@ class _Model:
         Raises:
             UserError: its file has changed or disappeared.
         """
-        net = self._given or self._shelf.take(self.content)
-        if net is None:
-            net = load_network(self._file)
-            if f"model:{weights_hash(net)}" != self.content:
-                raise UserError(f"{self._file} has changed since the doses were chosen.", "Compare again.")
-            self._shelf.put(self.content, net)
+        net = self._given or self._shelf.get(self.content, self._read)
         return net.to(device)
+
+    def _read(self) -> nn.Module:
+        net = load_network(self._file)
+        if f"model:{weights_hash(net)}" != self.content:
+            raise UserError(f"{self._file} has changed since the doses were chosen.", "Compare again.")
+        return net
 
     def check(self, data: Samples) -> None:
         """Raises UserError where the network was trained on other data, or cannot take these."""

@@ -110,11 +110,11 @@ class Row:
 
 def describe(s: Schedule) -> str:
     """All that a schedule is, in words."""
-    grid = s.grid if isinstance(s.grid, str) else f"{len(s.grid)} given edges"
+    grid = f"{s.grid} grid" if isinstance(s.grid, str) else f"grid of {len(s.grid)} edges"
     words = [
         f"gain {s.gain}" if s.gain else "no gain",
         f"{s.steps} {s.solver} steps",
-        f"{grid} grid to t = {s.t_end:.6g}",
+        f"{grid} to t = {s.t_end:.6g}",
     ]
     return ", ".join([*words, *_manipulations(s)])
 

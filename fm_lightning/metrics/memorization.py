@@ -18,6 +18,7 @@ from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.distinct import Groups, find_groups, joined, nearest_distinct
 from fm_lightning.metrics.neighbours.reference import AbstractReference, Reference, check_unit
 from fm_lightning.metrics.per_seed import PerSeedMetric, check_same_seeds, fingerprint, sample_tensor
+from fm_lightning.phrases import counted
 from fm_lightning.trajectory import Trajectory
 
 THRESHOLD = 1 / 3  # of the ratio d1 / d2, arXiv 2602.07928
@@ -89,7 +90,10 @@ class MemorizationRate(PerSeedMetric):
     ) -> None:
         self._begin(threshold, k, **kwargs)
         if len(reference) < 2:
-            raise UserError(f"There are only {len(reference)} training images.", "Pass at least 2.")
+            raise UserError(
+                f"{counted(len(reference), 'training image')} is too few for a ratio of distances.",
+                "Pass at least 2.",
+            )
         self.reference = reference if isinstance(reference, Reference | AbstractReference) else Reference(reference)
         self.collective = isinstance(self.reference, AbstractReference)
         self.mirrored = mirrored

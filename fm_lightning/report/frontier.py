@@ -140,7 +140,8 @@ def _limits(axes: Axes, start: Point, here: Point, nodes: Sequence[Point], verdi
     kept = [start[1], here[1] - tall, here[1] + tall]
     top = max(kept) + REACH * max(abs(here[1] - start[1]), tall)
     kept += [min(y, top) for _, y in nodes]
-    side, head = 0.08 * (max(x) - min(x)), 0.1 * (max(kept) - min(kept))
+    # A comparison without copies, or without any distance, has no extent of its own.
+    side, head = 0.08 * (max(x) - min(x)) or 1.0, 0.1 * (max(kept) - min(kept)) or 0.1
     axes.set_xlim(max(min(x) - 3 * side, -2.0), min(max(x) + side, 102.0))  # room for labels at the curves' ends
     low, high = min(kept) - head, max(kept) + head
     axes.set_ylim(low, high)

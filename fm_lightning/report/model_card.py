@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -46,10 +47,11 @@ def model_card(results: Results, facts: Mapping[str, Any]) -> str:
 def sampling_code(results: Results, facts: Mapping[str, Any]) -> str:
     """The lines that load the network from the folder and sample as the row ``base`` was sampled."""
     labels = ", labels=net.space.labels(16)" if facts["classes"] else ""
+    kinds = sorted(set(re.findall(r"\b([A-Z]\w*)\(", facts["schedule"])))
     lines = [
         "from fm_lightning import Schedule, integrate, load_network",
         "from fm_lightning.data import noise",
-        *(["from fm_lightning.flow import Guidance"] if "Guidance(" in facts["schedule"] else []),
+        *([f"from fm_lightning.flow import {', '.join(kinds)}"] if kinds else []),
         'net = load_network(".")',
         "x0 = noise(range(16), net.space.shape, base_seed=0)",
         f"samples = integrate(net, x0, Schedule({facts['schedule']}){labels}).x1",

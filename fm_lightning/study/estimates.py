@@ -57,7 +57,7 @@ def exponent(at: Mapping[float, Sequence[float]]) -> tuple[Number | None, str]:
     return found, ""
 
 
-def spread(at: Mapping[float, Sequence[float]], power: float = 0.0) -> float | None:
+def largest_factor(at: Mapping[float, Sequence[float]], power: float = 0.0) -> float | None:
     """The factor between the largest and the smallest mean time over x, of ``time / x^power``; None for one point."""
     means = [float(np.log(times).mean()) - power * math.log(x) for x, times in at.items() if len(times)]
     return math.exp(max(means) - min(means)) if len(means) > 1 else None

@@ -13,7 +13,7 @@ from typing import Any
 
 from fm_lightning.study.axes import SEED, short_names
 from fm_lightning.study.curves import DISTANCES, Curve
-from fm_lightning.study.estimates import exponent, geometric_mean, mean, spread
+from fm_lightning.study.estimates import exponent, geometric_mean, largest_factor, mean
 from fm_lightning.study.times import (
     LEAVES,
     MARGIN,
@@ -182,8 +182,8 @@ def _collapse(runs: Sequence[dict[str, Any]], grid: Sequence[str], images: str |
         yield {
             "at": place,
             "images": sorted(at),
-            "steps": spread(at),
-            "steps_per_image": spread(at, 1.0),
+            "steps": largest_factor(at),
+            "steps_per_image": largest_factor(at, 1.0),
             "note": note,
         }
 

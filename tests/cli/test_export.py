@@ -174,9 +174,35 @@ def test_guidance_is_in_the_code(command, tmp_path, finished):
     from fm_lightning.cli.export import _sampling
 
     guided = {**config["model"], "guidance": {"scale": 1.5, "channels": 1, "interval": [0.1, 1.0]}}
-    assert _sampling(guided) == "steps=4, guidance=Guidance(1.5, channels=1, interval=[0.1, 1.0])"
-    assert _sampling({**config["model"], "guidance": 2.0}) == "steps=4, guidance=Guidance(2.0)"
+    assert _sampling(guided) == "steps=4, guidance=Guidance(scale=1.5, channels=1, interval=[0.1, 1.0])"
+    assert _sampling({**config["model"], "guidance": 2.0}) == "steps=4, guidance=Guidance(scale=2.0)"
     assert _sampling(config["model"]) == "steps=4"
+
+
+def test_no_setting_of_base_is_left_out_of_the_code():
+    """Noise, chance, a gain: the card samples as base was sampled."""
+    from fm_lightning.cli.export import _sampling
+    from fm_lightning.flow import KTS, Diffusion, Guidance, Schedule
+
+    base = {
+        "gain": {"class_path": "fm_lightning.flow.KTS", "init_args": {"alpha": 0.02}},
+        "steps": 7,
+        "solver": "heun",
+        "grid": [0.0, 0.4, 1.0],
+        "inject_noise": [0.4, 0.1],
+        "end_noise": 0.05,
+        "blend": 0.0,
+        "guidance": 1.0,
+    }
+    words = _sampling({"test_schedules": {"base": base}})
+    made = eval(f"Schedule({words})", {"Schedule": Schedule, "KTS": KTS})
+    assert made == Schedule(
+        KTS(alpha=0.02), steps=7, solver="heun", grid=[0.0, 0.4, 1.0], inject_noise=(0.4, 0.1), end_noise=0.05
+    )
+    chance = {"diffusion": {"scale": 0.5, "form": "sbdm"}, "guidance": {"scale": 2.0, "interval": [0.1, 0.9]}}
+    words = _sampling({"val_schedules": {"base": chance}})
+    made = eval(f"Schedule({words})", {"Schedule": Schedule, "Diffusion": Diffusion, "Guidance": Guidance})
+    assert made == Schedule(diffusion=Diffusion(0.5, "sbdm"), guidance=Guidance(2.0, interval=(0.1, 0.9)))
 
 
 # What is refused

@@ -10,7 +10,7 @@ from scipy import stats
 
 from fm_lightning.study import wording
 from fm_lightning.study.curves import Curve
-from fm_lightning.study.estimates import exponent, geometric_mean, mean, spread
+from fm_lightning.study.estimates import exponent, geometric_mean, largest_factor, mean
 from fm_lightning.study.summary import summarize
 from fm_lightning.study.times import departure, passage, tau_gen, tau_mem
 
@@ -143,9 +143,9 @@ def test_the_interval_of_an_exponent_covers_the_truth():
 
 def test_spread_collapses_for_proportional_times():
     at = {25.0: [250.0], 100.0: [1000.0, 1000.0]}
-    assert spread(at) == pytest.approx(4)
-    assert spread(at, 1.0) == pytest.approx(1)
-    assert spread({25.0: [1.0]}) is None
+    assert largest_factor(at) == pytest.approx(4)
+    assert largest_factor(at, 1.0) == pytest.approx(1)
+    assert largest_factor({25.0: [1.0]}) is None
 
 
 def grid(**options):

@@ -104,7 +104,7 @@ def test_near_duplicates_of_equal_images_keep_them_one():
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        (IMAGES[:1], {}, "only 1 training images"),
+        (IMAGES[:1], {}, "1 training image is too few"),
         (IMAGES[:1].repeat(5, 1, 1, 1), {}, "5 training images are all equal"),
         (
             torch.cat([IMAGES[:1], IMAGES[:1].flip(-1)]),
