@@ -35,11 +35,14 @@ def decimals(values: Iterable[object], significant: int = 4) -> int:
 
 
 def places(low: float, high: float) -> int:
-    """Decimals for an interval of that width: none if it is 6 or more, 1 if 0.1 or more, 2 if 0.01 or more, and so forth."""
+    """Decimals for an interval of that width: none if it is 6 or more, 1 if 0.6 or more, 2 if 0.06 or more, and so forth.
+
+    Fewer would round an end of a narrow interval onto 0, which the sentence next to it says is excluded.
+    """
     width = high - low
     if width >= 6 or not math.isfinite(width):
         return 0
-    return max(1, -math.floor(math.log10(width))) if width > 0 else 2
+    return math.ceil(math.log10(6 / width) - 1e-9) if width > 0 else 2
 
 
 def number(value: object, places: int = 2) -> str:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
+from fm_lightning.phrases import counted
 
 BLOCK = 2048  # rows in float64 at a time (32 MB of 2 048 features each): the features themselves may be gigabytes
 
@@ -18,7 +19,7 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """
     n = len(features)
     if n < 2:
-        raise UserError(f"{n} samples have no covariance.", "Use at least 2 samples.")
+        raise UserError(f"{counted(n, 'sample')} cannot have a covariance.", "Use at least 2 samples.")
     check_finite(features)
     mean = features.new_zeros(features.shape[1:], dtype=torch.float64)
     for part in features.split(BLOCK):

@@ -21,6 +21,7 @@ from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.per_seed import check_same_seeds, fingerprint
 from fm_lightning.metrics.real_features import RealFeatures
 from fm_lightning.metrics.summaries import SUMMARIES
+from fm_lightning.phrases import counted
 from fm_lightning.trajectory import Trajectory
 
 Real = Tensor | GaussianReference | RealFeatures
@@ -223,7 +224,7 @@ class FrechetMoments(Metric):
     def compute(self) -> dict[str, float]:
         n = int(self.count)
         if n < 2:
-            raise UserError(f"{n} samples have no covariance.", "Use at least 2 samples.")
+            raise UserError(f"{counted(n, 'sample')} cannot have a covariance.", "Use at least 2 samples.")
         shift = (self.total / n).cpu()
         cov = (self.products.cpu() - n * shift[:, None] * shift) / (n - 1)
         return {self.extractor.key: self.reference.distance(self.reference.mean + shift, cov)}

@@ -37,7 +37,7 @@ def test_moments_give_the_distance_of_all_features_in_memory_that_does_not_grow(
 def test_moments_need_two_samples(n):
     metric = FrechetMoments(RawFeatures(), REAL)
     metric.update(X[:n])
-    with pytest.raises(UserError, match="no covariance"):
+    with pytest.raises(UserError, match="cannot have a covariance"):
         metric.compute()
 
 

@@ -267,7 +267,7 @@ def test_the_words():
     assert said == {
         "better": "better than noise: 10.0 points fewer copies at equal distance",
         "better, no price": "better than noise: Fréchet distance lower by 40% [28, 52] of the baseline's at equal copies",
-        "better, no share": "better than noise: Fréchet distance lower by 0.4 [0.3, 0.5] at equal copies",
+        "better, no share": "better than noise: Fréchet distance lower by 0.40 [0.30, 0.50] at equal copies",
         "no better": "no better than noise: an advantage beyond 1 point plus 2% is excluded",
         "no better by a dose": (
             "no better than noise: one of its doses is as good in copies and in distance, within 1 point and 2%"
