@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import signal
 import subprocess
@@ -185,7 +186,9 @@ def _decides(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _without(config: dict[str, Any], axes: Sequence[str]) -> dict[str, Any]:
+def _without(config: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]:
+    """A copy without the axes: what is shared with the run's configuration stays there, for its place in the study."""
+    config = copy.deepcopy(dict(config))
     for axis in (*axes, *(_LINKED if SEED in axes else ())):
         *path, last = axis.split(".")
         at: Any = config

@@ -92,7 +92,7 @@ def announcement(entry: Mapping[str, Any]) -> str:
     """Whether a quantity announces copying."""
     name = QUANTITIES[entry["quantity"]]
     if not entry["runs"]:
-        return f"Whether {name} announces copying is not known: no run has it and passes."
+        return f"Whether {name} announces copying is not known: no run that measured it passes."
     short = entry["without"].get(TOO_FEW, 0)
     judged = entry["runs"] - short
     if not judged:

@@ -86,6 +86,18 @@ def test_print_gives_commands_whose_runs_the_study_reads(command, study_file, tm
     assert "5 of 6 runs" in ended.out
 
 
+def test_an_option_of_the_network_is_an_axis(command, study_file, tmp_path):
+    """Each run keeps its width, which decides how it was trained as much as where it stands in the study."""
+    for width in (6, 8):
+        ended = command("fit", "-c", "small.yaml", "--name", f"w{width}", "--model.net.init_args.width", width)
+        assert ended.status == 0, ended
+    ended = command("study", "runs/w6", "runs/w8", "--name", "widths")
+    assert ended.status == 0, ended
+    study = json.loads((tmp_path / "runs/widths/study.json").read_text())
+    assert study["axes"] == {"model.net.init_args.width": [6, 8]}
+    assert "width 6" in (tmp_path / "runs/widths/study.html").read_text()
+
+
 @pytest.mark.slow
 def test_runs_what_is_missing_and_names_what_fails(command, study_file, tmp_path):
     args = ("-c", "small.yaml", "--axes.seed_everything", "[0]", "--axes.data.init_args.n", "[1, 12, 16]")
