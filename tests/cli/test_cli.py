@@ -204,7 +204,7 @@ def test_all_that_is_wrong_is_said_together(command, tmp_path):
         (in_model("test_schedules", {"a.b": {}}), ["'a.b'", "Rename"]),
         (
             lambda c: c["data"]["init_args"].update(n=1),
-            ["only 1 training images", "Pass at least 2"],
+            ["1 training image is too few", "Pass at least 2"],
         ),
         (
             lambda c: c["data"]["init_args"].update(val_seeds=-3),
