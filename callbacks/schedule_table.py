@@ -18,8 +18,8 @@ from fm_lightning.report.loss_over_time import read_loss_over_time
 from fm_lightning.report.save import save
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.pictures import read_pictures, write_pictures
-from fm_lightning.training.facts import run_facts
 from fm_lightning.training.tracking import log_results
+from fm_lightning.training.trainer import run_facts
 from fm_lightning.verdicts.margins import Margins
 
 

@@ -38,8 +38,7 @@ from fm_lightning.errors import UserError
 from fm_lightning.table.manifest import OtherEvaluation
 from fm_lightning.training.average import check_average
 from fm_lightning.training.module import FlowMatching
-from fm_lightning.training.precision import check_precision
-from fm_lightning.training.trainer import FlowTrainer
+from fm_lightning.training.trainer import FlowTrainer, check_precision
 
 WANDB = "lightning.pytorch.loggers.WandbLogger"
 CSV = "fm_lightning.training.AppendingCSVLogger"

@@ -17,10 +17,9 @@ from fm_lightning.guidance import Guidance
 from fm_lightning.hashes import weights_hash
 from fm_lightning.report.diagnosis import draw
 from fm_lightning.table.evaluation import Evaluation
-from fm_lightning.training.facts import run_facts
 from fm_lightning.training.module import FlowMatching
 from fm_lightning.training.tracking import AppendingCSVLogger, read_series
-from fm_lightning.training.trainer import FlowTrainer
+from fm_lightning.training.trainer import FlowTrainer, run_facts
 
 
 class DiagnosingTrainer(FlowTrainer):

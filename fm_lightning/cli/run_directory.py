@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fm_lightning.callbacks.sample_writer import SAMPLES
-from fm_lightning.cli.run_identity import comparison, differences, identity, length, training
+from fm_lightning.cli.run_identity import comparison, first_difference, identity, length, training
 from fm_lightning.comparison.results import read_results
 from fm_lightning.errors import UserError
 from fm_lightning.files import read_json, write_json
@@ -165,16 +165,12 @@ def lost_samples(run: Path, table: Evaluation) -> int:
 
 
 def _same(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    if difference := next(differences(there, here), None):
+    if difference := first_difference(there, here):
         key, was, now = difference
         raise UserError(
-            f"{path} holds another run: {key} is {_shown(was)} there and {_shown(now)} here.",
+            f"{path} holds another run: {key} is {was} there and {now} here.",
             "Use another --name, or add --again to move that run aside.",
         )
-
-
-def _shown(value: Any) -> str:
-    return "not set" if value is None else str(value)
 
 
 def _left_by_a_kill(file: Path) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fm_lightning.cli.listed_options import listed
+from fm_lightning.table.keys import differences
 from fm_lightning.training.trainer import unless_all
 
 # Every verb must agree on these with the run in the directory.
@@ -74,10 +75,9 @@ def _named(trainer: Mapping[str, Any], kinds: tuple[str, ...]) -> dict[str, Any]
     return {name: c.get("init_args") or {} for name, c in callbacks if name in kinds}
 
 
-def differences(there: Any, here: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(key, value there, value here) wherever two configurations differ."""
-    if isinstance(there, Mapping) and isinstance(here, Mapping):
-        for name in {**there, **here}:
-            yield from differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
-    elif there != here:
-        yield key, there, here
+def first_difference(there: Any, here: Any) -> tuple[str, str, str] | None:
+    """Option, value there and value here, as words, where two configurations differ first; None where they agree."""
+    for key, *values in differences(there, here, into_lists=False):
+        was, now = ("not set" if value is None else str(value) for value in values)
+        return key, was, now
+    return None

@@ -15,7 +15,7 @@ from typing import Any
 
 from fm_lightning.cli import configurations
 from fm_lightning.cli.run_directory import RunDirectory
-from fm_lightning.cli.run_identity import comparison, differences, identity, length, training
+from fm_lightning.cli.run_identity import comparison, first_difference, identity, length, training
 from fm_lightning.errors import UserError
 from fm_lightning.study.axes import SEED, Point, Values
 from fm_lightning.study.curves import Curve
@@ -147,10 +147,10 @@ def read_curves(runs: Iterable[tuple[str, Path]], axes: Sequence[str]) -> tuple[
         same = _without(_decides(config), axes)
         if first is None:
             first = (name, same)
-        elif other := next(differences(first[1], same), None):
+        elif other := first_difference(first[1], same):
             key, there, here = other
             raise UserError(
-                f"{first[0]} and {name} differ in {key} ({_shown(there)} and {_shown(here)}), which is no axis.",
+                f"{first[0]} and {name} differ in {key} ({there} and {here}), which is no axis.",
                 f"Leave one of them out, or add the axis with --axes.{key}",
             )
         values = {axis: _value(config, axis) for axis in axes}
@@ -211,7 +211,3 @@ def differing(runs: Sequence[Path]) -> Values:
     usual = ("data.init_args.n", "model.net.init_args.width", SEED)
     configs = [configurations.read(run / configurations.SAVED) for run in runs]
     return {axis: None for axis in usual if len({repr(_value(config, axis)) for config in configs}) > 1}
-
-
-def _shown(value: Any) -> str:
-    return "not set" if value is None else str(value)

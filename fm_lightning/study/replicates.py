@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fm_lightning.comparison.results import Results
 from fm_lightning.errors import UserError
 from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.table.keys import differences
 from fm_lightning.table.manifest import Manifest
 
 # What another run of the same experiment may do otherwise: where and how long it works, and which rows and seeds it compares.
@@ -120,18 +121,6 @@ def no_replicate(one: Run, other: Run) -> str | None:
     if one.identity["base_seed"] == other.identity["base_seed"]:
         return f"{one.name} and {other.name} have the same base_seed={one.identity['base_seed']}, so they share their noise"
     return None
-
-
-def differences(there: Any, here: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """``(dotted key, there, here)`` of all that differs between two values of plain data."""
-    if isinstance(there, Mapping) and isinstance(here, Mapping):
-        for name in {**there, **here}:
-            yield from differences(there.get(name), here.get(name), f"{key}.{name}" if key else str(name))
-    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        for i, (a, b) in enumerate(zip(there, here)):
-            yield from differences(a, b, f"{key}.{i}")
-    elif there != here:
-        yield key, there, here
 
 
 def _settled(run: Run) -> dict[str, Any]:

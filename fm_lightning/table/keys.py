@@ -1,11 +1,11 @@
-"""Fingerprints: what decides whether a line of the evaluation table is still true."""
+"""Fingerprints: what decides whether a line of the evaluation table is still true, and where two definitions differ."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fm_lightning.errors import UserError
@@ -49,3 +49,19 @@ def key(defined: Any) -> str:
     """16 hexadecimal digits that name a definition."""
     text = json.dumps(defined, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(there: Any, here: Any, key: str = "", into_lists: bool = True) -> Iterator[tuple[str, Any, Any]]:
+    """``(dotted key, there, here)`` of all that differs between two values of plain data.
+
+    ``into_lists`` says whether lists of equal length differ in their entries, or as a whole, as options do.
+    """
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for name in {**there, **here}:
+            below = f"{key}.{name}" if key else str(name)
+            yield from differences(there.get(name), here.get(name), below, into_lists)
+    elif into_lists and isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        for i, (a, b) in enumerate(zip(there, here)):
+            yield from differences(a, b, f"{key}.{i}")
+    elif there != here:
+        yield key, there, here

@@ -1,8 +1,10 @@
-"""The usual learning-rate schedule: a linear warm-up, then constant or decaying to zero."""
+"""Optimizers and learning rates: the usual schedule, and how a module owns what makes them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -42,3 +44,20 @@ class Warmup(LambdaLR):
             return left if decay == "linear" else (1 - math.cos(math.pi * left)) / 2
 
         super().__init__(optimizer, factor)
+
+
+class Recipe:
+    """A callable that makes an optimizer or a schedule, shared by all copies of the module that owns it.
+
+    The recipes of the command line refer to the trainer and its processes. An average of the weights copies the module, and
+    would copy these too, or fail to on several devices.
+    """
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self.make = make
+
+    def __call__(self, *args: Any) -> Any:
+        return self.make(*args)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Recipe:
+        return self

@@ -1,16 +1,19 @@
-"""FlowTrainer: Lightning's Trainer with the verb ``run``."""
+"""FlowTrainer: Lightning's Trainer with the verb ``run``; what no Trainer may be set to, and what one knows of its run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, GradientAccumulationScheduler
 
+from fm_lightning.comparison.facts import comparison_facts
+from fm_lightning.data.base import FlowData
 from fm_lightning.errors import UserError
 from fm_lightning.training.checkpoint_io import WholeCheckpointIO
+from fm_lightning.training.tracking import AppendingCSVLogger, read_series
 
 
 class FlowTrainer(Trainer):
@@ -96,6 +99,54 @@ def check_states(callbacks: Callback | Sequence[Callback] | None) -> None:
             )
 
 
+def check_precision(precision: object) -> None:
+    """Refuses weights and states below float32, in which averages of weights and energies lose digits.
+
+    Raises:
+        UserError: "bf16-true" or "16-true".
+    """
+    if str(precision) in ("bf16-true", "16-true"):
+        raise UserError(f"`precision={precision}` is too coarse for averages and energies.", "Use bf16-mixed.")
+
+
+def check_accumulation(callbacks: Iterable[object]) -> None:
+    """Refuses a callback that changes the number of accumulated batches at some epoch.
+
+    A batch of ours is a share of an optimizer step's samples, and an epoch may be the whole training.
+
+    Raises:
+        UserError: names the argument of the trainer to use.
+    """
+    if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
+        raise UserError(
+            "GradientAccumulationScheduler counts epochs, and training is counted in steps.",
+            "Use Trainer(accumulate_grad_batches=...)",
+        )
+
+
 def unless_all(limit: int | float | None) -> int | float | None:
     """Returns the limit, and None for 1.0 (all batches): 1.0 equals 1 (one batch), and Lightning prints a notice for it."""
     return None if isinstance(limit, float) and limit == 1.0 else limit
+
+
+def run_facts(trainer: Trainer, data: FlowData) -> dict[str, Any]:
+    """The facts of a comparison, with the run's configuration, training step and history."""
+    ours = trainer if isinstance(trainer, FlowTrainer) else None  # any Trainer may run this module
+    device = trainer.strategy.root_device
+    return comparison_facts(trainer.default_root_dir, data, device, trainer.world_size) | {
+        "config": ours.run_config if ours else {},
+        "step": (ours and ours.tested_step) or trainer.global_step,
+        "train": _history(trainer),
+    }
+
+
+def _history(trainer: Trainer) -> dict[str, Any]:
+    """What was logged in training: losses and the validation's numbers for plain sampling."""
+    for logger in trainer.loggers:
+        if isinstance(logger, AppendingCSVLogger):
+            series = read_series(logger.path)
+            wanted = ("train/loss", "val/loss")
+            kept = {n: dict(p) for n, p in series.items() if n in wanted or n.startswith("val/base/")}
+            steps = sorted({step for points in kept.values() for step in points})
+            return {"steps": steps, "series": {name: [p.get(s) for s in steps] for name, p in kept.items()}}
+    return {}
