@@ -17,13 +17,7 @@ from fm_lightning.data.batches import (
     TrainBatch,
     TrainingBatches,
 )
-from fm_lightning.data.samples import (
-    PREDICT_SEED,
-    TEST_SEED,
-    VAL_SEED,
-    Samples,
-    say,
-)
+from fm_lightning.data.samples import PREDICT_SEED, TEST_SEED, VAL_SEED, Samples, say
 from fm_lightning.errors import UserError
 
 

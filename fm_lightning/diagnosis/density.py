@@ -27,10 +27,7 @@ MAIN = "knn_5"
 
 
 def density(
-    subject: Subject,
-    probed: Probed,
-    features: Features | None = None,
-    others: Mapping[str, Sampled] | None = None,
+    subject: Subject, probed: Probed, features: Features | None = None, others: Mapping[str, Sampled] | None = None
 ) -> Answer:
     """Rank correlations of each energy with each measure of density, plain and given what energies depend on trivially.
 

@@ -30,11 +30,7 @@ class FeatureMetric(PerSeedMetric):
     extractor: FeatureExtractor
 
     def __init__(
-        self,
-        extractor: FeatureExtractor,
-        width: int,
-        read: Callable[[Tensor], Tensor] | None = None,
-        **kwargs: Any,
+        self, extractor: FeatureExtractor, width: int, read: Callable[[Tensor], Tensor] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(("features",), **kwargs)
         # Kept out of the module tree: many metrics share one extractor, and none of them owns it.

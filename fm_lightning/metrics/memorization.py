@@ -91,8 +91,7 @@ class MemorizationRate(PerSeedMetric):
         self._begin(threshold, k, **kwargs)
         if len(reference) < 2:
             raise UserError(
-                f"{counted(len(reference), 'training image')} is too few for a ratio of distances.",
-                "Pass at least 2.",
+                f"{counted(len(reference), 'training image')} is too few for a ratio of distances.", "Pass at least 2."
             )
         self.reference = reference if isinstance(reference, Reference | AbstractReference) else Reference(reference)
         self.collective = isinstance(self.reference, AbstractReference)

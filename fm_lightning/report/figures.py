@@ -12,13 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from fm_lightning.report.curves import (
-    energy_histograms,
-    energy_profile,
-    gain_curves,
-    thresholds,
-    training_curves,
-)
+from fm_lightning.report.curves import energy_histograms, energy_profile, gain_curves, thresholds, training_curves
 from fm_lightning.report.forest import change_forest
 from fm_lightning.report.frontier import frontier
 from fm_lightning.report.loss_over_time import loss_over_time

@@ -9,15 +9,7 @@ from matplotlib.figure import Figure
 
 from fm_lightning.report.dots import dot, forest_axes, line_name
 from fm_lightning.report.results import Arrays, Results, Row, groups, interval, quality_key, subtitle, title
-from fm_lightning.report.style import (
-    MUTED,
-    WIDTH,
-    colours,
-    new_figure,
-    point_style,
-    styled,
-    within,
-)
+from fm_lightning.report.style import MUTED, WIDTH, colours, new_figure, point_style, styled, within
 
 
 @styled

@@ -136,13 +136,7 @@ def at_line_ends(axes: Axes, labels: Sequence[Label], size: float = 8.5) -> None
             color=label.colour,
             weight=label.weight,
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": label.colour,
-                "linewidth": 0.6,
-                "shrinkA": 0,
-                "shrinkB": 0,
-            },
+            arrowprops={"arrowstyle": "-", "color": label.colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0},
         )
 
 

@@ -104,10 +104,7 @@ def _pictures(axes: Axes, lines: list[np.ndarray], tall: float) -> float:
             mosaic[k * down : k * down + high * zoom, j * right : j * right + wide * zoom] = large
     bottom = len(lines) * tall * (1 + GAP) - GAP * tall
     axes.imshow(
-        mosaic,
-        extent=(0, _span(many) - GAP, bottom, 0),
-        aspect="auto",
-        interpolation="nearest" if zoom > 1 else None,
+        mosaic, extent=(0, _span(many) - GAP, bottom, 0), aspect="auto", interpolation="nearest" if zoom > 1 else None
     )
     return bottom
 

@@ -11,25 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from fm_lightning.report.labels import Label, place
-from fm_lightning.report.results import (
-    Arrays,
-    Results,
-    Row,
-    metric,
-    quality_key,
-    quality_label,
-    title,
-)
-from fm_lightning.report.style import (
-    MUTED,
-    WIDTH,
-    colours,
-    lighter,
-    new_figure,
-    point_style,
-    styled,
-    within,
-)
+from fm_lightning.report.results import Arrays, Results, Row, metric, quality_key, quality_label, title
+from fm_lightning.report.style import MUTED, WIDTH, colours, lighter, new_figure, point_style, styled, within
 
 
 @styled

@@ -71,13 +71,7 @@ def _style() -> Any:
     from matplotlib import font_manager
 
     installed = set(font_manager.get_font_names())
-    wanted = (
-        "Inter",
-        "Helvetica Neue",
-        "Arial",
-        "Liberation Sans",
-        "DejaVu Sans",
-    )  # the last comes with matplotlib
+    wanted = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")  # the last comes with matplotlib
     return STYLE | {"font.family": [name for name in wanted if name in installed]}
 
 

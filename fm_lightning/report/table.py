@@ -138,11 +138,7 @@ def write_csv(results: Results, path: str | os.PathLike[str]) -> Path:
             (against, name) for against in ("vs_base", "vs_parent") for row in rows for name in getattr(row, against)
         )
     )
-    head = [
-        *plain,
-        *metrics,
-        *(f"{name}_{against}{end}" for against, name in changes for end in ("", "_lo", "_hi")),
-    ]
+    head = [*plain, *metrics, *(f"{name}_{against}{end}" for against, name in changes for end in ("", "_lo", "_hi"))]
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)

@@ -22,14 +22,7 @@ from fm_lightning.table.manifest import Manifest
 _FREE = {
     "": {"name", "seed_everything", "threads", "root"},
     "model": {"base_seed", "test_schedules", "val_schedules", "judge", "fields", "floors"},
-    "data.init_args": {
-        "base_seed",
-        "eval_batch_size",
-        "val_seeds",
-        "test_seeds",
-        "predict_seeds",
-        "cache_dir",
-    },
+    "data.init_args": {"base_seed", "eval_batch_size", "val_seeds", "test_seeds", "predict_seeds", "cache_dir"},
     "trainer": {
         "accelerator",
         "default_root_dir",

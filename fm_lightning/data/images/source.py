@@ -186,12 +186,7 @@ def _hash_files(files: Sequence[Path]) -> str:
 
 
 def _load(
-    name: str,
-    config: str | None,
-    files: list[str] | None = None,
-    *,
-    cache: str | None = None,
-    hub: bool = False,
+    name: str, config: str | None, files: list[str] | None = None, *, cache: str | None = None, hub: bool = False
 ) -> dict[str, Dataset]:
     """Reads with ``datasets``. Its cache goes by size and time, so that each content needs a directory of its own."""
     import datasets

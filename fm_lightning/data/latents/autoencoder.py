@@ -97,9 +97,7 @@ class Autoencoder(nn.Module):
 
 
 def open_autoencoder(
-    given: str | nn.Module,
-    factor: float | Sequence[float] | None = None,
-    shift: float | Sequence[float] | None = None,
+    given: str | nn.Module, factor: float | Sequence[float] | None = None, shift: float | Sequence[float] | None = None
 ) -> Autoencoder:
     """Opens an autoencoder by name or folder (diffusers' ``AutoencoderKL``), or wraps a module.
 

@@ -37,12 +37,7 @@ class AuthPct(CopyMeasure):
     key = "auth_pct"
     lower_is_copying = True
 
-    def __init__(
-        self,
-        reference: Tensor | Reference,
-        held_out: Tensor | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, reference: Tensor | Reference, held_out: Tensor | None = None, **kwargs: Any) -> None:
         super().__init__(reference, held_out, **kwargs)
         if len(self.reference) < 2:
             raise UserError("One training image has no nearest other one.", "Pass at least 2.")

@@ -39,11 +39,7 @@ class DescriptorCosine(CopyMeasure):
     described = True
 
     def __init__(
-        self,
-        reference: Tensor | Reference,
-        held_out: Tensor | None = None,
-        threshold: float = SIMILAR,
-        **kwargs: Any,
+        self, reference: Tensor | Reference, held_out: Tensor | None = None, threshold: float = SIMILAR, **kwargs: Any
     ) -> None:
         if not -1 < threshold < 1:
             raise UserError(f"threshold={threshold:g} must be between -1 and 1.", "Pass, for example, threshold=0.5")

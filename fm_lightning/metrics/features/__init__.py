@@ -10,11 +10,7 @@ if TYPE_CHECKING:
     from fm_lightning.metrics.features.clip import ClipFeatures, CmmdFeatures
     from fm_lightning.metrics.features.dinov2 import DinoFeatures
     from fm_lightning.metrics.features.extractor import DigitsFeatures, FeatureExtractor, ModuleFeatures, RawFeatures
-    from fm_lightning.metrics.features.inception import (
-        InceptionFeatures,
-        PytorchFIDFeatures,
-        SpatialInceptionFeatures,
-    )
+    from fm_lightning.metrics.features.inception import InceptionFeatures, PytorchFIDFeatures, SpatialInceptionFeatures
 
 __all__ = [
     "ClipFeatures",

@@ -8,11 +8,7 @@ from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.clip import ClipFeatures, CmmdFeatures
 from fm_lightning.metrics.features.dinov2 import DinoFeatures
 from fm_lightning.metrics.features.extractor import DigitsFeatures, FeatureExtractor, RawFeatures
-from fm_lightning.metrics.features.inception import (
-    InceptionFeatures,
-    PytorchFIDFeatures,
-    SpatialInceptionFeatures,
-)
+from fm_lightning.metrics.features.inception import InceptionFeatures, PytorchFIDFeatures, SpatialInceptionFeatures
 
 EXTRACTORS: dict[str, Callable[[], FeatureExtractor]] = {
     "fid": InceptionFeatures,

@@ -18,13 +18,7 @@ from torch import Tensor
 
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.neighbours.cascade import Cascade, Tile, float64_costs
-from fm_lightning.metrics.neighbours.products import (
-    ROUNDED,
-    Operand,
-    operand,
-    pair_bytes,
-    scores,
-)
+from fm_lightning.metrics.neighbours.products import ROUNDED, Operand, operand, pair_bytes, scores
 from fm_lightning.metrics.neighbours.reference import (
     BUDGET,
     AbstractReference,
