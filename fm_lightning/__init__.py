@@ -74,38 +74,4 @@ __all__ = [
 ]
 
 # Loaded at first use: the command line answers `--help` before torch is imported.
-__getattr__ = lazy(
-    __name__,
-    {
-        "training.module": ("FlowMatching",),
-        "training.trainer": ("FlowTrainer",),
-        "trajectory": ("Trajectory",),
-        "errors": ("UserError",),
-        "adapters": ("load_network", "load_sit", "load_torchcfm", "load_weights"),
-        "notebook": ("Comparison", "compare_schedules", "falsify"),
-        "comparison.families": ("Family", "families"),
-        "table.evaluation": ("Evaluation",),
-        "comparison.judge": ("judge",),
-        "nets": ("Guided",),
-        "flow": (
-            "KTS",
-            "SSC",
-            "Constant",
-            "EmpiricalVelocity",
-            "Independent",
-            "LinearPath",
-            "OptimalTransport",
-            "Schedule",
-            "integrate",
-            "integrate_many",
-        ),
-        "metrics": (
-            "FrechetDistance",
-            "KernelDistance",
-            "KineticPathEnergy",
-            "LocalSupport",
-            "MemorizationRate",
-            "nearest",
-        ),
-    },
-)
+__getattr__ = lazy(__name__, __file__)

@@ -37,19 +37,4 @@ __all__ = [
 ]
 
 # Loaded when used: one adapter does not import what another one adapts.
-__getattr__ = lazy(
-    __name__,
-    {
-        "data_space": ("DataSpace",),
-        "denoisers": ("FromDenoiser", "FromNoise", "FromScore"),
-        "diffusers": ("FromDiffusers",),
-        "kts_scheduler": ("KTSFlowMatchEulerScheduler",),
-        "meta": ("MetaVelocity",),
-        "reversed": ("Reversed",),
-        "hub": ("push_to_hub",),
-        "network": ("load_network",),
-        "sit": ("load_repa", "load_sit"),
-        "torchcfm": ("load_torchcfm",),
-        "weights": ("load_weights",),
-    },
-)
+__getattr__ = lazy(__name__, __file__)

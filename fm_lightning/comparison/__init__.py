@@ -15,12 +15,4 @@ if TYPE_CHECKING:
 __all__ = ["BASE", "Checkpoint", "ClosedForm", "Family", "Field", "Row", "other_models"]
 
 # Loaded when they are used: the results of a comparison are read without torch.
-__getattr__ = lazy(
-    __name__,
-    {
-        "families": ("Family",),
-        "fields": ("Checkpoint", "ClosedForm", "Field"),
-        "other_model": ("other_models",),
-        "rows": ("BASE", "Row"),
-    },
-)
+__getattr__ = lazy(__name__, __file__)

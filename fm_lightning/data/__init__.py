@@ -12,14 +12,7 @@ from fm_lightning.lazy import lazy
 from fm_lightning.noise import noise
 
 if TYPE_CHECKING:
-    from fm_lightning.data.base import FlowData
-    from fm_lightning.data.digits import Digits
-    from fm_lightning.data.images.celeba import CelebA
-    from fm_lightning.data.images.image_data import CIFAR10, ImageData
-    from fm_lightning.data.latents.latents import Latents
-    from fm_lightning.data.toys import Toy2D
-    from fm_lightning.data.unknown import Unknown
-
+    from fm_lightning.data.datamodules import CIFAR10, CelebA, Digits, FlowData, ImageData, Latents, Toy2D, Unknown
 
 __all__ = [
     "CIFAR10",
@@ -40,6 +33,4 @@ __all__ = [
 ]
 
 # All at once, so that the command knows every data set by its short name.
-__getattr__ = lazy(
-    __name__, {"datamodules": ("CIFAR10", "CelebA", "Digits", "FlowData", "ImageData", "Latents", "Toy2D", "Unknown")}
-)
+__getattr__ = lazy(__name__, __file__)

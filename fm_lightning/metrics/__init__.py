@@ -8,11 +8,9 @@ from fm_lightning.lazy import lazy
 
 if TYPE_CHECKING:
     from fm_lightning.metrics.energy import KineticPathEnergy
-    from fm_lightning.metrics.extrapolated import extrapolated_distance
-    from fm_lightning.metrics.feature_moments import moments
     from fm_lightning.metrics.features.extractor import DigitsFeatures, FeatureExtractor, RawFeatures
     from fm_lightning.metrics.features.space import FeatureSpace
-    from fm_lightning.metrics.frechet import GaussianReference, frechet_distance
+    from fm_lightning.metrics.frechet import GaussianReference, extrapolated_distance, frechet_distance, moments
     from fm_lightning.metrics.frechet_metrics import FrechetDistance, FrechetMoments
     from fm_lightning.metrics.measure import Measure
     from fm_lightning.metrics.memorization import MemorizationRate
@@ -54,26 +52,5 @@ __all__ = [
     "nearest_distinct",
 ]
 
-# Each name is loaded with its own module when it is first used, so that one metric does not wait for the imports of all.
-__getattr__ = lazy(
-    __name__,
-    {
-        "semantics": ("ClassifierSemantics", "ClipSemantics"),
-        "features.extractor": ("DigitsFeatures", "FeatureExtractor", "RawFeatures"),
-        "features.space": ("FeatureSpace",),
-        "frechet_metrics": ("FrechetDistance", "FrechetMoments"),
-        "frechet": ("GaussianReference", "frechet_distance"),
-        "neighbours.distinct": ("Groups", "find_groups", "nearest_distinct"),
-        "mmd": ("KernelDistance", "KernelReference", "kernel_distance"),
-        "energy": ("KineticPathEnergy",),
-        "support": ("LocalSupport",),
-        "measure": ("Measure",),
-        "memorization": ("MemorizationRate",),
-        "real_features": ("RealFeatures",),
-        "neighbours.reference": ("Reference",),
-        "neighbours.sharded": ("ShardedReference",),
-        "extrapolated": ("extrapolated_distance",),
-        "feature_moments": ("moments",),
-        "neighbours.search": ("nearest",),
-    },
-)
+# Loaded when first used: one metric does not wait for the imports of all.
+__getattr__ = lazy(__name__, __file__)

@@ -26,12 +26,4 @@ __all__ = [
 ]
 
 # Loaded when first used: the pretrained networks import torch-fidelity.
-__getattr__ = lazy(
-    __name__,
-    {
-        "clip": ("ClipFeatures", "CmmdFeatures"),
-        "extractor": ("DigitsFeatures", "FeatureExtractor", "ModuleFeatures", "RawFeatures"),
-        "dinov2": ("DinoFeatures",),
-        "inception": ("InceptionFeatures", "PytorchFIDFeatures", "SpatialInceptionFeatures"),
-    },
-)
+__getattr__ = lazy(__name__, __file__)
