@@ -28,8 +28,7 @@ from numpy.typing import NDArray
 from fm_lightning.comparison.results import FamilyResult, Interval, MarginResult, VerdictResult
 from fm_lightning.diagnosis.association import partial_spearman, spearman
 from fm_lightning.estimate import Estimate
-from fm_lightning.metrics.extrapolated import extrapolated_distance
-from fm_lightning.metrics.frechet import GaussianReference
+from fm_lightning.metrics.frechet import GaussianReference, extrapolated_distance
 from fm_lightning.metrics.real_features import RealFeatures
 from fm_lightning.study.spread import spread, with_floor
 from fm_lightning.verdicts.doses import choose_doses

@@ -47,7 +47,7 @@ from fm_lightning.metrics.features.named import EXTRACTORS, named_extractor
 from fm_lightning.metrics.frechet_metrics import FrechetDistance
 from fm_lightning.metrics.measure import Measure
 from fm_lightning.metrics.memorization import THRESHOLD, MemorizationRate
-from fm_lightning.metrics.neighbours import Reference
+from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.real_features import RealFeatures, extract
 from fm_lightning.nets.velocity import Guided
 from fm_lightning.nets.velocity import Velocity as NetVelocity

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
+from fm_lightning.hashes import text_hash
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.features.space import as_read, reader_name
-from fm_lightning.metrics.per_seed import PerSeedMetric, fingerprint, sample_tensor
+from fm_lightning.metrics.per_seed import PerSeedMetric, sample_tensor
 from fm_lightning.trajectory import Trajectory
 
 
@@ -49,7 +50,7 @@ class FeatureMetric(PerSeedMetric):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.extractor.fingerprint, reader_name(self.read))
+        return text_hash(self.extractor.fingerprint, reader_name(self.read))
 
     def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
         """``features`` ``[B, D]`` as the extractor gives them."""

@@ -13,12 +13,12 @@ from torchmetrics import Metric
 
 from fm_lightning.errors import UserError
 from fm_lightning.estimate import Estimate
+from fm_lightning.hashes import text_hash
 from fm_lightning.metrics.feature_metric import FeatureMetric, features_of
-from fm_lightning.metrics.feature_moments import check_finite, moments
 from fm_lightning.metrics.features.extractor import FeatureExtractor
-from fm_lightning.metrics.frechet import GaussianReference
+from fm_lightning.metrics.frechet import GaussianReference, check_finite, moments
 from fm_lightning.metrics.measure import Columns
-from fm_lightning.metrics.per_seed import check_same_seeds, fingerprint
+from fm_lightning.metrics.per_seed import check_same_seeds
 from fm_lightning.metrics.real_features import RealFeatures
 from fm_lightning.metrics.summaries import SUMMARIES
 from fm_lightning.phrases import counted
@@ -137,7 +137,7 @@ class FrechetDistance(FeatureMetric):
             "label": self.extractor.label,
             "reference": self.real.gaussian.samples,
             "width": self.real.width,
-            "real": fingerprint(*(part.numpy().tobytes() for each in both for part in (each.mean, each.cov))),
+            "real": text_hash(*(part.numpy().tobytes() for each in both for part in (each.mean, each.cov))),
             "unseen": self.unseen.gaussian.samples,
             "seen": self.unseen.seen,
             "held_out": self.unseen.held_out,

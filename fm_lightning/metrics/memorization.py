@@ -14,10 +14,11 @@ from torch import Tensor
 from fm_lightning.errors import UserError
 from fm_lightning.estimate import Estimate, share, share_change, wilson
 from fm_lightning.files import read_json, write_json
+from fm_lightning.hashes import text_hash
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.distinct import Groups, find_groups, joined, nearest_distinct
 from fm_lightning.metrics.neighbours.reference import AbstractReference, Reference, check_unit
-from fm_lightning.metrics.per_seed import PerSeedMetric, check_same_seeds, fingerprint, sample_tensor
+from fm_lightning.metrics.per_seed import PerSeedMetric, check_same_seeds, sample_tensor
 from fm_lightning.phrases import counted
 from fm_lightning.trajectory import Trajectory
 
@@ -162,7 +163,7 @@ class MemorizationRate(PerSeedMetric):
     @property
     def fingerprint(self) -> str:
         groups = hashlib.sha256(self.groups.leader.numpy().tobytes()).hexdigest()
-        return fingerprint(self.reference.fingerprint, self.k, self.mirrored, groups)
+        return text_hash(self.reference.fingerprint, self.k, self.mirrored, groups)
 
     def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
         x = sample_tensor(samples)

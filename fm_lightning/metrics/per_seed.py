@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -105,11 +104,6 @@ class PerSeedMetric(Metric, Measure):
 def sample_tensor(samples: Tensor | Trajectory) -> Tensor:
     """``[B, ...]`` the samples themselves."""
     return samples.x1 if isinstance(samples, Trajectory) else samples
-
-
-def fingerprint(*parts: object) -> str:
-    """16 hexadecimal digits that change with the representation of any part."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def check_same_seeds(here: Columns, there: Columns) -> None:

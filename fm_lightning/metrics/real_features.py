@@ -17,11 +17,9 @@ from fm_lightning.errors import UserError
 from fm_lightning.estimate import Estimate
 from fm_lightning.files import DamagedFile, compact, read_arrays, write_arrays
 from fm_lightning.metrics.archive_images import ArchiveImages
-from fm_lightning.metrics.extrapolated import extrapolated_distance
-from fm_lightning.metrics.feature_moments import moments
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.features.space import as_read
-from fm_lightning.metrics.frechet import GaussianReference
+from fm_lightning.metrics.frechet import GaussianReference, extrapolated_distance, moments
 from fm_lightning.metrics.mmd import KernelReference
 from fm_lightning.metrics.precision_recall import Balls
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,11 @@ from torch import Tensor, nn
 
 from fm_lightning.errors import UserError
 from fm_lightning.estimate import wilson
+from fm_lightning.hashes import text_hash
+from fm_lightning.metrics.features.extractor import state_hash
 from fm_lightning.metrics.features.space import FeatureSpace, as_read, check_model_space
 from fm_lightning.metrics.measure import Columns
-from fm_lightning.metrics.per_seed import PerSeedMetric, fingerprint, sample_tensor
+from fm_lightning.metrics.per_seed import PerSeedMetric, sample_tensor
 from fm_lightning.trajectory import Trajectory
 
 CLIP = "openai/clip-vit-base-patch32"
@@ -127,7 +128,7 @@ class ClipSemantics(Semantics):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.clip.fingerprint, self.classes, self.prompt, FeatureSpace(None, self.read).fingerprint)
+        return text_hash(self.clip.fingerprint, self.classes, self.prompt, FeatureSpace(None, self.read).fingerprint)
 
     @torch.no_grad()
     def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
@@ -169,7 +170,7 @@ class _Clip:
 
     @property
     def fingerprint(self) -> str:
-        return _weights_fingerprint(self.net)
+        return state_hash(type(self.net).__qualname__, self.net)
 
     def cosines(self, images: Tensor) -> Tensor:
         """``[B, K]`` cosines of uint8 images ``[B, 1 or 3, H, W]`` with the prompts, float32."""
@@ -215,7 +216,9 @@ class ClassifierSemantics(Semantics):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(_weights_fingerprint(self.module), FeatureSpace(None, self.read).fingerprint)
+        return text_hash(
+            state_hash(type(self.module).__qualname__, self.module), FeatureSpace(None, self.read).fingerprint
+        )
 
     @torch.no_grad()
     def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
@@ -233,12 +236,3 @@ class ClassifierSemantics(Semantics):
         labels = self.labels(samples, logits.shape[1]).to(logits.device)
         own = logits.float().log_softmax(1).gather(1, labels[:, None])[:, 0]
         return {f"{self.prefix}_score": own.exp(), f"{self.prefix}_margin": margin(logits.float(), labels)}
-
-
-def _weights_fingerprint(net: nn.Module) -> str:
-    """Changes with a network's parameters and buffers."""
-    digest = hashlib.sha256(type(net).__qualname__.encode())
-    for name, value in sorted(net.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]

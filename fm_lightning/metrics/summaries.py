@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.feature_moments import check_finite
 from fm_lightning.metrics.features.extractor import FeatureExtractor
+from fm_lightning.metrics.frechet import check_finite
 from fm_lightning.metrics.neighbours.kernel import log_kernel_sum
 from fm_lightning.metrics.precision_recall import NEIGHBOURS, precision_recall
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fm_lightning.metrics.real_features import RealFeatures
 
 SUBSET, SPLITS = 1000, 10
+SIGMA = 10.0  # of CMMD's kernel
 
 
 def inception_score(logits: Tensor) -> dict[str, float]:
@@ -70,19 +71,19 @@ def kernel_distance(features: Tensor, real: Tensor) -> dict[str, float]:
     return numbers
 
 
-def cmmd(features: Tensor, real: Tensor, bandwidth: float = 10.0) -> dict[str, float]:
-    """``cmmd``: 1 000 times the squared maximum mean discrepancy with a Gaussian kernel (arXiv 2401.09603, eq. 4).
+def cmmd(features: Tensor, real: Tensor) -> dict[str, float]:
+    """``cmmd``: 1 000 times the squared maximum mean discrepancy with the kernel ``exp(-|x - y|^2 / (2 SIGMA^2))`` (arXiv
+    2401.09603, eq. 4).
 
     Like its authors' code, the estimate includes the pairs of an image with itself, and so is never negative.
 
     Args:
         features: ``[n, D]`` CLIP embeddings of length 1 of the samples.
         real: ``[m, D]`` of real images.
-        bandwidth: sigma of ``exp(-|x - y|^2 / (2 sigma^2))``.
     """
 
     def mean_kernel(a: Tensor, b: Tensor) -> float:
-        return float(log_kernel_sum(a, b, bandwidth).exp().mean()) / len(b)
+        return float(log_kernel_sum(a, b, SIGMA).exp().mean()) / len(b)
 
     both = mean_kernel(features, features) + mean_kernel(real, real) - 2 * mean_kernel(features, real)
     return {"cmmd": 1000 * both}

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
+from fm_lightning.hashes import text_hash
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.density import nearest_with_kernel_sums
 from fm_lightning.metrics.neighbours.reference import Reference, check_unit
 from fm_lightning.metrics.neighbours.search import nearest
-from fm_lightning.metrics.per_seed import PerSeedMetric, fingerprint
+from fm_lightning.metrics.per_seed import PerSeedMetric
 from fm_lightning.trajectory import Trajectory
 
 ASKED = 256  # reference rows whose nearest neighbour sets the bandwidth's unit
@@ -83,7 +84,7 @@ class LocalSupport(PerSeedMetric):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.reference.fingerprint, self.space.fingerprint, self.k, self.bandwidths)
+        return text_hash(self.reference.fingerprint, self.space.fingerprint, self.k, self.bandwidths)
 
     def measure(self, samples: Tensor | Trajectory) -> dict[str, Tensor]:
         """``knn_{k}`` and ``kde_{b}``, ``[B]`` each."""

@@ -11,8 +11,7 @@ from torch_fidelity.metric_kid import kernel_poly, mmd2
 
 from fm_lightning.errors import UserError
 from fm_lightning.flow import integrate
-from fm_lightning.metrics import GaussianReference, RawFeatures, moments
-from fm_lightning.metrics.extrapolated import extrapolated_distance
+from fm_lightning.metrics import GaussianReference, RawFeatures, extrapolated_distance, moments
 from fm_lightning.metrics.mmd import KernelDistance, KernelReference, kernel_distance, kernel_key
 
 

@@ -138,12 +138,12 @@ def test_a_classifier_by_hand():
     assert not list(metric.parameters())
 
 
-def test_a_classifier_is_the_digits_ones_confidence():
+def test_the_digits_classifier_as_judge():
     net = DigitsClassifier.load()
-    x = 2 * torch.rand(6, 1, 8, 8) - 1
-    labels = torch.arange(6)
-    confidence, lead = net.confidence_margin(x, labels)
+    x, labels = 2 * torch.rand(6, 1, 8, 8) - 1, torch.arange(6)
+    logits = net(x)
     columns = ClassifierSemantics(net).measure(trajectory(x, labels))
-    torch.testing.assert_close(columns["classifier_score"], confidence)
-    torch.testing.assert_close(columns["classifier_margin"], lead)
-    torch.testing.assert_close(margin(net(x), labels), lead)
+    torch.testing.assert_close(columns["classifier_score"], logits.softmax(1)[torch.arange(6), labels])
+    others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+    torch.testing.assert_close(columns["classifier_margin"], logits[torch.arange(6), labels] - others)
+    torch.testing.assert_close(margin(logits, labels), columns["classifier_margin"])

@@ -16,8 +16,9 @@ from sklearn.neighbors import KernelDensity
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.extractor import RawFeatures
 from fm_lightning.metrics.features.space import FeatureSpace
-from fm_lightning.metrics.neighbours import Reference, nearest
 from fm_lightning.metrics.neighbours.density import TOLERANCE, nearest_with_kernel_sums
+from fm_lightning.metrics.neighbours.reference import Reference
+from fm_lightning.metrics.neighbours.search import nearest
 from fm_lightning.metrics.support import LocalSupport
 
 

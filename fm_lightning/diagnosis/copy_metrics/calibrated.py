@@ -10,10 +10,10 @@ from torch import Tensor
 from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, share
 from fm_lightning.errors import UserError
 from fm_lightning.estimate import Interval
+from fm_lightning.hashes import text_hash
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import nearest
-from fm_lightning.metrics.per_seed import fingerprint
 
 
 class CalibratedDistance(CopyMeasure):
@@ -65,7 +65,7 @@ class CalibratedDistance(CopyMeasure):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(super().fingerprint, self.alpha, self.neighbours)
+        return text_hash(super().fingerprint, self.alpha, self.neighbours)
 
     def compare(self, x: Tensor) -> dict[str, Tensor]:
         """``calibrated [B]``; an exact copy has 0, also of an image that stands there n times."""

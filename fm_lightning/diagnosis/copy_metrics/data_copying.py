@@ -15,10 +15,10 @@ from fm_lightning.diagnosis.association.roc import placements
 from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure
 from fm_lightning.errors import UserError
 from fm_lightning.estimate import Estimate, Interval
+from fm_lightning.hashes import text_hash
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.metrics.neighbours.search import nearest
-from fm_lightning.metrics.per_seed import fingerprint
 
 
 class DataCopying(CopyMeasure):
@@ -78,7 +78,7 @@ class DataCopying(CopyMeasure):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(super().fingerprint, self.cells, self.seed)
+        return text_hash(super().fingerprint, self.cells, self.seed)
 
     def compare(self, x: Tensor) -> dict[str, Tensor]:
         """``cell [B]`` and ``d1_cell [B]``, the distance to the nearest training image in it."""

@@ -11,10 +11,11 @@ from torch import Tensor
 from fm_lightning import estimate
 from fm_lightning.errors import UserError
 from fm_lightning.estimate import Interval
+from fm_lightning.hashes import text_hash
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference, check_unit
-from fm_lightning.metrics.per_seed import PerSeedMetric, fingerprint
+from fm_lightning.metrics.per_seed import PerSeedMetric
 from fm_lightning.trajectory import Trajectory
 
 
@@ -89,7 +90,7 @@ class CopyMeasure(PerSeedMetric):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(type(self).__qualname__, self.reference.fingerprint)
+        return text_hash(type(self).__qualname__, self.reference.fingerprint)
 
     def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
         numbers = dict(zip((self.key, f"{self.key}_lo", f"{self.key}_hi"), self.value(columns)))

@@ -1,4 +1,4 @@
-"""A small classifier of 8x8 digits: the features behind ``fd_digits``, and a judge's confidence and margin.
+"""A small classifier of 8x8 digits: the features behind ``fd_digits``, and a judge of the class.
 
 A classifier learns to be blind to what does not change the class, and so its last layer is blind to noise:
 the Fréchet distance of such features forgives exactly the residual noise that a sampling schedule may leave
@@ -96,22 +96,3 @@ class DigitsClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """``[B, 1, 8, 8]`` float in [-1, 1] -> logits ``[B, 10]``."""
         return self.classify(self.features(images))
-
-    def confidence_margin(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """How sure the classifier is of a sample's class.
-
-        Args:
-            images: ``[B, 1, 8, 8]`` float in [-1, 1].
-            labels: ``[B]`` int64, the intended class; without labels the most likely class is used.
-
-        Returns:
-            confidence ``[B]`` in [0, 1], the softmax probability of the own class, and margin ``[B]``, its
-            logit minus the best other class's: positive where the classifier agrees with the label, never
-            negative without labels.
-        """
-        logits = self(images)
-        own = logits.argmax(1) if labels is None else labels
-        mine = logits.gather(1, own[:, None])[:, 0]
-        best_other = logits.scatter(1, own[:, None], -torch.inf).amax(1)
-        confidence = (mine - logits.logsumexp(1)).exp()
-        return confidence, mine - best_other

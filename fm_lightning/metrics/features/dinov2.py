@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA, FeatureExtractorDinoV2
 
 from fm_lightning.errors import UserError
-from fm_lightning.metrics.features.image_features import ImageFeatures
+from fm_lightning.metrics.features.image_features import ImageFeatures, hub_file
 
 
 class DinoFeatures(ImageFeatures):
@@ -38,7 +38,7 @@ class DinoFeatures(ImageFeatures):
     def source(self) -> tuple[str, Path]:
         name = MODEL_METADATA[self.model]
         address = f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth"
-        return address, Path(torch.hub.get_dir()) / "checkpoints" / f"{name}_pretrain.pth"
+        return address, hub_file(address)
 
     def build(self) -> nn.Module:
         code = Path(torch.hub.get_dir()) / "facebookresearch_dinov2_main"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fm_lightning.errors import UserError
+from fm_lightning.hashes import tensor_bytes
 from fm_lightning.metrics.features.digits import DigitsClassifier
 
 Space = Literal["model", "uint8"]
@@ -62,11 +63,16 @@ class FeatureExtractor(nn.Module):
     @property
     def fingerprint(self) -> str:
         """Changes whenever the features do: a hash of the extractor's name, structure and weights."""
-        digest = hashlib.sha256(f"{self.key} {type(self).__qualname__} {self}".encode())
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()[:16]
+        return state_hash(f"{self.key} {type(self).__qualname__} {self}", self)
+
+
+def state_hash(about: str, module: nn.Module) -> str:
+    """Changes with ``about`` and with what a checkpoint of the module holds."""
+    digest = hashlib.sha256(about.encode())
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor_bytes(value))
+    return digest.hexdigest()[:16]
 
 
 class RawFeatures(FeatureExtractor):

@@ -10,15 +10,9 @@ from fm_lightning.metrics.features.dinov2 import DinoFeatures
 from fm_lightning.metrics.features.extractor import DigitsFeatures, FeatureExtractor, RawFeatures
 from fm_lightning.metrics.features.inception import InceptionFeatures, PytorchFIDFeatures, SpatialInceptionFeatures
 
+PIXELS = (InceptionFeatures, PytorchFIDFeatures, SpatialInceptionFeatures, ClipFeatures, CmmdFeatures, DinoFeatures)
 EXTRACTORS: dict[str, Callable[[], FeatureExtractor]] = {
-    "fid": InceptionFeatures,
-    "fid_pytorch": PytorchFIDFeatures,
-    "sfid": SpatialInceptionFeatures,
-    "fd_clip": ClipFeatures,
-    "fd_cmmd": CmmdFeatures,
-    "fd_dinov2": DinoFeatures,
-    "fd_digits": DigitsFeatures,
-    "fd_raw": RawFeatures,
+    kind.key: kind for kind in (*PIXELS, DigitsFeatures, RawFeatures)
 }
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from fm_lightning.errors import UserError
+from fm_lightning.hashes import text_hash
 from fm_lightning.metrics.features.extractor import FeatureExtractor
-from fm_lightning.metrics.per_seed import fingerprint, sample_tensor
+from fm_lightning.metrics.per_seed import sample_tensor
 from fm_lightning.trajectory import Trajectory
 
 
@@ -74,7 +75,7 @@ class FeatureSpace:
     @property
     def fingerprint(self) -> str:
         """Changes whenever the rows do."""
-        return fingerprint(None if self.extractor is None else self.extractor.fingerprint, reader_name(self.read))
+        return text_hash(None if self.extractor is None else self.extractor.fingerprint, reader_name(self.read))
 
     @torch.no_grad()
     def __call__(self, samples: Tensor | Trajectory, width: int) -> Tensor:

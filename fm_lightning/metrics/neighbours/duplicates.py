@@ -36,21 +36,12 @@ def row_digests(rows: Tensor, mirrored: bool = False) -> np.ndarray:
 
 
 def first_of_equal(digests: np.ndarray) -> Tensor:
-    """``[n]`` int64: for each digest the index of the first that equals it."""
+    """``[n]`` int64: for each digest the index of the first that equals it.
+
+    Example:
+        >>> first_of_equal(row_digests(torch.tensor([[1, 2], [3, 4], [1, 2], [2, 1]]))).tolist()
+        [0, 1, 0, 3]
+    """
     words = digests.view("u8").reshape(len(digests), 2)
     _, first, inverse = np.unique(words, axis=0, return_index=True, return_inverse=True)
     return torch.from_numpy(first[inverse.reshape(-1)])
-
-
-def exact_duplicates(rows: Tensor, mirrored: bool = False) -> Tensor:
-    """``[n]`` int64: for each row ``[n, ...]`` the index of the first that equals it, its own if none comes before.
-
-    Args:
-        rows: as stored; images ``[n, C, H, W]`` if ``mirrored``.
-        mirrored: an image equals its mirror image.
-
-    Example:
-        >>> exact_duplicates(torch.tensor([[1, 2], [3, 4], [1, 2], [2, 1]])).tolist()
-        [0, 1, 0, 3]
-    """
-    return first_of_equal(row_digests(rows, mirrored))

@@ -105,32 +105,13 @@ def test_loaded_is_frozen(net):
 @pytest.mark.parametrize("batch", [0, 1, 3])
 def test_shapes(net, batch):
     images = torch.zeros(batch, 1, 8, 8)
-    labels = torch.zeros(batch, dtype=torch.int64)
     assert net(images).shape == (batch, 10)
     assert net.features(images).shape == (batch, 64)
-    for given in (None, labels):
-        confidence, margin = net.confidence_margin(images, given)
-        assert confidence.shape == margin.shape == (batch,)
 
 
 def test_row_depends_on_its_image_alone(net, digits):
     images = digits[0][:7]
     torch.testing.assert_close(net.features(images)[3:4], net.features(images[3:4]), rtol=1e-5, atol=1e-5)
-
-
-def test_confidence_and_margin(net, digits):
-    images, labels = digits[0][:50], digits[1][:50]
-    logits = net(images)
-    top = logits.topk(2).values
-    confidence, margin = net.confidence_margin(images)
-    torch.testing.assert_close(confidence, logits.softmax(1).amax(1))
-    torch.testing.assert_close(margin, top[:, 0] - top[:, 1])
-
-    wrong = (logits.argmax(1) + 1) % 10
-    confidence, margin = net.confidence_margin(images, wrong)
-    torch.testing.assert_close(confidence, logits.softmax(1)[torch.arange(50), wrong])
-    torch.testing.assert_close(margin, logits[torch.arange(50), wrong] - top[:, 0])
-    assert (net.confidence_margin(images, labels)[1] > 0).float().mean() > 0.97
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import Groups, MemorizationRate, Reference, find_groups, nearest_distinct
-from fm_lightning.metrics.neighbours.duplicates import exact_duplicates
+from fm_lightning.metrics.neighbours.duplicates import first_of_equal, row_digests
 from fm_lightning.metrics.neighbours.sharded import ShardedReference
 
 
@@ -34,7 +34,7 @@ def test_equal_rows_by_comparing_all_with_all(n, width, mirrored, dtype, seed):
     rows = (-values if dtype.is_floating_point else values).to(dtype)  # -0 and 0 are equal
     rows[::2] = rows[::2].abs() if dtype.is_floating_point else rows[::2]
     want = brute(rows, mirrored)
-    assert exact_duplicates(rows, mirrored).tolist() == want
+    assert first_of_equal(row_digests(rows, mirrored)).tolist() == want
     if dtype != torch.bool:
         assert Reference(rows).exact_duplicates(mirrored).tolist() == want
         assert ShardedReference(rows, strided=True).exact_duplicates(mirrored).tolist() == want
@@ -47,7 +47,7 @@ def test_memory_mapped_rows_and_blocks(tmp_path, monkeypatch):
     want = [*range(200), *range(50, 100), *range(250, 300)]
     assert Reference(np.load(tmp_path / "rows.npy", mmap_mode="r")).exact_duplicates().tolist() == want
     strided = torch.from_numpy(rows).transpose(2, 3)
-    assert exact_duplicates(strided).tolist() == want
+    assert first_of_equal(row_digests(strided)).tolist() == want
 
 
 IMAGES = torch.randn(30, 1, 4, 4, generator=torch.Generator().manual_seed(0))
