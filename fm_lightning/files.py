@@ -8,12 +8,14 @@ check_archive                any other zip archive, such as a checkpoint
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import secrets
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,18 @@ def csv_text(value: object) -> object:
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return f"'{value}"
     return "" if value is None else value
+
+
+def csv_table(lines: Iterable[Mapping[str, Any]], columns: Iterable[str] = ()) -> str:
+    """Lines as CSV: the named columns, then those of the lines in the order in which they first occur."""
+    found = list(lines)
+    text = io.StringIO(newline="")
+    names = dict.fromkeys([*columns, *(name for line in found for name in line)])
+    writer = csv.DictWriter(text, list(names), lineterminator="\n")
+    writer.writeheader()
+    for line in found:
+        writer.writerow({name: csv_text(value) for name, value in line.items()})
+    return text.getvalue()
 
 
 def create(path: Path, content: str) -> bool:

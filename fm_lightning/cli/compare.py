@@ -17,12 +17,12 @@ from PIL import Image
 from fm_lightning.cli.arguments import run_directories, scan
 from fm_lightning.comparison.results import read_results
 from fm_lightning.errors import UserError
-from fm_lightning.files import write_whole
+from fm_lightning.files import csv_table, write_whole
 from fm_lightning.report.run_forest import run_forest
 from fm_lightning.report.run_page import render
 from fm_lightning.report.run_table import print_table
 from fm_lightning.report.style import png
-from fm_lightning.study.across_runs import build, flat, to_csv
+from fm_lightning.study.across_runs import COLUMNS, build, flat
 from fm_lightning.study.replicates import NAMED, Run, experiments
 from fm_lightning.table.claim import RUNNING, Claim
 from fm_lightning.table.evaluation import Evaluation
@@ -47,7 +47,7 @@ def main(args: Sequence[str]) -> None:
     with Claim(out):
         _free(out, names)  # again: another command may have finished there
         write_whole(out / "compare.json", json.dumps(comparison, indent=1, ensure_ascii=False))
-        write_whole(out / "compare.csv", to_csv(comparison))
+        write_whole(out / "compare.csv", csv_table(flat(comparison), COLUMNS))
         print_table(comparison)
         write_whole(out / "compare.html", render(comparison, out.name))
     print(f"\nReport: {out / 'compare.html'}")

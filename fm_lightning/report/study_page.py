@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fm_lightning.files import csv_text, write_whole
+from fm_lightning.files import csv_table, write_whole
 from fm_lightning.phrases import MISSING, number, share, thousands
 from fm_lightning.report.study_figures import FIGURES
 from fm_lightning.report.style import embedded, png, svg
@@ -37,8 +35,8 @@ RUN_COLUMNS = (
 def write_study(folder: Path, study: Mapping[str, Any], curves: Sequence[Curve]) -> Path:
     """Writes everything, the page last, and returns its path."""
     write_whole(folder / "study.json", json.dumps(study, indent=1, ensure_ascii=False))
-    write_whole(folder / "study.csv", _csv(run_lines(study)))
-    write_whole(folder / "curves.csv", _csv(curve_lines(curves)))
+    write_whole(folder / "study.csv", csv_table(run_lines(study)))
+    write_whole(folder / "curves.csv", csv_table(curve_lines(curves)))
     figures = {key: (title, text, found) for key, title, text, draw in FIGURES if (found := draw(study, curves))}
     for key, (_, _, figure) in figures.items():
         (folder / "figures").mkdir(exist_ok=True)
@@ -114,13 +112,3 @@ def curve_lines(curves: Sequence[Curve]) -> Iterator[dict[str, Any]]:
             found = {key: float(curve.get(key)[i]) for key in SERIES}
             known = {key: value if value == value else None for key, value in found.items()}
             yield {"run": curve.name, **curve.values, "step": int(step), **known}
-
-
-def _csv(lines: Iterator[dict[str, Any]]) -> str:
-    found = list(lines)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for line in found for key in line)), lineterminator="\n")
-    writer.writeheader()
-    for line in found:
-        writer.writerow({key: csv_text(value) for key, value in line.items()})
-    return text.getvalue()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fm_lightning.files import csv_text, write_whole
+from fm_lightning.files import csv_table, write_whole
 from fm_lightning.phrases import ascii_only, finite, thousands
 from fm_lightning.report.columns import Column, columns
 from fm_lightning.report.outcomes import OUTCOMES
@@ -122,6 +120,8 @@ def _cell(column: Column, row: Row, aside_width: int, write) -> Text:
 
 # --- CSV ---
 
+AGAINST = ("vs_base", "vs_parent")
+
 
 def write_csv(results: Results, path: str | os.PathLike[str]) -> Path:
     """Writes one line per row with every metric, unrounded, and every paired change; missing values are empty.
@@ -130,22 +130,15 @@ def write_csv(results: Results, path: str | os.PathLike[str]) -> Path:
     ``METRIC_vs_parent`` (the schedule minus this control), each with ``_lo`` and ``_hi``. Shares are 0..1. A family's row
     names its schedule under ``of``.
     """
-    rows = results.rows
+    rows, ends = results.rows, ("", "_lo", "_hi")
     plain = ["name", "kind", "of", "label", "samples", "nfe", "steps", "description"]
-    metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    changes = list(
-        dict.fromkeys(
-            (against, name) for against in ("vs_base", "vs_parent") for row in rows for name in getattr(row, against)
-        )
-    )
-    head = [*plain, *metrics, *(f"{name}_{against}{end}" for against, name in changes for end in ("", "_lo", "_hi"))]
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
+    metrics = dict.fromkeys(name for row in rows for name in row.metrics)
+    changes = dict.fromkeys((against, name) for against in AGAINST for row in rows for name in getattr(row, against))
+    lines = []
     for row in rows:
-        line = [csv_text(getattr(row, key)) for key in plain]
-        line += [metric(row, name) for name in metrics]
+        line = {key: getattr(row, key) for key in plain} | {name: metric(row, name) for name in metrics}
         for against, name in changes:
-            line += [finite(part) for part in interval(row, against, name) or (None,) * 3]
-        writer.writerow(line)
-    return write_whole(Path(path), text.getvalue())
+            found = interval(row, against, name) or (None,) * 3
+            line |= {f"{name}_{against}{end}": finite(part) for end, part in zip(ends, found)}
+        lines.append(line)
+    return write_whole(Path(path), csv_table(lines))

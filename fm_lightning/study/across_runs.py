@@ -14,8 +14,6 @@ Shares of plain sampling's distance carry its own error.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -25,7 +23,6 @@ import numpy as np
 
 from fm_lightning.comparison.results import RowResult, VerdictResult
 from fm_lightning.estimate import Estimate, Interval, Z
-from fm_lightning.files import csv_text
 from fm_lightning.phrases import joined
 from fm_lightning.study.replicates import Experiment, Run
 from fm_lightning.study.spread import spread, with_floor
@@ -260,13 +257,15 @@ def _in_every_run(families: Mapping[str, Mapping[str, str]]) -> list[str]:
 
 # --- one line per number ---
 
-COLUMNS = ("experiment", "run", "schedule", "measure", "value", "low", "high", "error")
-COMBINED = ("replicates", "tau", "i_squared", "prediction_low", "prediction_high")
+COLUMNS = (
+    *("experiment", "run", "schedule", "measure", "value", "low", "high", "error"),
+    *("replicates", "tau", "i_squared", "prediction_low", "prediction_high"),
+)
 
 
 def flat(comparison: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """One line per schedule, measure and run, unrounded; of replicates one more, whose run is ``combined``."""
-    empty = dict.fromkeys((*COLUMNS, *COMBINED))
+    empty = dict.fromkeys(COLUMNS)
     for entry in comparison["experiments"]:
         for schedule in entry["schedules"]:
             for measure, effect in schedule["effects"].items():
@@ -277,13 +276,3 @@ def flat(comparison: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                     low, high = combined["prediction"] or (None, None)
                     known = {name: combined[name] for name in head if name in combined}
                     yield head | {"run": "combined"} | known | {"prediction_low": low, "prediction_high": high}
-
-
-def to_csv(comparison: Mapping[str, Any]) -> str:
-    """The lines of ``flat``."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, (*COLUMNS, *COMBINED), lineterminator="\n")
-    writer.writeheader()
-    for line in flat(comparison):
-        writer.writerow({key: csv_text(value) for key, value in line.items()})
-    return text.getvalue()

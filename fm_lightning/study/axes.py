@@ -11,7 +11,6 @@ from typing import Any
 from fm_lightning.errors import UserError
 
 SEED = "seed_everything"
-IMAGES = "data.init_args.n"
 Values = dict[str, Any]  # axis -> value
 ENDS = ("max_steps", "max_epochs", "max_time")
 

@@ -27,10 +27,7 @@ def mean(values: Sequence[float], within: tuple[float, float] = (-math.inf, math
 
 def geometric_mean(values: Sequence[float]) -> Number | None:
     """The mean of logarithms, as a factor: for times, whose errors are relative."""
-    return _exponential(mean([math.log(value) for value in values]))
-
-
-def _exponential(found: Number | None) -> Number | None:
+    found = mean([math.log(value) for value in values])
     if found is None:
         return None
     return found | {key: None if found[key] is None else math.exp(found[key]) for key in ("value", "low", "high")}

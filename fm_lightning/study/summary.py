@@ -53,9 +53,11 @@ def summarize(
     _match(curves, runs)
     grid = [axis for axis in axes if axis != SEED]
     images = next((axis for axis in grid if axis.rpartition(".")[2] in IMAGES), None)
-    found = {
+    return {
         "schema": SCHEMA,
-        "axes": {axis: _ordered({repr(c.values[axis]): c.values[axis] for c in curves}.values()) for axis in axes},
+        "axes": {
+            axis: sorted({repr(c.values[axis]): c.values[axis] for c in curves}.values(), key=_rank) for axis in axes
+        },
         "short": short_names(list(axes)),
         "images": images,
         "share": share,
@@ -70,7 +72,6 @@ def summarize(
         "capacity": list(_capacity(runs, grid, images, share)),
         "announcements": [_announcement(runs, name) for name in ANNOUNCERS],
     }
-    return found
 
 
 # One run
@@ -251,7 +252,3 @@ def _is_positive(value: Any) -> bool:
 
 def _rank(value: Any) -> tuple[int, float, str]:
     return (0, float(value), "") if isinstance(value, (int, float)) else (1, 0.0, str(value))
-
-
-def _ordered(values: Any) -> list[Any]:
-    return sorted(values, key=_rank)

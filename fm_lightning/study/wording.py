@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fm_lightning.phrases import counted, decimal, joined, thousands
+from fm_lightning.phrases import MISSING, capital, counted, decimal, joined, thousands, with_span
 from fm_lightning.study.times import BEST_LAST, TOO_FEW
 
 Study = Mapping[str, Any]
@@ -20,20 +20,14 @@ def place(at: Mapping[str, Any], short: Mapping[str, str]) -> str:
 
 def number(found: Mapping[str, Any] | None, places: int = 2) -> str:
     """``1.07 [0.92, 1.22]``; a dash for none, and no brackets where there is no interval."""
-    if found is None:
-        return "–"
-    text = decimal(found["value"], places)
-    if found["low"] is None:
-        return text
-    return f"{text} [{decimal(found['low'], places)}, {decimal(found['high'], places)}]"
+    return MISSING if found is None else with_span(found["value"], found["low"], found["high"], decimal, places)
 
 
 def steps(found: Mapping[str, Any] | None) -> str:
     """``1,240 [1,100, 1,400]``."""
     if found is None:
-        return "–"
-    text = thousands(found["value"])
-    return text if found["low"] is None else f"{text} [{thousands(found['low'])}, {thousands(found['high'])}]"
+        return MISSING
+    return with_span(found["value"], found["low"], found["high"], lambda value, _: thousands(value))
 
 
 def headline(study: Study) -> str:
@@ -65,9 +59,10 @@ def sentences(study: Study) -> Iterator[str]:
     for entry in study["collapse"]:
         where = f"At {place(entry['at'], short)}, " if entry["at"] else ""
         if entry["steps"] is not None:
+            images = joined(map(thousands, entry["images"]))
             text = (
-                f"{where}τ_mem differs by a factor of {decimal(entry['steps'], 1)} over {_listed(entry['images'])} "
-                f"images, and in steps per image by {decimal(entry['steps_per_image'], 1)}"
+                f"{where}τ_mem differs by a factor of {decimal(entry['steps'], 1)} over {images} images, and in steps "
+                f"per image by {decimal(entry['steps_per_image'], 1)}"
             )
             yield f"{text} ({entry['note']})." if entry["note"] else f"{text}."
     for entry in study["capacity"]:
@@ -82,10 +77,6 @@ def sentences(study: Study) -> Iterator[str]:
             )
     for entry in study["announcements"]:
         yield announcement(entry)
-
-
-def _listed(numbers: Iterable[float]) -> str:
-    return joined(thousands(n) for n in numbers)
 
 
 def announcement(entry: Mapping[str, Any]) -> str:
@@ -110,7 +101,7 @@ def announcement(entry: Mapping[str, Any]) -> str:
         text += f"; it also leaves it in {entry['departs_without']} of {counted(entry['never_pass'], 'run')} without a τ_mem"
     if entry["without"]:
         text += f" ({joined(f'{why} in {count}' for why, count in entry['without'].items())})"
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{capital(text)}."
 
 
 def _verdict(own: Mapping[str, Any]) -> str:
