@@ -15,12 +15,16 @@ logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARN
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capfd):
+def command(tmp_path, monkeypatch, capfd, request):
     """``command("fit", "-c", ...)`` as typed in an empty directory that has the configuration tiny.yaml."""
     from fm_lightning.__main__ import main
 
     monkeypatch.chdir(tmp_path)
     tiny_config(tmp_path / "tiny.yaml")
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(
+            "fm_lightning.report.save.write_report", lambda folder, results, arrays: Path(folder) / "report.html"
+        )
 
     def run(*args: object) -> Ended:
         monkeypatch.setattr("sys.argv", ["fm-lightning", *map(str, args)])
@@ -36,11 +40,8 @@ def command(tmp_path, monkeypatch, capfd):
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
-    """Comparisons write everything but report.html, whose figures take seconds."""
-    monkeypatch.setattr(
-        "fm_lightning.report.save.write_report", lambda folder, results, arrays: Path(folder) / "report.html"
-    )
+def drawn():
+    """Comparisons write report.html too; its figures take seconds, so that a test asks for them."""
 
 
 @pytest.fixture

@@ -126,6 +126,7 @@ def test_no_connection(hub, folder, monkeypatch):
         push_to_hub(folder, "user/flow")
 
 
+@pytest.mark.slow
 def test_no_answer(hub, folder, monkeypatch):
     from huggingface_hub import constants
     from huggingface_hub.hf_api import api

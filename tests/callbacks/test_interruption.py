@@ -16,8 +16,6 @@ from tiny_runs import says, tiny_config
 
 from fm_lightning.training.tracking import read_series
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 
 class Strike(Callback):
     """Sends this process a signal (or several) when the hook has been called so often."""
@@ -65,7 +63,7 @@ def same(folder, whole):
     assert read_series(folder / "metrics.csv") == read_series(whole / "metrics.csv")
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["plain", "accumulating"])
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids=["plain", "accumulating"])
 def whole(request, tmp_path_factory):
     """A run that was never interrupted, and in how many micro-batches it accumulates."""
     from fm_lightning.cli import command as cli
@@ -123,7 +121,7 @@ def test_each_signal_has_its_status_and_a_run_can_be_interrupted_again_and_again
     same(tmp_path / "runs/tiny", expected)
 
 
-@pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.slow), 4, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [pytest.param(step, marks=pytest.mark.slow) for step in (3, 4, 5)])
 def test_epochs_of_a_known_length(command, tmp_path, step):
     # Without max_steps an epoch is a pass over the data: 4 steps here.
     settings = {"steps": -1, "max_epochs": 3, "val_check_interval": 1.0, "check_val_every_n_epoch": 1}
@@ -166,7 +164,9 @@ def test_options_that_would_start_over_are_to_be_left_out(command, tmp_path):
     says(ended.err.splitlines()[-1], "at step 2. Run the same command (without --again) to resume from there")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_while_comparing(command, tmp_path, number, status):
     ended = command("run", "-c", config(tmp_path / "cut.yaml", ("on_test_batch_start", 2, number), steps=2))
     assert ended.status == status

@@ -81,7 +81,7 @@ def test_steps_are_a_constant_factor_apart():
     assert spaced(10, 7, 20) == [7], "a training shorter than the first step"
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["plain", "accumulating"])
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids=["plain", "accumulating"])
 def whole(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     train(folder, accumulate=request.param)
@@ -94,7 +94,14 @@ def test_validates_at_each_point_and_at_the_last_step(whole):
 
 @pytest.mark.parametrize(
     ("step", "place", "every"),
-    [(9, "training", 4), (10, "validation", 4), (10, "validation", 10), (10, "training", 10), (18, "training", 17)],
+    [
+        (9, "training", 4),
+        (10, "validation", 4),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((10, "validation", 10), (10, "training", 10), (18, "training", 17))
+        ),
+    ],
 )
 def test_a_killed_run_validates_at_the_same_steps(tmp_path, whole, step, place, every):
     accumulate, folder = whole

@@ -51,7 +51,7 @@ class Moving(Progress):
 
 
 @pytest.mark.parametrize("merge_rows", [0, 32])
-def test_the_bar_moves_within_a_batch_of_seeds(command, undrawn, tmp_path, merge_rows):
+def test_the_bar_moves_within_a_batch_of_seeds(command, tmp_path, merge_rows):
     def change(c):
         c["model"]["fields"] = {"empirical": {"class_path": "fm_lightning.comparison.ClosedForm"}}
         c["model"]["merge_rows"] = merge_rows
@@ -87,7 +87,7 @@ class Counting(Progress):
 
 
 @pytest.mark.parametrize("families", ["cheap", "none"])
-def test_each_bar_ends_at_its_total_and_none_is_shown_for_nothing(command, undrawn, tmp_path, families):
+def test_each_bar_ends_at_its_total_and_none_is_shown_for_nothing(command, tmp_path, families):
     def change(c):
         c["data"]["init_args"] |= {"eval_batch_size": 300, "test_seeds": 600}
         c["trainer"]["callbacks"][4]["init_args"]["families"] = families

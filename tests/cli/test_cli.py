@@ -15,8 +15,6 @@ from tiny_runs import says, tiny_config
 from fm_lightning import load_network
 from fm_lightning.cli import pages
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 
 def in_model(key, value):
     return lambda config: config["model"].update({key: value})

@@ -14,8 +14,6 @@ import pytest
 import torch
 from tiny_runs import says, tiny_config
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 CKPT = "lightning.pytorch.callbacks.ModelCheckpoint"
 
 

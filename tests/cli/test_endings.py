@@ -13,8 +13,6 @@ from tiny_runs import says, tiny_config
 
 from fm_lightning.comparison import Field
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 CODE = """
 import torch
 from fm_lightning.data import FlowData, Split
@@ -56,7 +54,10 @@ def test_lightning_has_nothing_to_add(command):
     assert command("fit", "-c", "tiny.yaml", "--trainer.max_steps", 6).err == ""
 
 
-@pytest.mark.parametrize("callbacks", ["[]", "null", "fm_lightning.callbacks.KPEDistribution"])
+@pytest.mark.parametrize(
+    "callbacks",
+    ["[]", *(pytest.param(c, marks=pytest.mark.slow) for c in ("null", "fm_lightning.callbacks.KPEDistribution"))],
+)
 def test_callbacks_that_a_verb_needs_are_added(command, tmp_path, callbacks):
     ended = command("run", "-c", "tiny.yaml", "--trainer.callbacks", callbacks)
     assert ended.status == 0, ended.err

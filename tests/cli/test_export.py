@@ -18,8 +18,6 @@ from fm_lightning import load_network
 from fm_lightning.comparison.results import Results
 from fm_lightning.noise import noise
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 
 def digits(config):
     """Digits with classes and a null label, and a comparison with families."""

@@ -64,7 +64,7 @@ def test_refused(config, tmp_path, monkeypatch, args, message):
 
 
 @pytest.mark.slow
-def test_it_adds_to_what_test_has_judged(command, undrawn, tmp_path):
+def test_it_adds_to_what_test_has_judged(command, tmp_path):
     def change(c):
         c["data"]["init_args"] |= {"test_seeds": 200, "eval_batch_size": 200}
         c["model"]["test_schedules"] = {

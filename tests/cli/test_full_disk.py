@@ -72,7 +72,6 @@ def full_at(path: Path, hook: str, count: int, size: int) -> Path:
         ("run", "on_test_epoch_end", 1, 4000),  # results
     ],
 )
-@pytest.mark.usefixtures("undrawn")
 def test_training_and_comparing_resume(command, cut_off, tmp_path, verb, hook, count, size):
     line = cut_off(verb, "-c", full_at(tmp_path / "full.yaml", hook, count, size))
     assert line.endswith(SAME)
@@ -81,7 +80,6 @@ def test_training_and_comparing_resume(command, cut_off, tmp_path, verb, hook, c
     assert torch.load("runs/tiny/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_advice_leaves_out_what_would_start_over(command, cut_off, tmp_path):
     assert command("run", "-c", "tiny.yaml").status == 0
     line = cut_off("test", "-c", full_at(tmp_path / "full.yaml", "on_test_batch_end", 1, 1000), "--again")
@@ -103,7 +101,7 @@ def test_samples_are_repeated(command, cut_off, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [3000, 30_000])
-def test_a_report_is_redrawn(command, cut_off, tmp_path, size):
+def test_a_report_is_redrawn(command, drawn, cut_off, tmp_path, size):
     assert command("run", "-c", "tiny.yaml").status == 0
     page = Path("runs/tiny/report.html").read_bytes()
     assert cut_off("report", "runs/tiny", size=size).endswith(SAME)
@@ -121,7 +119,6 @@ def test_a_diagnosis_is_repeated(command, cut_off, tmp_path):
     assert ended.status == 0, ended.err
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("out", [pytest.param((), marks=pytest.mark.slow), ("--out", "both")])
 def test_a_comparison_of_runs_is_repeated(command, cut_off, refused, tmp_path, out):
     for seed, name in enumerate(("a", "b")):

@@ -19,7 +19,6 @@ from tiny_runs import says, tiny_config
 from fm_lightning.data import Split, Toy2D
 from fm_lightning.table.evaluation import Evaluation
 
-pytestmark = pytest.mark.usefixtures("undrawn")
 RAW = {"class_path": "fm_lightning.callbacks.FIDMonitor", "init_args": {"extractors": "fd_raw"}}
 SSC = {"class_path": "fm_lightning.flow.SSC", "init_args": {"scale": 0.05, "power": 1.0}}
 
@@ -135,6 +134,7 @@ def test_report_follows_the_threshold_and_samples_nothing(command, refused, trai
     says(refused("report", "runs/tiny", "--trainer.callbacks.MemorizationMonitr.threshold", 1), "MemorizationMonitor")
 
 
+@pytest.mark.slow
 def test_n_is_what_was_measured(command, tmp_path):
     assert command("fit", "-c", "tiny.yaml").status == 0
     ended = command("test", "-c", "tiny.yaml", "--trainer.limit_test_batches", 1)
@@ -173,6 +173,7 @@ def test_the_weights_that_were_compared_are_in_the_last_checkpoint(command, tmp_
     assert results["step"] == 5
 
 
+@pytest.mark.slow
 def test_a_run_finished_by_epochs_is_finished(command, refused, tmp_path):
     change = lambda c: c["trainer"].update(max_steps=-1, max_epochs=2, val_check_interval=1)  # noqa: E731
     file = tiny_config(tmp_path / "epochs.yaml", change)

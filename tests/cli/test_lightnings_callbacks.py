@@ -9,8 +9,6 @@ import torch
 from lightning import Callback
 from tiny_runs import says
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 
 def batch_size(batch):
     return len(batch.x if hasattr(batch, "x") else batch.seeds)
@@ -29,9 +27,11 @@ def last():
     ("kind", "options"),
     [
         ("EarlyStopping", {"monitor": "val/loss"}),
-        ("Timer", {"duration": "00:01:00:00"}),
-        ("ThroughputMonitor", {"batch_size_fn": "test_lightnings_callbacks.batch_size"}),
-        ("LearningRateMonitor", {"logging_interval": "step"}),
+        pytest.param("Timer", {"duration": "00:01:00:00"}, marks=pytest.mark.slow),
+        pytest.param(
+            "ThroughputMonitor", {"batch_size_fn": "test_lightnings_callbacks.batch_size"}, marks=pytest.mark.slow
+        ),
+        pytest.param("LearningRateMonitor", {"logging_interval": "step"}, marks=pytest.mark.slow),
         ("LambdaCallback", {}),
     ],
 )

@@ -23,7 +23,7 @@ def test_report_says_what_is_missing(refused, tmp_path):
     says(refused("report", "a"), "a holds no evaluation", "Compare schedules there first")
 
 
-def test_report_draws_a_finished_comparison_anew(command, tmp_path):
+def test_report_draws_a_finished_comparison_anew(command, drawn, tmp_path):
     ended = command("run", "-c", "tiny.yaml")
     assert ended.status == 0, ended.err
     run = tmp_path / "runs" / "tiny"
@@ -39,7 +39,7 @@ def test_report_draws_a_finished_comparison_anew(command, tmp_path):
         assert [line["name"] for line in csv.DictReader(file)] == [row["name"] for row in results["rows"]]
 
 
-def test_damaged_files_and_what_repairs_them(command, refused, undrawn, tmp_path):
+def test_damaged_files_and_what_repairs_them(command, refused, tmp_path):
     assert command("run", "-c", "tiny.yaml").status == 0
     run = tmp_path / "runs" / "tiny"
     rows = json.loads((run / "results.json").read_text())["rows"]
@@ -65,7 +65,7 @@ def test_damaged_files_and_what_repairs_them(command, refused, undrawn, tmp_path
     assert json.loads((run / "results.json").read_text())["rows"] == rows
 
 
-def test_a_measure_that_lost_its_file_is_noticed_and_measured_again(command, refused, undrawn, tmp_path):
+def test_a_measure_that_lost_its_file_is_noticed_and_measured_again(command, refused, tmp_path):
     assert command("run", "-c", "tiny.yaml").status == 0
     run = tmp_path / "runs" / "tiny"
     rows = json.loads((run / "results.json").read_text())["rows"]
@@ -86,7 +86,7 @@ def test_a_measure_that_lost_its_file_is_noticed_and_measured_again(command, ref
     assert json.loads((run / "results.json").read_text())["rows"] == rows
 
 
-def test_a_saved_configuration_that_changed_is_named_and_used(command, undrawn, tmp_path):
+def test_a_saved_configuration_that_changed_is_named_and_used(command, tmp_path):
     """The end cut off is still YAML, without the last callbacks; an edit is what it was edited for."""
     assert command("run", "-c", "tiny.yaml").status == 0
     run = tmp_path / "runs" / "tiny"

@@ -17,9 +17,6 @@ from fm_lightning import Schedule, load_network
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.training.tracking import read_series
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
-
 # Run directories
 
 
@@ -257,7 +254,7 @@ def test_a_trajectory_that_is_not_finite_names_schedule_step_and_time(command, h
         integrate(lambda x, t, y=None: x / (t[0] < 0.5), torch.ones(2, 2), Schedule(steps=4))
 
 
-def test_a_finished_comparison_grows_by_either_verb(command, undrawn):
+def test_a_finished_comparison_grows_by_either_verb(command):
     """With the same weights, the averaged ones: `run` finds its training finished, which Lightning then never begins."""
     assert command("run", "-c", "tiny.yaml").status == 0
     for verb, seeds in (("test", 15), ("run", 17)):

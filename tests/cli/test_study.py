@@ -35,6 +35,7 @@ def printed(command, *args):
     return [shlex.split(line) for line in ended.out.splitlines()]
 
 
+@pytest.mark.slow
 def test_print_gives_commands_whose_runs_the_study_reads(command, study_file, tmp_path):
     lines = printed(command, "-c", "small.yaml", "--trainer.log_every_n_steps", 2)
     assert len(lines) == 6

@@ -8,11 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 from tiny_runs import says, tiny_config
-
-pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def long_run(c):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from tiny_runs import tiny_config
 from wandb_files import records, written
@@ -27,6 +28,7 @@ def agents_command(lr, decay):
     return [w for word in words for w in (filled[word[2:-1]] if word.startswith("${") else [word])]
 
 
+@pytest.mark.slow
 def test_a_trial_of_a_sweep_with_group_and_tags(tmp_path):
     """In a process of its own: W&B keeps where it writes for all runs of a process."""
     program, verb, *words = agents_command(lr=0.002, decay=0.99)

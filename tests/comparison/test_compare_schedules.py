@@ -43,7 +43,7 @@ def network(seed: int = 0) -> nn.Module:
         return ResidualMLP([2], width=16, depth=1)
 
 
-def test_it_equals_the_command(command, undrawn, tmp_path):
+def test_it_equals_the_command(command, tmp_path):
     """The network of a checkpoint, with families: rows, energies, neighbours and features to the digit."""
     from fm_lightning import load_network
 

@@ -31,10 +31,11 @@ def judged(c):
     c["model"]["test_schedules"]["noisy"] = {"steps": 4, "end_noise": 0.1}
     c["model"]["judge"] = ["noisy"]
     c["trainer"]["max_steps"] = 40
+    c["data"]["init_args"]["eval_batch_size"] = 500
     c["trainer"]["callbacks"][2]["init_args"] = {"threshold": 0.8}
 
 
-def test_rows_are_those_networks_from_the_same_noise(command, tmp_path, undrawn):
+def test_rows_are_those_networks_from_the_same_noise(command, tmp_path):
     ended = command("run", "-c", tiny_config(tmp_path / "kept.yaml", judged), *KEEP, *ASK)
     assert ended.status == 0, ended
     table = Evaluation.open(tmp_path / "runs/tiny")
@@ -57,8 +58,8 @@ def test_rows_are_those_networks_from_the_same_noise(command, tmp_path, undrawn)
     assert checked >= 3
 
 
-def test_what_was_not_kept_is_said(command, tmp_path, undrawn):
-    ended = command("run", "-c", "tiny.yaml", *ASK)
+def test_what_was_not_kept_is_said(command, tmp_path):
+    ended = command("run", "-c", "tiny.yaml", "--data.init_args.eval_batch_size", 500, *ASK)
     assert ended.status == 0, ended
     assert "Not tested: earlier checkpoint, because training kept no earlier checkpoints" in ended.out
     assert "Not tested: average, because training kept no averages" in ended.out

@@ -54,13 +54,14 @@ def test_rows_are_those_networks(tmp_path):
     assert len({about["key"] for about in rows.values()}) == 3
 
 
-def test_runs_are_named_in_a_configuration(command, undrawn, refused, tmp_path):
+def test_runs_are_named_in_a_configuration(command, refused, tmp_path):
     for name, steps in (("most", 30), ("some", 20), ("least", 10)):
         assert command("fit", "-c", "tiny.yaml", "--name", name, "--trainer.max_steps", steps).status == 0
 
     def change(c, others=("runs/some", "runs/least/checkpoints/last.ckpt")):
         c["model"]["test_schedules"]["noisy"] = {"steps": 4, "end_noise": 0.1}
         c["model"]["judge"] = ["noisy"]
+        c["data"]["init_args"]["eval_batch_size"] = 500
         c["trainer"]["callbacks"][2]["init_args"] = {"threshold": 0.8}
         c["trainer"]["callbacks"][4]["init_args"] = {"families": ["noise"], "other_models": list(others)}
 

@@ -24,7 +24,7 @@ class MyLatents(FlowData):
 """
 
 
-def test_latents_run_to_the_report(command, tmp_path, monkeypatch, undrawn):
+def test_latents_run_to_the_report(command, tmp_path, monkeypatch):
     (tmp_path / "my_latents.py").write_text(RECIPE)
     monkeypatch.syspath_prepend(str(tmp_path))
     changes = [

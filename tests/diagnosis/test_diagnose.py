@@ -65,7 +65,7 @@ def loaded(folder):
 
 
 @pytest.mark.slow
-def test_a_toy_run_through_the_command(command, refused, undrawn, tmp_path):
+def test_a_toy_run_through_the_command(command, refused, tmp_path):
     says(refused("diagnose", "tiny.yaml"), "'tiny.yaml' is not an option", "fm-lightning diagnose --help")
     assert command("run", "-c", "tiny.yaml").status == 0
     run = tmp_path / "runs" / "tiny"
@@ -117,7 +117,7 @@ def test_a_toy_run_through_the_command(command, refused, undrawn, tmp_path):
 
 
 @pytest.mark.slow
-def test_digits_with_their_classifier_and_the_monitors(command, undrawn, tmp_path):
+def test_digits_with_their_classifier_and_the_monitors(command, tmp_path):
     tiny_config(tmp_path / "digits.yaml", digits_config)
     tiny_config(tmp_path / "judged.yaml", judged_config)
     ended = command("run", "-c", "digits.yaml")

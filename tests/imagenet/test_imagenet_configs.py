@@ -20,8 +20,8 @@ def results(workplace, name):
     return found, {row["name"]: row for row in found["rows"]}
 
 
-@pytest.mark.parametrize("size", ["s", pytest.param("b", marks=pytest.mark.slow), "xl"])
-def test_training(workplace, command, undrawn, size):
+@pytest.mark.parametrize("size", ["s", *(pytest.param(size, marks=pytest.mark.slow) for size in ("b", "xl"))])
+def test_training(workplace, command, size):
     name = f"imagenet256_sit_{size}"
     ended = command("run", "-c", small(name))
     assert ended.status == 0, ended.err
@@ -84,7 +84,7 @@ def unknown(config):
 
 
 @pytest.mark.slow
-def test_a_public_checkpoint_whose_data_are_unknown(workplace, command, undrawn):
+def test_a_public_checkpoint_whose_data_are_unknown(workplace, command):
     path = small("imagenet256_kts", unknown)
     ended = command("test", "-c", path)
     assert ended.status == 0, ended.err
@@ -184,7 +184,12 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+FAST = ("another size", "truncated shard", "no null label")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in FAST else pytest.mark.slow) for case in REFUSED]
+)
 def test_refused_in_one_line(workplace, refused, case):
     change, words = REFUSED[case]
     says(refused("test", "-c", small("imagenet256_kts", change)), *words)

@@ -191,7 +191,7 @@ def many(seed):
 
 
 def test_a_paragraph_has_at_most_120_words():
-    found = [*EVERYTHING, *(many(seed) for seed in range(1500))]
+    found = [*EVERYTHING, *(many(seed) for seed in range(300))]
     lengths = [len(str(verdict).split()) for verdict in found]
     assert max(lengths) <= 120
     assert max(lengths) > 100, "nothing is left out before it has to be"

@@ -48,7 +48,7 @@ def weights(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_cifar10_from_files_to_the_report(command, tmp_path, monkeypatch, source, weights):
+def test_cifar10_from_files_to_the_report(command, drawn, tmp_path, monkeypatch, source, weights):
     monkeypatch.setenv("FM_LIGHTNING_CACHE", str(tmp_path / "cache"))
     config = yaml.safe_load(CIFAR10.read_text())
     config["data"]["init_args"] |= {"source": str(source), "batch_size": 4, "eval_batch_size": 3}
@@ -64,7 +64,7 @@ def test_cifar10_from_files_to_the_report(command, tmp_path, monkeypatch, source
     for callback in config["trainer"]["callbacks"]:
         if callback["class_path"].endswith("FIDMonitor"):
             callback["init_args"] |= {"kid": True, "precision_recall": True, "inception_score": True}
-            callback["init_args"]["extractors"]["init_args"] = {"weights": str(weights)}
+            callback["init_args"]["extractors"][0]["init_args"] = {"weights": str(weights)}
     (tmp_path / "cifar10.yaml").write_text(yaml.safe_dump(config))
     ended = command("run", "-c", "cifar10.yaml")
     assert ended.status == 0, ended.err

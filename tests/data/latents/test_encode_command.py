@@ -218,7 +218,7 @@ def test_a_run_on_latents(command, folder, monkeypatch):
     tiny_config(here / "latents.yaml", on_latents)
     ended = command("run", "-c", "latents.yaml")
     assert ended.status == 0, ended.err
-    assert (here / "runs" / "tiny" / "report.html").exists()
+    assert (here / "runs" / "tiny" / "results.json").exists()
     ended = command("predict", "-c", "latents.yaml")
     assert ended.status == 0, ended.err
     [written] = (here / "runs" / "tiny" / "samples").glob("base-*.npz")

@@ -77,8 +77,8 @@ def curves(rng, n):
         (gaussian, 60, 6 / math.pi * math.asin(-0.85 / 2)),
         (spread, 200, 0.0),
         (lines, 256, 0.0),
-        (lines, 1000, 0.0),
-        (curves, 1000, 0.0),
+        pytest.param(lines, 1000, 0.0, marks=pytest.mark.slow),
+        pytest.param(curves, 1000, 0.0, marks=pytest.mark.slow),
     ],
 )
 def test_bias_and_coverage(draw, n, truth):

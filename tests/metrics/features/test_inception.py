@@ -221,6 +221,7 @@ def test_statistics_come_from_an_archive(tmp_path):
     assert read_statistics(tmp_path / "big_endian.npz").distance(mean, cov) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_spatial_features_are_what_a_hook_sees(weights):
     """All of torch-fidelity's own forward pass runs; the hook reads mixed_6's 1x1 branch behind its rectifier."""
     net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=weights)
