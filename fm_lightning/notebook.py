@@ -29,7 +29,7 @@ from fm_lightning.comparison.plan import SamplingPlan
 from fm_lightning.comparison.processes import first_process_result, process
 from fm_lightning.comparison.progress import Bar
 from fm_lightning.comparison.results import Results
-from fm_lightning.comparison.rows import BASE, HELD_OUT
+from fm_lightning.comparison.rows import BASE, HELD_OUT, check_schedule, check_schedules
 from fm_lightning.comparison.sampling import Model
 from fm_lightning.data.batches import SeedBatches, Share
 from fm_lightning.data.samples import TEST_SEED, Samples, say
@@ -169,6 +169,11 @@ def compare_schedules(
     """
     if dist.is_torchelastic_launched() and not dist.is_initialized():
         dist.init_process_group()
+    check_schedules(schedules)
+    if isinstance(base_seed, bool) or not isinstance(base_seed, int) or not 0 <= base_seed < 2**63:
+        raise UserError(
+            f"base_seed={base_seed!r} is not a whole number from 0 to 2**63 - 1.", "Pass for example base_seed=0"
+        )
     data = samples_of(train, real, held_out, labels, base_seed)
     where, dtype = _numbers(velocity, data, device)
     guidance = velocity.guidance if isinstance(velocity, Guided) else None
@@ -232,6 +237,7 @@ def falsify(velocity: Velocity, schedule: Schedule, *, families: Which = "all", 
         **options: of ``compare_schedules``.
     """
     name = "schedule"
+    check_schedule("This", schedule)
     found = compare_schedules(velocity, {name: schedule}, families=families, judge=[name], **options)
     return found.verdicts[name]
 
@@ -253,6 +259,11 @@ def default_measures(
     if features is not None:
         if isinstance(features, str):
             features = named_extractor(features if features in EXTRACTORS else f"fd_{features}")
+        if not isinstance(features, FeatureExtractor):
+            raise UserError(
+                f"features of type {type(features).__name__} are not an extractor.",
+                'Wrap a module in fm_lightning.metrics.features.ModuleFeatures(module, key="fd_mine").',
+            )
         features.load()
         features.to(device).eval()
         read = data.to_uint8 if features.space == "uint8" else None
@@ -299,6 +310,8 @@ def _distance(
 
 def _numbers(velocity: Velocity, data: Samples, device: str | torch.device | None) -> tuple[torch.device, torch.dtype]:
     """Where and in which numbers the velocity is evaluated."""
+    if device is not None:
+        _check_device(device)
     weights = next(velocity.parameters(), None) if isinstance(velocity, nn.Module) else None
     if weights is None:
         where = data.train_split.x.device if isinstance(data.train_split.x, Tensor) else torch.device("cpu")
@@ -311,3 +324,10 @@ def _numbers(velocity: Velocity, data: Samples, device: str | torch.device | Non
             "Convert them with net.float().",
         )
     return weights.device, weights.dtype
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise UserError(f"The device {device!r} does not exist here.", 'Pass device="cpu", or leave it out.') from error

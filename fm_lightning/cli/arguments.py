@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -138,15 +139,41 @@ def _resolved(verb: str, word: Word) -> list[str]:
 def _configuration(verb: str, name: str) -> list[str]:
     path = configurations.find(name)
     errors: list[UserError] = []
-    for key in configurations.read(path):
+    content = configurations.read(path)
+    for key in content:
         with noting(errors):
             check_key(verb, str(key), at=f"{path}: ")
+    with noting(errors):
+        _check_forms(content, path)
     complain(errors)
     if path.parent.is_dir() and Path(name).is_dir() and verb != "encode":
         run = path.parent.resolve()
         root = path.parent.parent if path.parent.name else run.parent
         return ["-c", str(path), "--name", run.name, "--root", str(root)]
     return ["-c", str(path)]
+
+
+def _check_forms(content: Mapping[str, Any], path: Path) -> None:
+    """Refuses sections and lists of another form, some of which the parser would leave out silently."""
+    for section in ("trainer", "model"):
+        if section in content and not isinstance(content[section], dict):
+            raise UserError(f"{path}: {section} holds no 'key: value' lines.", f"Write for example {_FORMS[section]}")
+    data = content.get("data")
+    if "data" in content and not isinstance(data, str | dict):
+        raise UserError(f"{path}: data={data!r} is not a class.", f"Write for example {_FORMS['data']}")
+    if isinstance(data, dict) and not isinstance(data.get("init_args", {}), dict):
+        raise UserError(f"{path}: data.init_args holds no 'key: value' lines.", "Write for example n: 100")
+    callbacks = (content.get("trainer") or {}).get("callbacks")
+    if isinstance(callbacks, dict) and "class_path" not in callbacks:
+        raise UserError(f"{path}: trainer.callbacks is not a list.", f"Write for example {_FORMS['callbacks']}")
+
+
+_FORMS = {
+    "trainer": "trainer: {max_steps: 1000}",
+    "model": "model: {guidance: 1.5}",
+    "data": "data: {class_path: fm_lightning.data.Digits}",
+    "callbacks": "callbacks: [{class_path: fm_lightning.callbacks.EMA}]",
+}
 
 
 def check_key(verb: str, key: str, dashes: str = "", at: str = "") -> None:

@@ -162,6 +162,9 @@ class CLI(LightningCLI):
             torch.set_num_threads(config.threads or torch.get_num_threads())
         with noting(self.errors):
             check_precision(config.trainer.precision)
+        if trains and (config.trainer.max_steps == 0 or config.trainer.max_steps < -1):
+            problem = f"`max_steps={config.trainer.max_steps}` trains nothing."
+            raise UserError(problem, "Use for example --trainer.max_steps 1000")
         if config.trial is not None:
             if not trains or config.trial < 2:
                 raise UserError(f"`trial={config.trial}` does not work with {self.subcommand}.", "Use run --trial 20")

@@ -12,6 +12,7 @@ _GREETINGS = (
     "HPU available",
     "LOCAL_RANK:",
     "\U0001f4a1",  # tips
+    "`Trainer(val_check_interval=1)` was configured",  # by a short trial
     "`Trainer.fit` stopped: `max_steps",
     "Restoring states from the checkpoint",  # one line of ours says at which step the run resumes
     "Restored all states from the checkpoint",

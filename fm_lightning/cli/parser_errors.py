@@ -90,6 +90,8 @@ def shorten(message: str, verb: str, options: Iterable[str] = ()) -> UserError:
         return UserError(f"{where}{found[1]} is not a {found[2]}.", f"Use {_kinds(found[2])}")
     if found := re.search(r"Not a valid subclass of (\w+)\. Got value: (.+?) Subclass types expect", flat):
         problem = f"{where}{_clip(found[2])} is not a {found[1]}."
+        if found[1] == "Schedule":
+            return UserError(problem, "Write for example {steps: 50}")
         return UserError(problem, f"Name a class with class_path: and init_args:, for example {_kinds(found[1])}")
     return _wrong_type(flat, where)
 
@@ -187,7 +189,10 @@ def _wrong_type(flat: str, where: str) -> UserError:
     # The innermost value stands first; the values around it follow.
     value = re.search(r"(?:Got value|Given value): (.+?)(?= - |$)", flat)
     if types and value and key:
-        words = " or ".join(t.rpartition(".")[2] for t in types)
+        names = [t.rpartition(".")[2] for t in types]
+        # A whole number is meant where the parser also takes true and false, and YAML's sequence is a list.
+        names = [{"Sequence": "list"}.get(name, name) for name in names if name != "bool" or "int" not in names]
+        words = " or ".join(names)
         return UserError(f"{key}={_clip(value[1])} has the wrong type.", f"Use a value of type {words}.")
     text = re.sub(r'Parser key "([^"]+)":', r"\1:", flat)
     return UserError(f"{_clip(text, 300)}.", "See --help-all")

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -115,7 +115,7 @@ def candidates(
     Raises:
         UserError: a name of no family; a family named twice.
     """
-    if which == "none":
+    if which in ("none", [], ()):
         return []
     found = []
     for name in names:
@@ -130,7 +130,12 @@ def candidates(
 
 def _named_families(which: Which, known: Sequence[Family], missing: Mapping[str, str]) -> list[Family]:
     """The families that ``which`` names, in its order; those of ``missing`` are left out."""
-    items = [which] if isinstance(which, str) else list(which)
+    listed = isinstance(which, Iterable)
+    items = [which] if isinstance(which, str) else list(which) if listed else []
+    if not listed or not all(isinstance(item, str | Family) for item in items):
+        raise UserError(
+            f"families={which!r} are not families.", 'Pass "cheap", "all", "none", or a list of names and families.'
+        )
     names = [item.name if isinstance(item, Family) else item for item in items]
     found: dict[str, Family] = {}
     for item, name in zip(items, names):

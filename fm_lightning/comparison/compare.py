@@ -92,8 +92,16 @@ class ComparisonLoop:
         source: str | None = None,
     ) -> None:
         for name, value in {"seeds": seeds, "batch_size": batch_size}.items():
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise UserError(f"{name}={value!r} is not a whole number.", f"Pass for example {name}=500")
             if value < 1:
                 raise UserError(f"{name}={value} is too few.", f"Pass at least {name}=1.")
+        if margins is not None and not isinstance(margins, Margins):
+            raise UserError(f"margins={margins!r} is not of type Margins.", "Pass for example Margins(memorized=0.01)")
+        if not isinstance(measures, Sequence) or not all(isinstance(m, Measure) for m in measures):
+            raise UserError(
+                f"measures={measures!r} is not a list of measures.", "Pass for example [KineticPathEnergy()]"
+            )
         if keep not in KEEP:
             raise UserError(f"samples={keep!r} is not known.", f"Use one of {', '.join(KEEP)}.")
         for name in (names := [m.name for m in measures]):

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from fm_lightning.comparison.fields import Field
-from fm_lightning.comparison.rows import BASE, Row, check_judged, floor_rows, guided_rows, judged_rows, schedule_rows
+from fm_lightning.comparison.rows import (
+    BASE,
+    Row,
+    check_fields,
+    check_judged,
+    floor_rows,
+    guided_rows,
+    judged_rows,
+    schedule_rows,
+)
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule
 from fm_lightning.flow.velocity import Velocity, guidable
@@ -52,9 +61,10 @@ class SamplingPlan:
         self.test = guided_rows(schedule_rows(test or validation or {}), guidance)
         self.prediction = {BASE: self.test[BASE]}
         shaped = [name for name, row in self.test.items() if row.schedule.gain is not None]
+        check_judged(self.test, shaped if judge is None else judge)
         self.judge = shaped if judge is None else list(judge)
-        check_judged(self.test, self.judge)
         self._fields, self._floors = dict(fields or {}), floors
+        check_fields(self.test, self._fields)
 
     def check_guidance(self, velocity: Velocity) -> None:
         """Raises UserError where a schedule has guidance and the velocity no null label."""

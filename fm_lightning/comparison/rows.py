@@ -6,7 +6,7 @@ real images (held-out ones, copies of training data), sent through the same metr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from fm_lightning.data.samples import TEST_SEED
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule
+from fm_lightning.flow.gains import Gain
 from fm_lightning.flow.integrate import Velocity
 from fm_lightning.flow.schedule import plain
 from fm_lightning.flow.true_clock import true_clock
@@ -147,8 +148,7 @@ def schedule_rows(schedules: Mapping[str, Schedule]) -> dict[str, Row]:
     Raises:
         UserError: a name that is another kind of row's, or that a logged name, a file or a figure cannot hold.
     """
-    for name in schedules:
-        _check_name(name)
+    check_schedules(schedules)
     first = next(iter(schedules.values()), Schedule())
     rows = {BASE: Row("base", schedules.get(BASE, plain(first)))}
     rows |= {name: Row("schedule", s) for name, s in schedules.items() if name != BASE}
@@ -165,8 +165,28 @@ def guided_rows(rows: Mapping[str, Row], guidance: Guidance) -> dict[str, Row]:
     return found
 
 
+def check_schedules(schedules: Mapping[str, Schedule]) -> None:
+    """Raises UserError for anything but names with schedules."""
+    if not isinstance(schedules, Mapping):
+        problem = f"Schedules are named, but these are of type {type(schedules).__name__}."
+        raise UserError(problem, 'Pass for example {"shaped": Schedule(KTS())}')
+    for name, schedule in schedules.items():
+        _check_name(name)
+        check_schedule(name, schedule)
+
+
+def check_schedule(name: str, schedule: Schedule) -> None:
+    """Raises UserError for anything but a schedule."""
+    if not isinstance(schedule, Schedule):
+        kind = type(schedule).__name__
+        fix = f"Pass Schedule({kind}(...))" if isinstance(schedule, Gain) else "Pass for example Schedule(KTS())"
+        raise UserError(f"{name} is of type {kind}, not a Schedule.", fix)
+
+
 def _check_name(name: str) -> None:
     fix = "Rename it, for example to kts_001."
+    if not isinstance(name, str):
+        raise UserError(f"The schedule name {name!r} is not text.", fix)
     if not name or len(name) > LONGEST:
         raise UserError(f"The schedule name {name[:20]!r} has {len(name)} characters.", f"Use 1 to {LONGEST}.")
     if name in FLOORS:
@@ -183,12 +203,24 @@ def plain_row(rows: Mapping[str, Row], name: str) -> str:
     return next(same, BASE)
 
 
+def check_fields(rows: Mapping[str, Row], names: Iterable[str]) -> None:
+    """Raises UserError for names of fields that a row cannot have, or that a schedule already has."""
+    for name in names:
+        _check_name(name)
+        if name in rows:
+            raise UserError(
+                f"A field has the name of the schedule {name}.", "Rename the field, for example to empirical."
+            )
+
+
 def check_judged(rows: Mapping[str, Row], names: Sequence[str]) -> None:
     """Refuses names of no schedule.
 
     Raises:
         UserError: names the schedules that can be judged.
     """
+    if isinstance(names, str):
+        raise UserError(f"judge={names!r} is a single name, not a list of names.", f"Pass judge=[{names!r}]")
     able = [name for name, row in rows.items() if row.kind == "schedule"]
     for name in names:
         if name not in able:

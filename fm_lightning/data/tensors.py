@@ -45,7 +45,7 @@ class Tensors(Samples):
                 raise UserError(problem, "Pass both in the velocity's own space.")
         self.has_held_out = held_out is not None
         self._given = [Split(x) for x in samples.values()]
-        self._labels = None if labels is None else torch.as_tensor(labels).cpu().long()
+        self._labels = None if labels is None else _labels(labels)
         self.num_classes = 0 if self._labels is None else int(self._labels.max()) + 1
         self.space = "the tensors' own"
 
@@ -86,6 +86,17 @@ def _samples(name: str, x: Tensor | np.ndarray) -> Tensor:
             f"{name} holds {dtype} numbers.", "Pass floats in the velocity's own space, for example in [-1, 1]."
         )
     return x.detach()
+
+
+def _labels(given: Tensor | np.ndarray) -> Tensor:
+    """``[l]`` int64 classes."""
+    y = as_tensor("labels", given)
+    if y.ndim != 1 or not len(y) or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        kind = str(y.dtype).removeprefix("torch.")
+        raise UserError(f"labels are of type {kind} and shape {list(y.shape)}.", "Pass whole numbers of shape [n].")
+    if y.min() < 0:
+        raise UserError(f"labels contain {int(y.min())}.", "Number the classes from 0.")
+    return y.cpu().long()
 
 
 def samples_of(

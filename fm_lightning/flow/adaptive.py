@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fm_lightning.errors import NotFiniteError
 from fm_lightning.flow.evaluation import Evaluator, norm
-from fm_lightning.flow.schedule import Schedule
+from fm_lightning.flow.schedule import Schedule, not_finite_fix
 from fm_lightning.flow.solvers import Adaptive
 from fm_lightning.trajectory import Trajectory
 
@@ -66,7 +66,7 @@ def integrate_adaptively(evaluate: Evaluator, x0: Tensor, schedule: Schedule, na
         step = int((edges[:-1] <= time).sum()) - 1
         raise NotFiniteError(
             f"Schedule {name!r} gives infinite or NaN values from step {step} (t = {time:.4g}).",
-            "Weaken or remove its gain, or train longer with a lower learning rate.",
+            not_finite_fix(schedule),
         ) from error
     x1 = xs[-1]
     return Trajectory(

@@ -32,7 +32,7 @@ from torch import Tensor
 from fm_lightning.errors import NotFiniteError, UserError
 from fm_lightning.flow.adaptive import integrate_adaptively
 from fm_lightning.flow.evaluation import Evaluator, norm
-from fm_lightning.flow.schedule import Schedule, Step
+from fm_lightning.flow.schedule import Schedule, Step, not_finite_fix
 from fm_lightning.flow.trained import begin_where_trained
 from fm_lightning.flow.velocity import Velocity, evaluating
 from fm_lightning.guidance import Guidance
@@ -329,7 +329,7 @@ def _require_finite(trajectories: Mapping[str, Trajectory], schedules: Mapping[s
             raise NotFiniteError(
                 f"Schedule {name or 'base'!r} gives infinite or NaN values from step {step} "
                 f"(t = {float(t.times[step]):.4g}) in {hit} of {len(t)} samples.",
-                "Weaken or remove its gain, or train longer with a lower learning rate.",
+                not_finite_fix(schedules[name]),
             )
 
 

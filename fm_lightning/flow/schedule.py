@@ -327,3 +327,8 @@ def _shorten(edges: Sequence[float]) -> str:
 def plain(schedule: Schedule) -> Schedule:
     """The same sampling without its gain."""
     return replace(schedule, gain=None)
+
+
+def not_finite_fix(schedule: Schedule) -> str:
+    """What to do about a trajectory that is not finite."""
+    return f"{'Weaken or remove its gain, or train' if schedule.gain else 'Train'} longer with a lower learning rate."

@@ -121,8 +121,8 @@ class MemorizationRate(PerSeedMetric):
     def _begin(self, threshold: float, k: int, **kwargs: Any) -> None:
         """What summaries read, and no reference."""
         super().__init__((*(f"d{i}" for i in range(1, k + 1)), "nearest"), **kwargs)
-        if not 0 < threshold <= 1:
-            raise UserError(f"threshold={threshold:g} must be above 0 and at most 1.", "Pass, for example, 1/3.")
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 < threshold <= 1:
+            raise UserError(f"threshold={threshold!r} must be above 0 and at most 1.", "Pass, for example, 1/3.")
         self.threshold, self.k = threshold, k
         self.duplicates: dict[str, float] = {}
 

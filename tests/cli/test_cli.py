@@ -109,6 +109,26 @@ def test_misspelled_in_the_file(refused, tmp_path, change, words):
     says(refused("fit", "-c", tiny_config(tmp_path / "wrong.yaml", change)), *words)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("trainer: [1, 2]", ["trainer holds no 'key: value' lines", "trainer: {max_steps: 1000}"]),
+        ("model: 5", ["model holds no 'key: value' lines"]),
+        ("data: 5", ["data=5 is not a class", "fm_lightning.data.Digits"]),
+        ("data: {class_path: Digits, init_args: [n]}", ["data.init_args holds no"]),
+        ("trainer: {callbacks: {EMA: 1}}", ["trainer.callbacks is not a list", "callbacks: [{class_path"]),
+        ("model: {test_schedules: {base: {}, 3: {steps: 2}}}", ["The schedule name 3 is not text"]),
+        ("model: {test_schedules: {base: {}, x: 5}}", ["5 is not a Schedule", "{steps: 50}"]),
+        ("model: {fields: {base: {class_path: fm_lightning.comparison.ClosedForm}}}", ["A field has the name"]),
+        ("seed_everything: abc", ["has the wrong type. Use a value of type int."]),
+        ("trainer: {max_steps: -5}", ["trains nothing", "--trainer.max_steps 1000"]),
+    ],
+)
+def test_a_value_of_another_form(refused, tmp_path, text, words):
+    (tmp_path / "form.yaml").write_text(text)
+    says(refused("fit", "-c", "tiny.yaml", "-c", tmp_path / "form.yaml"), *words)
+
+
 def test_verbs_and_files(refused, tmp_path):
     says(refused("fitt", "-c", "tiny.yaml"), "'fitt' is not a verb (run, fit, test", "Use fm-lightning fit")
     says(refused("-c", "tiny.yaml", "fit"), "-c stands before the verb", "fm-lightning run -c")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -356,3 +357,49 @@ def test_what_is_no_velocity_is_refused_before_sampling(velocity):
     points = torch.zeros(60, 2).normal_(generator=torch.Generator().manual_seed(0))
     with pytest.raises(UserError):
         compare_schedules(velocity, {"base": Schedule(steps=2)}, train=points[:20], real=points[20:], families="none")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"schedules": Schedule(KTS())}, "Schedules are named"),
+        ({"schedules": [Schedule()]}, "Schedules are named"),
+        ({"schedules": {"x": KTS()}}, "Pass Schedule(KTS(...))"),
+        ({"schedules": {1: Schedule()}}, "name 1 is not text"),
+        ({"seeds": 2.5}, "seeds=2.5 is not a whole number"),
+        ({"seeds": "100"}, "seeds='100' is not a whole number"),
+        ({"seeds": True}, "seeds=True is not a whole number"),
+        ({"batch_size": 1e3}, "batch_size=1000.0 is not a whole number"),
+        ({"families": None}, "families=None are not families"),
+        ({"families": [object()]}, "are not families"),
+        ({"features": nn.Linear(2, 3)}, "ModuleFeatures"),
+        ({"threshold": "0.3"}, "threshold='0.3'"),
+        ({"tau_split": 1.5}, "tau_split=1.5 is not a time between 0 and 1"),
+        ({"base_seed": 2**70}, "is not a whole number from 0 to"),
+        ({"base_seed": 0.5}, "is not a whole number from 0 to"),
+        ({"device": "gpu"}, "The device 'gpu' does not exist"),
+        ({"margins": 0.01}, "margins=0.01 is not of type Margins"),
+        ({"measures": [object()]}, "is not a list of measures"),
+        ({"judge": "kts"}, "Pass judge=['kts']"),
+        ({"fields": {"kts": lambda x, t, y: x}}, "A field has the name of the schedule kts"),
+        ({"labels": torch.zeros(3)}, "labels are of type float32"),
+        ({"labels": torch.tensor([-1, 0])}, "labels contain -1"),
+        ({"labels": torch.zeros(0, dtype=torch.int64)}, "labels are of type int64 and shape [0]"),
+        ({"labels": {"train": 1}}, "labels must be numbers, but is dict"),
+    ],
+)
+def test_arguments_of_another_kind(tmp_path, capsys, change, words):
+    schedules = change.pop("schedules", SCHEDULES)
+    with pytest.raises(UserError, match=re.escape(words)):
+        compared(tmp_path, schedules=schedules, **{"families": "cheap", **change})
+    assert "Comparing" not in capsys.readouterr().out  # nothing was sampled
+
+
+def test_falsify_takes_one_schedule():
+    with pytest.raises(UserError, match="not a Schedule"):
+        falsify(network(), KTS(), train=points(0), real=points(1))
+
+
+def test_only_a_schedule_with_a_gain_is_advised_to_weaken_it(tmp_path):
+    with pytest.raises(UserError, match=r"'base'.* Train longer"):
+        compared(tmp_path, velocity=lambda x, t, y: x * 1e38, schedules={"base": Schedule(steps=4)})
