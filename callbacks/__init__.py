@@ -1,14 +1,13 @@
 """Lightning callbacks: each a thin adaptor from Trajectory to a metric. Import them from ``fm_lightning.callbacks``."""
 
-from fm_lightning.callbacks.checkpoint_series import CheckpointSeries
 from fm_lightning.callbacks.divergence import DivergenceWatch
 from fm_lightning.callbacks.ema import EMA
 from fm_lightning.callbacks.fid_monitor import FIDMonitor
+from fm_lightning.callbacks.kept_weights import CheckpointSeries, PowerAverages
 from fm_lightning.callbacks.kpe_distribution import KPEDistribution
 from fm_lightning.callbacks.log_spaced_validation import LogSpacedValidation
 from fm_lightning.callbacks.loss_over_time import LossOverTime
 from fm_lightning.callbacks.memorization_monitor import MemorizationMonitor
-from fm_lightning.callbacks.power_averages import PowerAverages
 from fm_lightning.callbacks.progress import Progress
 from fm_lightning.callbacks.sample_grid import SampleGrid
 from fm_lightning.callbacks.sample_writer import SampleWriter

@@ -118,11 +118,7 @@ class Interruption(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._take_over_sigterm()
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._take_over_sigterm()
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._take_over_sigterm()
+    on_predict_start = on_validation_start = on_test_start
 
     def _whole(self, trainer: Trainer) -> bool:
         """Whether a validation lies between two steps, not between two micro-batches of one step."""

@@ -9,10 +9,11 @@ import numpy as np
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 
-from fm_lightning.callbacks.monitor import Monitor, monitors, trajectories
+from fm_lightning.callbacks.monitor import monitors, trajectories
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.data.batches import SeedBatch
 from fm_lightning.errors import UserError
+from fm_lightning.training.checks import last_step
 from fm_lightning.training.loop_state import validate_before_the_next_step
 from fm_lightning.training.tracking import logged_step
 
@@ -50,9 +51,7 @@ class LogSpacedValidation(Callback):
         self._validated = 0  # the latest validated step
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        last = trainer.estimated_stepping_batches
-        if not isinstance(last, int):
-            raise UserError("LogSpacedValidation needs to know when training ends.", "Set max_steps or max_epochs.")
+        last = last_step(self, trainer)
         averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         if self.raw and not averages:
             raise UserError("Without an average, the validated weights are the raw ones.", "Remove raw, or add EMA.")
@@ -92,7 +91,7 @@ class LogSpacedValidation(Callback):
             for _, metric in metrics:
                 metric.update(outputs[BASE])
         for monitor, metric in metrics:
-            found |= _numbers(monitor, metric)
+            found |= monitor.numbers(metric, metric.per_seed(), None)
         numbers = {f"val/raw/{key}": value for key, value in found.items() if value == value}
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step=logged_step(trainer))
@@ -119,7 +118,3 @@ class LogSpacedValidation(Callback):
         step = trainer.global_step
         if step in self.steps and step != self._validated and trainer.state.fn == "fit" and "loops" in checkpoint:
             validate_before_the_next_step(checkpoint)
-
-
-def _numbers(monitor: Monitor[Any], metric: Any) -> dict[str, float]:
-    return monitor.numbers(metric, metric.per_seed(), None)

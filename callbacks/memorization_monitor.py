@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning import Trainer
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from fm_lightning.callbacks.monitor import Monitor
+from fm_lightning.data.samples import say
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import Groups, MemorizationRate, Reference, ShardedReference
 from fm_lightning.metrics.measure import Columns
@@ -63,7 +63,7 @@ class MemorizationMonitor(Monitor[MemorizationRate]):
     def prepare(self, trainer: Trainer, pl_module: FlowMatching) -> None:
         data = pl_module.data
         if not data.has_training_data:
-            _say("Memorization, its verdicts and the floors are left out: there are no training data.")
+            say("Memorization, its verdicts and the floors are left out: there are no training data.")
             return
         stored, views = data.memorization_reference()
         # Too few images are refused here, before training.
@@ -74,7 +74,7 @@ class MemorizationMonitor(Monitor[MemorizationRate]):
             self.leave_out_duplicates if self._groups is None else self._groups,
             self.k,
             views,
-            say=_say,
+            say=say,
         )
         if self.leave_out_duplicates is not None:
             self._groups = metric.groups  # found once for training and test
@@ -101,8 +101,3 @@ class MemorizationMonitor(Monitor[MemorizationRate]):
             return {"points": data.visible(data.reference())} if len(data.shape) == 1 else {}
         index, counts = most_copied(base, self.threshold, count)
         return {"images": data.visible(data.reference(index)), "counts": counts.numpy()}
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line, flush=True)

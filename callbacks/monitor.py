@@ -16,9 +16,9 @@ import numpy as np
 from lightning import Callback, Trainer
 
 from fm_lightning.comparison.rows import BASE
-from fm_lightning.errors import UserError
-from fm_lightning.metrics.measure import Columns, Measure
+from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.per_seed import PerSeedMetric
+from fm_lightning.training.checks import only_one
 from fm_lightning.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -95,9 +95,7 @@ class Monitor(ValidationCallback, ABC, Generic[M]):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if stage == "predict":
             return
-        # Lightning would log the mean of two numbers with one name.
-        if sum(type(callback) is type(self) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]
-            raise UserError(f"Only one {type(self).__name__} is allowed.", "Remove the others.")
+        only_one(self, trainer)  # Lightning would log the mean of two numbers with one name
         self.prepare(trainer, pl_module)
 
     def begin(self, trainer: Trainer, pl_module: FlowMatching) -> None:
@@ -131,8 +129,3 @@ class Monitor(ValidationCallback, ABC, Generic[M]):
 def monitors(trainer: Any) -> list[Monitor]:
     """The trainer's monitors."""
     return [callback for callback in trainer.callbacks if isinstance(callback, Monitor)]
-
-
-def prepared_measures(trainer: Any) -> list[Measure]:
-    """The measures of the trainer's monitors."""
-    return [measure for monitor in monitors(trainer) for measure in monitor.measures]

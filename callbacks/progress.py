@@ -8,13 +8,13 @@ from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.utilities import rank_zero_only
 from rich.progress import TaskID
 from torch import Tensor
 
 from fm_lightning.comparison.rows import Row
 from fm_lightning.comparison.sampling import SamplingListener, evaluations
 from fm_lightning.data.batches import SeedBatch, SeedBatches
+from fm_lightning.data.samples import say
 
 
 class Progress(RichProgressBar, SamplingListener):
@@ -119,7 +119,7 @@ class Progress(RichProgressBar, SamplingListener):
         data, start = pl_module.data, trainer.global_step
         size = sum(parameter.numel() for parameter in pl_module.net.parameters())
         going_on = f", going on after step {start}" if start else ""
-        _say(
+        say(
             f"Training {type(pl_module.net).__name__} ({size:,} parameters) on {len(data.train_split):,} samples for "
             f"{trainer.max_steps:,} steps{going_on}; everything goes to {trainer.default_root_dir}"
         )
@@ -136,8 +136,3 @@ class Progress(RichProgressBar, SamplingListener):
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         super().on_predict_end(trainer, pl_module)
         self._stop_progress()
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line, flush=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from fm_lightning.callbacks.monitor import monitors, prepared_measures
-from fm_lightning.callbacks.validation_table import ValidationTable
-from fm_lightning.callbacks.wandb_media import log_comparison
+import torch
+from lightning import Trainer
+from torchmetrics import MeanMetric
+
+from fm_lightning.callbacks.monitor import ValidationCallback, monitors
+from fm_lightning.callbacks.wandb_media import log_comparison, log_table
 from fm_lightning.comparison.collect import Collector
 from fm_lightning.comparison.compare import KEEP, ComparisonLoop
 from fm_lightning.comparison.families import Which
 from fm_lightning.comparison.other_model import check_places, other_models
+from fm_lightning.comparison.results import RowResult
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.data.batches import SeedBatch
 from fm_lightning.errors import UserError
@@ -18,19 +22,24 @@ from fm_lightning.report.loss_over_time import read_loss_over_time
 from fm_lightning.report.save import save
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.pictures import read_pictures, write_pictures
-from fm_lightning.training.tracking import log_results
+from fm_lightning.training.tracking import log_results, wandb_loggers
 from fm_lightning.training.trainer import run_facts
+from fm_lightning.trajectory import Trajectory
 from fm_lightning.verdicts.margins import Margins
 
+if TYPE_CHECKING:
+    from fm_lightning.training.module import FlowMatching
 
-class ScheduleTable(ValidationTable):
+
+class ScheduleTable(ValidationCallback):
     """Keeps what a comparison samples and measures in ``evaluation/`` (see ``Evaluation``), block by block.
 
     The same command resumes after a kill, on any number of processes; with more schedules, more seeds or another monitor it
     samples only what is missing. In the end it writes ``results.json``, ``results.csv`` and ``report.html`` into the run's
     directory, logs ``test/{row}/{number}`` and, to W&B, what ``log_comparison`` says.
 
-    In validation it does what a ``ValidationTable`` does.
+    In validation it logs ``val/{row}/rms_to_base``, the root mean square distance per dimension to the base samples of the same
+    seeds in the unit of the sample space, and to W&B a table of all rows with the monitors' numbers.
 
     Args:
         samples: which samples to keep, so that another monitor can be added without sampling again: of all rows, of base
@@ -67,12 +76,42 @@ class ScheduleTable(ValidationTable):
         self.samples, self.gigabytes = samples, gigabytes
         self.loop: ComparisonLoop | None = None
 
+    # Validation
+
+    def begin(self, trainer: Trainer, pl_module: FlowMatching) -> None:
+        # Trajectories are finite; to ask again would wait for the device at every row.
+        self._squares = {
+            name: MeanMetric(nan_strategy="disable").to(pl_module.device) for name in pl_module.rows if name != BASE
+        }
+        self._nfe: dict[str, int] = {}
+
+    def update(self, trainer: Trainer, pl_module: FlowMatching, batch: dict[str, Trajectory]) -> None:
+        self._nfe = {name: trajectory.nfe for name, trajectory in batch.items()}
+        for name, metric in self._squares.items():
+            square = (batch[name].x1 - batch[BASE].x1).square().flatten(1).mean(1)
+            metric.update(square, torch.ones_like(square))
+
+    def finish(self, trainer: Trainer, pl_module: FlowMatching) -> None:
+        self._rms = {name: float(metric.compute().sqrt()) for name, metric in self._squares.items()}
+        pl_module.log_dict({f"val/{n}/rms_to_base": v for n, v in self._rms.items()}, add_dataloader_idx=False)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.sanity_checking or not any(wandb_loggers(trainer)):
+            return
+        rows = []
+        for name, row in pl_module.rows.items():
+            numbers = {k: v for m in monitors(trainer) for k, v in m.values.get(name, {}).items()}
+            numbers |= {"rms_to_base": self._rms[name]} if name in self._rms else {}
+            nfe = self._nfe.get(name, 0)
+            rows.append(RowResult(name, row.kind, label=row.label(name), of=row.of, nfe=nfe, metrics=numbers))
+        log_table(trainer, rows, "val")
+
     # A comparison
 
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:
         self.loop = pl_module.open_comparison(
             trainer.default_root_dir,
-            prepared_measures(trainer),
+            [measure for monitor in monitors(trainer) for measure in monitor.measures],
             families=self._which(),
             margins=self.margins,
             keep=self.samples,

@@ -36,9 +36,9 @@ from fm_lightning.cli.trial import shorten_run
 from fm_lightning.data import FlowData
 from fm_lightning.errors import UserError
 from fm_lightning.table.manifest import OtherEvaluation
-from fm_lightning.training.average import check_average
+from fm_lightning.training.checks import check_average, check_precision
 from fm_lightning.training.module import FlowMatching
-from fm_lightning.training.trainer import FlowTrainer, check_precision
+from fm_lightning.training.trainer import FlowTrainer
 
 WANDB = "lightning.pytorch.loggers.WandbLogger"
 CSV = "fm_lightning.training.AppendingCSVLogger"

@@ -188,15 +188,15 @@ def _decides(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without(config: Mapping[str, Any], axes: Sequence[str]) -> dict[str, Any]:
     """A copy without the axes: what is shared with the run's configuration stays there, for its place in the study."""
-    config = copy.deepcopy(dict(config))
+    own = copy.deepcopy(dict(config))
     for axis in (*axes, *(_LINKED if SEED in axes else ())):
         *path, last = axis.split(".")
-        at: Any = config
+        at: Any = own
         for key in path:
             at = at.get(key) if isinstance(at, dict) else None
         if isinstance(at, dict):
             at.pop(last, None)
-    return config
+    return own
 
 
 def _value(config: Mapping[str, Any], axis: str) -> Any:

@@ -39,11 +39,10 @@ from fm_lightning.hashes import weights_hash
 from fm_lightning.metrics.measure import Measure
 from fm_lightning.nets.guidance import Guidance, drop_labels
 from fm_lightning.nets.velocity import check_network, check_null_label, check_returned
-from fm_lightning.training.average import check_average
+from fm_lightning.training.checks import check_accumulation, check_average, check_precision
 from fm_lightning.training.draws import Draws, held_out_bridge
 from fm_lightning.training.loop_state import end_at_a_whole_step
 from fm_lightning.training.optim import Recipe
-from fm_lightning.training.trainer import check_accumulation, check_precision
 from fm_lightning.trajectory import Trajectory
 
 

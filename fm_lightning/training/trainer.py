@@ -1,18 +1,17 @@
-"""FlowTrainer: Lightning's Trainer with the verb ``run``; what no Trainer may be set to, and what one knows of its run."""
+"""FlowTrainer: Lightning's Trainer with the verb ``run``; and what a Trainer knows of its run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Checkpoint, GradientAccumulationScheduler
 
 from fm_lightning.comparison.facts import comparison_facts
 from fm_lightning.data.base import FlowData
 from fm_lightning.errors import UserError
 from fm_lightning.training.checkpoint_io import WholeCheckpointIO
+from fm_lightning.training.checks import check_states
 from fm_lightning.training.tracking import AppendingCSVLogger, read_series
 
 
@@ -83,45 +82,6 @@ class FlowTrainer(Trainer):
         if self.interrupted:
             return
         self.test(model, datamodule=datamodule, verbose=False)
-
-
-def check_states(callbacks: Callback | Sequence[Callback] | None) -> None:
-    """Raises UserError for two callbacks whose states a checkpoint could not tell apart, which Lightning refuses later."""
-    given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
-    keeping = [c for c in given if type(c).state_dict is not Callback.state_dict]
-    keys = [callback.state_key for callback in keeping]
-    for callback, key in zip(keeping, keys):
-        if keys.count(key) > 1:
-            saves = " save at the same steps" if isinstance(callback, Checkpoint) else " have equal settings"
-            raise UserError(
-                f"Two {type(callback).__name__} callbacks{saves}.",
-                "Remove one, or change when it acts or what it monitors.",
-            )
-
-
-def check_precision(precision: object) -> None:
-    """Refuses weights and states below float32, in which averages of weights and energies lose digits.
-
-    Raises:
-        UserError: "bf16-true" or "16-true".
-    """
-    if str(precision) in ("bf16-true", "16-true"):
-        raise UserError(f"`precision={precision}` is too coarse for averages and energies.", "Use bf16-mixed.")
-
-
-def check_accumulation(callbacks: Iterable[object]) -> None:
-    """Refuses a callback that changes the number of accumulated batches at some epoch.
-
-    A batch of ours is a share of an optimizer step's samples, and an epoch may be the whole training.
-
-    Raises:
-        UserError: names the argument of the trainer to use.
-    """
-    if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
-        raise UserError(
-            "GradientAccumulationScheduler counts epochs, and training is counted in steps.",
-            "Use Trainer(accumulate_grad_batches=...)",
-        )
 
 
 def unless_all(limit: int | float | None) -> int | float | None:
