@@ -19,12 +19,12 @@ import torch
 
 from benchmarks.timing import arguments, clocked, finish, target
 from fm_lightning.comparison.families import AVERAGE, EARLIER_CHECKPOINT, LESS_GUIDANCE, Family, families, own_doses
+from fm_lightning.comparison.progress import evaluations
 from fm_lightning.comparison.rows import BASE, Row, StoredVelocity
-from fm_lightning.comparison.sampling import evaluations
 from fm_lightning.data.samples import CALIBRATION_SEEDS
 from fm_lightning.flow import KTS, Schedule
 from fm_lightning.metrics.mmd import KernelReference
-from fm_lightning.verdicts.bisection import next_doses
+from fm_lightning.verdicts.doses import next_doses
 
 SHAPED = Schedule(KTS(0.02, 0.02), steps=100)  # as in configs/digits.yaml
 PLAIN = Schedule(steps=100)

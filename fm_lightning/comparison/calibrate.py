@@ -1,7 +1,7 @@
 """Calibration: which rows a verdict needs, and the doses of the families, chosen on seeds of their own.
 
 A schedule S is judged against its base B: the same sampling without its gain, or plain sampling. S and B are sampled on
-calibration seeds, and each family of B at the doses that bisection asks for (``verdicts.bisection``), round by round: four or
+calibration seeds, and each family of B at the doses that bisection asks for (``verdicts.doses``), round by round: four or
 five doses for a family that costs a whole sampling each, and the coarse ones at once for a family that shares base's steps.
 Doses are chosen there, and at these the families become rows of the comparison, on seeds that did not choose them.
 
@@ -34,8 +34,7 @@ from fm_lightning.metrics.memorization import copied
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.keys import key
-from fm_lightning.verdicts.bisection import next_doses
-from fm_lightning.verdicts.doses import choose_doses
+from fm_lightning.verdicts.doses import choose_doses, next_doses
 from fm_lightning.verdicts.margins import Margins
 
 # A schedule's key -> a family (see `Candidate.family_key`) -> the doses at each place where its curve reaches the schedule.

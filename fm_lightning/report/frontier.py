@@ -1,7 +1,7 @@
 """Frontier: a judged schedule next to the curves that trivial manipulations draw in (memorized share, distance).
 
 Copies become fewer to the left, samples better downwards. A curve that clears the margin's box from above is one that the
-schedule beats by more than the margin: with slope P' it passes ``r < -(dQ + |P'| dM)`` (``verdicts.family``).
+schedule beats by more than the margin: with slope P' it passes ``r < -(dQ + |P'| dM)`` (``verdicts.family_verdict``).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Choosing the doses at which a family is compared with a schedule.
 
-On calibration seeds the family is sampled at a few coarse doses; where its memorized share M, made monotone, takes the
-values ``M_S + D``, ``M_S`` and ``M_S - D`` about the schedule's own M_S, there it is sampled on test seeds, which played no part
-in the choice.
+On calibration seeds the family is sampled at a few doses, chosen by bisection (``next_doses``). Where its memorized share M,
+made monotone, takes the values ``M_S + D``, ``M_S`` and ``M_S - D`` about the schedule's own M_S (``choose_doses``), there it is
+sampled on test seeds, which played no part in the choice.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fm_lightning.errors import UserError
 CALIBRATION_SEEDS = 500  # at least
 SPACING = 0.06  # of M: closer points know the curve's slope too badly, wider ones its curvature
 TURN = 3.0  # standard errors beyond which M is believed to have turned round
+WIDEST = 3.0  # times D: a wider bracket is halved
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -39,6 +40,36 @@ def paired_spacing(calibrated: Mapping[float, Bools], schedule: Bools, test_seed
     return spacing(target, float(np.std(difference)) / math.sqrt(test_seeds))
 
 
+def next_doses(
+    calibrated: Mapping[float, Bools], schedule: Bools, test_seeds: int, ladder: Sequence[float]
+) -> list[float]:
+    """Returns the doses to sample next on calibration seeds; none once doses can be chosen, or where none reaches the schedule.
+
+    The ladder's middle and last dose come first; then the bracket in which the family's memorized share M passes the schedule's
+    is halved until M changes by at most ``3 D`` across it (``spacing``) or no dose lies between its ends. Ladder and rule depend
+    on nothing else, so that schedules meet at the same doses, in any order in which they are added.
+
+    Args:
+        calibrated: dose -> ``[n]`` which calibration seeds gave copies; 0 (the baseline) among them.
+        schedule: ``[n]`` the same for the schedule.
+        test_seeds: number of seeds of the comparison.
+        ladder: the doses that may be sampled, ascending from 0: those that exist, or a fine subdivision of the range.
+    """
+    if len(calibrated) < 3:
+        return [dose for dose in (ladder[len(ladder) // 2], ladder[-1]) if dose not in calibrated]
+    target, distance = float(np.mean(schedule)), paired_spacing(calibrated, schedule, test_seeds)
+    rungs, found = np.asarray(ladder, dtype=float), []
+    for doses, curve in monotone_curves(calibrated):
+        if not reaches(doses, curve, target, distance):
+            continue
+        above = np.flatnonzero(curve >= min(target, curve.max()))
+        i = min(int(above[-1]), len(doses) - 2) if curve[-1] < curve[0] else max(int(above[0]) - 1, 0)
+        between = rungs[(rungs > doses[i] + 1e-12) & (rungs < doses[i + 1] - 1e-12)]
+        if len(between) and abs(curve[i] - curve[i + 1]) > WIDEST * distance:
+            found.append(float(between[len(between) // 2]))
+    return found
+
+
 def choose_doses(
     calibrated: Mapping[float, Bools],
     schedule: Bools,
@@ -51,7 +82,7 @@ def choose_doses(
     middle one may lie beyond the schedule.
 
     Args:
-        calibrated: dose -> ``[n]`` which calibration seeds gave copies; 0 (base) and at least two more, see ``bisection``.
+        calibrated: dose -> ``[n]`` which calibration seeds gave copies; 0 (base) and at least two more, see ``next_doses``.
         schedule: ``[n]`` the same for the schedule.
         test_seeds: the number of seeds of the comparison.
         existing: the doses to choose from, ascending from 0 (``Family.ladder``); None for any number.

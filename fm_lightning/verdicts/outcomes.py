@@ -42,7 +42,7 @@ class FamilyVerdict:
 
     Attributes:
         family: its name.
-        outcome: see ``verdicts.family``.
+        outcome: see ``verdicts.family_verdict``.
         residual: r with its error, in the distance's unit, to just these real images; None where the schedule's M lies
             outside the three points'.
         relative: r as a share of the baseline's distance; None where that distance is near 0. The error includes that of the

@@ -2,8 +2,9 @@
 
 First it is asked whether the comparison says anything: the baseline must copy more than held-out real data do, copies and other
 samples must be enough, and the schedule must lower the memorized share. Then the schedule is compared with the curve of each
-family (``verdicts.family``). "Better" means better than the families tested. Better than all of them is an intersection-union
-test and needs no correction; several schedules judged together are corrected by Holm on the largest p of each (``confirm``).
+family (``verdicts.family_verdict``). "Better" means better than the families tested. Better than all of them is an
+intersection-union test and needs no correction; several schedules judged together are corrected by Holm on the largest p of
+each (``confirm``).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fm_lightning.estimate import Estimate, share_change
-from fm_lightning.verdicts.family import judge_families, seeds_needed
+from fm_lightning.verdicts.family_verdict import Contest, seeds_needed
 from fm_lightning.verdicts.margins import Margins, resolution
 from fm_lightning.verdicts.outcomes import FRECHET_FROM, LEAST_COPIES, MANY, Findings, Refusal
 from fm_lightning.verdicts.paragraph import paragraph
@@ -117,7 +118,8 @@ def verdict(
     if not families:
         return replace(found, refused="no family")
     other = None if by else _second(row, base, distance)
-    return replace(found, families=judge_families(row, base, families, distance, other, found.margin, discrete or {}))
+    contest = Contest(row, base, distance, other, found.margin)
+    return replace(found, families=contest.verdicts(families, discrete or {}))
 
 
 def _second(row: Observed, base: Observed, distance: Distance) -> Distance | None:

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fm_lightning.estimate import Estimate
-from fm_lightning.verdicts.bisection import WIDEST, next_doses
-from fm_lightning.verdicts.doses import choose_doses, spacing
+from fm_lightning.verdicts.doses import WIDEST, choose_doses, next_doses, spacing
 from fm_lightning.verdicts.residual import Observed, residual
 
 # Digits, 2,000 seeds: F_mem in percent and extrapolated distance at steps 5,000, 4,750, ... 3,000.

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from fm_lightning.estimate import Estimate, Z, share_change
@@ -29,21 +29,81 @@ from fm_lightning.verdicts.residual import LEVEL, Distance, Observed, relative, 
 POWER = 0.84  # normal quantile of the power of 80% that n_needed aims at
 
 
-def judge_families(
-    row: Observed,
-    base: Observed,
-    families: Mapping[str, Sequence[Sequence[Observed]]],
-    distance: Distance,
-    other: Distance | None,
-    margin: Margin,
-    discrete: Mapping[str, float],
-) -> tuple[FamilyVerdict, ...]:
-    """The verdicts against all families, see ``verdict``; ``other`` is the distance that must not contradict."""
-    found = [
-        _against(name, row, base, places, distance, other, margin, discrete.get(name))
-        for name, places in families.items()
-    ]
-    return tuple(_corrected(found, len(row.hits)))
+@dataclass(frozen=True)
+class Contest:
+    """A schedule that is compared with families.
+
+    Attributes:
+        row, base: what was measured of the schedule and of the baseline.
+        distance: the one that judges.
+        other: the distance that must not contradict it, if there is one.
+        margin: the smallest effects that matter.
+    """
+
+    row: Observed
+    base: Observed
+    distance: Distance
+    other: Distance | None
+    margin: Margin
+
+    def verdicts(
+        self, families: Mapping[str, Sequence[Sequence[Observed]]], discrete: Mapping[str, float]
+    ) -> tuple[FamilyVerdict, ...]:
+        """The verdicts against all families, see ``verdict``."""
+        found = [self._against(name, places, discrete.get(name)) for name, places in families.items()]
+        return tuple(_corrected(found, len(self.row.hits)))
+
+    def _against(self, family: str, places: Sequence[Sequence[Observed]], discrete: float | None) -> FamilyVerdict:
+        """The verdict over all places where the family's curve reaches the schedule: it has to win at each of them."""
+        if not places:
+            return FamilyVerdict(family, "out of reach")
+        found = [self._at_place(family, points, discrete) for points in places]
+        p_worse, p_no_better = (
+            min(1.0, len(found) * min(getattr(v, name) for v in found)) for name in ("p_worse", "p_no_better")
+        )
+        for outcome in ("worse", "no better"):
+            if reached := [v for v in found if v.outcome == outcome]:
+                best = min(reached, key=lambda v: v.p_worse if outcome == "worse" else v.p_no_better)
+                return replace(best, p_worse=p_worse, p_no_better=p_no_better)
+        undecided = [v for v in found if v.outcome == "undecided"]
+        return max(undecided or found, key=lambda v: v.p_better)
+
+    def _at_place(self, family: str, points: Sequence[Observed], discrete: float | None) -> FamilyVerdict:
+        row, base, distance, other, margin = self.row, self.base, self.distance, self.other, self.margin
+        # Not by the baseline: that the schedule lowers memorization is known by now.
+        dominated = min(1.0, len(points) * min(_p_dominated(row, dose, distance, margin) for dose in points))
+        found = residual(row, points, distance, discrete)
+        if found is None:
+            outcome: FamilyOutcome = "no better" if dominated < LEVEL else "undecided"
+            by_dose = outcome == "no better"
+            return FamilyVerdict(family, outcome, by_dose=by_dose, missed=not by_dose, p_no_better=dominated)
+        r, m = found.estimate.conditional, margin.at(found.slope)
+        second = residual(row, points, other, discrete) if other else None
+        contrary = second.estimate.conditional if second is not None else None
+        opposite = contrary.sign if contrary is not None else 0
+        result = FamilyVerdict(
+            family,
+            "undecided",
+            r,
+            relative(found.estimate, base.quality(distance)),
+            found.slope,
+            m,
+            _fewer_copies(r.value, found.slope, row, base, points),
+            other=contrary,
+            other_relative=relative(second.estimate, base.quality(other)) if second and other else None,
+            p_better=r.p_below(0.0),
+            p_worse=r.p_above(0.0) if r.value > m and opposite >= 0 else 1.0,
+            p_no_better=min(dominated, r.p_above(-m)),
+        )
+        if result.p_worse < LEVEL:
+            return replace(result, outcome="worse")
+        if r.low > -m:
+            return replace(result, outcome="no better")
+        if dominated < LEVEL:
+            return replace(result, outcome="no better", by_dose=True)
+        if r.high < 0 and r.value < -m:
+            return replace(result, disagrees=True) if opposite > 0 else replace(result, outcome="better")
+        return replace(result, n_needed=_decides(r, m, len(row.hits)))
 
 
 def seeds_needed(n: int, estimate: Estimate, gap: float, z: float = Z) -> int | None:
@@ -53,77 +113,6 @@ def seeds_needed(n: int, estimate: Estimate, gap: float, z: float = Z) -> int | 
         return None
     needed = n * (estimate.error**2 - estimate.extra**2) / wanted
     return max(n + 1, math.ceil(needed)) if needed <= MANY * n else None
-
-
-def _against(
-    family: str,
-    row: Observed,
-    base: Observed,
-    places: Sequence[Sequence[Observed]],
-    distance: Distance,
-    other: Distance | None,
-    margin: Margin,
-    discrete: float | None,
-) -> FamilyVerdict:
-    """The verdict over all places where the family's curve reaches the schedule: it has to win at each of them."""
-    if not places:
-        return FamilyVerdict(family, "out of reach")
-    found = [_at_place(family, row, base, points, distance, other, margin, discrete) for points in places]
-    p_worse, p_no_better = (
-        min(1.0, len(found) * min(getattr(v, name) for v in found)) for name in ("p_worse", "p_no_better")
-    )
-    for outcome in ("worse", "no better"):
-        if reached := [v for v in found if v.outcome == outcome]:
-            best = min(reached, key=lambda v: v.p_worse if outcome == "worse" else v.p_no_better)
-            return replace(best, p_worse=p_worse, p_no_better=p_no_better)
-    undecided = [v for v in found if v.outcome == "undecided"]
-    return max(undecided or found, key=lambda v: v.p_better)
-
-
-def _at_place(
-    family: str,
-    row: Observed,
-    base: Observed,
-    points: Sequence[Observed],
-    distance: Distance,
-    other: Distance | None,
-    margin: Margin,
-    discrete: float | None,
-) -> FamilyVerdict:
-    # Not by the baseline: that the schedule lowers memorization is known by now.
-    dominated = min(1.0, len(points) * min(_p_dominated(row, dose, distance, margin) for dose in points))
-    found = residual(row, points, distance, discrete)
-    if found is None:
-        outcome: FamilyOutcome = "no better" if dominated < LEVEL else "undecided"
-        by_dose = outcome == "no better"
-        return FamilyVerdict(family, outcome, by_dose=by_dose, missed=not by_dose, p_no_better=dominated)
-    r, m = found.estimate.conditional, margin.at(found.slope)
-    second = residual(row, points, other, discrete) if other else None
-    contrary = second.estimate.conditional if second is not None else None
-    opposite = contrary.sign if contrary is not None else 0
-    result = FamilyVerdict(
-        family,
-        "undecided",
-        r,
-        relative(found.estimate, base.quality(distance)),
-        found.slope,
-        m,
-        _fewer_copies(r.value, found.slope, row, base, points),
-        other=contrary,
-        other_relative=relative(second.estimate, base.quality(other)) if second and other else None,
-        p_better=r.p_below(0.0),
-        p_worse=r.p_above(0.0) if r.value > m and opposite >= 0 else 1.0,
-        p_no_better=min(dominated, r.p_above(-m)),
-    )
-    if result.p_worse < LEVEL:
-        return replace(result, outcome="worse")
-    if r.low > -m:
-        return replace(result, outcome="no better")
-    if dominated < LEVEL:
-        return replace(result, outcome="no better", by_dose=True)
-    if r.high < 0 and r.value < -m:
-        return replace(result, disagrees=True) if opposite > 0 else replace(result, outcome="better")
-    return replace(result, n_needed=_decides(r, m, len(row.hits)))
 
 
 def _fewer_copies(r: float, slope: float, row: Observed, base: Observed, points: Sequence[Observed]) -> float | None:
