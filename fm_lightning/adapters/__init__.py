@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from fm_lightning.adapters.kts_scheduler import KTSFlowMatchEulerScheduler
     from fm_lightning.adapters.meta import MetaVelocity
     from fm_lightning.adapters.network import load_network
-    from fm_lightning.adapters.reversed import Reversed
-    from fm_lightning.adapters.sit import load_repa, load_sit
+    from fm_lightning.adapters.sit import Reversed, load_repa, load_sit
     from fm_lightning.adapters.torchcfm import load_torchcfm
     from fm_lightning.adapters.weights import load_weights
 

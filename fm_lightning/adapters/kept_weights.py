@@ -11,19 +11,20 @@ import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from fm_lightning.adapters.checkpoints import DATA, check_fits
 from fm_lightning.adapters.power_average import coefficients, combine, exponent
-from fm_lightning.adapters.shelf import Shelf
 from fm_lightning.errors import UserError
 from fm_lightning.files import check_archive
 from fm_lightning.hashes import text_hash
 
 EARLIER, AVERAGES = "checkpoints/earlier", "checkpoints/averages"
+HELD_BYTES = 1 << 30  # of all weights on a shelf; larger networks are read for every batch
+T = TypeVar("T")
 GONE = "Restore it, or compare again: doses are then chosen among the files that are left."
 
 
@@ -100,6 +101,26 @@ def averaged_weights(
     return lambda sigma_rel: StoredWeights(
         f"average:{text_hash(float(sigma_rel).hex(), *contents.values())}", lambda: load(sigma_rel)
     )
+
+
+class Shelf(Generic[T]):
+    """Keeps in memory what was used last, up to ``HELD_BYTES``: small networks are not read again for every batch.
+
+    Args:
+        tensors: a thing's tensors, by whose bytes it counts.
+    """
+
+    def __init__(self, tensors: Callable[[T], Mapping[str, Tensor]]) -> None:
+        self._tensors = tensors
+        self._held: dict[str, T] = {}  # least recently used first
+
+    def get(self, name: str, load: Callable[[], T]) -> T:
+        """The thing of that name, loaded where it is not held."""
+        found = self._held.pop(name) if name in self._held else load()
+        self._held[name] = found
+        while sum(x.nbytes for held in self._held.values() for x in self._tensors(held).values()) > HELD_BYTES:
+            del self._held[next(iter(self._held))]
+        return found
 
 
 class SharedNetwork:

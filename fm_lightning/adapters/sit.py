@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fm_lightning.adapters.keywords import check_keywords
-from fm_lightning.adapters.reversed import Reversed
 from fm_lightning.adapters.state_dicts import Weights, copy_weights, read_weights, some
 from fm_lightning.errors import UserError
 from fm_lightning.nets.sit import MODELS, SiT
+from fm_lightning.nets.velocity import Velocity
 
 PROJECTORS = "projectors."  # REPA trains these next to the network
 
@@ -40,6 +41,30 @@ def load_sit(path_or_state: str | Path | Mapping[str, Any], model: str = "XL/2",
 def load_repa(path_or_state: str | Path | Mapping[str, Any], model: str = "XL/2", **arguments: Any) -> Reversed:
     """The network of a REPA checkpoint on our clock, in evaluation mode: ``-net(x, 1 - t, y)``. Arguments as ``load_sit``."""
     return Reversed(_sit(without_projectors(read_weights(path_or_state).unwrapped()), model, arguments)).eval()
+
+
+class Reversed(Velocity):
+    """``v(x, t, y) = -net(x, 1 - t, y)``: a network trained with data at t = 0 and velocity noise - data, on our clock.
+
+    Args:
+        net: the network on its own clock; its ``num_classes`` and ``null_label`` hold here too.
+    """
+
+    def __init__(self, net: Velocity) -> None:
+        super().__init__()
+        self.net = net
+        self.num_classes, self.null_label = net.num_classes, net.null_label
+        self.trained_on = (1 - net.trained_on[1], 1 - net.trained_on[0])
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        # t[:1] keeps the time of all samples one number, which networks embed once.
+        return -self.net(x, (1 - t[:1]).expand(len(x)) if t.stride(0) == 0 else 1 - t, y)
+
+    def evaluations(self, t: float) -> int:
+        return self.net.evaluations(1 - t)
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        self.net.check_shape(shape)
 
 
 def without_projectors(weights: Weights) -> Weights:

@@ -10,8 +10,7 @@ from torch import nn
 
 from fm_lightning.adapters import torchcfm
 from fm_lightning.adapters.meta import MetaVelocity
-from fm_lightning.adapters.reversed import Reversed
-from fm_lightning.adapters.sit import check_sit, size_name, without_projectors
+from fm_lightning.adapters.sit import Reversed, check_sit, size_name, without_projectors
 from fm_lightning.adapters.state_dicts import copy_weights, read_weights
 from fm_lightning.nets.sit import SiT
 from fm_lightning.nets.unet import UNet

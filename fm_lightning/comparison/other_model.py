@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from fm_lightning.adapters.checkpoints import DATA, read_checkpoint
+from fm_lightning.adapters.kept_weights import Shelf
 from fm_lightning.adapters.network import load_network
-from fm_lightning.adapters.shelf import Shelf
 from fm_lightning.comparison.families import Family
 from fm_lightning.comparison.rows import Row, StoredVelocity
 from fm_lightning.data.samples import Samples
