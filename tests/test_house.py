@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fm_lightning"
-GROUND = {"errors", "estimate", "files", "guidance", "hashes", "lazy", "noise", "phrases", "streaming", "trajectory"}
+GROUND = {"errors", "estimate", "files", "guidance", "hashes", "lazy", "noise", "phrases", "trajectory"}
 # Each room, and the rooms that it may know besides the ground and itself.
 KNOWS: dict[str, set[str]] = {
     "flow": set(),

@@ -7,13 +7,25 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import NotFiniteError
+from fm_lightning.errors import NotFiniteError, UserError
 from fm_lightning.flow.evaluation import Evaluator, norm
 from fm_lightning.flow.schedule import Schedule, not_finite_fix
 from fm_lightning.flow.solvers import Adaptive
 from fm_lightning.trajectory import Trajectory
 
 State = tuple[Tensor, Tensor, Tensor]  # x [B, ...], E [B], field E [B]
+
+
+def check_adaptive(evaluate: Evaluator, schedule: Schedule, probed: bool) -> None:
+    """Raises UserError where the velocity does not exist at ``t = 1``, or fixed steps are needed: by a probe, or to record."""
+    if evaluate.singular_end and schedule.t_end >= 1:
+        raise UserError(
+            f"{schedule.solver} evaluates the velocity at t = 1, where {evaluate.name} does not exist.",
+            "Use solver='euler'.",
+        )
+    if probed or evaluate.records:
+        what = "a probe" if probed else "a velocity that records its guidance"
+        raise UserError(f"solver={schedule.solver!r} has no fixed steps, which {what} needs.", "Use solver='rk4'.")
 
 
 def integrate_adaptively(evaluate: Evaluator, x0: Tensor, schedule: Schedule, name: str) -> Trajectory:

@@ -46,6 +46,21 @@ class Evaluator:
         self.records = isinstance(self.velocity, GuidedVelocity) and self.velocity.record
         self._by_guidance: dict[Guidance, GuidedVelocity] = {}
 
+    def check_start(self, x0: Tensor, seeds: Tensor | None) -> None:
+        """Raises UserError unless x0 is a floating ``[B, ...]``, with B labels and seeds where there are any."""
+        if not isinstance(x0, Tensor) or x0.ndim < 2 or not x0.is_floating_point():
+            tensor = isinstance(x0, Tensor)
+            what = f"one of shape {list(x0.shape)} and {x0.dtype}" if tensor else f"a {type(x0).__name__}"
+            raise UserError(
+                f"x0 must be a floating-point tensor [B, ...], not {what}.",
+                "Draw it with noise(seeds, shape, base_seed).",
+            )
+        for name, given in (("labels", self.labels), ("seeds", seeds)):
+            if given is not None and given.shape != x0.shape[:1]:
+                raise UserError(
+                    f"{len(x0)} samples do not go with {name} of shape {list(given.shape)}.", "Pass one per sample."
+                )
+
     def under(self, guidance: Guidance | None) -> DeclaredVelocity:
         """The velocity under a schedule's guidance.
 

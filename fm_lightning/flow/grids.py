@@ -10,6 +10,9 @@ across the split between launch and landing.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -50,3 +53,31 @@ def named_grid(name: str, steps: int) -> Tensor:
     if name not in ("uniform", "cosine"):
         raise UserError(f"grid={name!r} is unknown.", "Use 'uniform', 'cosine', 'shifted:3' or ascending times.")
     return uniform(steps) if name == "uniform" else cosine(steps)
+
+
+def given_edges(grid: Iterable[float], t_start: float, t_end: float) -> tuple[float, ...]:
+    """Edges that a user has chosen, as numbers; ``t_start`` and ``t_end`` are the default or agree with them.
+
+    Raises:
+        UserError: other than ascending times in [0, 1], or another beginning or end.
+    """
+    try:
+        edges = tuple(float(t) for t in grid)
+    except (TypeError, ValueError, RuntimeError):  # not a sequence, or not of numbers
+        edges = ()
+    ascending = all(a < b for a, b in itertools.pairwise(edges))
+    if len(edges) < 2 or not ascending or not edges[0] >= 0 or not edges[-1] <= 1:
+        raise UserError(
+            f"grid={_shorten(edges)} must be at least two ascending times in [0, 1].",
+            "Use for example grid=[0, 0.5, 1].",
+        )
+    if t_end not in (1.0, edges[-1]):
+        raise UserError(f"t_end={t_end:g} contradicts a grid that ends at {edges[-1]:g}.", "Pass the grid alone.")
+    if t_start not in (0.0, edges[0]):
+        raise UserError(f"t_start={t_start:g} contradicts a grid that begins at {edges[0]:g}.", "Pass the grid alone.")
+    return edges
+
+
+def _shorten(edges: Sequence[float]) -> str:
+    head = ", ".join(f"{t:g}" for t in edges[:4])
+    return f"[{head}{', ...' if len(edges) > 4 else ''}]"

@@ -29,10 +29,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fm_lightning.errors import NotFiniteError, UserError
-from fm_lightning.flow.adaptive import integrate_adaptively
+from fm_lightning.errors import NotFiniteError
+from fm_lightning.flow.adaptive import check_adaptive, integrate_adaptively
 from fm_lightning.flow.evaluation import Evaluator, norm
-from fm_lightning.flow.schedule import Schedule, Step, not_finite_fix
+from fm_lightning.flow.schedule import Schedule, not_finite_fix
+from fm_lightning.flow.solvers import Step
 from fm_lightning.flow.trained import begin_where_trained
 from fm_lightning.flow.velocity import Velocity, evaluating
 from fm_lightning.guidance import Guidance
@@ -58,10 +59,9 @@ def integrate(
         probe: ``probe(i, t, x, v)`` is called at each step with the state and the unshaped velocity at its left edge;
             refused with an adaptive solver, which has no such steps.
     """
-    evaluate = Evaluator(velocity, labels)
-    schedule = begin_where_trained(schedule or Schedule(), velocity)
+    begun = {"": begin_where_trained(schedule or Schedule(), velocity)}
     with evaluating(velocity):
-        return _integrate(evaluate, x0, {"": schedule}, labels, seeds, base_seed, probe)[""]
+        return _integrate(Evaluator(velocity, labels), x0, begun, seeds, base_seed, probe)[""]
 
 
 def integrate_many(
@@ -104,9 +104,9 @@ def integrate_many(
         NotFiniteError: a trajectory became infinite or NaN; the message names schedule, step and time.
     """
     evaluate = Evaluator(velocity, labels, merge_rows, evaluated)
-    schedules = {name: begin_where_trained(schedule, velocity) for name, schedule in schedules.items()}
+    begun = {name: begin_where_trained(schedule, velocity) for name, schedule in schedules.items()}
     with evaluating(velocity):
-        return _integrate(evaluate, x0, schedules, labels, seeds, base_seed, None)
+        return _integrate(evaluate, x0, begun, seeds, base_seed, None)
 
 
 @dataclass
@@ -123,34 +123,29 @@ def _integrate(
     evaluate: Evaluator,
     x0: Tensor,
     schedules: Mapping[str, Schedule],
-    labels: Tensor | None,
     seeds: Tensor | None,
     base_seed: int,
     probe: Probe | None,
 ) -> dict[str, Trajectory]:
-    _check_start(x0, labels, seeds)
-    plans = {
-        name: s.plan(evaluate.singular_end, evaluate.guided) for name, s in schedules.items() if s.method.fixed_steps
-    }
+    evaluate.check_start(x0, seeds)
+    fixed = {name: schedule for name, schedule in schedules.items() if schedule.method.fixed_steps}
+    plans = {name: schedule.plan(evaluate.singular_end, evaluate.guided) for name, schedule in fixed.items()}
     for guidance in {g for plan in plans.values() for step in plan for g in step.guidance}:
         evaluate.under(guidance)  # refused before any work
-    finished = {}
     adaptive = {name: schedule for name, schedule in schedules.items() if name not in plans}
     for schedule in adaptive.values():
-        _check_adaptive(schedule, evaluate, probe)
-    for name, schedule in adaptive.items():
-        finished[name] = integrate_adaptively(evaluate, _start(x0, schedule), schedule, name or "base")
-
+        check_adaptive(evaluate, schedule, probe is not None)
+    finished = {n: integrate_adaptively(evaluate, _start(x0, s), s, n or "base") for n, s in adaptive.items()}
+    rows = range(len(x0)) if seeds is None else seeds
     starts: dict[float, list[str]] = {}
     for name in plans:
         starts.setdefault(schedules[name].start_scale, []).append(name)
     live = [_Branch(x0 * scale if scale != 1 else x0, names, []) for scale, names in starts.items()]
     injected = None
     if any(step.noise for plan in plans.values() for step in plan):
-        injected = _drawn(x0, seeds, base_seed, INJECTED)[0]
+        injected = _drawn(x0, rows, base_seed, INJECTED)[0]
     # Draw i of a seed's stream belongs to step i of every schedule, whichever of them use it.
     random_steps = max((i + 1 for plan in plans.values() for i, step in enumerate(plan) if step.jump), default=0)
-    rows = range(len(x0)) if seeds is None else seeds
     stream = NoiseStream(rows, x0.shape[1:], base_seed, DIFFUSION, random_steps)
     i = 0
     while live:
@@ -165,9 +160,8 @@ def _integrate(
                     finished[name] = _trajectory(evaluate, x0, branch, schedules[name], plans[name], injected)
                 else:
                     ways.setdefault(plans[name][i], []).append(name)
-            last = len(ways) - 1
-            for k, (step, names) in enumerate(ways.items()):
-                norms = branch.norms if k == last else list(branch.norms)
+            for k, (step, names) in enumerate(ways.items(), 1):
+                norms = branch.norms if k == len(ways) else list(branch.norms)
                 forks.append((_Branch(branch.x, names, norms), step))
         for branch, step in forks:
             if step.noise:
@@ -179,31 +173,8 @@ def _integrate(
         i += 1
 
     _require_finite(finished, schedules)
-    return {name: _finish(finished[name], x0, schedules[name], labels, seeds, base_seed) for name in schedules}
-
-
-def _check_start(x0: Tensor, labels: Tensor | None, seeds: Tensor | None) -> None:
-    if not isinstance(x0, Tensor) or x0.ndim < 2 or not x0.is_floating_point():
-        what = f"one of shape {list(x0.shape)} and {x0.dtype}" if isinstance(x0, Tensor) else f"a {type(x0).__name__}"
-        raise UserError(
-            f"x0 must be a floating-point tensor [B, ...], not {what}.", "Draw it with noise(seeds, shape, base_seed)."
-        )
-    for name, given in (("labels", labels), ("seeds", seeds)):
-        if given is not None and given.shape != x0.shape[:1]:
-            raise UserError(
-                f"{len(x0)} samples do not go with {name} of shape {list(given.shape)}.", "Pass one per sample."
-            )
-
-
-def _check_adaptive(schedule: Schedule, evaluate: Evaluator, probe: Probe | None) -> None:
-    if evaluate.singular_end and schedule.t_end >= 1:
-        raise UserError(
-            f"{schedule.solver} evaluates the velocity at t = 1, where {evaluate.name} does not exist.",
-            "Use solver='euler'.",
-        )
-    if probe is not None or evaluate.records:
-        what = "a probe" if probe is not None else "a velocity that records its guidance"
-        raise UserError(f"solver={schedule.solver!r} has no fixed steps, which {what} needs.", "Use solver='rk4'.")
+    found = {name: _finish(finished[name], x0, schedules[name], rows, base_seed) for name in schedules}
+    return {name: replace(trajectory, labels=evaluate.labels, seeds=seeds) for name, trajectory in found.items()}
 
 
 def _advance(
@@ -221,10 +192,7 @@ def _advance(
         askers: list[tuple[int, tuple[int, float, Guidance | None]]] = []
         for f, (branch, step) in enumerate(forks):
             if stage < len(step.told):
-                x = branch.x
-                for a, eta, v in zip(step.tableau.a[stage], step.gains, drifts[f]):
-                    if a:
-                        x = x.add(v, alpha=step.dt * a * eta)
+                x = step.stage(branch.x, stage, drifts[f])
                 guidance = step.guidance[stage] if step.guidance else None
                 key = id(x), step.told[stage], guidance  # `asked` keeps x alive, so that an id names one tensor
                 asked[key] = x
@@ -241,9 +209,7 @@ def _advance(
     for (branch, step), vs, ds in zip(forks, velocities, drifts):
         if probe is not None:
             probe(i, step.t, branch.x, vs[0])
-        for b, eta, d in zip(step.tableau.b, step.gains, ds):
-            if b:
-                branch.x = branch.x.add(d, alpha=step.dt * b * eta)
+        branch.x = step.end(branch.x, ds)
         if jump is not None and step.jump and len(step.told) == 1:
             branch.x = branch.x.add(jump, alpha=step.jump)
 
@@ -256,12 +222,9 @@ def _trajectory(
     plan: Sequence[Step],
     injected: Tensor | None,
 ) -> Trajectory:
-    owner, weights, shaped = [], [], []
-    for i, step in enumerate(plan):
-        for b, eta in zip(step.tableau.b, step.gains):
-            owner.append(i)
-            weights.append(step.dt * b / 2)
-            shaped.append(step.dt * b / 2 * eta**2)
+    stages = [(i, step.dt * b / 2, eta) for i, step in enumerate(plan) for b, eta in zip(step.tableau.b, step.gains)]
+    owner, weights = [i for i, _, _ in stages], [weight for _, weight, _ in stages]
+    shaped = [weight * eta**2 for _, weight, eta in stages]
     all_squares = torch.stack(branch.norms).square()  # [stages of all steps, 1 or 3, B]
     squares = all_squares[:, 0]
     plain = _like(squares, weights)[:, None]  # products with it are sums, which autocast leaves in float32
@@ -278,13 +241,12 @@ def _trajectory(
         lefts = [owner.index(i) for i in range(len(plan))]
         guidance["guidance_energy"] = (plain * (squares - all_squares[:, 1])).sum(0)
         guidance["guidance_gap"] = torch.stack([branch.norms[left][2] for left in lefts])
+    undefined = energy.new_full((len(x0),), torch.nan)
     return Trajectory(
         x1=branch.x,
         energy=energy,
         field_energy=(plain * squares).sum(0),
-        displacement=energy.new_full((len(x0),), torch.nan)
-        if schedule.diffusion
-        else norm(branch.x - start, x0.dtype).square() / 2,
+        displacement=undefined if schedule.diffusion else norm(branch.x - start, x0.dtype).square() / 2,
         times=schedule.edges,
         gain=torch.tensor([step.gains[0] for step in plan], dtype=torch.float64),
         nfe=sum(
@@ -300,9 +262,8 @@ def _start(x0: Tensor, schedule: Schedule) -> Tensor:
     return x0 * schedule.start_scale if schedule.start_scale != 1 else x0
 
 
-def _drawn(x: Tensor, seeds: Tensor | None, base_seed: int, purpose: int, draws: int = 1) -> Tensor:
-    """``[draws, B, ...]`` independent noise like x, of its seeds; the first draw is the same however many follow."""
-    rows = range(len(x)) if seeds is None else seeds
+def _drawn(x: Tensor, rows: Tensor | range, base_seed: int, purpose: int, draws: int = 1) -> Tensor:
+    """``[draws, B, ...]`` independent noise like x, of the seeds ``rows``; the first draw is the same however many follow."""
     drawn = noise(rows, (draws, *x.shape[1:]), base_seed, purpose).movedim(1, 0)
     return drawn.to(x.device, x.dtype, non_blocking=x.is_cuda)
 
@@ -314,18 +275,14 @@ def _like(x: Tensor, numbers: Sequence[float]) -> Tensor:
 
 def _require_finite(trajectories: Mapping[str, Trajectory], schedules: Mapping[str, Schedule]) -> None:
     # x1 shows in the displacement, so these two see everything; the host waits once for all schedules.
-    ends = {
-        name: norm(t.x1, t.x1.dtype) if schedules[name].diffusion else t.displacement
-        for name, t in trajectories.items()
-    }
-    sound = [t.energy.isfinite().all() & ends[name].isfinite().all() for name, t in trajectories.items()]
-    if not sound or bool(torch.stack(sound).all()):
+    ends = {n: norm(t.x1, t.x1.dtype) if schedules[n].diffusion else t.displacement for n, t in trajectories.items()}
+    bad = {name: ~(t.energy.isfinite().all(0) & ends[name].isfinite()) for name, t in trajectories.items()}
+    if not bad or not bool(torch.stack([some.any() for some in bad.values()]).any()):
         return
     for name, t in trajectories.items():
-        bad = ~t.energy.isfinite()
-        step = int(bad.any(1).int().argmax()) if bad.any() else len(t.energy) - 1
-        hit = int((bad.any(0) | ~ends[name].isfinite()).sum())
-        if hit:
+        if hit := int(bad[name].sum()):
+            steps = (~t.energy.isfinite()).any(1)
+            step = int(steps.int().argmax()) if steps.any() else len(t.energy) - 1
             raise NotFiniteError(
                 f"Schedule {name or 'base'!r} gives infinite or NaN values from step {step} "
                 f"(t = {float(t.times[step]):.4g}) in {hit} of {len(t)} samples.",
@@ -333,13 +290,11 @@ def _require_finite(trajectories: Mapping[str, Trajectory], schedules: Mapping[s
             )
 
 
-def _finish(
-    trajectory: Trajectory, x0: Tensor, schedule: Schedule, labels: Tensor | None, seeds: Tensor | None, base_seed: int
-) -> Trajectory:
+def _finish(trajectory: Trajectory, x0: Tensor, schedule: Schedule, rows: Tensor | range, base_seed: int) -> Trajectory:
     x1 = trajectory.x1
     if schedule.blend:
         x1 = x1.lerp(_start(x0, schedule), schedule.blend)
     if any(schedule.noises):
-        for sigma, drawn in zip(schedule.noises, _drawn(x1, seeds, base_seed, END, len(schedule.noises))):
+        for sigma, drawn in zip(schedule.noises, _drawn(x1, rows, base_seed, END, len(schedule.noises))):
             x1 = x1.add(drawn, alpha=sigma)
-    return replace(trajectory, x1=x1, labels=labels, seeds=seeds)
+    return replace(trajectory, x1=x1)

@@ -113,18 +113,14 @@ def log_likelihood(
         for step in plan:
             velocities: list[Tensor] = []
             parts: list[Tensor] = []
-            for i, (row, eta, told, b) in enumerate(zip(step.tableau.a, step.gains, step.told, step.tableau.b)):
-                at = x
-                for a, gain, v in zip(row, step.gains, velocities):
-                    at = at.add(v, alpha=step.dt * a * gain) if a else at
+            for i, (eta, told, b) in enumerate(zip(step.gains, step.told, step.tableau.b)):
                 guidance = step.guidance[i] if step.guidance else None
                 field = velocity if guidance is None else evaluate.under(guidance)
-                v, divergence = _divergence(field, at, told, labels, signs)
+                v, divergence = _divergence(field, step.stage(x, i, velocities), told, labels, signs)
                 velocities.append(v)
                 parts.append(step.dt * b * eta * divergence)
                 forwards += 1
-            for b, eta, v in zip(step.tableau.b, step.gains, velocities):
-                x = x.add(v, alpha=step.dt * b * eta) if b else x
+            x = step.end(x, velocities)
             steps.append(torch.stack(parts).sum(0))
 
     profile = torch.stack(steps)  # [S, P, B], P probes or 1

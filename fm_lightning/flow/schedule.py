@@ -16,31 +16,11 @@ from torch import Tensor
 from fm_lightning.errors import UserError
 from fm_lightning.flow.diffusion import Diffusion
 from fm_lightning.flow.gains import Constant, Gain
-from fm_lightning.flow.grids import named_grid
-from fm_lightning.flow.solvers import EULER, SOLVERS, Solver, Tableau
+from fm_lightning.flow.grids import given_edges, named_grid
+from fm_lightning.flow.solvers import EULER, SOLVERS, Solver, Step, Tableau
 from fm_lightning.guidance import Guidance
 
 TOLD_TIMES = ("grid", "displacement", "floor999")
-
-
-@dataclass(frozen=True)
-class Step:
-    """All that decides where a step leads from a given state; equal steps from equal states need one computation."""
-
-    t: float
-    dt: float
-    tableau: Tableau
-    gains: tuple[float, ...]  # eta at each stage
-    told: tuple[float, ...]  # the time that the network is told at each stage
-    noise: float = 0.0  # standard deviation of the noise put into the state before the step
-    guidance: tuple[Guidance | None, ...] = ()  # at each stage; empty where the velocity is taken as it is
-    drift: tuple[tuple[float, float], ...] = ()  # of an SDE's step: the factors of v and x at each stage
-    jump: float = 0.0  # standard deviation of an SDE's noise in the step
-
-    @property
-    def advance(self) -> float:
-        """How far the step moves on the field's own clock: the solver's quadrature of eta over the step."""
-        return self.dt * sum(b * eta for b, eta in zip(self.tableau.b, self.gains))
 
 
 @dataclass(frozen=True)
@@ -97,24 +77,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not isinstance(self.grid, str):
-            try:
-                edges = tuple(float(t) for t in self.grid)
-            except (TypeError, ValueError, RuntimeError):  # not a sequence, or not of numbers
-                edges = ()
-            ascending = all(a < b for a, b in itertools.pairwise(edges))
-            if len(edges) < 2 or not ascending or not edges[0] >= 0 or not edges[-1] <= 1:
-                raise UserError(
-                    f"grid={_shorten(edges)} must be at least two ascending times in [0, 1].",
-                    "Use for example grid=[0, 0.5, 1].",
-                )
-            if self.t_end not in (1.0, edges[-1]):
-                raise UserError(
-                    f"t_end={self.t_end:g} contradicts a grid that ends at {edges[-1]:g}.", "Pass the grid alone."
-                )
-            if self.t_start not in (0.0, edges[0]):
-                raise UserError(
-                    f"t_start={self.t_start:g} contradicts a grid that begins at {edges[0]:g}.", "Pass the grid alone."
-                )
+            edges = given_edges(self.grid, self.t_start, self.t_end)
             # Kept as plain numbers: a schedule compares, hashes and goes into a results file.
             object.__setattr__(self, "grid", edges)
             object.__setattr__(self, "steps", len(edges) - 1)
@@ -163,11 +126,6 @@ class Schedule:
             edges[-1] = self.t_end
             return edges
         return torch.tensor(self.grid, dtype=torch.float64)
-
-    @property
-    def total_gain(self) -> float:
-        """``sum eta dt`` as the solver sums it: 1 is a full trip on the field's own clock."""
-        return math.fsum(self.advances.tolist())
 
     @property
     def advances(self) -> Tensor:
@@ -317,11 +275,6 @@ class Schedule:
                 f"{self.steps} {self.solver} steps.",
                 f"Use {remedy} (or allow_reverse=True).",
             )
-
-
-def _shorten(edges: Sequence[float]) -> str:
-    head = ", ".join(f"{t:g}" for t in edges[:4])
-    return f"[{head}{', ...' if len(edges) > 4 else ''}]"
 
 
 def plain(schedule: Schedule) -> Schedule:

@@ -1,6 +1,6 @@
 """Solvers: explicit Runge-Kutta methods with fixed steps, as Butcher tableaux, and adaptive ones.
 
-A Butcher tableau is the only thing in which Euler, midpoint, Heun and RK4 differ; ``integrate.py`` steps through any of them.
+A Butcher tableau is the only thing in which Euler, midpoint, Heun and RK4 differ; ``Step`` takes the stages of any of them.
 ``adaptive.py`` integrates with an adaptive solver.
 """
 
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from fm_lightning.guidance import Guidance
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,38 @@ class Tableau(Solver):
         ends = itertools.pairwise(edges.tolist())
         sums = [(end - t) * sum(b * next(eta) for b in self.b) for t, end in ends]
         return torch.tensor(sums, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Step:
+    """All that decides where a step leads from a given state; equal steps from equal states need one computation."""
+
+    t: float
+    dt: float
+    tableau: Tableau
+    gains: tuple[float, ...]  # eta at each stage
+    told: tuple[float, ...]  # the time that the network is told at each stage
+    noise: float = 0.0  # standard deviation of the noise put into the state before the step
+    guidance: tuple[Guidance | None, ...] = ()  # at each stage; empty where the velocity is taken as it is
+    drift: tuple[tuple[float, float], ...] = ()  # of an SDE's step: the factors of v and x at each stage
+    jump: float = 0.0  # standard deviation of an SDE's noise in the step
+
+    @property
+    def advance(self) -> float:
+        """How far the step moves on the field's own clock: the solver's quadrature of eta over the step."""
+        return self.dt * sum(b * eta for b, eta in zip(self.tableau.b, self.gains))
+
+    def stage(self, x: Tensor, i: int, velocities: Sequence[Tensor]) -> Tensor:
+        """The state at stage i of the step from x, with the velocities of earlier stages: ``x + dt sum_j a_ij eta_j v_j``."""
+        for a, eta, v in zip(self.tableau.a[i], self.gains, velocities):
+            x = x.add(v, alpha=self.dt * a * eta) if a else x
+        return x
+
+    def end(self, x: Tensor, velocities: Sequence[Tensor]) -> Tensor:
+        """The state after the step from x, with the velocities of all stages: ``x + dt sum_j b_j eta_j v_j``."""
+        for b, eta, v in zip(self.tableau.b, self.gains, velocities):
+            x = x.add(v, alpha=self.dt * b * eta) if b else x
+        return x
 
 
 @dataclass(frozen=True)
