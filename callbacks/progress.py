@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from lightning import Trainer
@@ -11,13 +11,12 @@ from lightning.pytorch.callbacks import RichProgressBar
 from rich.progress import TaskID
 from torch import Tensor
 
-from fm_lightning.comparison.rows import Row
-from fm_lightning.comparison.sampling import SamplingListener, evaluations
+from fm_lightning.comparison.progress import Counter
 from fm_lightning.data.batches import SeedBatch, SeedBatches
 from fm_lightning.data.samples import say
 
 
-class Progress(RichProgressBar, SamplingListener):
+class Progress(RichProgressBar, Counter):
     """Lightning's rich progress bar, in this project's words, with one line before each stage. Logs nothing.
 
     Args:
@@ -30,27 +29,19 @@ class Progress(RichProgressBar, SamplingListener):
         self._drawn = 0.0
         self._loss: Tensor | None = None
         self._bar: TaskID | None = None
-        self._work: list[tuple[str, ...]] = []
-        self._evaluations, self._whole, self._batch = 0, 1, 0
+        self._batch = 0
 
     # A batch of seeds is many evaluations of the network: the bar moves with them. Counting waits for no device.
 
     def _within(self, batch: Any, batch_idx: int, bar: TaskID | None) -> None:
         self._bar, self._batch = bar if isinstance(batch, SeedBatch) else None, batch_idx
 
-    def on_sampling(self, work: Sequence[Mapping[str, Row]], count: int, merge_rows: int) -> None:
-        names = [tuple(rows) for rows in work]
-        if names != self._work:
-            self._work = names
-            self._whole = max(1, sum(evaluations(rows, count, merge_rows) for rows in work))
-        self._evaluations = 0
-
     def on_evaluation(self) -> None:
-        self._evaluations += 1
+        super().on_evaluation()
         now = time.monotonic()
         if self.progress is not None and self._bar is not None and now - self._drawn >= 1 / self.per_second:
             self._drawn = now
-            self.progress.update(self._bar, completed=self._batch + min(1.0, self._evaluations / self._whole))
+            self.progress.update(self._bar, completed=self._batch + self.done)
             self.refresh()
 
     def on_validation_batch_start(

@@ -49,6 +49,12 @@ class Trajectory:
     guidance_energy: Tensor | None = None
     guidance_gap: Tensor | None = None
 
+    @classmethod
+    def still(cls, x1: Tensor, labels: Tensor | None = None, seeds: Tensor | None = None) -> Trajectory:
+        """Samples that were not integrated, such as real images: a trajectory of no steps and no energy."""
+        nothing, edges = x1.new_zeros(len(x1)), torch.zeros(1, dtype=torch.float64)
+        return cls(x1, x1.new_zeros(0, len(x1)), nothing, nothing, edges, edges[:0], 0, labels, seeds)
+
     def __len__(self) -> int:
         return self.x1.shape[0]
 

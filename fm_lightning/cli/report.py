@@ -62,7 +62,7 @@ def _report(run: Path, changes: Sequence[Any]) -> None:
         print(f"{count:,} samples lack {measure} and do not count in it; fm-lightning test -c {run} measures them")
     collector = Collector(evaluation, recalled(evaluation, run, changes))
     rows = collector.rows(evaluation.shown)
-    if not any(row["samples"] for row in rows):
+    if not any(row.samples for row in rows):
         raise UserError(f"The evaluation in {run} is empty.", f"Run fm-lightning test -c {run}")
     save(run, build(evaluation, rows), collector.arrays() | read_pictures(evaluation) | read_loss_over_time(run))
 

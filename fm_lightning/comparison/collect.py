@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from fm_lightning.comparison.results import RowResult
 from fm_lightning.comparison.rows import BASE, HELD_OUT
 from fm_lightning.estimate import Interval
 from fm_lightning.metrics.energy import mean_power
@@ -31,20 +32,22 @@ class Collector:
         self._judged = {*judged, *(each["base"] for each in judged.values()), HELD_OUT} & set(evaluation.shown)
         self._judged |= {name for name, about in evaluation.shown.items() if about["kind"] == "family"}
 
-    def rows(self, names: Iterable[str]) -> list[dict[str, Any]]:
+    def rows(self, names: Iterable[str]) -> list[RowResult]:
         """What the results say of these rows."""
         rows = [self._row(name) for name in names]
         key = self.evaluation.manifest.about.get("quality", {}).get("key")
-        base = next((row["metrics"].get(key) for row in rows if row["name"] == BASE), None)
-        for row in rows:
-            change = (row["vs_base"] or {}).get(key)
-            row["relative"] = {key: Interval(*(part / base for part in change))} if change and base else None
-        return rows
+        base = next((row.metrics.get(key) for row in rows if row.name == BASE), None)
+        if not base:
+            return rows
+        shares = (
+            {key: Interval(*(part / base for part in row.vs_base[key]))} if key in row.vs_base else {} for row in rows
+        )
+        return [replace(row, relative=relative) for row, relative in zip(rows, shares)]
 
     def _columns(self, name: str, measure: str) -> Columns:
         return self._base(measure) if name == BASE else read_columns(self.evaluation, name, measure)
 
-    def _row(self, name: str) -> dict[str, Any]:
+    def _row(self, name: str) -> RowResult:
         about = self.evaluation.rows[name]
         floor = about["kind"] == "floor"
         numbers: dict[str, float] = {}
@@ -58,14 +61,14 @@ class Collector:
         squares = lines["rms_to_base"].dropna() ** 2 if len(lines) else []
         if len(squares) and name != BASE:
             numbers["rms_to_base"] = math.sqrt(float(np.mean(squares)))
-        return {
-            "name": name,
+        return RowResult(
+            name=name,
             **{key: about[key] for key in ("kind", "of", "control", "label", "steps", "description", "plain")},
-            "nfe": 0 if floor else self.evaluation.nfe(name),
-            "samples": len(lines),
-            "metrics": {key: value if math.isfinite(value) else None for key, value in numbers.items()},
-            **{kind: found or None for kind, found in changes.items()},
-        }
+            nfe=0.0 if floor else float(self.evaluation.nfe(name)),
+            samples=len(lines),
+            metrics={key: float(value) if math.isfinite(value) else None for key, value in numbers.items()},
+            **changes,
+        )
 
     def _numbers(self, name: str, measure: Measure, changes: Mapping[str, dict[str, Interval]]) -> dict[str, float]:
         """What a measure says of a row; adds its changes from other rows to ``changes``.
@@ -94,7 +97,7 @@ class Collector:
             mine, theirs = on_common_seeds(columns, self._columns(other, measure.name))
             # A parent is compared with its control: the schedule minus the control.
             pair = (theirs, mine) if kind == "vs_parent" else (mine, theirs)
-            changes[kind] |= {key: Interval(*change) for key, change in measure.changes(*pair).items()}
+            changes[kind] |= {key: Interval(*map(float, change)) for key, change in measure.changes(*pair).items()}
         return numbers
 
     def _qualities(self, name: str) -> dict[str, float]:

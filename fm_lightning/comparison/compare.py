@@ -194,7 +194,7 @@ class ComparisonLoop:
         names = list(self.table.shown)
         # Each process solves the eigenproblems of some rows.
         shares = all_results(Collector(self.table, self.measures).rows(names[rank::world]))
-        found = {row["name"]: row for share in shares for row in share}
+        found = {row.name: row for share in shares for row in share}
 
         def results() -> Results:
             self._write_manifest()

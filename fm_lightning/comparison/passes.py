@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from fm_lightning.comparison.measurement import concatenated, kept_samples, measure_rows, measure_together
 from fm_lightning.comparison.rows import BASE, Row
 from fm_lightning.comparison.sampling import Model
 from fm_lightning.data.batches import SeedBatch, seed_batch
@@ -17,8 +16,12 @@ from fm_lightning.data.samples import CALIBRATION_SEED
 from fm_lightning.metrics.measure import Measure
 from fm_lightning.table.blocks import Block
 from fm_lightning.table.evaluation import Evaluation
+from fm_lightning.table.parts import Part
 from fm_lightning.table.writer import BaseSamples, Writer
 from fm_lightning.trajectory import Trajectory
+
+Named = Iterable[tuple[str, Trajectory]]  # a row's name or key, and its samples
+Arrays = dict[str, np.ndarray]  # a measure's columns
 
 
 class Pass:
@@ -74,7 +77,7 @@ class Pass:
         base = [trajectories[BASE] for trajectories in sampled.values() if BASE in trajectories]
         for block, columns in zip(blocks, measured):
             if block.part is not None:
-                self._writer.add(block.part, {m: concatenated(list(rows.values())) for m, rows in columns.items()})
+                self._writer.add(block.part, columns)
             else:
                 kept = [name for name in block.rows if self.keep == "all" or (self.keep == "base" and name == BASE)]
                 self._writer.write(block, self._keys, sampled[block], self._base(block, base), kept, columns)
@@ -89,27 +92,23 @@ class Pass:
 
     def _measure(
         self, blocks: Sequence[Block], sampled: Mapping[Block, dict[str, Trajectory]]
-    ) -> list[dict[str, dict[str, dict[str, np.ndarray]]]]:
+    ) -> list[dict[str, dict[str, Arrays]]]:
         """For each block: ``NAME-FINGERPRINT`` -> row -> columns, of what it lacks."""
-        found: list[dict[str, dict[str, dict[str, np.ndarray]]]] = [{} for _ in blocks]
+        found: list[dict[str, dict[str, Arrays]]] = [{} for _ in blocks]
         for name, measure in self._measures.items():
             full = f"{name}-{measure.fingerprint}"
             lacking = [i for i, block in enumerate(blocks) if full in block.measures and not _has(block, full)]
             samples = [self._samples(blocks[i], sampled) for i in lacking]
             if name in self._together:
-                columns = measure_together(measure, samples, self.model.samples.shape, self.model.device)
-            else:
-                columns = [measure_rows(measure, rows) for rows in samples]
+                columns = _measure_together(measure, samples, self.model)
+            else:  # one row's samples are in memory at a time
+                columns = [{row: _columns(measure, trajectory) for row, trajectory in rows} for rows in samples]
             for i, rows in zip(lacking, columns):
                 found[i][full] = rows
         return found
 
-    def _samples(
-        self, block: Block, sampled: Mapping[Block, dict[str, Trajectory]]
-    ) -> Iterable[tuple[str, Trajectory]]:
-        if block.part is not None:
-            return kept_samples(block.part, self.model.device)
-        return sampled[block].items()
+    def _samples(self, block: Block, sampled: Mapping[Block, dict[str, Trajectory]]) -> Named:
+        return sampled[block].items() if block.part is None else _kept_samples(block.part, self.model.device)
 
     def _base(self, block: Block, sampled: Sequence[Trajectory]) -> BaseSamples | None:
         """The samples of base next to a block's: those on disk, and those of this batch; none in a calibration."""
@@ -123,6 +122,35 @@ class Pass:
                 found |= dict(zip(self._table.lines(BASE, seeds).seed.tolist(), kept))
         ascending = sorted(found)
         return BaseSamples(np.array(ascending), np.stack([found[s] for s in ascending])) if found else None
+
+
+def _columns(measure: Measure, trajectory: Trajectory) -> Arrays:
+    return {name: values.detach().cpu().numpy() for name, values in measure.measure(trajectory).items()}
+
+
+def _measure_together(measure: Measure, blocks: Sequence[Named], model: Model) -> list[dict[str, Arrays]]:
+    """The columns of each row of each block, from one call: all processes search together, those without samples too."""
+    rows = [{row: trajectory.x1 for row, trajectory in block} for block in blocks]
+    none = torch.zeros(0, *model.samples.shape, device=model.device)
+    columns = _columns(measure, Trajectory.still(torch.cat([none, *(x for block in rows for x in block.values())])))
+    begin, found = 0, []
+    for block in rows:
+        mine = {}
+        for row, x in block.items():
+            mine[row] = {name: values[begin : begin + len(x)] for name, values in columns.items()}
+            begin += len(x)
+        found.append(mine)
+    return found
+
+
+def _kept_samples(part: Part, device: torch.device) -> Iterator[tuple[str, Trajectory]]:
+    """(key, its samples as a trajectory of no steps) of each row whose samples a part keeps."""
+    labels = part.lines().column("label").to_numpy()
+    for key in part.keys:
+        kept, mine = part.samples(key), labels[part.place(key)]
+        assert kept is not None
+        y = None if np.isnan(mine).any() else torch.tensor(mine, dtype=torch.int64, device=device)
+        yield key, Trajectory.still(torch.tensor(kept, device=device), y)
 
 
 def _has(block: Block, measure: str) -> bool:

@@ -295,10 +295,11 @@ def _fields(kind: type) -> dict[str, Any]:
 
 
 def _read(kind: Any, value: Any) -> Any:
-    """Plain data as a value of that type."""
+    """Plain data as a value of that type; a number that may be missing is None where it is not finite."""
     inner = get_args(kind)
     if get_origin(kind) in (types.UnionType, Union):
-        return None if value is None else _read(next(each for each in inner if each is not type(None)), value)
+        found = None if value is None else _read(next(each for each in inner if each is not type(None)), value)
+        return None if isinstance(found, float) and not math.isfinite(found) else found
     if dataclasses.is_dataclass(kind):
         types_ = _fields(kind)  # type: ignore[arg-type]
         return kind(**{name: _read(types_[name], part) for name, part in value.items() if name in types_})  # type: ignore[operator]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from fm_lightning.comparison.rows import Row, StoredVelocity
 from fm_lightning.flow import Schedule, integrate_many
-from fm_lightning.flow.velocity import Plain, Velocity, declared
-from fm_lightning.guidance import Guidance
+from fm_lightning.flow.velocity import Velocity
 from fm_lightning.noise import noise
 from fm_lightning.trajectory import Trajectory
 
@@ -126,46 +125,8 @@ def sample(
     return {name: sampled[name][:count] for name in rows}
 
 
-def evaluations(rows: Mapping[str, Row], count: int, merge_rows: int = 0) -> int:
-    """How often ``sample`` calls velocities for a batch of so many seeds; found by doing it with one that is zero.
-
-    Of adaptive solvers it counts a few only: how often they call depends on the field. Nor does it know the model's
-    guidance interval, at whose ends merged batches part.
-    """
-    total = 0
-
-    def count_one() -> None:
-        nonlocal total
-        total += 1
-
-    zeros: dict[object, _Zero] = {}  # one per field, as in `sample`
-
-    def zero(velocity: Velocity | StoredVelocity) -> _Zero:
-        same = velocity.content if isinstance(velocity, StoredVelocity) else id(velocity)
-        return zeros.setdefault(same, _Zero(velocity))
-
-    nothing = {name: replace(row, velocity=zero(row.velocity) if row.velocity else None) for name, row in rows.items()}
-    x0, seeds = torch.zeros(count, 1), torch.arange(count)
-    sampled = {name: row for name, row in nothing.items() if row.images is None}
-    sample(sampled, _Zero(None), x0, None, seeds, 0, count, merge_rows, count_one)
-    return total
-
-
-class _Zero(Plain):
-    """No velocity at all in the place of another, or of the model; under any guidance another one."""
-
-    def __init__(self, instead_of: Velocity | StoredVelocity | None) -> None:
-        super().__init__(lambda x, t, y: torch.zeros_like(x))
-        self.singular_end = False
-        if instead_of is not None and not isinstance(instead_of, StoredVelocity):
-            self.singular_end = declared(instead_of).singular_end
-
-    def guided(self, guidance: Guidance) -> _Zero:
-        return _Zero(None)
-
-
 def _still(images: Tensor | Encoded, first_seed: int, x0: Tensor, seeds: Tensor, labels: Tensor | None) -> Trajectory:
-    """Images as a trajectory of no steps: they took no way and have no energy. Each is shown once."""
+    """Images in place of samples; each is shown once."""
     # Seeds are on the host: this waits for no device.
     here = [i for i, place in enumerate((seeds - first_seed).tolist()) if 0 <= place < len(images)]
     shown = torch.tensor(here, dtype=torch.int64)
@@ -173,15 +134,4 @@ def _still(images: Tensor | Encoded, first_seed: int, x0: Tensor, seeds: Tensor,
     x1 = images[places].to(x0.device, non_blocking=x0.is_cuda)
     if labels is not None:
         labels = labels[shown.to(labels.device, non_blocking=labels.is_cuda)]
-    nothing = x0.new_zeros(len(x1))
-    return Trajectory(
-        x1=x1,
-        energy=x0.new_zeros(0, len(x1)),
-        field_energy=nothing,
-        displacement=nothing,
-        times=torch.zeros(1, dtype=torch.float64),
-        gain=torch.zeros(0, dtype=torch.float64),
-        nfe=0,
-        labels=labels,
-        seeds=seeds[shown],
-    )
+    return Trajectory.still(x1, labels, seeds[shown])

@@ -119,10 +119,10 @@ class Writer:
         )
         self._done(part)
 
-    def add(self, part: Part, measures: Mapping[str, Columns]) -> None:
-        """Writes measures of a part's kept samples next to them."""
+    def add(self, part: Part, measures: Mapping[str, Mapping[str, Columns]]) -> None:
+        """Writes measures of a part's kept samples next to them: ``NAME-FINGERPRINT`` -> key -> columns, as the part's rows."""
         for measure, columns in measures.items():
-            part.add(measure, columns)
+            part.add(measure, _stacked(list(columns.values())))
         self._done(part)
 
     def _done(self, part: Part) -> None:
