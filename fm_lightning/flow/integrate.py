@@ -276,11 +276,11 @@ def _like(x: Tensor, numbers: Sequence[float]) -> Tensor:
 def _require_finite(trajectories: Mapping[str, Trajectory], schedules: Mapping[str, Schedule]) -> None:
     # x1 shows in the displacement, so these two see everything; the host waits once for all schedules.
     ends = {n: norm(t.x1, t.x1.dtype) if schedules[n].diffusion else t.displacement for n, t in trajectories.items()}
-    bad = {name: ~(t.energy.isfinite().all(0) & ends[name].isfinite()) for name, t in trajectories.items()}
-    if not bad or not bool(torch.stack([some.any() for some in bad.values()]).any()):
+    sound = {name: t.energy.isfinite().all(0) & ends[name].isfinite() for name, t in trajectories.items()}
+    if not sound or bool(torch.stack([samples.all() for samples in sound.values()]).all()):
         return
     for name, t in trajectories.items():
-        if hit := int(bad[name].sum()):
+        if hit := int((~sound[name]).sum()):
             steps = (~t.energy.isfinite()).any(1)
             step = int(steps.int().argmax()) if steps.any() else len(t.energy) - 1
             raise NotFiniteError(

@@ -65,8 +65,8 @@ def command(
             part = block.part
             for measure in measures:
                 if not part.has(measure):
-                    found = [measured(measure, trajectory(k, range(part.first, part.last + 1))) for k in part.keys]
-                    writer.add(part, {measure: {c: np.concatenate([f[c] for f in found]) for c in found[0]}})
+                    seeds = range(part.first, part.last + 1)
+                    writer.add(part, {measure: {k: measured(measure, trajectory(k, seeds)) for k in part.keys}})
             continue
         seeds = range(block.first, block.last + 1)
         made = {name: trajectory(keys[name], seeds) for name in block.rows}
