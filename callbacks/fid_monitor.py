@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from lightning import Trainer
 from torch import Tensor
 
 from fm_lightning.callbacks.monitor import Monitor
+from fm_lightning.data import FlowData
 from fm_lightning.data.images.cache import cache_directory
 from fm_lightning.data.samples import MOSTLY
 from fm_lightning.errors import UserError
@@ -27,11 +28,8 @@ from fm_lightning.metrics.real_features import (
     read_statistics,
 )
 from fm_lightning.metrics.summaries import SUMMARIES
+from fm_lightning.training.module import FlowMatching
 from fm_lightning.verdicts.outcomes import FRECHET_FROM
-
-if TYPE_CHECKING:
-    from fm_lightning.data import FlowData
-    from fm_lightning.training.module import FlowMatching
 
 
 class FIDMonitor(Monitor[FrechetDistance]):

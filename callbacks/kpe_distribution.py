@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from lightning import Trainer
@@ -14,10 +13,8 @@ from fm_lightning.callbacks.wandb_media import log_energies
 from fm_lightning.comparison.results import RowResult
 from fm_lightning.metrics.energy import KineticPathEnergy, mean_power
 from fm_lightning.metrics.measure import Columns
+from fm_lightning.training.module import FlowMatching
 from fm_lightning.training.tracking import wandb_loggers
-
-if TYPE_CHECKING:
-    from fm_lightning.training.module import FlowMatching
 
 
 class KPEDistribution(Monitor[KineticPathEnergy]):

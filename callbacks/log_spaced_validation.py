@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from lightning import Callback, Trainer
@@ -15,10 +15,8 @@ from fm_lightning.data.batches import SeedBatch
 from fm_lightning.errors import UserError
 from fm_lightning.training.checks import last_step
 from fm_lightning.training.loop_state import validate_before_the_next_step
+from fm_lightning.training.module import FlowMatching
 from fm_lightning.training.tracking import logged_step
-
-if TYPE_CHECKING:
-    from fm_lightning.training.module import FlowMatching
 
 
 def spaced(first: int, last: int, points: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning import Callback, Trainer
@@ -17,9 +17,7 @@ from fm_lightning.files import write_json
 from fm_lightning.report.loss_over_time import FILE
 from fm_lightning.training.loss_over_time import SIDES, Draws, budget, summary
 from fm_lightning.training.loss_over_time import LossOverTime as Measured
-
-if TYPE_CHECKING:
-    from fm_lightning.training.module import FlowMatching
+from fm_lightning.training.module import FlowMatching
 
 
 class LossOverTime(Callback):

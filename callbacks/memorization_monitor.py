@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from lightning import Trainer
 from torch import Tensor
 
 from fm_lightning.callbacks.monitor import Monitor
+from fm_lightning.data import FlowData
 from fm_lightning.data.samples import say
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import Groups, MemorizationRate, Reference, ShardedReference
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.memorization import THRESHOLD, most_copied
-
-if TYPE_CHECKING:
-    from fm_lightning.data import FlowData
-    from fm_lightning.training.module import FlowMatching
+from fm_lightning.training.module import FlowMatching
 
 
 class MemorizationMonitor(Monitor[MemorizationRate]):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from lightning import Callback, Trainer
@@ -19,10 +19,8 @@ from fm_lightning.comparison.rows import BASE
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.per_seed import PerSeedMetric
 from fm_lightning.training.checks import only_one
+from fm_lightning.training.module import FlowMatching
 from fm_lightning.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from fm_lightning.training.module import FlowMatching
 
 M = TypeVar("M", bound=PerSeedMetric)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +16,9 @@ from fm_lightning.data.samples import TEST_SEED
 from fm_lightning.errors import UserError
 from fm_lightning.table.evaluation import FOLDER
 from fm_lightning.table.pictures import write_pictures
+from fm_lightning.training.module import FlowMatching
 from fm_lightning.training.tracking import log_media, wandb_loggers
 from fm_lightning.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from fm_lightning.training.module import FlowMatching
 
 
 class SampleGrid(ValidationCallback):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from lightning import Trainer
@@ -22,13 +22,11 @@ from fm_lightning.report.loss_over_time import read_loss_over_time
 from fm_lightning.report.save import save
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.pictures import read_pictures, write_pictures
+from fm_lightning.training.module import FlowMatching
 from fm_lightning.training.tracking import log_results, wandb_loggers
 from fm_lightning.training.trainer import run_facts
 from fm_lightning.trajectory import Trajectory
 from fm_lightning.verdicts.margins import Margins
-
-if TYPE_CHECKING:
-    from fm_lightning.training.module import FlowMatching
 
 
 class ScheduleTable(ValidationCallback):

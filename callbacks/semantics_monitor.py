@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lightning import Trainer
 from torch import nn
@@ -13,9 +12,7 @@ from fm_lightning.callbacks.monitor import Monitor
 from fm_lightning.data.class_names import class_names
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.semantics import ClassifierSemantics, ClipSemantics, Semantics
-
-if TYPE_CHECKING:
-    from fm_lightning.training.module import FlowMatching
+from fm_lightning.training.module import FlowMatching
 
 
 class SemanticsMonitor(Monitor[Semantics]):

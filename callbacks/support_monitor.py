@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from lightning import Trainer
@@ -15,9 +14,7 @@ from fm_lightning.metrics import Reference
 from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.features.space import FeatureSpace
 from fm_lightning.metrics.support import LocalSupport
-
-if TYPE_CHECKING:
-    from fm_lightning.training.module import FlowMatching
+from fm_lightning.training.module import FlowMatching
 
 
 class SupportMonitor(Monitor[LocalSupport]):

@@ -9,17 +9,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
+from fm_lightning.comparison.rows import Row
+from fm_lightning.data.samples import Samples
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Brake, Constant, Gain, Schedule
 from fm_lightning.guidance import Guidance
-
-if TYPE_CHECKING:
-    from fm_lightning.comparison.rows import Row
-    from fm_lightning.data.samples import Samples
 
 LATE = 0.9  # where late manipulations begin, as a share of the time
 RUNGS = 8  # doses of the ladder per coarse dose

@@ -5,20 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from fm_lightning.adapters.network import load_network
 from fm_lightning.comparison.rows import Row
+from fm_lightning.data.samples import Samples
 from fm_lightning.errors import UserError
 from fm_lightning.flow import EmpiricalVelocity
 from fm_lightning.flow.integrate import Velocity
 from fm_lightning.hashes import weights_hash
-
-if TYPE_CHECKING:
-    from fm_lightning.data.samples import Samples
 
 
 class Field(ABC):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,13 +17,11 @@ from fm_lightning.comparison.rows import (
     judged_rows,
     schedule_rows,
 )
+from fm_lightning.data.samples import Samples
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule
 from fm_lightning.flow.velocity import Velocity, guidable
 from fm_lightning.guidance import Guidance
-
-if TYPE_CHECKING:
-    from fm_lightning.data.samples import Samples
 
 
 class SamplingPlan:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fm_lightning.data.samples import TEST_SEED
+from fm_lightning.data.samples import TEST_SEED, Samples
+from fm_lightning.data.split import Encoded
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule
 from fm_lightning.flow.gains import Gain
@@ -22,10 +23,6 @@ from fm_lightning.flow.schedule import plain
 from fm_lightning.flow.true_clock import true_clock
 from fm_lightning.guidance import Guidance
 from fm_lightning.table.keys import definition, key
-
-if TYPE_CHECKING:
-    from fm_lightning.data.samples import Samples
-    from fm_lightning.data.split import Encoded
 
 BASE, HELD_OUT = "base", "held_out"
 LONGEST = 60  # characters of a schedule's name

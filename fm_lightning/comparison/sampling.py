@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fm_lightning.comparison.rows import Row, StoredVelocity
+from fm_lightning.data.batches import SeedBatch, SeedBatches
+from fm_lightning.data.samples import Samples
+from fm_lightning.data.split import Encoded
 from fm_lightning.flow import Schedule, integrate_many
 from fm_lightning.flow.velocity import Velocity
 from fm_lightning.noise import noise
 from fm_lightning.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from fm_lightning.data.batches import SeedBatch, SeedBatches
-    from fm_lightning.data.samples import Samples
-    from fm_lightning.data.split import Encoded
 
 
 class SamplingListener:
