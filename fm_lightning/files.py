@@ -1,7 +1,7 @@
 """Files that are written whole or not at all, and that say when they are no longer what was written.
 
 write_whole(path, content)   bytes or text          replacing(path)    anything that writes a file itself
-write_json, read_json        with a checksum inside
+write_json, read_json        with a checksum inside; plain, typed: dataclasses as JSON, and back
 write_arrays, read_arrays    a zip archive (.npz), whose own checksums are verified
 check_archive                any other zip archive, such as a checkpoint
 """
@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import csv
 import io
+import dataclasses
 import json
+import math
 import os
 import secrets
+import types
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from fm_lightning.errors import UserError
+from fm_lightning.estimate import Interval
 
 BLOCK = 1 << 20  # bytes read at a time
 SUM = "crc32"  # of a JSON file, in the file
@@ -170,6 +175,45 @@ def read_json(path: Path, fix: str = AGAIN) -> dict[str, Any]:
 def json_sum(value: Mapping[str, Any]) -> int:
     """CRC-32 of a JSON object: of its numbers and strings as they come back from a file, in any order of the keys."""
     return zlib.crc32(json.dumps(json.loads(json.dumps(value)), sort_keys=True).encode())
+
+
+def plain(value: Any) -> Any:
+    """A value of dataclasses as plain data for JSON; what is not a finite number is None."""
+    if dataclasses.is_dataclass(value):
+        return {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@cache
+def _fields(kind: type) -> dict[str, Any]:
+    """Name -> type of a class's fields; evaluating annotations is slow, so once for each class."""
+    return get_type_hints(kind)
+
+
+def typed(kind: Any, value: Any) -> Any:
+    """Plain data as a value of that type; a number that may be missing is None where it is not finite."""
+    inner = get_args(kind)
+    if get_origin(kind) is types.UnionType:
+        found = None if value is None else typed(next(each for each in inner if each is not type(None)), value)
+        return None if isinstance(found, float) and not math.isfinite(found) else found
+    if dataclasses.is_dataclass(kind):
+        types_ = _fields(kind)  # type: ignore[arg-type]
+        return kind(**{name: typed(types_[name], part) for name, part in value.items() if name in types_})  # type: ignore[operator]
+    if kind is Interval:
+        return Interval(*(typed(float, part) for part in value))
+    if get_origin(kind) is tuple:
+        return tuple(typed(inner[0], part) for part in value)
+    if get_origin(kind) in (dict, Mapping):
+        return {name: typed(inner[1], part) for name, part in (value or {}).items()}
+    if kind is float:
+        return math.nan if value is None else float(value)
+    return value
 
 
 # Arrays and other zip archives

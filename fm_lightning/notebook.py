@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fm_lightning.comparison.collect import Collector
 from fm_lightning.comparison.compare import ComparisonLoop
+from fm_lightning.comparison.default_measures import default_measures
 from fm_lightning.comparison.facts import comparison_facts
 from fm_lightning.comparison.families import Which
 from fm_lightning.comparison.fields import Field, Given
@@ -33,7 +34,6 @@ from fm_lightning.comparison.rows import BASE, HELD_OUT, check_schedule, check_s
 from fm_lightning.comparison.sampling import Model
 from fm_lightning.data.batches import SeedBatches, Share
 from fm_lightning.data.samples import TEST_SEED, Samples, say
-from fm_lightning.data.split import Split
 from fm_lightning.data.tensors import Tensors, samples_of
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule
@@ -41,14 +41,9 @@ from fm_lightning.flow.trained import trained_range, where_trained
 from fm_lightning.flow.velocity import Velocity, guidable
 from fm_lightning.guidance import Guidance
 from fm_lightning.hashes import weights_hash
-from fm_lightning.metrics.energy import KineticPathEnergy
 from fm_lightning.metrics.features.extractor import FeatureExtractor
-from fm_lightning.metrics.features.named import EXTRACTORS, named_extractor
-from fm_lightning.metrics.frechet_metrics import FrechetDistance
 from fm_lightning.metrics.measure import Measure
-from fm_lightning.metrics.memorization import THRESHOLD, MemorizationRate
-from fm_lightning.metrics.neighbours.reference import Reference
-from fm_lightning.metrics.real_features import RealFeatures, extract
+from fm_lightning.metrics.memorization import THRESHOLD
 from fm_lightning.nets.velocity import Guided
 from fm_lightning.nets.velocity import Velocity as NetVelocity
 from fm_lightning.report.save import save
@@ -242,35 +237,6 @@ def falsify(velocity: Velocity, schedule: Schedule, *, families: Which = "all", 
     return found.verdicts[name]
 
 
-def default_measures(
-    data: Samples,
-    features: str | FeatureExtractor | None,
-    device: torch.device,
-    threshold: float = THRESHOLD,
-    tau_split: float = 0.6,
-) -> list[Measure]:
-    """Energy, memorization and Fréchet distance against the data's real samples."""
-    found: list[Measure] = [KineticPathEnergy(tau_split)]
-    if data.has_training_data:
-        stored, views = data.memorization_reference()
-        stored = stored.to(device) if isinstance(stored, Tensor) else stored
-        reference = Reference(stored, device=device, encode=data.encode)
-        found.append(MemorizationRate(reference, threshold, data.flip, views=views))
-    if features is not None:
-        if isinstance(features, str):
-            features = named_extractor(features if features in EXTRACTORS else f"fd_{features}")
-        if not isinstance(features, FeatureExtractor):
-            raise UserError(
-                f"features of type {type(features).__name__} are not an extractor.",
-                'Wrap a module in fm_lightning.metrics.features.ModuleFeatures(module, key="fd_mine").',
-            )
-        features.load()
-        features.to(device).eval()
-        read = data.to_uint8 if features.space == "uint8" else None
-        found.append(_distance(data, features, read, device))
-    return found
-
-
 def _begun(
     velocity: Velocity, schedules: Mapping[str, Schedule], fields: Mapping[str, Field | Velocity]
 ) -> Mapping[str, Schedule]:
@@ -287,25 +253,6 @@ def _begun(
                 f"Pass every schedule with t_start={own!r}.",
             )
     return begun
-
-
-def _distance(
-    data: Samples, features: FeatureExtractor, read: Callable[[Tensor], Tensor] | None, device: torch.device
-) -> FrechetDistance:
-    """To the real samples; verdicts compare with those that training did not see."""
-
-    def of(split: Split) -> Tensor:
-        return extract(features, data.encoded(split).split(1000), device, read)
-
-    held_out, rows, seen = data.verdict_reference
-    real = RealFeatures(of(data.real_split), seen=None if held_out else seen)
-    assert real.features is not None
-    unseen = None
-    if held_out or rows is not None:
-        unseen = RealFeatures(
-            of(data.held_out_split) if held_out else real.features[rows], seen=seen, held_out=held_out
-        )
-    return FrechetDistance(features, real, read, unseen=unseen)
 
 
 def _numbers(velocity: Velocity, data: Samples, device: str | torch.device | None) -> tuple[torch.device, torch.dtype]:

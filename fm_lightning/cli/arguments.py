@@ -204,6 +204,19 @@ def _refuse_keys_twice(word: Word) -> None:
         return  # the parser of the option says what it takes
 
 
+def options_and_runs(verb: str, args: Sequence[str], known: Sequence[str]) -> tuple[dict[str, str | None], list[Path]]:
+    """The options of a verb that takes run directories, and the directories.
+
+    Raises:
+        UserError: an option that is not ``known``, or what ``run_directories`` refuses.
+    """
+    words = list(scan(args))
+    if unknown := [word.option for word in words if word.option not in ("", "--config", *known)]:
+        raise UserError(f"{verb} has no option {unknown[0]}.", f"See fm-lightning {verb} --help")
+    options = {word.option: word.value for word in words}
+    return options, run_directories(verb, [word for word in words if word.option in ("", "--config")])
+
+
 def run_directories(verb: str, words: Sequence[Word]) -> list[Path]:
     """The run directories among the words, bare or after ``-c``.
 

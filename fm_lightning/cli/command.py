@@ -12,27 +12,25 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentError, Namespace, get_loader, set_loader
+from jsonargparse import ArgumentError, Namespace
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from fm_lightning.adapters.checkpoints import check_fits, read_checkpoint
 from fm_lightning.callbacks import DivergenceWatch
 from fm_lightning.callbacks.interruption import Interruption
 from fm_lightning.cli.arguments import complain, noting
-from fm_lightning.cli.complaints import complaints
-from fm_lightning.cli.configurations import load_strictly
 from fm_lightning.cli.diagnosing_trainer import DiagnosingTrainer
-from fm_lightning.cli.endings import crash, explain, fail, is_own, is_rank_zero
+from fm_lightning.cli.endings import crash, explain, fail, is_rank_zero
 from fm_lightning.cli.hush import hush
-from fm_lightning.cli.listed_options import arguments, listed, split_off
-from fm_lightning.cli.parser_errors import constructor_error, shorten, user_error
+from fm_lightning.cli.listed_options import listed
+from fm_lightning.cli.parser_errors import user_error
+from fm_lightning.cli.parsing import ParsingCLI
 from fm_lightning.cli.run_callbacks import always_present, check_callbacks, missing_callbacks
-from fm_lightning.cli.run_directory import Again, RunDirectory
+from fm_lightning.cli.run_directory import RunDirectory
 from fm_lightning.cli.run_record import RunRecord
-from fm_lightning.cli.trial import shorten_run
+from fm_lightning.cli.settings import place_files, shorten_run
 from fm_lightning.data import FlowData
 from fm_lightning.errors import UserError
 from fm_lightning.table.manifest import OtherEvaluation
@@ -40,25 +38,21 @@ from fm_lightning.training.checks import check_average, check_precision
 from fm_lightning.training.module import FlowMatching
 from fm_lightning.training.trainer import FlowTrainer
 
-WANDB = "lightning.pytorch.loggers.WandbLogger"
-CSV = "fm_lightning.training.AppendingCSVLogger"
 # Lightning's Timer has an enumeration among its strings.
 yaml.SafeDumper.add_multi_representer(enum.Enum, lambda dumper, member: dumper.represent_data(member.value))
 # Options of one command, which the saved configuration of a run leaves out.
 _NOT_KEPT = ("axes", "verbose", "weights_only", "return_predictions", "again", "trial")
 
 
-class CLI(LightningCLI):
+class CLI(ParsingCLI):
     """``fm-lightning run|fit|validate|test|predict|diagnose -c CONFIG``."""
 
     directory: RunDirectory
     wandb_id: str | None = None
     trainer: FlowTrainer
-    subcommand: str
 
     def __init__(self, args: list[str], interruption: Interruption, **kwargs: Any) -> None:
-        self.interruption, self.errors = interruption, list[UserError]()
-        self._verb = args[0]
+        self.interruption = interruption
         try:
             super().__init__(args=args, **kwargs)
         except (UserError, ArgumentError, MisconfigurationException) as error:
@@ -77,51 +71,6 @@ class CLI(LightningCLI):
         if getattr(self, "subcommand", None) == "predict":
             return "run the same command with --again"
         return f"run the same command again{self.interruption.but}"
-
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning asks the object
-        verbs = {**LightningCLI.subcommands(), "run": {"model", "datamodule"}, "diagnose": {"model", "datamodule"}}
-        return {self._verb: verbs[self._verb]}  # building a parser takes a tenth of a second
-
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        return super().init_parser(**kwargs, exit_on_error=False, allow_abbrev=False)
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--name", type=str | None, default=None, help="the run's name and directory")
-        parser.add_argument("--root", type=str, default="runs", help="directory of all runs")
-        parser.add_argument(
-            "--again", type=Again, default=False, help="move the run aside; evaluation: only the comparison"
-        )
-        parser.add_argument("--trial", type=int | None, default=None, help="a quick check with so many steps")
-        parser.add_argument(
-            "--axes", type=dict[str, list] | None, default=None, help="axes of `study`; a single run ignores them"
-        )
-        parser.add_argument("--threads", type=int | None, default=None, help="CPU threads; by default one per core")
-        parser.link_arguments("seed_everything", "model.base_seed", compute_fn=_whole_number)
-        parser.link_arguments("seed_everything", "data.init_args.base_seed", compute_fn=_whole_number)
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        given, changes = split_off(args)
-        try:
-            self.config = parser.parse_args(given)
-            if changes:
-                trainer = self._plain(parser, self.config)[self._verb]["trainer"]
-                self.config = parser.parse_args([*given, *arguments(trainer, changes)])
-        except ArgumentError as error:
-            if wrong := user_error(error):
-                raise wrong from error
-            options = [action.dest for action in self._subcommand_parsers[self._verb]._actions if action.option_strings]
-            raise shorten(str(error), self._verb, options) from error
-
-    def instantiate_classes(self) -> None:
-        try:
-            super().instantiate_classes()
-        except Exception as error:
-            wrong = user_error(error) or (None if is_own(error) else constructor_error(error))
-            if wrong is None and not self.errors:
-                raise
-            self.errors += [wrong] if wrong else []
-            self.errors += complaints(self.plain_config)
-            complain(self.errors)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         configured = self.config_init[self.subcommand].trainer
@@ -145,13 +94,6 @@ class CLI(LightningCLI):
                 f"Added {names}: without {'it' if len(missing) == 1 else 'them'} `{self.subcommand}` leaves no results"
             )
         return [*missing, *always_present(given, self.subcommand)]
-
-    def _parse_ckpt_path(self) -> None:
-        """Does nothing: configuration and command line override a checkpoint's settings."""
-
-    @staticmethod
-    def _plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
-        return yaml.safe_load(parser.dump(config, skip_link_targets=False, skip_none=False))
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -187,7 +129,9 @@ class CLI(LightningCLI):
             scheduler.init_args.total_steps = config.trainer.max_steps
             if trains and not self.afresh:
                 self._say_other_schedule(config.trainer.max_steps)
-        self._place_files(config.trainer)
+        # A resumed run continues the same W&B run; in a sweep the agent chooses the id.
+        kept = (not self.afresh and self.directory.record.get("wandb_id")) or secrets.token_hex(4)
+        self.wandb_id = place_files(config.trainer, self.directory.path, os.environ.get("WANDB_RUN_ID") or kept)
         self._choose_checkpoint(config)
 
     def _say_other_schedule(self, max_steps: int | None) -> None:
@@ -197,29 +141,6 @@ class CLI(LightningCLI):
                 f"Learning rates so far followed max_steps={before}, and follow max_steps={max_steps} now: the result is not "
                 "that of one training of this length"
             )
-
-    def _place_files(self, trainer: Namespace) -> None:
-        """Puts all files of the run into its directory, unless the configuration names another place."""
-        for callback in listed(trainer.callbacks):
-            if callback.class_path.endswith(".ModelCheckpoint") and callback.init_args.dirpath is None:
-                callback.init_args.dirpath = str(self.directory.path / "checkpoints")
-        keeps = [c for c in listed(trainer.callbacks) if c.class_path.endswith(".ModelCheckpoint")]
-        if not any(c.init_args.save_last for c in keeps):
-            # Without last.ckpt a run can neither resume nor be compared.
-            for callback in [c for c in keeps if c.init_args.save_last is None and not c.init_args.monitor][:1]:
-                callback.init_args.save_last = True
-        for logger in listed(trainer.logger):
-            if not isinstance(logger, Namespace):
-                continue
-            if logger.class_path == CSV and not logger.init_args.get("save_dir"):
-                logger.init_args.save_dir = str(self.directory.path)
-            if logger.class_path == WANDB:
-                # A resumed run continues the same W&B run; in a sweep the agent chooses the id.
-                kept = (not self.afresh and self.directory.record.get("wandb_id")) or secrets.token_hex(4)
-                self.wandb_id = os.environ.get("WANDB_RUN_ID") or kept
-                places = {"save_dir": str(self.directory.path), "name": self.directory.path.name, "id": self.wandb_id}
-                for key, value in places.items():
-                    logger.init_args[key] = value
 
     def _choose_checkpoint(self, config: Namespace) -> None:
         trains = self.subcommand in ("fit", "run")
@@ -335,28 +256,6 @@ def _name(config: Namespace) -> str | None:
     return name
 
 
-def _whole_number(seed: Any) -> int:
-    # Lightning also takes true and false, for a random seed.
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise UserError(
-            f"`seed_everything={seed}` must be a whole number below 4,294,967,296.", "Use --seed_everything 0"
-        )
-    return seed
-
-
-def _load_yaml_strictly() -> None:
-    """Has the parser refuse a key that occurs twice, in any file or value it reads."""
-    lenient = get_loader("yaml")
-
-    def load(text: str) -> Any:
-        if ":" in text:
-            load_strictly(text)
-        return lenient(text)
-
-    if lenient.__module__ != __name__:
-        set_loader("yaml", load, exceptions=(yaml.YAMLError,))
-
-
 def main(args: list[str]) -> None:
     """Runs the command; an error that a user can fix ends it with one line per problem and status 2.
 
@@ -364,7 +263,6 @@ def main(args: list[str]) -> None:
         args: verb and arguments, resolved (see ``arguments.resolve``).
     """
     hush()
-    _load_yaml_strictly()
     sys.path.insert(0, os.getcwd())  # for the user's own classes; a console script does not look there
     interruption = Interruption()
     with interruption.watch():

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from fm_lightning.cli.arguments import run_directories, scan
+from fm_lightning.cli.arguments import options_and_runs
 from fm_lightning.comparison.results import read_results
 from fm_lightning.errors import UserError
 from fm_lightning.files import csv_table, write_whole
@@ -74,21 +74,24 @@ def read(path: Path, name: str) -> Run:
     return Run(name, results, evaluation)
 
 
-def log(comparison: Mapping[str, Any], out: Path) -> None:
-    """The comparison as a W&B run of its own; ``WANDB_MODE=offline`` needs no account."""
-    import wandb  # here, because it takes a second that comparisons without W&B need not wait
+def wandb_run(verb: str, folder: Path, config: dict[str, Any] | None = None) -> Any:
+    """Starts a W&B run of its own for what a verb has written to a folder; ``WANDB_MODE=offline`` needs no account."""
+    import wandb  # here, because it takes a second that commands without W&B need not wait
 
     try:
-        run = wandb.init(
-            project="fm_lightning",
-            name=out.name,
-            job_type="compare",
-            dir=str(out.resolve()),
-            config=_config(comparison),
+        return wandb.init(
+            project="fm_lightning", name=folder.name, job_type=verb, dir=str(folder.resolve()), config=config
         )
     except wandb.errors.UsageError as error:
         problem = f"--wandb needs a W&B account ({' '.join(str(error).split())})."
         raise UserError(problem, "Run wandb login, or set WANDB_MODE=offline") from error
+
+
+def log(comparison: Mapping[str, Any], out: Path) -> None:
+    """The comparison as a W&B run."""
+    run = wandb_run("compare", out, _config(comparison))
+    import wandb
+
     found = list(flat(comparison))
     media: dict[str, Any] = {
         "compare/effects": wandb.Table(columns=list(found[0]), data=[list(line.values()) for line in found])
@@ -142,17 +145,12 @@ def _verdicts(comparison: Mapping[str, Any], wandb: Any) -> Any:
 
 def _read_arguments(args: Sequence[str]) -> tuple[list[Path], Path | None, bool]:
     """The run directories, ``--out`` and ``--wandb``."""
-    words = list(scan(args))
-    unknown = [word.option for word in words if word.option not in ("", "--config", "--out", "--wandb")]
-    if unknown:
-        raise UserError(f"compare has no option {unknown[0]}.", "See fm-lightning compare --help")
-    paths = run_directories("compare", [word for word in words if word.option in ("", "--config")])
+    given, paths = options_and_runs("compare", args, ("--out", "--wandb"))
     if len(paths) < 2:
         raise UserError("compare needs at least two runs.", "Use fm-lightning compare runs/A runs/B")
     for i, path in enumerate(paths):
         if path.resolve() in [earlier.resolve() for earlier in paths[:i]]:
             raise UserError(f"{path} is named twice.", "Remove one of the two.")
-    given = {word.option: word.value for word in words}
     if "--out" in given and not given["--out"]:
         raise UserError("--out needs a directory.", "Use --out runs/comparison")
     return paths, Path(given["--out"] or "") if "--out" in given else None, "--wandb" in given

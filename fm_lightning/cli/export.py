@@ -22,7 +22,7 @@ from fm_lightning.adapters.checkpoints import CONFIG as OWN
 from fm_lightning.adapters.checkpoints import check_fits, network_state, read_checkpoint
 from fm_lightning.adapters.data_space import UNIT, DataSpace
 from fm_lightning.adapters.model_folder import CARD, built, described, write_network
-from fm_lightning.cli.arguments import run_directories, scan
+from fm_lightning.cli.arguments import options_and_runs
 from fm_lightning.cli.compare import read
 from fm_lightning.cli.run_directory import RunDirectory
 from fm_lightning.comparison.results import Results
@@ -105,11 +105,7 @@ def main(args: Sequence[str]) -> None:
 
 def _read_arguments(args: Sequence[str]) -> tuple[Path, Path, str]:
     """The run directory, ``--to`` and ``--license``."""
-    words = list(scan(args))
-    given = {word.option: word.value for word in words}
-    if unknown := [option for option in given if option not in ("", "--config", "--to", "--license")]:
-        raise UserError(f"export has no option {unknown[0]}.", "See fm-lightning export --help")
-    paths = run_directories("export", [word for word in words if word.option in ("", "--config")])
+    given, paths = options_and_runs("export", args, ("--to", "--license"))
     if len(paths) != 1:
         raise UserError("export takes one run directory.", "Use fm-lightning export runs/NAME")
     if "--to" in given and not given["--to"]:

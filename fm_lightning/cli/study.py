@@ -16,6 +16,7 @@ import yaml
 
 from fm_lightning.cli import configurations
 from fm_lightning.cli.arguments import check_key, run_directories, scan
+from fm_lightning.cli.compare import wandb_run
 from fm_lightning.cli.study_runs import Plan, check_options, differing, read_curves, run_missing
 from fm_lightning.errors import UserError
 from fm_lightning.report.study_page import PAGE, run_lines, write_study
@@ -175,14 +176,10 @@ def _plan(given: Given) -> Plan | None:
 
 
 def log(study: Mapping[str, Any], folder: Path) -> None:
-    """The study as a W&B run of its own; ``WANDB_MODE=offline`` needs no account."""
-    import wandb  # here, because it takes a second that studies without W&B need not wait
+    """The study as a W&B run."""
+    run = wandb_run("study", folder)
+    import wandb
 
-    try:
-        run = wandb.init(project="fm_lightning", name=folder.name, job_type="study", dir=str(folder.resolve()))
-    except wandb.errors.UsageError as error:
-        problem = f"--wandb needs a W&B account ({' '.join(str(error).split())})."
-        raise UserError(problem, "Run wandb login, or set WANDB_MODE=offline") from error
     lines = list(run_lines(study))
     columns: list[str | int] = list(dict.fromkeys(key for line in lines for key in line))
     media: dict[str, Any] = {

@@ -5,21 +5,16 @@ The fields are fixed; only metrics keep open names, because every measure brings
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
-
-import numpy as np
+from typing import Any
 
 from fm_lightning.errors import UserError
 from fm_lightning.estimate import Interval
-from fm_lightning.files import DAMAGED, SUM, json_sum, write_whole
+from fm_lightning.files import DAMAGED, SUM, json_sum, plain, typed, write_whole
 
 SCHEMA = 5
 FILE = "results.json"
@@ -219,13 +214,15 @@ class Results:
 
     def to_json(self) -> str:
         """The text of ``results.json``: what is not a finite number is null."""
-        plain = {"schema": SCHEMA} | _plain(self)
-        return json.dumps(plain | {SUM: json_sum(plain)}, indent=1, ensure_ascii=False, allow_nan=False, default=str)
+        content = {"schema": SCHEMA} | plain(self)
+        return json.dumps(
+            content | {SUM: json_sum(content)}, indent=1, ensure_ascii=False, allow_nan=False, default=str
+        )
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Results:
         """The results with these fields; those that no class above has are left out."""
-        return _read(cls, content)
+        return typed(cls, content)
 
     @classmethod
     def from_json(cls, text: str) -> Results:
@@ -274,41 +271,3 @@ def read_results(folder: Path) -> Results:
         return Results.from_json(text)
     except UserError as error:
         raise UserError(f"{path}: {error.problem}", f"Run fm-lightning report {folder} to write it again") from error
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@cache
-def _fields(kind: type) -> dict[str, Any]:
-    """Name -> type of a class's fields; evaluating annotations is slow, so once for each class."""
-    return get_type_hints(kind)
-
-
-def _read(kind: Any, value: Any) -> Any:
-    """Plain data as a value of that type; a number that may be missing is None where it is not finite."""
-    inner = get_args(kind)
-    if get_origin(kind) in (types.UnionType, Union):
-        found = None if value is None else _read(next(each for each in inner if each is not type(None)), value)
-        return None if isinstance(found, float) and not math.isfinite(found) else found
-    if dataclasses.is_dataclass(kind):
-        types_ = _fields(kind)  # type: ignore[arg-type]
-        return kind(**{name: _read(types_[name], part) for name, part in value.items() if name in types_})  # type: ignore[operator]
-    if kind is Interval:
-        return Interval(*(_read(float, part) for part in value))
-    if get_origin(kind) is tuple:
-        return tuple(_read(inner[0], part) for part in value)
-    if get_origin(kind) in (dict, Mapping):
-        return {name: _read(inner[1], part) for name, part in (value or {}).items()}
-    if kind is float:
-        return math.nan if value is None else float(value)
-    return value

@@ -1,18 +1,51 @@
-"""``--trial [STEPS]``: the whole command in a short time, to see that a configuration and its data work."""
+"""Settings that a command changes in a configuration: where files of the run lie, and ``--trial``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
 from fm_lightning.cli.listed_options import listed
 
-SEEDS = 64  # samples per schedule, where the configuration has more
+WANDB = "lightning.pytorch.loggers.WandbLogger"
+CSV = "fm_lightning.training.AppendingCSVLogger"
+SEEDS = 64  # samples per schedule of a trial, where the configuration has more
+
+
+def place_files(trainer: Namespace, run: Path, wandb_id: str) -> str | None:
+    """Puts all files of a run into its directory, unless the configuration names another place.
+
+    Args:
+        trainer: the trainer's configuration; changed in place.
+        run: the run's directory.
+        wandb_id: of the run in W&B.
+
+    Returns:
+        the id, if there is a W&B logger.
+    """
+    keeps = [c for c in listed(trainer.callbacks) if c.class_path.endswith(".ModelCheckpoint")]
+    for callback in keeps:
+        if callback.init_args.dirpath is None:
+            callback.init_args.dirpath = str(run / "checkpoints")
+    if not any(c.init_args.save_last for c in keeps):
+        # Without last.ckpt a run can neither resume nor be compared.
+        for callback in [c for c in keeps if c.init_args.save_last is None and not c.init_args.monitor][:1]:
+            callback.init_args.save_last = True
+    used = None
+    for logger in (logger for logger in listed(trainer.logger) if isinstance(logger, Namespace)):
+        if logger.class_path == CSV and not logger.init_args.get("save_dir"):
+            logger.init_args.save_dir = str(run)
+        if logger.class_path == WANDB:
+            used = wandb_id
+            for key, value in {"save_dir": str(run), "name": run.name, "id": wandb_id}.items():
+                logger.init_args[key] = value
+    return used
 
 
 def shorten_run(config: Namespace, steps: int) -> None:
-    """Scales everything that depends on the length of the training, and the numbers of seeds.
+    """``--trial``: scales everything that depends on the length of the training, and the numbers of seeds.
 
     Warm-up, validation interval and checkpoints keep their share of the training. Families of trivial manipulations are left
     out: their doses need hundreds of calibration seeds.
