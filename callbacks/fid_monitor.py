@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,50 @@ from fm_lightning.metrics.real_features import (
 from fm_lightning.metrics.summaries import SUMMARIES
 from fm_lightning.training.module import FlowMatching
 from fm_lightning.verdicts.outcomes import FRECHET_FROM
+
+
+@dataclass(frozen=True)
+class _RealImages:
+    """The datamodule's real images, as one extractor reads them."""
+
+    extractor: FeatureExtractor
+    data: FlowData
+    device: torch.device
+    read: Callable[[Tensor], Tensor] | None
+
+    @property
+    def cache(self) -> Path:
+        """The folder of features that took long to compute."""
+        return cache_directory(None).parent / "features"
+
+    @property
+    def width(self) -> int:
+        """The number of features.
+
+        Raises:
+            UserError: the extractor reads images, and the data have none.
+        """
+        try:
+            return extract(self.extractor, [torch.zeros(1, *self.data.shape)], self.device, self.read).shape[1]
+        except TypeError as error:  # the datamodule's, which has no images
+            raise UserError(
+                f"{self.extractor.key} reads images, but {error}.", "Use another extractor, for example fd_raw."
+            ) from error
+
+    def features(self, which: Literal["real", "held_out"]) -> Tensor:
+        """``[n, D]`` features of a split; costly ones are kept on disk."""
+        extractor, data = self.extractor, self.data
+        split = data.real_split if which == "real" else data.held_out_split
+
+        def compute() -> Tensor:
+            if extractor.costly:
+                print(f"Computing features of {len(split):,} real images for {extractor.key} (once)", flush=True)
+            return extract(extractor, data.encoded(split).split(1000), self.device, self.read)
+
+        if not extractor.costly:
+            return compute()
+        identity = (extractor.fingerprint, data.comparison_fingerprint, data.space, data.decoder)
+        return kept_features(self.cache, identity + (() if which == "real" else (which,)), compute)
 
 
 class FIDMonitor(Monitor[FrechetDistance]):
@@ -96,14 +141,15 @@ class FIDMonitor(Monitor[FrechetDistance]):
             extractor.load()
             extractor.to(device).eval()
             read = to_uint8 if extractor.space == "uint8" else None
+            images = _RealImages(extractor, data, device, read)
             if extractor.key not in self._real:
-                self._real[extractor.key] = self._real_side(extractor, data, device, read)
+                self._real[extractor.key] = self._real_side(images)
             real = self._real[extractor.key]
             real.device = device
             # Gathering over devices needs the features where they are.
             on_cpu = trainer.world_size == 1
             summaries = self.summaries[extractor.key]
-            unseen = partial(self._unseen_side, real, extractor, data, device, read)
+            unseen = partial(self._unseen_side, real, images)
             self.measures.append(FrechetDistance(extractor, real, read, summaries, unseen, compute_on_cpu=on_cpu))
 
     def numbers(self, measure: FrechetDistance, columns: Columns, base: Columns | None) -> dict[str, float]:
@@ -124,16 +170,9 @@ class FIDMonitor(Monitor[FrechetDistance]):
             if e.key in fingerprints
         ]
 
-    def _real_side(
-        self, extractor: FeatureExtractor, data: FlowData, device: torch.device, read: Callable[[Tensor], Tensor] | None
-    ) -> RealFeatures:
-        folder = cache_directory(None).parent / "features"
-        try:
-            width = extract(extractor, [torch.zeros(1, *data.shape)], device, read).shape[1]
-        except TypeError as error:  # the datamodule's, which has no images
-            raise UserError(
-                f"{extractor.key} reads images, but {error}.", "Use another extractor, for example fd_raw."
-            ) from error
+    def _real_side(self, images: _RealImages) -> RealFeatures:
+        extractor, data, device = images.extractor, images.data, images.device
+        width = images.width
         if self.statistics:
             gaussian = read_statistics(self.statistics, extractor.statistics)
             if len(gaussian.mean) != width:
@@ -142,60 +181,31 @@ class FIDMonitor(Monitor[FrechetDistance]):
                     "Use another archive or another extractor.",
                 )
             needed = any(SUMMARIES[name].reads_real for name in self.summaries[extractor.key])
-            features = archive_features(extractor, self.statistics, folder, device) if needed else None
+            features = archive_features(extractor, self.statistics, images.cache, device) if needed else None
             return RealFeatures(features, gaussian, device)
         if not data.has_training_data:
             raise UserError(
                 f"{type(data).__name__} has no real images for {extractor.key}.", "Pass statistics, an .npz archive."
             )
+        return RealFeatures(images.features("real"), device=device)
 
-        return RealFeatures(self._features("real", extractor, data, device, read), device=device)
-
-    def _features(
-        self,
-        which: Literal["real", "held_out"],
-        extractor: FeatureExtractor,
-        data: FlowData,
-        device: torch.device,
-        read: Callable[[Tensor], Tensor] | None,
-    ) -> Tensor:
-        """``[n, D]`` features of a split; costly ones are kept on disk."""
-        split = data.real_split if which == "real" else data.held_out_split
-
-        def compute() -> Tensor:
-            if extractor.costly:
-                print(f"Computing features of {len(split):,} real images for {extractor.key} (once)", flush=True)
-            return extract(extractor, data.encoded(split).split(1000), device, read)
-
-        if not extractor.costly:
-            return compute()
-        identity = (extractor.fingerprint, data.comparison_fingerprint, data.space, data.decoder)
-        folder = cache_directory(None).parent / "features"
-        return kept_features(folder, identity + (() if which == "real" else (which,)), compute)
-
-    def _unseen_side(
-        self,
-        real: RealFeatures,
-        extractor: FeatureExtractor,
-        data: FlowData,
-        device: torch.device,
-        read: Callable[[Tensor], Tensor] | None,
-    ) -> RealFeatures:
+    def _unseen_side(self, real: RealFeatures, images: _RealImages) -> RealFeatures:
         """The real images that verdicts compare with; computed for a comparison, not for a validation."""
-        if not data.has_training_data:
+        if not images.data.has_training_data:
             return real
-        held_out, rows, seen = data.verdict_reference
+        held_out, rows, seen = images.data.verdict_reference
         if held_out or self.statistics:
             if seen > MOSTLY:  # whether training saw the archive's images is unknown, which is better than known
                 return real
-            features = self._features("held_out" if held_out else "real", extractor, data, device, read)
+            features = images.features("held_out" if held_out else "real")
         elif rows is None:
             real.seen = seen
             return real
         else:
             assert real.features is not None
             features = real.features
-        return RealFeatures(features if rows is None else features[rows], device=device, seen=seen, held_out=held_out)
+        features = features if rows is None else features[rows]
+        return RealFeatures(features, device=images.device, seen=seen, held_out=held_out)
 
     def _check_counts(self, data: FlowData) -> None:
         """Refuses before training what would otherwise end the run at its first validation, or at its test."""

@@ -51,6 +51,17 @@ class DamagedFile(UserError):
 
 
 @contextmanager
+def refusing(path: Path, fix: str, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Errors of these kinds, in reading a file that exists, as a ``DamagedFile``."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except kinds as error:
+        raise DamagedFile(path, error, fix) from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder, which takes the place of ``path`` at the end of the block.
 
@@ -157,12 +168,8 @@ def read_json(path: Path, fix: str = AGAIN) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         DamagedFile: it is no JSON object, or not the one that was written.
     """
-    try:
+    with refusing(path, fix, (OSError, ValueError, RecursionError)):
         found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedFile(path, error, fix) from error
     if not isinstance(found, dict):
         raise DamagedFile(path, "it holds no JSON object", fix)
     if SUM not in found:
@@ -244,14 +251,10 @@ def read_arrays(path: Path, fix: str = AGAIN) -> dict[str, np.ndarray]:
         FileNotFoundError: there is no such file.
         DamagedFile: it is no such archive, or not the one that was written.
     """
-    try:
+    with refusing(path, fix, (*UNREADABLE, KeyError, SyntaxError, MemoryError)):
         _check_members(path)
         with np.load(path, allow_pickle=False) as kept:
             return {name: kept[name] for name in kept.files}
-    except FileNotFoundError:
-        raise
-    except (*UNREADABLE, KeyError, SyntaxError, MemoryError) as error:
-        raise DamagedFile(path, error, fix) from error
 
 
 def check_archive(path: Path, fix: str = AGAIN) -> None:
@@ -264,14 +267,10 @@ def check_archive(path: Path, fix: str = AGAIN) -> None:
     Raises:
         DamagedFile: names the first member that differs.
     """
-    try:
+    with refusing(path, fix, UNREADABLE):
         _check_members(path)
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
-    except FileNotFoundError:
-        raise
-    except UNREADABLE as error:
-        raise DamagedFile(path, error, fix) from error
     if bad is not None:
         raise DamagedFile(path, f"{DAMAGED} ({bad})", fix)
 

@@ -178,8 +178,7 @@ def compare_schedules(
     model = Model(velocity, data, base_seed, where, dtype, listeners=[Bar()])
     schedules = _begun(velocity, schedules, fields or {})
     others = {name: field if isinstance(field, Field) else Given(field) for name, field in (fields or {}).items()}
-    plan = SamplingPlan(None, schedules, judge, others, floors=True, guidance=guidance)
-    plan.check_guidance(velocity)
+    plan = SamplingPlan(velocity, None, schedules, judge, others, floors=True, guidance=guidance)
     plan.check_data(data)
     rows = plan.comparison(data, where)
     if isinstance(data, Tensors) and not data.has_held_out:

@@ -97,7 +97,8 @@ class Pass:
         found: list[dict[str, dict[str, Arrays]]] = [{} for _ in blocks]
         for name, measure in self._measures.items():
             full = f"{name}-{measure.fingerprint}"
-            lacking = [i for i, block in enumerate(blocks) if full in block.measures and not _has(block, full)]
+            wanting = [i for i, block in enumerate(blocks) if full in block.measures]
+            lacking = [i for i in wanting if (part := blocks[i].part) is None or not part.has(full)]
             samples = [self._samples(blocks[i], sampled) for i in lacking]
             if name in self._together:
                 columns = _measure_together(measure, samples, self.model)
@@ -115,7 +116,10 @@ class Pass:
         if block.first >= CALIBRATION_SEED:
             return None
         seeds = range(block.first, block.last + 1)
-        found = {int(s): x for t in sampled for s, x in zip(_seeds(t), t.x1.float().cpu().numpy()) if s in seeds}
+        found: dict[int, np.ndarray] = {}
+        for t in sampled:
+            assert t.seeds is not None
+            found |= {s: x for s, x in zip(t.seeds.tolist(), t.x1.float().cpu().numpy()) if s in seeds}
         if len(found) < len(seeds):
             kept = self._table.samples(BASE, seeds)
             if kept is not None:
@@ -151,15 +155,6 @@ def _kept_samples(part: Part, device: torch.device) -> Iterator[tuple[str, Traje
         assert kept is not None
         y = None if np.isnan(mine).any() else torch.tensor(mine, dtype=torch.int64, device=device)
         yield key, Trajectory.still(torch.tensor(kept, device=device), y)
-
-
-def _has(block: Block, measure: str) -> bool:
-    return block.part is not None and block.part.has(measure)
-
-
-def _seeds(trajectory: Trajectory) -> list[int]:
-    assert trajectory.seeds is not None
-    return trajectory.seeds.tolist()
 
 
 def _merged(sampled: Iterable[Mapping[str, Trajectory]]) -> dict[str, Trajectory]:

@@ -12,6 +12,7 @@ from fm_lightning.comparison.rows import (
     Row,
     check_fields,
     check_judged,
+    check_schedules,
     floor_rows,
     guided_rows,
     judged_rows,
@@ -20,6 +21,7 @@ from fm_lightning.comparison.rows import (
 from fm_lightning.data.samples import Samples
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Schedule
+from fm_lightning.flow.trained import where_trained
 from fm_lightning.flow.velocity import Velocity, guidable
 from fm_lightning.guidance import Guidance
 
@@ -28,6 +30,7 @@ class SamplingPlan:
     """Which rows to sample, and when.
 
     Args:
+        velocity: what is sampled; where it says when it was trained, schedules begin there.
         validation: sampled at each validation; plain sampling by default.
         test: the schedules to compare; those of validation by default.
         judge: names among ``test`` that get a verdict; None means every schedule with a gain.
@@ -41,11 +44,13 @@ class SamplingPlan:
         judge: the names to judge.
 
     Raises:
-        UserError: a name that cannot stand in a table, or a judged one that is no schedule to compare.
+        UserError: a name that cannot stand in a table, or a judged one that is no schedule to compare; a schedule that begins
+            before the velocity was trained, or has guidance where the velocity has no null label.
     """
 
     def __init__(
         self,
+        velocity: Velocity,
         validation: Mapping[str, Schedule] | None,
         test: Mapping[str, Schedule] | None,
         judge: Sequence[str] | None,
@@ -54,16 +59,20 @@ class SamplingPlan:
         guidance: Guidance | None = None,
     ) -> None:
         guidance = guidance or Guidance()
-        self.validation = guided_rows(schedule_rows(validation or {}), guidance)
-        self.test = guided_rows(schedule_rows(test or validation or {}), guidance)
+        for schedules in (validation, test):
+            check_schedules(schedules or {})
+        begun = where_trained(validation or {BASE: Schedule()}, velocity)
+        self.validation = guided_rows(schedule_rows(begun), guidance)
+        self.test = guided_rows(schedule_rows(where_trained(test, velocity) if test else begun), guidance)
         self.prediction = {BASE: self.test[BASE]}
         shaped = [name for name, row in self.test.items() if row.schedule.gain is not None]
         check_judged(self.test, shaped if judge is None else judge)
         self.judge = shaped if judge is None else list(judge)
         self._fields, self._floors = dict(fields or {}), floors
         check_fields(self.test, self._fields)
+        self._check_guidance(velocity)
 
-    def check_guidance(self, velocity: Velocity) -> None:
+    def _check_guidance(self, velocity: Velocity) -> None:
         """Raises UserError where a schedule has guidance and the velocity no null label."""
         rows = {**self.validation, **self.test}
         for name, row in sorted(rows.items(), key=lambda item: item[0] == BASE):  # what the user has named comes first

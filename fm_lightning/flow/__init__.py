@@ -1,10 +1,9 @@
 """Flow matching and its sampling in pure PyTorch: paths, couplings, grids, gains, solvers, controls."""
 
+from fm_lightning.flow.closed_form import EmpiricalVelocity, GaussianVelocity
 from fm_lightning.flow.couplings import Coupling, Independent, OptimalTransport
 from fm_lightning.flow.diffusion import Diffusion
-from fm_lightning.flow.empirical import EmpiricalVelocity
 from fm_lightning.flow.gains import KTS, SSC, Brake, Constant, Gain, Product
-from fm_lightning.flow.gaussian import GaussianVelocity
 from fm_lightning.flow.integrate import integrate, integrate_many
 from fm_lightning.flow.likelihood import Likelihood, log_likelihood
 from fm_lightning.flow.paths import LinearPath

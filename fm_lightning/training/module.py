@@ -28,13 +28,12 @@ from fm_lightning.comparison.fields import Field
 from fm_lightning.comparison.identity import Probes, sampling_identity
 from fm_lightning.comparison.model_families import model_families
 from fm_lightning.comparison.plan import SamplingPlan
-from fm_lightning.comparison.rows import BASE, Row
+from fm_lightning.comparison.rows import Row
 from fm_lightning.comparison.sampling import Model, SamplingListener
 from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
-from fm_lightning.flow.trained import trained_range, where_trained
 from fm_lightning.hashes import weights_hash
 from fm_lightning.metrics.measure import Measure
 from fm_lightning.nets.guidance import Guidance, drop_labels
@@ -100,9 +99,6 @@ class FlowMatching(LightningModule):
         self.coupling = coupling or Independent()
         self.times = times or Uniform()
         self.optimizer, self.scheduler = Recipe(optimizer), Recipe(scheduler) if scheduler else None
-        if trained_range(net) != (0.0, 1.0):
-            val_schedules = where_trained(val_schedules or {BASE: Schedule()}, net)
-            test_schedules = where_trained(test_schedules, net) if test_schedules else None
         if not 0 <= label_dropout < 1:
             raise UserError(
                 f"`label_dropout={label_dropout:g}` must be at least 0 and below 1.", "Use 0.1, for example."
@@ -110,8 +106,7 @@ class FlowMatching(LightningModule):
         self.guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
         if label_dropout or self.guidance.scale != 1:
             check_null_label(net, f"label_dropout={label_dropout:g} and guidance={self.guidance.scale:g}")
-        self.plan = SamplingPlan(val_schedules, test_schedules, judge, fields, floors, self.guidance)
-        self.plan.check_guidance(net)
+        self.plan = SamplingPlan(net, val_schedules, test_schedules, judge, fields, floors, self.guidance)
         self.base_seed, self.merge_rows = base_seed, merge_rows
         self.rows: dict[str, Row] = {}  # those being sampled
         self.comparison: ComparisonLoop | None = None  # keeps the samples of a test

@@ -115,5 +115,5 @@ def test_only_verdicts_need_such_a_reference(x):
     schedules = {"base": Schedule(), "kts": Schedule(gain=KTS())}
     copies = prepared(x[:30], x[30:] + 1, x[5:30].clone())
     with pytest.raises(UserError, match="25 of 25 real samples"):
-        SamplingPlan(None, schedules, None, None, False).check_data(copies)
-    SamplingPlan(None, schedules, [], None, False).check_data(copies)
+        SamplingPlan(lambda x, t, y: x, None, schedules, None, None, False).check_data(copies)
+    SamplingPlan(lambda x, t, y: x, None, schedules, [], None, False).check_data(copies)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fm_lightning.errors import UserError
 from fm_lightning.flow import KTS, EmpiricalVelocity, Schedule, integrate, integrate_many
-from fm_lightning.flow.empirical import softmax_mean
+from fm_lightning.flow.closed_form import softmax_mean
 
 
 def brute(data, x, t):
