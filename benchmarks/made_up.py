@@ -39,7 +39,7 @@ def write_comparison(run: Path, seeds: int, rows: int, width: int, batch: int = 
     rng = np.random.default_rng(0)
     table, keys = made_up_rows(rows), {name: row.key for name, row in made_up_rows(rows).items()}
     writer = Writer(run, 0.6)
-    writer.claim()
+    writer.claim.take()
     manifest = writer.open({"weights": FINGERPRINT}).manifest
     manifest.rows = {name: {"key": keys[name], **row.facts(name)} for name, row in table.items()}
     manifest.measures = {"neighbours": FINGERPRINT, "fd_raw": FINGERPRINT}
@@ -54,7 +54,7 @@ def write_comparison(run: Path, seeds: int, rows: int, width: int, batch: int = 
         features = {name: {"features": rng.standard_normal((block.size, width), dtype=np.float32)} for name in table}
         base = BaseSamples(np.arange(block.first, block.last + 1), ways[BASE].x1.numpy())
         writer.write(block, keys, ways, base, [], {COPIES: copies, DISTANCE: features})
-    writer.release()
+    writer.claim.release()
 
 
 def _way(rng: np.random.Generator, schedule: Schedule, block: Block) -> Trajectory:

@@ -21,13 +21,7 @@ from fm_lightning.metrics import FeatureExtractor, FrechetDistance
 from fm_lightning.metrics.features.named import named_extractor
 from fm_lightning.metrics.features.space import ReadOnce
 from fm_lightning.metrics.measure import Columns
-from fm_lightning.metrics.real_features import (
-    RealFeatures,
-    archive_features,
-    extract,
-    kept_features,
-    read_statistics,
-)
+from fm_lightning.metrics.real_features import RealFeatures, archive_features, extract, kept_features, read_statistics
 from fm_lightning.metrics.summaries import SUMMARIES
 from fm_lightning.training.module import FlowMatching
 from fm_lightning.verdicts.outcomes import FRECHET_FROM

@@ -33,10 +33,7 @@ class SemanticsMonitor(Monitor[Semantics]):
     """
 
     def __init__(
-        self,
-        class_names: list[str] | str | None = None,
-        clip: str | None = None,
-        classifier: nn.Module | None = None,
+        self, class_names: list[str] | str | None = None, clip: str | None = None, classifier: nn.Module | None = None
     ) -> None:
         super().__init__()
         if (clip is None) == (classifier is None):

@@ -39,8 +39,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise DamagedFile(path, reason, _newest_whole(path)) from error
     if not isinstance(checkpoint, dict) or CONFIG not in checkpoint or "state_dict" not in checkpoint:
         raise UserError(
-            f"{path} was not written by fm-lightning.",
-            "Use one that training wrote: runs/NAME/checkpoints/last.ckpt",
+            f"{path} was not written by fm-lightning.", "Use one that training wrote: runs/NAME/checkpoints/last.ckpt"
         )
     return checkpoint
 

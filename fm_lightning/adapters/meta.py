@@ -22,12 +22,7 @@ class MetaVelocity(Velocity):
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        num_classes: int = 0,
-        null_label: int | None = None,
-        label: str = "label",
-        **extras: Any,
+        self, model: nn.Module, num_classes: int = 0, null_label: int | None = None, label: str = "label", **extras: Any
     ) -> None:
         super().__init__()
         self.model, self.label, self.extras = model, label, extras

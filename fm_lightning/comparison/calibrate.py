@@ -217,12 +217,7 @@ class Calibration:
         return found
 
     def _search(
-        self,
-        evaluation: Evaluation,
-        each: Candidate,
-        family: Family,
-        mine: NDArray[np.bool_],
-        base: NDArray[np.bool_],
+        self, evaluation: Evaluation, each: Candidate, family: Family, mine: NDArray[np.bool_], base: NDArray[np.bool_]
     ) -> tuple[list[list[float]] | None, list[float]]:
         """The family's doses at each place where its curve reaches the schedule; or None, and the doses to sample first.
 

@@ -205,14 +205,14 @@ class ComparisonLoop:
     def close(self) -> None:
         """Lets other commands write; also after a failure."""
         if self._claimed:
-            self._writer.release()
+            self._writer.claim.release()
         self._claimed = False
 
     # What is there, and what is missing
 
     def _enter(self) -> tuple[Evaluation, dict[str, str]]:
         """What is there, and the names of the other fields' values; on process 0."""
-        self._writer.claim()
+        self._writer.claim.take()
         self._claimed = True
         probes = Probes(self._writer.folder, self.model)
         contents = {}

@@ -21,11 +21,7 @@ from fm_lightning.metrics.real_features import RealFeatures, extract
 
 
 def default_measures(
-    data: Samples,
-    features: str | FeatureExtractor | None,
-    device: torch.device,
-    threshold: float,
-    tau_split: float,
+    data: Samples, features: str | FeatureExtractor | None, device: torch.device, threshold: float, tau_split: float
 ) -> list[Measure]:
     """Energy, memorization and Fréchet distance against the data's real samples."""
     found: list[Measure] = [KineticPathEnergy(tau_split)]

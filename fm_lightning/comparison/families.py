@@ -189,12 +189,7 @@ def _coarse_steps(steps: int) -> tuple[float, ...]:
     return tuple(1 / few - 1 / steps for few in fewer)
 
 
-NOISE = Family(
-    "noise",
-    lambda base, sigma: base.with_noise(sigma),
-    (0.02, 0.05, 0.1, 0.2, 0.4),
-    cheap=True,
-)
+NOISE = Family("noise", lambda base, sigma: base.with_noise(sigma), (0.02, 0.05, 0.1, 0.2, 0.4), cheap=True)
 BLEND = Family(
     "blend",
     lambda base, weight: replace(base, blend=1 - (1 - base.blend) * (1 - weight)),

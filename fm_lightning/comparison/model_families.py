@@ -19,13 +19,7 @@ from fm_lightning.adapters.kept_weights import (
     earlier_weights,
     rates_decay,
 )
-from fm_lightning.comparison.families import (
-    AVERAGE,
-    EARLIER_CHECKPOINT,
-    Family,
-    Which,
-    asks_all,
-)
+from fm_lightning.comparison.families import AVERAGE, EARLIER_CHECKPOINT, Family, Which, asks_all
 from fm_lightning.comparison.rows import Row, StoredVelocity
 from fm_lightning.data.samples import Samples
 from fm_lightning.flow import Schedule

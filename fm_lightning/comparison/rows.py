@@ -109,11 +109,7 @@ class Row:
 def describe(s: Schedule) -> str:
     """All that a schedule is, in words."""
     grid = f"{s.grid} grid" if isinstance(s.grid, str) else f"grid of {len(s.grid)} edges"
-    words = [
-        f"gain {s.gain}" if s.gain else "no gain",
-        f"{s.steps} {s.solver} steps",
-        f"{grid} to t = {s.t_end:.6g}",
-    ]
+    words = [f"gain {s.gain}" if s.gain else "no gain", f"{s.steps} {s.solver} steps", f"{grid} to t = {s.t_end:.6g}"]
     return ", ".join([*words, *_manipulations(s)])
 
 

@@ -215,12 +215,7 @@ def _advance(
 
 
 def _trajectory(
-    evaluate: Evaluator,
-    x0: Tensor,
-    branch: _Branch,
-    schedule: Schedule,
-    plan: Sequence[Step],
-    injected: Tensor | None,
+    evaluate: Evaluator, x0: Tensor, branch: _Branch, schedule: Schedule, plan: Sequence[Step], injected: Tensor | None
 ) -> Trajectory:
     stages = [(i, step.dt * b / 2, eta) for i, step in enumerate(plan) for b, eta in zip(step.tableau.b, step.gains)]
     owner, weights = [i for i, _, _ in stages], [weight for _, weight, _ in stages]

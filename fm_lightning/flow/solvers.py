@@ -121,11 +121,6 @@ class Adaptive(Solver):
 EULER = Tableau("euler", c=(0,), a=((),), b=(1,))
 MIDPOINT = Tableau("midpoint", c=(0, 1 / 2), a=((), (1 / 2,)), b=(0, 1))
 HEUN = Tableau("heun", c=(0, 1), a=((), (1,)), b=(1 / 2, 1 / 2))
-RK4 = Tableau(
-    "rk4",
-    c=(0, 1 / 2, 1 / 2, 1),
-    a=((), (1 / 2,), (0, 1 / 2), (0, 0, 1)),
-    b=(1 / 6, 1 / 3, 1 / 3, 1 / 6),
-)
+RK4 = Tableau("rk4", c=(0, 1 / 2, 1 / 2, 1), a=((), (1 / 2,), (0, 1 / 2), (0, 0, 1)), b=(1 / 6, 1 / 3, 1 / 3, 1 / 6))
 DOPRI5 = Adaptive("dopri5", tolerance=1e-5)
 SOLVERS: dict[str, Solver] = {solver.name: solver for solver in (EULER, MIDPOINT, HEUN, RK4, DOPRI5)}

@@ -37,25 +37,14 @@ class Writer:
 
     Attributes:
         written: names of the parts that this process has written.
+        claim: of the run's directory, which whoever writes holds.
     """
 
     def __init__(self, run_dir: str | os.PathLike[str], tau_split: float) -> None:
         self.folder = Path(run_dir) / FOLDER
         self.tau_split = tau_split
         self.written: list[str] = []
-        self._claim = Claim(run_dir)
-
-    def claim(self) -> None:
-        """Claims the run's directory.
-
-        Raises:
-            UserError: another command writes there.
-        """
-        self._claim.take()
-
-    def release(self) -> None:
-        """Frees the run's directory."""
-        self._claim.release()
+        self.claim = Claim(run_dir)
 
     # What is there
 
@@ -126,7 +115,7 @@ class Writer:
         self._done(part)
 
     def _done(self, part: Part) -> None:
-        self._claim.check()
+        self.claim.check()
         self.written.append(part.path.name)
 
     def _lines(self, name: str, key: str, t: Trajectory, base: BaseSamples | None) -> pa.Table:

@@ -66,10 +66,7 @@ class FlowTrainer(Trainer):
             self.strategy.checkpoint_io = WholeCheckpointIO()
 
     def run(
-        self,
-        model: LightningModule,
-        datamodule: LightningDataModule | None = None,
-        ckpt_path: str | None = None,
+        self, model: LightningModule, datamodule: LightningDataModule | None = None, ckpt_path: str | None = None
     ) -> None:
         """Trains (or resumes training), then compares the schedules and writes the report.
 

@@ -71,10 +71,7 @@ def next_doses(
 
 
 def choose_doses(
-    calibrated: Mapping[float, Bools],
-    schedule: Bools,
-    test_seeds: int,
-    existing: Sequence[float] | None = None,
+    calibrated: Mapping[float, Bools], schedule: Bools, test_seeds: int, existing: Sequence[float] | None = None
 ) -> list[Doses]:
     """Three doses for each place where the family's curve reaches the schedule's memorized share.
 

@@ -84,10 +84,7 @@ class Residual:
 
 
 def residual(
-    schedule: Observed,
-    points: Sequence[Observed],
-    distance: Distance,
-    discrete: float | None = None,
+    schedule: Observed, points: Sequence[Observed], distance: Distance, discrete: float | None = None
 ) -> Residual | None:
     """The schedule's residual to the parabola through three rows of a family.
 

@@ -52,7 +52,7 @@ def command(
 ) -> int:
     """What one command does, ended after ``stop`` blocks. Returns how many (row, seed) it sampled."""
     writer = Writer(run, 0.6)
-    writer.claim()
+    writer.claim.take()
     table = writer.open(IDENTITY, say=lambda line: None)
     keys = {name: ROWS[name] for name in rows}
     table.manifest.rows = {name: {"key": key, "kind": "schedule"} for name, key in keys.items()}
@@ -74,7 +74,7 @@ def command(
         found = {m: {name: measured(m, t) for name, t in made.items()} for m in measures}
         writer.write(block, keys, made, base, list(block.rows) if keep else [], found)
         sampled += block.size * len(block.rows)
-    writer.release()
+    writer.claim.release()
     return sampled
 
 
