@@ -94,7 +94,7 @@ def with_span(
 def true_minus(text: str) -> str:
     """Hyphens before digits as minus signs, for print and screen; terminals and CSV keep the hyphen."""
     return "".join(
-        "\u2212" if sign == "-" and following.isdigit() and not before.isalnum() else sign
+        MINUS if sign == "-" and following.isdigit() and not before.isalnum() else sign
         for before, sign, following in zip(" " + text, text, text[1:] + " ")
     )
 
