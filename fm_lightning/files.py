@@ -9,8 +9,8 @@ check_archive                any other zip archive, such as a checkpoint
 from __future__ import annotations
 
 import csv
-import io
 import dataclasses
+import io
 import json
 import math
 import os
