@@ -27,12 +27,12 @@ from fm_lightning.comparison.identity import Probes
 from fm_lightning.comparison.judge import NEIGHBOURS
 from fm_lightning.comparison.model_families import NO_FURTHER, ModelFamilies
 from fm_lightning.comparison.passes import Pass
-from fm_lightning.comparison.processes import all_results, first_process_result, print_once, process
+from fm_lightning.comparison.processes import all_results, first_process_result, process
 from fm_lightning.comparison.results import Results
 from fm_lightning.comparison.rows import Row, StoredVelocity
 from fm_lightning.comparison.sampling import Model
 from fm_lightning.data.batches import SeedBatch, SeedBatches, Share
-from fm_lightning.data.samples import CALIBRATION_SEED, CALIBRATION_SEEDS, TEST_SEED
+from fm_lightning.data.samples import CALIBRATION_SEED, CALIBRATION_SEEDS, TEST_SEED, say
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.measure import Measure
 from fm_lightning.metrics.memorization import THRESHOLD
@@ -140,7 +140,7 @@ class ComparisonLoop:
                     family.check(self.model.samples)
             self._untested = self._further.unavailable(which) if self._candidates else {}
             for name, reason in self._untested.items():
-                print_once(f"Not tested: {name}, because {reason}")
+                say(f"Not tested: {name}, because {reason}")
         except BaseException:
             self.close()
             raise
@@ -219,7 +219,7 @@ class ComparisonLoop:
         for name, row in self.rows.items():
             if row.velocity is not None and not isinstance(row.velocity, StoredVelocity):
                 contents[name] = f"{row.content}~{probes.name(row.velocity)}"
-        table = self._writer.open(self._identity(probes), print_once)
+        table = self._writer.open(self._identity(probes), say)
         probes.keep()
         return table, contents
 
@@ -262,11 +262,11 @@ class ComparisonLoop:
         known = f"; {there:,} of {total:,} samples are there already" if there else ""
         known += f"; measuring kept samples of {again:,} blocks" if again else ""
         if seeds == self._seeds:
-            print_once(
+            say(
                 f"Comparing {counted(len(keys), 'row')}{elsewhere} on {len(seeds):,} seeds that training never used{known}"
             )
         else:
-            print_once(f"Choosing doses: {counted(len(keys), 'row')} on {len(seeds):,} calibration seeds{known}")
+            say(f"Choosing doses: {counted(len(keys), 'row')} on {len(seeds):,} calibration seeds{known}")
 
     def _affordable(self) -> str:
         """Whose samples are kept: as requested, if they fit."""

@@ -46,9 +46,3 @@ def all_results(mine: T) -> list[T]:
     if world > 1:
         dist.all_gather_object(found, mine)
     return found
-
-
-def print_once(line: str) -> None:
-    """Prints on process 0."""
-    if process()[0] == 0:
-        print(line, flush=True)

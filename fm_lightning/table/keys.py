@@ -28,9 +28,9 @@ def definition(value: Any) -> Any:
         name = (
             kind.__name__ if kind.__module__.startswith("fm_lightning.") else f"{kind.__module__}.{kind.__qualname__}"
         )
-        given = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        defaults = {f.name: f.default for f in dataclasses.fields(value)}
-        return {"class": name} | {k: definition(v) for k, v in given.items() if not _same(v, defaults[k])}
+        given = [(f, getattr(value, f.name)) for f in dataclasses.fields(value)]
+        changed = [(f.name, v) for f, v in given if type(v) is not type(f.default) or v != f.default]
+        return {"class": name} | {name: definition(v) for name, v in changed}
     if isinstance(value, Mapping):
         return {str(k): definition(v) for k, v in sorted(value.items())}
     if isinstance(value, Sequence):
@@ -39,10 +39,6 @@ def definition(value: Any) -> Any:
         f"A schedule holds a {type(value).__name__}, which has no canonical form.",
         "Declare it as a frozen dataclass of numbers and words.",
     )
-
-
-def _same(value: Any, default: Any) -> bool:
-    return type(value) is type(default) and value == default
 
 
 def key(defined: Any) -> str:
