@@ -26,18 +26,19 @@ from fm_lightning.cli.arguments import options_and_runs
 from fm_lightning.cli.compare import read
 from fm_lightning.cli.run_directory import RunDirectory
 from fm_lightning.comparison.results import Results
+from fm_lightning.comparison.rows import BASE
 from fm_lightning.data import Latents, Samples
 from fm_lightning.data.latents.decoder import scales
 from fm_lightning.data.latents.manifest import Manifest
 from fm_lightning.data.pixels import pixels
 from fm_lightning.errors import UserError
 from fm_lightning.files import sync, write_whole
-from fm_lightning.flow import Schedule
 from fm_lightning.hashes import weights_hash
 from fm_lightning.noise import noise
 from fm_lightning.report.figures import change_forest, frontier, quality_memorization
 from fm_lightning.report.model_card import model_card
 from fm_lightning.report.style import png
+from fm_lightning.study.replicates import Run
 
 FIGURE = "figure.png"
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -51,7 +52,8 @@ def main(args: Sequence[str]) -> None:
             weights, or has a network that cannot be rebuilt without its code.
     """
     run, folder, license = _read_arguments(args)
-    checkpoint, results = _finished(run)
+    checkpoint, found = _finished(run)
+    results = found.results
     config = checkpoint[OWN]
     description = described(config["model"]["net"])
     net = built(description, run / "config.yaml")
@@ -78,7 +80,7 @@ def main(args: Sequence[str]) -> None:
         "identity": identity,
         "images": space.pixels == UNIT,
         "classes": space.num_classes,
-        "schedule": _sampling(config["model"]),
+        "schedule": _arguments(found.manifest.definitions[found.manifest.rows[BASE]["key"]]["schedule"]),
     }
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
@@ -123,8 +125,8 @@ def _free(folder: Path) -> None:
         raise UserError(f"{folder} exists.", "Name a new folder with --to.")
 
 
-def _finished(run: Path) -> tuple[dict[str, Any], Results]:
-    """The last checkpoint and the results of a finished run."""
+def _finished(run: Path) -> tuple[dict[str, Any], Run]:
+    """The last checkpoint and the comparison of a finished run."""
     place = run.resolve()
     record = RunDirectory(str(place.parent), place.name).record
     if not record:
@@ -136,8 +138,8 @@ def _finished(run: Path) -> tuple[dict[str, Any], Results]:
         raise UserError(
             f"The model of {run} was not trained there: it has no checkpoint of its own.", "Share the original weights."
         )
-    results = read(run, run.name).results
-    return read_checkpoint(checkpoint), results
+    found = read(run, run.name)
+    return read_checkpoint(checkpoint), found
 
 
 def _space(config: Mapping[str, Any], results: Results, net: nn.Module) -> DataSpace:
@@ -190,33 +192,19 @@ def _dataset(config: Mapping[str, Any]) -> str:
     return source if isinstance(source, str) and not Path(source).exists() and source.count("/") == 1 else name.lower()
 
 
-def _sampling(model: Mapping[str, Any]) -> str:
-    """The words between the brackets of plain sampling's ``Schedule(...)``: every setting that is not the default."""
-    schedules = model.get("test_schedules") or model.get("val_schedules") or {}
-    base = schedules.get("base") or next(iter(schedules.values()), None) or {}
-    given = {**base, "guidance": base.get("guidance") or model.get("guidance")}
-    words = []
-    for field in dataclasses.fields(Schedule):
-        value = given.get(field.name)
-        if value is not None and value != field.default and (text := _argument(field.name, value)):
-            words.append(f"{field.name}={text}")
-    return ", ".join(words)
+def _arguments(definition: Mapping[str, Any]) -> str:
+    """A definition's fields (``table.keys.definition``) as arguments in Python: every setting that is not the default."""
+    return ", ".join(f"{key}={_python(value)}" for key, value in definition.items() if key != "class")
 
 
-def _argument(name: str, value: Any) -> str:
-    """A setting as Python; empty for guidance that changes nothing."""
-    if name == "guidance":
-        value = value if isinstance(value, Mapping) else {"scale": value}
-    if not isinstance(value, Mapping):
-        return repr(value)
-    kind = str(value.get("class_path", name.title())).rpartition(".")[2]
-    arguments = {key: v for key, v in (value.get("init_args") or value).items() if v is not None}
-    if name == "guidance":
-        if arguments.get("scale", 1.0) == 1.0:
-            return ""
-        if list(arguments.get("interval", (0.0, 1.0))) == [0.0, 1.0]:
-            arguments.pop("interval", None)
-    return f"{kind}({', '.join(f'{key}={v!r}' for key, v in arguments.items() if key != 'class_path')})"
+def _python(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{value['class'].rpartition('.')[2]}({_arguments(value)})"
+    if isinstance(value, list):
+        return f"({', '.join(map(_python, value))}{',' if len(value) == 1 else ''})"
+    if isinstance(value, str) and value.lstrip("-").startswith("0x"):
+        return repr(float.fromhex(value))
+    return repr(value)
 
 
 def _figure(results: Results, folder: Path) -> str | None:

@@ -14,9 +14,12 @@ import torch
 import yaml
 from tiny_runs import says, tiny_config
 
-from fm_lightning import load_network
+from fm_lightning import flow, load_network
+from fm_lightning.cli.export import _arguments
 from fm_lightning.comparison.results import Results
+from fm_lightning.flow import KTS, Constant, Diffusion, Guidance, Schedule
 from fm_lightning.noise import noise
+from fm_lightning.table.keys import definition
 
 
 def digits(config):
@@ -165,42 +168,21 @@ def test_export_as_a_command(command, here, tmp_path):
     assert "--license" in page.out
 
 
-def test_guidance_is_in_the_code(command, tmp_path, finished):
-    """A comparison of guided samples: the card samples with the same guidance."""
-    shutil.copytree(finished, tmp_path / "runs" / "guided")
-    config = yaml.safe_load((tmp_path / "runs/guided/config.yaml").read_text())
-    from fm_lightning.cli.export import _sampling
-
-    guided = {**config["model"], "guidance": {"scale": 1.5, "channels": 1, "interval": [0.1, 1.0]}}
-    assert _sampling(guided) == "steps=4, guidance=Guidance(scale=1.5, channels=1, interval=[0.1, 1.0])"
-    assert _sampling({**config["model"], "guidance": 2.0}) == "steps=4, guidance=Guidance(scale=2.0)"
-    assert _sampling(config["model"]) == "steps=4"
-
-
-def test_no_setting_of_base_is_left_out_of_the_code():
-    """Noise, chance, a gain: the card samples as base was sampled."""
-    from fm_lightning.cli.export import _sampling
-    from fm_lightning.flow import KTS, Diffusion, Guidance, Schedule
-
-    base = {
-        "gain": {"class_path": "fm_lightning.flow.KTS", "init_args": {"alpha": 0.02}},
-        "steps": 7,
-        "solver": "heun",
-        "grid": [0.0, 0.4, 1.0],
-        "inject_noise": [0.4, 0.1],
-        "end_noise": 0.05,
-        "blend": 0.0,
-        "guidance": 1.0,
-    }
-    words = _sampling({"test_schedules": {"base": base}})
-    made = eval(f"Schedule({words})", {"Schedule": Schedule, "KTS": KTS})
-    assert made == Schedule(
-        KTS(alpha=0.02), steps=7, solver="heun", grid=[0.0, 0.4, 1.0], inject_noise=(0.4, 0.1), end_noise=0.05
-    )
-    chance = {"diffusion": {"scale": 0.5, "form": "sbdm"}, "guidance": {"scale": 2.0, "interval": [0.1, 0.9]}}
-    words = _sampling({"val_schedules": {"base": chance}})
-    made = eval(f"Schedule({words})", {"Schedule": Schedule, "Diffusion": Diffusion, "Guidance": Guidance})
-    assert made == Schedule(diffusion=Diffusion(0.5, "sbdm"), guidance=Guidance(2.0, interval=(0.1, 0.9)))
+@pytest.mark.parametrize(
+    "base",
+    [
+        Schedule(steps=4),
+        Schedule(KTS(alpha=0.02) * Constant(0.98), steps=7, solver="heun", grid=[0.0, 0.4, 1.0]),
+        Schedule(inject_noise=(0.4, 0.1), end_noise=(0.05, 0.1), blend=0.1, t_end=0.9, told_time="floor999"),
+        Schedule(diffusion=Diffusion(0.5, "sbdm"), guidance=Guidance(2.0, channels=1, interval=(0.1, 0.9))),
+    ],
+)
+def test_no_setting_of_base_is_left_out_of_the_code(base):
+    """Noise, chance, guidance, a gain: the card samples as base was sampled."""
+    words = _arguments(definition(base))
+    made = eval(f"Schedule({words})", vars(flow))
+    assert made == base
+    assert "blend" in words or not base.blend
 
 
 # What is refused
