@@ -67,7 +67,9 @@ class Collector:
             nfe=0.0 if floor else float(self.evaluation.nfe(name)),
             samples=len(lines),
             metrics={key: float(value) if math.isfinite(value) else None for key, value in numbers.items()},
-            **changes,
+            vs_base=changes["vs_base"],
+            vs_plain=changes["vs_plain"],
+            vs_parent=changes["vs_parent"],
         )
 
     def _numbers(self, name: str, measure: Measure, changes: Mapping[str, dict[str, Interval]]) -> dict[str, float]:
