@@ -1,6 +1,7 @@
 # make quickstart   from data to a schedule comparison, in a few minutes on two CPU cores
 # make test         the tests (make test-all: the slow ones too)
 # make lint         formatting, lint, types
+# make docs         the documentation as a site, in site/
 # make bench        speed against peers: docs/results/benchmarks.md (14 minutes at most; bench-gpu: 9, on a GPU)
 
 # The first of these that really runs (a version manager's stub may not) and is new enough.
@@ -10,7 +11,7 @@ BIN := .venv/bin
 # Two processes, a file of tests each; within a test torch uses one thread.
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: install quickstart test test-all lint bench bench-gpu
+.PHONY: install quickstart test test-all lint docs bench bench-gpu
 
 install: .venv/installed
 
@@ -38,6 +39,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict $(ARGS)
 
 bench: install
 	$(BIN)/python -m benchmarks.run $(ARGS)
