@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from fm_lightning.comparison.results import FamilyResult, Interval, MarginResult, VerdictResult
-from fm_lightning.diagnosis.association import partial_spearman, spearman
+from fm_lightning.diagnosis.association.correlation import partial_spearman, spearman
 from fm_lightning.estimate import Estimate
 from fm_lightning.metrics.frechet import GaussianReference, extrapolated_distance
 from fm_lightning.metrics.real_features import RealFeatures

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fm_lightning.diagnosis.association import Statistic
+from fm_lightning.diagnosis.association.statistic import Statistic
 from fm_lightning.errors import UserError
 from fm_lightning.phrases import number, thousands, with_span
 

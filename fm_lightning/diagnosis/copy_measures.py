@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, unless_refused
 from fm_lightning.diagnosis.copy_metrics import COPY_MEASURES, CopyMeasure
-from fm_lightning.diagnosis.copy_metrics.disagreement import Saying, agree, disagreement, saying
 from fm_lightning.diagnosis.copy_metrics.measure import share
 from fm_lightning.diagnosis.features import Features
 from fm_lightning.diagnosis.subject import Subject, columns_of
+from fm_lightning.errors import UserError
 from fm_lightning.estimate import Interval
 from fm_lightning.metrics import MemorizationRate
 from fm_lightning.metrics.memorization import THRESHOLD, copied
@@ -21,6 +23,7 @@ from fm_lightning.metrics.neighbours.reference import Reference
 from fm_lightning.phrases import number, thousands, with_span
 
 THRESHOLDS = (0.1, 0.2, THRESHOLD, 0.4, 0.5)
+Saying = Literal["copies", "no more than real images", "fewer than real images", "no floor"]
 ROBUST = 5  # d1 over the distance to this neighbour: near-duplicates of one image do not hide a copy
 
 
@@ -80,10 +83,7 @@ def _measured(
     kind: type[CopyMeasure], subject: Subject, held: Tensor, features: Features | None
 ) -> tuple[dict[str, Any], Tensor]:
     if kind.described and features is not None:
-        metric, rows = (
-            kind.of(Reference(features.training), features.held_out),
-            features.samples.split(len(features.samples)),
-        )
+        metric, rows = kind.of(Reference(features.training), features.held_out), iter([features.samples])
     else:
         metric, rows = kind.of(subject.training, held), subject.moved(subject.samples)
     columns = columns_of(metric, rows)
@@ -118,3 +118,51 @@ def _verdict(numbers: Mapping[str, Any], sayings: Mapping[str, Saying]) -> str:
     )
     counts = f"{thousands(numbers['disputed'])} of {thousands(numbers['n'])}"
     return f"{alike}; some but not all of them take {counts} samples for copies."
+
+
+# Where measures disagree: about the set, and about single samples.
+
+
+def saying(value: Interval, floor: Interval | None, lower_is_copying: bool) -> Saying:
+    """A measure's verdict on a set: copying if the intervals of value and floor do not touch and the value is on that side."""
+    if floor is None:
+        return "no floor"
+    if value.low <= floor.high and floor.low <= value.high:
+        return "no more than real images"
+    return "copies" if (value.value < floor.value) == lower_is_copying else "fewer than real images"
+
+
+def agree(sayings: Mapping[str, Saying]) -> bool:
+    """Whether all measures with a floor say the same about the set."""
+    return len(set(sayings.values()) - {"no floor"}) <= 1
+
+
+def disagreement(copies: Mapping[str, Tensor]) -> tuple[list[dict[str, Any]], Tensor]:
+    """Compares measures sample by sample.
+
+    Args:
+        copies: measure -> ``[n]`` bool of the same samples, from ``copied``.
+
+    Returns:
+        every two measures, and ``[n]`` bool: the samples that some but not all measures take for copies.
+
+    Raises:
+        UserError: no measures, or counts that differ.
+    """
+    if not copies or len({len(flags) for flags in copies.values()}) > 1:
+        counts = ", ".join(f"{name} of {len(flags)}" for name, flags in copies.items()) or "no measures"
+        raise UserError(f"Cannot compare {counts}.", "Apply every measure to the same samples.")
+    flags = torch.stack(list(copies.values()))
+    pairs = [_pair(a, b, copies[a], copies[b]) for a, b in itertools.combinations(copies, 2)]
+    return pairs, flags.any(0) & ~flags.all(0)
+
+
+def _pair(first: str, second: str, a: Tensor, b: Tensor) -> dict[str, Any]:
+    """Counts of copies by both measures and by one alone, and Cohen's kappa; None where both call all samples the same."""
+    n = len(a)
+    both, only_a, only_b = (int(v.sum()) for v in (a & b, a & ~b, ~a & b))
+    share_a, share_b = (both + only_a) / n, (both + only_b) / n
+    chance = share_a * share_b + (1 - share_a) * (1 - share_b)
+    kappa = None if chance == 1 else ((n - only_a - only_b) / n - chance) / (1 - chance)
+    counts = {"both": both, "only_first": only_a, "only_second": only_b, "n": n}
+    return {"first": first, "second": second, **counts, "kappa": kappa}

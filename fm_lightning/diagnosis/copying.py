@@ -9,14 +9,10 @@ import torch
 from torch import Tensor
 
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, p_value, stated, unless_refused
-from fm_lightning.diagnosis.association import (
-    Statistic,
-    auroc,
-    auroc_difference,
-    mean_difference,
-    non_monotonicity,
-    share_curve,
-)
+from fm_lightning.diagnosis.association.groups import mean_difference
+from fm_lightning.diagnosis.association.monotone import non_monotonicity, share_curve
+from fm_lightning.diagnosis.association.roc import auroc, auroc_difference
+from fm_lightning.diagnosis.association.statistic import Statistic
 from fm_lightning.diagnosis.power_profile import power_law
 from fm_lightning.diagnosis.probed import Probed
 from fm_lightning.diagnosis.subject import ENERGIES, Subject

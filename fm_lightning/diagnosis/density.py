@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fm_lightning.data.toys import Toy2D
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, stated, unless_refused
-from fm_lightning.diagnosis.association import Statistic, partial_spearman, spearman
+from fm_lightning.diagnosis.association.correlation import partial_spearman, spearman
+from fm_lightning.diagnosis.association.statistic import Statistic
 from fm_lightning.diagnosis.features import Features
 from fm_lightning.diagnosis.probed import Probed
 from fm_lightning.diagnosis.subject import ENERGIES, Sampled, Subject, columns_of

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from fm_lightning.diagnosis.subject import Subject
 from fm_lightning.metrics.features.extractor import FeatureExtractor
+from fm_lightning.metrics.real_features import extract as features_of_batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,26 +21,16 @@ class Features:
     held_out: Tensor
 
 
-@torch.no_grad()
 def extract(subject: Subject, extractor: FeatureExtractor) -> Features:
     """Runs the extractor over all three.
 
     Raises:
         UserError: its weights cannot be had.
     """
-    data, device = subject.data, subject.device
+    data, size = subject.data, subject.data.eval_batch_size
     extractor.load()
-    extractor.to(device).eval()
+    extractor.to(subject.device).eval()
     read = data.to_uint8 if extractor.space == "uint8" else None
-
-    def rows(parts: Iterable[Tensor]) -> Tensor:
-        moved = (x.to(device) for x in parts)
-        return torch.cat([extractor(x if read is None else read(x)).flatten(1).float().cpu() for x in moved])
-
-    size = data.eval_batch_size
-    return Features(
-        extractor.key,
-        rows(subject.samples.split(size)),
-        rows(data.encoded(data.train_split).split(size)),
-        rows(subject.held_out.split(size)),
-    )
+    every = (part.split(size) for part in (subject.samples, data.encoded(data.train_split), subject.held_out))
+    rows = (features_of_batches(extractor, batches, subject.device, read) for batches in every)
+    return Features(extractor.key, *(part.flatten(1).float() for part in rows))

@@ -12,15 +12,9 @@ from torch import Tensor, nn
 from fm_lightning.data.class_names import class_names as names_of
 from fm_lightning.data.digits import Digits
 from fm_lightning.diagnosis.answer import Answer, Missing, numpy, p_value, stated, unless_refused
-from fm_lightning.diagnosis.association import (
-    Statistic,
-    effect_size,
-    group_means,
-    mean_difference,
-    partial_spearman,
-    quantile_groups,
-    trend,
-)
+from fm_lightning.diagnosis.association.correlation import partial_spearman
+from fm_lightning.diagnosis.association.groups import effect_size, group_means, mean_difference, quantile_groups, trend
+from fm_lightning.diagnosis.association.statistic import Statistic
 from fm_lightning.diagnosis.subject import Subject, columns_of
 from fm_lightning.errors import UserError
 from fm_lightning.metrics.features.digits import DigitsClassifier

@@ -12,7 +12,10 @@ from tiny_runs import says, tiny_config
 
 from fm_lightning.data import Digits, Toy2D
 from fm_lightning.diagnosis.answer import plain
-from fm_lightning.diagnosis.association import auroc, group_means, quantile_groups, share_curve, spearman
+from fm_lightning.diagnosis.association.correlation import spearman
+from fm_lightning.diagnosis.association.groups import group_means, quantile_groups
+from fm_lightning.diagnosis.association.monotone import share_curve
+from fm_lightning.diagnosis.association.roc import auroc
 from fm_lightning.diagnosis.copy_measures import copy_measures
 from fm_lightning.diagnosis.copy_metrics import AuthPct
 from fm_lightning.diagnosis.density import density

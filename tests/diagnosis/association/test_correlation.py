@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from fm_lightning.diagnosis.association import partial_spearman, spearman
-from fm_lightning.diagnosis.association.correlation import resampled
+from fm_lightning.diagnosis.association.correlation import partial_spearman, resampled, spearman
 from fm_lightning.errors import UserError
 
 

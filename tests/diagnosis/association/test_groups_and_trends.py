@@ -13,18 +13,9 @@ from scipy.stats import norm
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
-from fm_lightning.diagnosis.association import (
-    auroc,
-    auroc_difference,
-    effect_size,
-    group_means,
-    mean_difference,
-    non_monotonicity,
-    quantile_groups,
-    share_curve,
-    trend,
-)
-from fm_lightning.diagnosis.association.monotone import isotonic
+from fm_lightning.diagnosis.association.groups import effect_size, group_means, mean_difference, quantile_groups, trend
+from fm_lightning.diagnosis.association.monotone import isotonic, non_monotonicity, share_curve
+from fm_lightning.diagnosis.association.roc import auroc, auroc_difference
 from fm_lightning.diagnosis.over_training import first_passage
 from fm_lightning.errors import UserError
 

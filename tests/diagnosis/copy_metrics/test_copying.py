@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
+from fm_lightning.diagnosis.copy_measures import agree, disagreement, saying
 from fm_lightning.diagnosis.copy_metrics import (
     COPY_MEASURES,
     AuthPct,
@@ -19,7 +20,6 @@ from fm_lightning.diagnosis.copy_metrics import (
     DescriptorCosine,
 )
 from fm_lightning.diagnosis.copy_metrics.data_copying import mann_whitney_z
-from fm_lightning.diagnosis.copy_metrics.disagreement import agree, disagreement, saying
 from fm_lightning.errors import UserError
 from fm_lightning.estimate import Interval
 from fm_lightning.flow import Schedule, integrate
@@ -206,12 +206,12 @@ def test_every_measure_has_a_name_and_a_label_of_its_own():
 def test_disagreement_by_hand():
     a, b = torch.tensor([1, 1, 0, 0, 0]).bool(), torch.tensor([1, 0, 1, 0, 0]).bool()
     (pair,), disputed = disagreement({"a": a, "b": b})
-    assert (pair.both, pair.only_first, pair.only_second) == (1, 1, 1)
-    assert pair.kappa == pytest.approx((0.6 - 0.52) / 0.48)
+    assert (pair["both"], pair["only_first"], pair["only_second"]) == (1, 1, 1)
+    assert pair["kappa"] == pytest.approx((0.6 - 0.52) / 0.48)
     assert disputed.tolist() == [False, True, True, False, False]
     assert agree({"a": "copies", "b": "no floor"})
     assert not agree({"a": "copies", "b": "no more than real images"})
-    assert disagreement({"a": a & ~a, "b": b & ~b})[0][0].kappa is None
+    assert disagreement({"a": a & ~a, "b": b & ~b})[0][0]["kappa"] is None
     with pytest.raises(UserError, match="a of 5, b of 4"):
         disagreement({"a": a, "b": b[:4]})
     with pytest.raises(UserError, match="no measures"):
