@@ -21,7 +21,7 @@ from torch import Tensor
 from fm_lightning.comparison.families import families
 from fm_lightning.comparison.judge import judge_all
 from fm_lightning.data.digits import load_digits, split
-from fm_lightning.data.pixels import unit_pixels
+from fm_lightning.data.split import unit_pixels
 from fm_lightning.flow import Schedule
 from fm_lightning.nets import ResidualMLP
 from fm_lightning.table.evaluation import Evaluation

@@ -7,8 +7,7 @@ from torch import nn
 
 from fm_lightning.data import FlowData
 from fm_lightning.data.latents import Autoencoder
-from fm_lightning.data.pixels import pixels, unit_pixels
-from fm_lightning.data.split import Split
+from fm_lightning.data.split import Split, pixels, unit_pixels
 
 SHARD = 8
 

@@ -28,9 +28,9 @@ from fm_lightning.cli.run_directory import RunDirectory
 from fm_lightning.comparison.results import Results
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.data import Latents, Samples
-from fm_lightning.data.latents.decoder import scales
+from fm_lightning.data.latents.autoencoder import scales
 from fm_lightning.data.latents.manifest import Manifest
-from fm_lightning.data.pixels import pixels
+from fm_lightning.data.split import pixels
 from fm_lightning.errors import UserError
 from fm_lightning.files import sync, write_whole
 from fm_lightning.hashes import weights_hash

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from fm_lightning.errors import UserError
 from fm_lightning.noise import epoch_order
 
+_permutation = lru_cache(maxsize=4)(epoch_order)  # consecutive batches mostly come from the same pass
 PADDING = -1  # the seed of a row that only fills a batch
 
 
@@ -112,24 +114,6 @@ class TrainingBatches:
         order = np.concatenate([_permutation(self.base_seed, e, self.n) for e in passes])
         begin = start - passes[0] * self.n
         return torch.from_numpy(order[begin : begin + count])
-
-
-class _LastPermutation:
-    """Consecutive batches mostly come from the same pass: keep the latest few permutations."""
-
-    def __init__(self) -> None:
-        self.kept: dict[tuple[int, int, int], np.ndarray] = {}
-
-    def __call__(self, base_seed: int, e: int, n: int) -> np.ndarray:
-        key = (base_seed, e, n)
-        if key not in self.kept:
-            if len(self.kept) >= 4:
-                self.kept.pop(next(iter(self.kept)))
-            self.kept[key] = epoch_order(base_seed, e, n)
-        return self.kept[key]
-
-
-_permutation = _LastPermutation()
 
 
 def _rounds(n: int, batch: int, share: Share) -> Iterator[tuple[int, int]]:

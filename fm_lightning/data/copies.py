@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fm_lightning.hashes import tensor_bytes
+
 BLOCK = 4096  # rows
 PROBE = 64  # bytes of each row that are compared first
 
@@ -86,7 +88,7 @@ def _names(splits: Sequence[Tensor]) -> list[np.ndarray]:
     for i in np.flatnonzero(counts[names] > 1):
         which = int(np.searchsorted(ends, i, side="right"))
         row = splits[which][int(i) - int(ends[which])]
-        digest = hashlib.blake2b(row.cpu().contiguous().flatten().view(torch.uint8).numpy().data).digest()
+        digest = hashlib.blake2b(tensor_bytes(row)).digest()
         names[i] = known.setdefault((digest, row.dtype, row.shape), len(probes) + len(known))
     return np.split(names, ends[:-1])
 

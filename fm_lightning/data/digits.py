@@ -15,8 +15,7 @@ from torch import Tensor
 
 from fm_lightning.data.base import FlowData
 from fm_lightning.data.order import fixed_order
-from fm_lightning.data.pixels import pixels, unit_pixels
-from fm_lightning.data.split import Split
+from fm_lightning.data.split import Split, pixels, unit_pixels
 from fm_lightning.errors import UserError
 
 COUNT = 1797

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from fm_lightning.data.checks import as_tensor, checked_splits
 from fm_lightning.data.labels import class_shares
-from fm_lightning.data.pixels import pixels
 from fm_lightning.data.samples import Samples
-from fm_lightning.data.split import Split
+from fm_lightning.data.split import Split, pixels
 from fm_lightning.errors import UserError
 
 

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from fm_lightning.data.base import FlowData
 from fm_lightning.data.labels import class_shares
-from fm_lightning.data.latents.autoencoder import open_autoencoder
-from fm_lightning.data.latents.decoder import Decoder
-from fm_lightning.data.pixels import pixels
+from fm_lightning.data.latents.autoencoder import Decoder, open_autoencoder
 from fm_lightning.data.samples import VAL_SEED
+from fm_lightning.data.split import pixels
 from fm_lightning.errors import UserError
 
 

@@ -12,7 +12,6 @@ the mapped pages.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -23,32 +22,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 from filelock import FileLock
 from torch import Tensor
 
-from fm_lightning.data.images.named_files import read_inside
+from fm_lightning.data.images.encoded import BLOCK, EncodedImages, Unreadable, threads
 from fm_lightning.data.images.parts import Part
-from fm_lightning.data.images.preprocessing import Preprocessing, is_gray, read_image
+from fm_lightning.data.images.preprocessing import Preprocessing, is_gray
 from fm_lightning.data.images.rows import Rows
 from fm_lightning.errors import UserError
 from fm_lightning.files import DamagedFile, checksum, read_json, sync, write_json
+from fm_lightning.hashes import text_hash
 
 VERSION = 3  # of the cached files
-BLOCK = 512  # images decoded at a time
 RECORD = "record.json"
 VERIFIED = 4 << 30  # bytes that are verified at each start, in a second; larger ones only with FM_LIGHTNING_VERIFY=1
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """An image that could not be decoded."""
-
-    place: int  # in its split, as served
-    row: int  # in its split, in the source's order
-    file: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -71,8 +59,8 @@ def decoded(rows: Rows, column: str, part: Part, preprocessing: Preprocessing, c
         UserError: no permission or no room in the cache, no readable image, images of different sizes or unfit for the
             preprocessing, or rows that name files outside the source.
     """
-    files = _Files(rows, column, part)
-    key = hashlib.sha256(repr((VERSION, files.content(), preprocessing)).encode()).hexdigest()[:24]
+    files = EncodedImages(rows, column, part)
+    key = text_hash(VERSION, files.content(), preprocessing, digits=24)
     place = cache / key
     if _damage(place):
         try:
@@ -95,108 +83,6 @@ def decoded(rows: Rows, column: str, part: Part, preprocessing: Preprocessing, c
     return Decoded(images, [files.unreadable(at, reason) for at, reason in record["unreadable"]])
 
 
-class _Files:
-    """The encoded images of a part.
-
-    Raises:
-        UserError: a column without encoded images.
-    """
-
-    def __init__(self, rows: Rows, column: str, part: Part) -> None:
-        from datasets import Image, Value
-
-        self.rows, self.column, self.part = rows, column, part
-        feature = rows.dataset.features[column]
-        if not isinstance(
-            feature, Image | Value | dict
-        ):  # `datasets` would turn 300 into 44, and guess the channels' axis
-            raise UserError(
-                f"Column {column!r} holds {type(feature).__name__}, not encoded images.",
-                "Write arrays as PNG, or set image_column: NAME",
-            )
-        try:
-            self.encoded = rows.dataset.select_columns([column]).cast_column(column, Image(decode=False))
-        except (TypeError, ValueError, NotImplementedError) as error:
-            raise UserError(
-                f"Column {column!r} holds no encoded images ({str(error).splitlines()[0]}).", "Set image_column: NAME"
-            ) from error
-
-    def blocks(self) -> Iterator[tuple[int, list[Any]]]:
-        """(place, values) of some images at a time."""
-        for start in range(self.part.start, self.part.stop, BLOCK):
-            yield start, self.encoded[start : min(start + BLOCK, self.part.stop)][self.column]
-
-    def read(self, place: int, value: Any) -> Any:
-        """Returns a PIL image, or the reason why it cannot be read."""
-        try:
-            if value is None or (value["bytes"] is None and value["path"] is None):
-                return "no image in this row"
-            return read_image(self.encoded_bytes(place, value), self.name(place, value))
-        except UserError:
-            raise
-        except Exception as error:  # decoders raise exceptions of any type
-            return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-    def encoded_bytes(self, place: int, value: Any) -> bytes:
-        """Returns the bytes of an image file.
-
-        Raises:
-            UserError: a row of a table names an address, or a file outside the source.
-        """
-        if value["bytes"] is not None:
-            return bytes(value["bytes"])
-        places = self.rows.opened.places
-        found = read_inside(value["path"], places) if places else Path(value["path"]).read_bytes()
-        if found is None:
-            raise UserError(
-                f"Image {self.name(place, value)} is not inside the source {places[0]}.",
-                "Store the images in the table, or below this folder.",
-            )
-        return found
-
-    def name(self, place: int, value: Any = None) -> str:
-        """Returns the name of an image in messages."""
-        row = f"index {self.rows.source_row(place)} of {self.part.split}"
-        file = (value or self.encoded[place][self.column] or {}).get("path")
-        return f"{row}, {file}" if file else row
-
-    def unreadable(self, at: int, reason: str) -> Unreadable:
-        """Describes the part's image number ``at``."""
-        place = self.part.start + at
-        return Unreadable(place, self.rows.source_row(place), self.name(place), reason)
-
-    def content(self) -> str:
-        """Returns a hash of the part's images."""
-        content, order = self.rows.opened.content, self.rows.source
-        if content is not None and not self._name_files():
-            places = None if order is None else order[self.part.start : self.part.stop].tobytes()
-            return repr((content, self.column, self.part, places and hashlib.sha256(places).hexdigest()))
-        found = hashlib.sha256()
-        with ThreadPoolExecutor(_threads()) as pool:
-            for start, values in self.blocks():
-                for digest in pool.map(self._digest, range(start, start + len(values)), values):
-                    found.update(digest)
-        return found.hexdigest()
-
-    def _name_files(self) -> bool:
-        """Whether some rows of a table name a file in place of holding its bytes."""
-        for chunk in self.encoded.data.column(self.column).chunks:
-            nothing, named = (pc.struct_field(chunk, name) for name in ("bytes", "path"))
-            if pc.any(pc.and_(pc.is_null(nothing), pc.is_valid(named))).as_py():
-                return True
-        return False
-
-    def _digest(self, place: int, value: Any) -> bytes:
-        if value is None or (value["bytes"] is None and value["path"] is None):
-            return bytes(32)
-        try:
-            return hashlib.sha256(self.encoded_bytes(place, value)).digest()
-        except UserError:
-            raise
-        except (OSError, ValueError, KeyError) as error:  # once repaired, it is another file
-            return hashlib.sha256(repr(error).encode()).digest()
-
-
 def _damage(place: Path) -> str | None:
     """What is wrong with a cached part; None where it is whole."""
     array = place / "images.npy"
@@ -213,7 +99,7 @@ def _damage(place: Path) -> str | None:
     return None
 
 
-def _fill(place: Path, files: _Files, preprocessing: Preprocessing) -> None:
+def _fill(place: Path, files: EncodedImages, preprocessing: Preprocessing) -> None:
     for left in place.parent.glob(f"{place.name}.*.tmp"):  # of a killed process: this one holds the lock
         shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"{place.name}.", suffix=".tmp", dir=place.parent))
@@ -232,7 +118,7 @@ def _fill(place: Path, files: _Files, preprocessing: Preprocessing) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(file: Path, files: _Files, preprocessing: Preprocessing) -> list[tuple[int, str]]:
+def _write(file: Path, files: EncodedImages, preprocessing: Preprocessing) -> list[tuple[int, str]]:
     """Writes the array block by block; writing to mapped memory would kill the process on a full disk.
 
     Returns:
@@ -282,7 +168,7 @@ def _write(file: Path, files: _Files, preprocessing: Preprocessing) -> list[tupl
 
     unreadable: list[tuple[int, str]] = []
     black = np.zeros(shape, np.uint8)
-    with open(file, "wb") as out, ThreadPoolExecutor(_threads()) as pool:
+    with open(file, "wb") as out, ThreadPoolExecutor(threads()) as pool:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(part), *shape)}
         np.lib.format.write_array_header_1_0(out, header)
         for start, values in _shown(files):
@@ -294,11 +180,7 @@ def _write(file: Path, files: _Files, preprocessing: Preprocessing) -> list[tupl
     return unreadable
 
 
-def _threads() -> int:
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
-def _shown(files: _Files) -> Iterator[tuple[int, list[Any]]]:
+def _shown(files: EncodedImages) -> Iterator[tuple[int, list[Any]]]:
     from rich.console import Console
     from rich.progress import track
 

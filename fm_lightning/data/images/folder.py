@@ -5,7 +5,7 @@
     FOLDER/SPLIT/[CLASS/**/]*.png   several splits
 
 A metadata file replaces directories as classes, see ``metadata``. Links are followed, also out of the folder: whoever set
-up the folder made them. (Rows of a table may not leave the source, see ``named_files``.) Hidden files, thumbnails and bins
+up the folder made them. (Rows of a table may not leave the source, see ``encoded``.) Hidden files, thumbnails and bins
 of other systems, and files that are no images are left out.
 
 `imagefolder` of `datasets` is not used here: it takes a class called "train" for a split and drops the others, takes

@@ -13,8 +13,7 @@ from torch import Tensor
 from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import TrainBatch
 from fm_lightning.data.checks import NEEDED
-from fm_lightning.data.images.apart import refuse_shared_files
-from fm_lightning.data.images.cache import Decoded, Unreadable, cache_directory, decoded
+from fm_lightning.data.images.cache import Decoded, cache_directory, decoded
 from fm_lightning.data.images.columns import (
     Labels,
     find_image_column,
@@ -23,13 +22,13 @@ from fm_lightning.data.images.columns import (
     read_labels,
     refuse_twins,
 )
+from fm_lightning.data.images.encoded import Unreadable
 from fm_lightning.data.images.parts import Part, divide, first_rows, read_part
 from fm_lightning.data.images.preprocessing import Preprocessing
-from fm_lightning.data.images.rows import Order, Rows, arrange
+from fm_lightning.data.images.rows import Order, Rows, arrange, refuse_shared_files
 from fm_lightning.data.images.source import Opened, open_source
-from fm_lightning.data.pixels import pixels, unit_pixels
 from fm_lightning.data.samples import say
-from fm_lightning.data.split import Split
+from fm_lightning.data.split import Split, pixels, unit_pixels
 from fm_lightning.errors import UserError
 from fm_lightning.noise import step_generator
 

@@ -21,7 +21,6 @@ from fm_lightning.data.images.folder import (
     parquet_splits,
 )
 from fm_lightning.data.images.metadata import METADATA, read_metadata
-from fm_lightning.data.images.shards import check_shards
 from fm_lightning.errors import UserError
 
 if TYPE_CHECKING:  # `datasets` takes over a second to import
@@ -31,6 +30,7 @@ _CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQ
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 UNPACK = "Unpack it and set source: FOLDER"
 LOCAL = "source: PATH (a folder of images or of parquet files, or one parquet file)"
+_ALIKE = "Rewrite the files alike, or set " + FILES
 
 
 @dataclass(frozen=True)
@@ -160,11 +160,32 @@ def _read_parquet(files: Mapping[str, Sequence[Path]], folder: Path) -> dict[str
     opened = {}
     for split, some in files.items():
         content = _hash_files(some)
-        check_shards(some)
+        _check_shards(some)
         names = [glob.escape(str(file.absolute())) for file in some]
         rows = _load("parquet", None, names, cache=content)["train"]
         opened[split] = Opened(rows, content, tables=some, places=(folder.absolute(),))
     return opened
+
+
+def _check_shards(files: Sequence[Path]) -> None:
+    """Raises UserError if a file has columns that the first one lacks, or numbers its classes differently.
+
+    `datasets` silently reads all files of a split by the columns and classes of the first.
+    """
+    from datasets import ClassLabel, Features
+    from pyarrow import parquet
+
+    try:
+        found = [Features.from_arrow_schema(parquet.read_schema(file)) for file in files]
+    except Exception:  # reading the file reports what is wrong
+        return
+    for file, features in zip(files, found):
+        if more := features.keys() - found[0].keys():
+            raise UserError(f"{file} has the column {min(more)}, and {files[0].name} does not.", _ALIKE)
+        for column, feature in features.items():
+            first = found[0][column]
+            if isinstance(feature, ClassLabel) and isinstance(first, ClassLabel) and feature.names != first.names:
+                raise UserError(f"{file} numbers the classes in {column} differently from {files[0].name}.", _ALIKE)
 
 
 def _downloads() -> tuple[Path, ...]:

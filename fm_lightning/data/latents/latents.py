@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +13,13 @@ from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import TrainBatch
 from fm_lightning.data.copies import Copies
 from fm_lightning.data.images.parts import Part, first_rows, read_part
-from fm_lightning.data.latents.autoencoder import open_autoencoder
-from fm_lightning.data.latents.decoder import Decoder, scales
+from fm_lightning.data.latents.autoencoder import Decoder, open_autoencoder, scales
 from fm_lightning.data.latents.manifest import FILE, Manifest, open_shard
-from fm_lightning.data.latents.rows import Rows
-from fm_lightning.data.latents.splits import LatentSplit, PosteriorSplit
+from fm_lightning.data.latents.rows import PosteriorSplit, Rows
 from fm_lightning.data.samples import say
+from fm_lightning.data.split import Split
 from fm_lightning.errors import UserError
+from fm_lightning.hashes import text_hash
 from fm_lightning.noise import step_generator
 
 
@@ -64,9 +63,7 @@ class Latents(FlowData):
             autoencoder that cannot be loaded or has other channels.
     """
 
-    train_split: PosteriorSplit  # type: ignore[assignment]
-    held_out_split: LatentSplit  # type: ignore[assignment]
-    real_split: LatentSplit  # type: ignore[assignment]
+    train_split: PosteriorSplit
     memorized: Rows
 
     def __init__(
@@ -113,7 +110,7 @@ class Latents(FlowData):
             self.num_classes, self.class_names = manifest.num_classes, list(manifest.class_names)
         stored = {split: self._open(split) for split in {part.split for part in (train, real, held_out)}}
         self.real_split, self.held_out_split = (
-            LatentSplit(stored[part.split]["mean"].part(part.start, part.stop), self._labels(part, stored))
+            Split(stored[part.split]["mean"].part(part.start, part.stop), self._labels(part, stored))
             for part in (real, held_out)
         )
         names = ("mean", "std", "mirrored_mean", "mirrored_std") if self.draws_mirrored else ("mean", "std")
@@ -126,16 +123,12 @@ class Latents(FlowData):
     # Stored latents.
 
     def _check_options(self) -> None:
-        lacking = {
-            "flip": (self.draws_mirrored and not self.manifest.identity.mirrored, "mirror images", "--mirrored true"),
-            "conditional": (
-                self.conditional and not self.manifest.num_classes,
-                "labels",
-                "--data.init_args.conditional true",
-            ),
-        }
-        for option, (is_set, what, remedy) in lacking.items():
-            if is_set:
+        unmirrored, unlabelled = not self.manifest.identity.mirrored, not self.manifest.num_classes
+        for option, lacking, what, remedy in (
+            ("flip", self.draws_mirrored and unmirrored, "mirror images", "--mirrored true"),
+            ("conditional", self.conditional and unlabelled, "labels", "--data.init_args.conditional true"),
+        ):
+            if lacking:
                 raise UserError(
                     f"{option}=True needs {what}, which {self.folder} does not have.",
                     f"Leave it out, or encode the images again, into another folder, with {remedy}",
@@ -216,7 +209,7 @@ class Latents(FlowData):
         """Hashes checksums of the manifest; no shard is read."""
         shards = [(shard.file, shard.sha256) for shard in self.manifest.shards]
         how = (self.scaling, self.manifest.shift, self.manifest.factor, self.conditional)
-        return hashlib.sha256(repr((shards, list(map(str, what)), how)).encode()).hexdigest()[:16]
+        return text_hash(shards, list(map(str, what)), how)
 
     # The model's space.
 

@@ -1,13 +1,16 @@
-"""Rows of several memory-mapped tensors, indexed like one tensor; only indexed rows are read."""
+"""Rows of several memory-mapped tensors, indexed like one tensor, of which only indexed rows are read; and their split."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from fm_lightning.data.split import Split
 
 
 class Rows:
@@ -63,3 +66,14 @@ class Rows:
 def _bytes(tensor: Tensor) -> np.ndarray:
     """Returns a view ``[n, b]`` uint8 of the same memory: NumPy has no bfloat16."""
     return tensor.reshape(len(tensor), math.prod(tensor.shape[1:])).view(torch.uint8).numpy()
+
+
+@dataclass(frozen=True)
+class PosteriorSplit(Split):
+    """Training latents: fetches the moments of the posteriors."""
+
+    moments: tuple[Rows, ...] = ()  # mean, std and, with flips, those of mirror images; each [n, c, h, w]
+
+    def fetch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns moments ``[b, 2 or 4, c, h, w]`` and labels."""
+        return torch.stack([rows[index] for rows in self.moments], 1), None if self.y is None else self.y[index]

@@ -12,6 +12,7 @@ from fm_lightning.data.base import FlowData
 from fm_lightning.data.latents.autoencoder import Autoencoder
 from fm_lightning.data.split import Split
 from fm_lightning.errors import UserError
+from fm_lightning.hashes import tensor_bytes
 
 READ = 1024  # rows read at a time
 
@@ -72,7 +73,6 @@ def fingerprint(splits: Mapping[str, Split]) -> str:
     for name, split in splits.items():
         digest.update(f"{name} {len(split)}".encode())
         for x, y in _blocks(split):
-            digest.update(x.contiguous().numpy().data)
-            if y is not None:
-                digest.update(y.contiguous().numpy().data)
+            for part in (x,) if y is None else (x, y):
+                digest.update(tensor_bytes(part))
     return digest.hexdigest()[:16]
