@@ -19,7 +19,7 @@ from fm_lightning.comparison.rows import BASE
 from fm_lightning.data.batches import SeedBatch
 from fm_lightning.errors import UserError
 from fm_lightning.report.loss_over_time import read_loss_over_time
-from fm_lightning.report.save import save
+from fm_lightning.report.page import save
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.pictures import read_pictures, write_pictures
 from fm_lightning.training.module import FlowMatching

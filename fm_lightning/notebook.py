@@ -46,7 +46,7 @@ from fm_lightning.metrics.measure import Measure
 from fm_lightning.metrics.memorization import THRESHOLD
 from fm_lightning.nets.velocity import Guided
 from fm_lightning.nets.velocity import Velocity as NetVelocity
-from fm_lightning.report.save import save
+from fm_lightning.report.page import save
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.pictures import read_pictures
 from fm_lightning.verdicts.margins import Margins

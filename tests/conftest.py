@@ -23,7 +23,7 @@ def command(tmp_path, monkeypatch, capfd, request):
     tiny_config(tmp_path / "tiny.yaml")
     if "drawn" not in request.fixturenames:
         monkeypatch.setattr(
-            "fm_lightning.report.save.write_report", lambda folder, results, arrays: Path(folder) / "report.html"
+            "fm_lightning.report.page.write_report", lambda folder, results, arrays: Path(folder) / "report.html"
         )
 
     def run(*args: object) -> Ended:

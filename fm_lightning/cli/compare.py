@@ -19,8 +19,7 @@ from fm_lightning.comparison.results import read_results
 from fm_lightning.errors import UserError
 from fm_lightning.files import csv_table, write_whole
 from fm_lightning.report.run_forest import run_forest
-from fm_lightning.report.run_page import render
-from fm_lightning.report.run_table import print_table
+from fm_lightning.report.run_page import print_table, render
 from fm_lightning.report.style import png
 from fm_lightning.study.across_runs import COLUMNS, build, flat
 from fm_lightning.study.replicates import NAMED, Run, experiments

@@ -15,7 +15,7 @@ from fm_lightning.diagnosis.subject import read_others, read_subject
 from fm_lightning.errors import UserError
 from fm_lightning.guidance import Guidance
 from fm_lightning.hashes import weights_hash
-from fm_lightning.report.diagnosis import draw
+from fm_lightning.report.diagnosis.page import draw
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.training.module import FlowMatching
 from fm_lightning.training.tracking import AppendingCSVLogger, read_series

@@ -27,7 +27,7 @@ from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.features.named import EXTRACTORS
 from fm_lightning.metrics.measure import Measure
 from fm_lightning.report.loss_over_time import read_loss_over_time
-from fm_lightning.report.save import save
+from fm_lightning.report.page import save
 from fm_lightning.table.claim import Claim
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.pictures import read_pictures

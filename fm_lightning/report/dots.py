@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -87,3 +88,29 @@ def line_name(axes: Axes, y: float, text: str, left: float = -10.0, **how: Any) 
     )
     renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
     return left - written.get_window_extent(renderer).width * 72 / axes.figure.dpi
+
+
+def dots(
+    axes: Axes,
+    estimates: Sequence[Mapping[str, Any]],
+    colour: Any = INK,
+    shift: float = 0.0,
+    hollow: bool = False,
+    label: str = "",
+) -> None:
+    """Draws estimates (as JSON) at the heights 0, -1, -2, ... plus ``shift``; 95% intervals as lines."""
+    for place, found in enumerate(estimates):
+        value = finite(found.get("value"))
+        if value is not None:
+            inner = "white" if hollow else colour
+            ends = found.get("low"), found.get("high")
+            dot(axes, shift - place, value, *ends, colour=colour, markerfacecolor=inner, label=label or None)
+            label = ""
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names the lines of ``dots``, from the top."""
+    axes.set_yticks([-i for i in range(len(names))], names)
+    axes.set_ylim(-len(names) + 0.4, 0.6)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)

@@ -6,10 +6,6 @@ where what it shows was not saved.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
-import numpy as np
 from matplotlib.figure import Figure
 
 from fm_lightning.report.curves import energy_histograms, energy_profile, gain_curves, thresholds, training_curves
@@ -17,24 +13,14 @@ from fm_lightning.report.forest import change_forest
 from fm_lightning.report.frontier import frontier
 from fm_lightning.report.loss_over_time import loss_over_time
 from fm_lightning.report.results import Arrays, Results, of_kind
-from fm_lightning.report.samples import most_copied, sample_grid, sample_scatter
+from fm_lightning.report.samples import is_toy, most_copied, sample_grid, sample_scatter
 from fm_lightning.report.scatter import quality_memorization
+from fm_lightning.report.style import Plate
 
 
-@dataclass(frozen=True)
-class Plate:
-    """A figure's place on the page: how it is drawn, what it is called, how to read it."""
-
-    key: str
-    title: str
-    caption: str
-    draw: Callable[[Results, Arrays], Figure | None]
-    pixels: bool = False  # PNG instead of SVG, and never inverted
-
-
-def _control_samples(results: Results, arrays: Mapping[str, np.ndarray]) -> Figure | None:
+def _control_samples(results: Results, arrays: Arrays) -> Figure | None:
     names = [row.name for row in of_kind(results, "control", "floor")]
-    draw = sample_scatter if "training/points" in arrays else sample_grid
+    draw = sample_scatter if is_toy(arrays) else sample_grid
     return draw(results, arrays, names) if names else None
 
 

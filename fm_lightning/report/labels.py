@@ -28,6 +28,7 @@ class Label:
     weight: str = "bold"
 
 
+SIZE = 8.5  # points
 _ANGLES = np.deg2rad([20, -20, 160, -160, 55, -55, 125, -125, 90, -90, 0, 180])
 _RADII = (9, 16, 26, 38, 52, 70)  # points; the first that is free wins
 
@@ -37,7 +38,7 @@ def place(
     labels: Sequence[Label],
     avoid: Sequence[tuple[float, float]],
     rather_not: Sequence[tuple[float, float]] = (),
-    size: float = 8.5,
+    size: float = SIZE,
 ) -> None:
     """Writes each label near its point, off the points in ``avoid`` (data coordinates) and off each other.
 
@@ -112,7 +113,7 @@ def _cost(box: Bbox, taken: Sequence[Bbox], frame: Bbox, at, scale: float) -> fl
     return 100 * overlap + 200 * outside + distance
 
 
-def at_line_ends(axes: Axes, labels: Sequence[Label], size: float = 8.5) -> None:
+def at_line_ends(axes: Axes, labels: Sequence[Label]) -> None:
     """Writes labels to the right of the axes at the heights of their lines' ends, apart from each other."""
     if not labels:
         return
@@ -120,7 +121,7 @@ def at_line_ends(axes: Axes, labels: Sequence[Label], size: float = 8.5) -> None
     assert figure is not None
     figure.draw_without_rendering()
     frame = axes.get_window_extent()
-    height = figure.dpi / 72 * size * 1.3 / max(frame.height, 1.0)  # in fractions of the axes
+    height = figure.dpi / 72 * SIZE * 1.3 / max(frame.height, 1.0)  # in fractions of the axes
     order = sorted(labels, key=lambda label: label.y)
     ends = axes.transData.transform([(label.x, label.y) for label in order])
     wanted = np.clip((ends[:, 1] - frame.y0) / max(frame.height, 1.0), 0.0, 1.0)
@@ -132,7 +133,7 @@ def at_line_ends(axes: Axes, labels: Sequence[Label], size: float = 8.5) -> None
             xycoords="axes fraction",
             textcoords="axes fraction",
             va="center",
-            fontsize=size,
+            fontsize=SIZE,
             color=label.colour,
             weight=label.weight,
             annotation_clip=False,

@@ -12,7 +12,6 @@ from fm_lightning.report.words import answer, scope
 
 TAGS = ("flow-matching", "kinetic-path-energy", "memorization")
 TASK = "unconditional-image-generation"
-SOURCE = "fm-lightning"
 
 
 def model_card(results: Results, facts: Mapping[str, Any]) -> str:

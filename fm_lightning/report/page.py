@@ -1,4 +1,4 @@
-"""The page: one self-contained ``report.html`` next to the results that it is made from."""
+"""The page: one self-contained ``report.html`` next to the results that it is made from; and the other files of a comparison."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fm_lightning.report.columns import Column, columns, family_columns
 from fm_lightning.report.figures import FIGURES
 from fm_lightning.report.outcomes import OUTCOMES
 from fm_lightning.report.results import Arrays, Results, Row, base_row, groups, of_kind, quality_label, subtitle, title
-from fm_lightning.report.style import MUTED, colours, embedded, png, svg
-from fm_lightning.report.templates import template
+from fm_lightning.report.style import MUTED, colours, embedded, png, svg, template
+from fm_lightning.report.table import print_table, write_csv
 from fm_lightning.report.words import answer, headline, scope
 
 GLOSSARY = (
@@ -52,9 +52,17 @@ GLOSSARY = (
     ("true clock", "The schedule's step sizes with the true time passed to the network: its discretisation alone."),
     ("floors", "No model at all: held-out real data, and the training data themselves."),
 )
-
-
 MEASURES = {"frechet": "Fréchet distance", "kernel": "kernel distance"}
+
+
+def save(run_dir: str | Path, results: Results, arrays: Arrays) -> None:
+    """Writes results, table and page; prints the table and where the page lies."""
+    run_dir = Path(run_dir)
+    results.write(run_dir)
+    write_csv(results, run_dir / "results.csv")
+    print_table(results)
+    print("\nDrawing the report ...", flush=True)  # figures take a few seconds
+    print(f"Report: {write_report(run_dir, results, arrays)}")
 
 
 def write_report(run_dir: str | os.PathLike[str], results: Results, arrays: Arrays) -> Path:
@@ -83,7 +91,7 @@ def render(results: Results, arrays: Arrays) -> str:
         glossary=GLOSSARY,
         figures=list(_figures(results, arrays)),
         facts=list(_facts(results)),
-        config=_config(results.config),
+        config=json.dumps(results.config, indent=2, ensure_ascii=False, default=str) if results.config else "",
     )
 
 
@@ -195,13 +203,7 @@ def _figures(results: Results, arrays: Arrays) -> Iterator[dict[str, Any]]:
         if figure is None:
             continue
         kind, content = ("png", png(figure)) if plate.pixels else ("svg+xml", svg(figure))
-        yield {
-            "key": plate.key,
-            "title": plate.title,
-            "caption": plate.caption,
-            "pixels": plate.pixels,
-            "uri": embedded(content, kind),
-        }
+        yield plate.shown(embedded(content, kind))
 
 
 def _facts(results: Results) -> Iterator[tuple[str, str]]:
@@ -270,7 +272,3 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _config(config: object) -> str:
-    return json.dumps(config, indent=2, ensure_ascii=False, default=str) if config else ""

@@ -75,11 +75,6 @@ def run_forest(comparison: Comparison) -> Figure | None:
     return figure
 
 
-def run_names(entry: Mapping[str, Any]) -> str:
-    """The runs of one experiment by their names."""
-    return ", ".join(run["name"] for run in entry["runs"])
-
-
 @dataclass(frozen=True)
 class _Line:
     """One height of the figure: a run's effects, replicates' combined ones, or a schedule's name alone."""

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fm_lightning.report.style import FAINT, INK, MUTED, PALETTE, WIDTH, new_figure, plain_ticks, styled
+from fm_lightning.report.style import FAINT, INK, MUTED, PALETTE, WIDTH, Plate, new_figure, plain_ticks, styled
 from fm_lightning.study.axes import SEED
 from fm_lightning.study.curves import Curve
 
@@ -45,9 +45,14 @@ def _colours(study: Study) -> dict[Any, str]:
     return {value: PALETTE[i % len(PALETTE)] for i, value in enumerate(values)}
 
 
-def _curves(
-    study: Study, curves: Sequence[Curve], name: str, scale: float = 1.0, per_image: bool = False, label: str = ""
+@styled
+def series(
+    study: Study, curves: Sequence[Curve], name: str | None, scale: float = 1.0, per_image: bool = False
 ) -> Figure | None:
+    """One of ``LABELS`` over the training steps, a line per run; by default the distance that the study measured."""
+    name = name or study["distance"]
+    if name is None:
+        return None
     shown = [curve for curve in curves if np.isfinite(curve.get(name)).sum() > 1]
     if not shown or (per_image and not study["images"]):
         return None
@@ -63,7 +68,7 @@ def _curves(
         if name == "f_mem":
             axes.axhline(scale * study["share"], color=FAINT, linestyle=(0, (4, 3)), linewidth=1.0)
     first = figure.axes[0]
-    first.set_ylabel(label or LABELS[name])
+    first.set_ylabel(LABELS[name])
     _legend(figure.axes[-1], study, tint)
     return figure
 
@@ -73,36 +78,6 @@ def _legend(axes: Axes, study: Study, tint: Mapping[Any, str]) -> None:
         for value, colour in tint.items():
             axes.plot([], [], color=colour, label=f"{study['short'][study['images']]} {value}")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-
-
-@styled
-def copies(study: Study, curves: Sequence[Curve]) -> Figure | None:
-    """F_mem over the training steps."""
-    return _curves(study, curves, "f_mem", 100)
-
-
-@styled
-def collapse(study: Study, curves: Sequence[Curve]) -> Figure | None:
-    """F_mem over the steps per image."""
-    return _curves(study, curves, "f_mem", 100, per_image=True)
-
-
-@styled
-def distance(study: Study, curves: Sequence[Curve]) -> Figure | None:
-    """The distance to unseen real images over the training steps."""
-    return _curves(study, curves, study["distance"]) if study["distance"] else None
-
-
-@styled
-def late_energy(study: Study, curves: Sequence[Curve]) -> Figure | None:
-    """Late kinetic path energy over the training steps."""
-    return _curves(study, curves, "kpe_late")
-
-
-@styled
-def loss_gap(study: Study, curves: Sequence[Curve]) -> Figure | None:
-    """The loss gap over the training steps."""
-    return _curves(study, curves, "loss_gap")
 
 
 @styled
@@ -138,25 +113,40 @@ def times(study: Study, curves: Sequence[Curve]) -> Figure | None:
 
 
 FIGURES = (
-    (
+    Plate(
         "copies",
         "When copies appear",
         "F_mem at each validation; one line per run. The dashed line is the share of τ_mem.",
-        copies,
+        partial(series, name="f_mem", scale=100),
     ),
-    (
+    Plate(
         "collapse",
         "The same over steps per image",
         "Where τ_mem is proportional to n, the lines lie on each other.",
-        collapse,
+        partial(series, name="f_mem", scale=100, per_image=True),
     ),
-    (
+    Plate(
         "times",
         "τ_gen and τ_mem over the number of images",
         "Between the two lies the training that is good and copies little. A triangle is a run that never passes.",
         times,
     ),
-    ("distance", "The distance to unseen real images", "Unbiased at the seeds used; lower is better.", distance),
-    ("late", "Late kinetic path energy", "From the split time on: whether it changes before F_mem does.", late_energy),
-    ("gap", "The loss gap", "Held-out minus training loss at the same noise and times, averaged over t.", loss_gap),
+    Plate(
+        "distance",
+        "The distance to unseen real images",
+        "Unbiased at the seeds used; lower is better.",
+        partial(series, name=None),
+    ),
+    Plate(
+        "late",
+        "Late kinetic path energy",
+        "From the split time on: whether it changes before F_mem does.",
+        partial(series, name="kpe_late"),
+    ),
+    Plate(
+        "gap",
+        "The loss gap",
+        "Held-out minus training loss at the same noise and times, averaged over t.",
+        partial(series, name="loss_gap"),
+    ),
 )

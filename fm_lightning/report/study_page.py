@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from fm_lightning.files import csv_table, write_whole
 from fm_lightning.phrases import MISSING, number, share, thousands
 from fm_lightning.report.study_figures import FIGURES
-from fm_lightning.report.style import embedded, png, svg
-from fm_lightning.report.templates import template
+from fm_lightning.report.style import Plate, embedded, png, svg, template
 from fm_lightning.study import wording
 from fm_lightning.study.curves import SERIES, Curve
 
@@ -37,23 +36,21 @@ def write_study(folder: Path, study: Mapping[str, Any], curves: Sequence[Curve])
     write_whole(folder / "study.json", json.dumps(study, indent=1, ensure_ascii=False))
     write_whole(folder / "study.csv", csv_table(run_lines(study)))
     write_whole(folder / "curves.csv", csv_table(curve_lines(curves)))
-    figures = {key: (title, text, found) for key, title, text, draw in FIGURES if (found := draw(study, curves))}
-    for key, (_, _, figure) in figures.items():
+    figures = {plate: figure for plate in FIGURES if (figure := plate.draw(study, curves))}
+    for plate, figure in figures.items():
         (folder / "figures").mkdir(exist_ok=True)
-        write_whole(folder / "figures" / f"{key}.png", png(figure, 110))
+        write_whole(folder / "figures" / f"{plate.key}.png", png(figure, 110))
     return write_whole(folder / PAGE, render(folder.resolve().name, study, figures))
 
 
-def render(name: str, study: Mapping[str, Any], figures: Mapping[str, tuple[str, str, Figure]]) -> str:
+def render(name: str, study: Mapping[str, Any], figures: Mapping[Plate, Figure]) -> str:
     """The page as HTML with everything inside: no script, no address of anything outside."""
     return template("study.html").render(
         name=name,
         study=study,
         headline=wording.headline(study),
         sentences=list(wording.sentences(study)),
-        figures=[
-            (key, title, text, embedded(svg(figure), "svg+xml")) for key, (title, text, figure) in figures.items()
-        ],
+        figures=[plate.shown(embedded(svg(figure), "svg+xml")) for plate, figure in figures.items()],
         groups=[_group(study, entry) for entry in study["groups"]],
         exponents=[wording.exponent_line(entry, study) for entry in study["exponents"]],
         runs=[_run(study, run) for run in study["runs"]],

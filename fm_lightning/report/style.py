@@ -1,4 +1,4 @@
-"""How every figure looks: one style, one colour for each schedule in all of them, its control hollow and lighter.
+"""How every figure and page looks: one style, one colour for each schedule in all of them, its control hollow and lighter.
 
 Figures are made with matplotlib's object interface on Agg; pyplot and its global state are never touched.
 """
@@ -9,17 +9,19 @@ import base64
 import functools
 import io
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from fm_lightning.phrases import thousands
+from fm_lightning.phrases import thousands, true_minus
 from fm_lightning.report.results import Results, Row
 
 INK, MUTED, FAINT, GRID = "#1f2933", "#6b7480", "#b4bbc4", "#e8ebef"
@@ -107,6 +109,35 @@ def plain_ticks(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
     axis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value) if value >= 1 else f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A figure's place on a page: how it is drawn, what it is called, how to read it."""
+
+    key: str
+    title: str
+    caption: str
+    draw: Callable[..., Figure | None]
+    pixels: bool = False  # PNG instead of SVG, and never inverted in dark mode
+
+    def shown(self, uri: str, caption: str | None = None) -> dict[str, Any]:
+        """The drawn figure as templates take it."""
+        return {
+            "key": self.key,
+            "title": self.title,
+            "caption": caption or self.caption,
+            "pixels": self.pixels,
+            "uri": uri,
+        }
+
+
+def template(name: str) -> Template:
+    """A template of this package; every page extends ``base.html``, and is self-contained: no script, no outside address."""
+    loader = PackageLoader("fm_lightning.report", "")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["minus"] = true_minus
+    return environment.get_template(name)
 
 
 def embedded(content: bytes, kind: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fm_lightning.comparison.results import VerdictResult
-from fm_lightning.phrases import share, span, thousands
+from fm_lightning.phrases import joined, share, span, thousands
 from fm_lightning.report.outcomes import OUTCOMES
 from fm_lightning.report.results import Results, base_row, metric, of_kind
 
@@ -37,7 +37,7 @@ def answer(results: Results) -> str:
 
 
 def _together(outcome: str, some: Sequence[VerdictResult]) -> str:
-    names, one = _listed([verdict.schedule for verdict in some]), len(some) == 1
+    names, one = joined(verdict.schedule for verdict in some), len(some) == 1
     subject = names if outcome == "no claim" else f"{names} cop{'ies' if one else 'y'}"
     rivals = [f.family for verdict in some for f in verdict.families if f.outcome == outcome]
     sentence = OUTCOMES[outcome].sentence
@@ -58,7 +58,7 @@ def scope(results: Results) -> str:
     judged = {verdict.schedule for verdict in results.verdicts}
     others = [row.name for row in of_kind(results, "schedule") if row.name not in judged]
     if judged and others:
-        parts.append(f"Compared, but not judged: {_listed(others)}.")
+        parts.append(f"Compared, but not judged: {joined(others)}.")
     return " ".join(parts)
 
 
@@ -66,7 +66,3 @@ def trained_elsewhere(results: Results) -> str:
     """Where the weights come from, of a model that was not trained here; else empty."""
     weights = results.weights
     return f"The model was not trained here: its weights are those of {weights}." if weights else ""
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

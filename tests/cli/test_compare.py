@@ -41,7 +41,7 @@ def trained(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr("sys.argv", ["fm-lightning"])
         # The page of one run takes seconds, and is no part of this.
-        patch.setattr("fm_lightning.report.save.write_report", lambda folder, *_: folder)
+        patch.setattr("fm_lightning.report.page.write_report", lambda folder, *_: folder)
         for seed, name in enumerate(REPLICATES):
             cli.main(["run", "-c", str(replicate), "--name", name, "--seed_everything", str(seed)])
         cli.main(["run", "-c", str(tiny), "--name", "spiral", "--data.init_args.name", "spiral"])

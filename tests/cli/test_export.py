@@ -45,7 +45,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("sys.argv", ["fm-lightning"])
-        patch.setattr("fm_lightning.report.save.write_report", lambda folder, *content: folder)
+        patch.setattr("fm_lightning.report.page.write_report", lambda folder, *content: folder)
         cli.main(["run", "-c", str(config)])
     return folder / "runs" / "tiny"
 

@@ -183,7 +183,7 @@ def test_a_run_finished_by_epochs_is_finished(command, refused, tmp_path):
     assert command("fit", "-c", file, "--trainer.max_epochs", 3).status == 0, "a longer training continues"
 
 
-COMMAND = "import sys; from fm_lightning.__main__ import main; import fm_lightning.report.save as b; \
+COMMAND = "import sys; from fm_lightning.__main__ import main; import fm_lightning.report.page as b; \
 b.write_report = lambda folder, *content: folder; sys.argv = ['fm-lightning', *sys.argv[1:]]; main()"
 
 

@@ -53,7 +53,7 @@ def measured(folder):
         patch.chdir(folder)
         patch.setattr("sys.argv", ["fm-lightning"])
         patch.setattr(
-            "fm_lightning.report.save.write_report", lambda run, results, arrays: kept.update(r=results, a=arrays)
+            "fm_lightning.report.page.write_report", lambda run, results, arrays: kept.update(r=results, a=arrays)
         )
         cli.main(["run", "-c", str(tiny_config(folder / "tiny.yaml", configured))])
     results = json.loads((folder / "runs" / "tiny" / "results.json").read_text())

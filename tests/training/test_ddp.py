@@ -112,7 +112,7 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("sys.argv", ["fm-lightning"])
-        patch.setattr("fm_lightning.report.save.write_report", lambda folder, *content: folder)
+        patch.setattr("fm_lightning.report.page.write_report", lambda folder, *content: folder)
         ranks = two_ranks(folder, [[*command, *two] for command in commands])
         for command in commands:
             cli.main([*command, "--root", "one"])

@@ -66,7 +66,7 @@ def offline(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr("sys.argv", ["fm-lightning"])
         patch.setenv("WANDB_SILENT", "true")
-        patch.setattr("fm_lightning.report.save.write_report", lambda folder, *content: folder)
+        patch.setattr("fm_lightning.report.page.write_report", lambda folder, *content: folder)
         cli.main(["fit", "-c", str(config), "--name", "kept"])
         import wandb
 

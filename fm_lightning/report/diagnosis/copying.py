@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from fm_lightning.phrases import thousands
-from fm_lightning.report.diagnosis.estimates import ENERGY_WORDS, dots, rows
+from fm_lightning.report.diagnosis.density import ENERGY_WORDS
 from fm_lightning.report.diagnosis.semantics import show
+from fm_lightning.report.dots import dots, name_rows
 from fm_lightning.report.results import Arrays, Numbers
 from fm_lightning.report.style import COPY, FAINT, INK, MUTED, PALETTE, WIDTH, new_figure, styled
 
@@ -52,7 +53,9 @@ def predictors(numbers: Numbers, arrays: Arrays) -> Figure | None:
     axes = figure.subplots()
     axes.axvline(0.5, color=MUTED, linewidth=0.9, zorder=0.5)
     dots(axes, list(found.values()), PALETTE[0])
-    rows(axes, [f"{ENERGY_WORDS.get(name, name)} (n = {thousands(estimate['n'])})" for name, estimate in found.items()])
+    name_rows(
+        axes, [f"{ENERGY_WORDS.get(name, name)} (n = {thousands(estimate['n'])})" for name, estimate in found.items()]
+    )
     axes.set(xlim=(0, 1), xlabel="AUROC for copies; below 0.5, low values go with copying")
     return figure
 
@@ -159,7 +162,7 @@ def copy_measures(numbers: Numbers, arrays: Arrays) -> Figure | None:
                 {name: scale * v for name, v in (entry[key] or {}).items() if v is not None} for entry in group
             ]
             dots(axes, estimates, colour, shift, hollow, label)
-        rows(axes, [entry["label"] for entry in group])
+        name_rows(axes, [entry["label"] for entry in group])
         axes.set_xlabel(
             {"share": "copies, %", "percent": "% authentic: low is copying", "z": "C_T: below 0 is copying"}[unit]
         )

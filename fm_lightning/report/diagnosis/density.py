@@ -6,10 +6,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fm_lightning.phrases import finite, number, thousands, true_minus, with_span
-from fm_lightning.report.diagnosis.estimates import ENERGY_WORDS, dots, rows
+from fm_lightning.report.dots import dots, name_rows
 from fm_lightning.report.results import Arrays, Numbers
 from fm_lightning.report.style import INK, MUTED, PALETTE, WIDTH, new_figure, panels, styled
 
+ENERGY_WORDS = {
+    "kpe": "KPE",
+    "early": "early KPE",
+    "late": "late KPE",
+    "displacement": "displacement",
+    "excess": "excess",
+}
 POINTS = 4000  # drawn of a scatter: more hide each other
 
 
@@ -72,7 +79,7 @@ def forest(numbers: Numbers, arrays: Arrays) -> Figure | None:
         dots(axes, [mine[name]["partial"] for name in names], PALETTE[1], -0.16, hollow=True, label="given covariates")
         axes.axvline(0, color=MUTED, linewidth=0.9, zorder=0.5)
         axes.set_title(words)
-    rows(panels[0], [title_of(name).replace("\n", ", ") for name in names])
+    name_rows(panels[0], [title_of(name).replace("\n", ", ") for name in names])
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     panels[len(panels) // 2].set_xlabel("Spearman's rho")
