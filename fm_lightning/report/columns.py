@@ -25,18 +25,15 @@ class Column:
 def columns(results: Results) -> list[Column]:
     """The columns that this comparison can fill, in display order. Numbers carry ASCII signs."""
     key = quality_key(results)
-    found = [] if key is None else [_quality(results, key)]
+    places = decimals(metric(row, key) for row in results.rows) if key else 0
+    found = [] if key is None else [_quality(results, key, places)]
     found += [
         _f_mem("share of samples that copy a training image, with its 95% Wilson interval"),
         _change("f_mem", "f_mem_change", "ΔF_mem", "change of F_mem against base on the same seeds, in points", 1, 100),
     ]
     if key is not None:
-        places = _quality_places(results, key)
-        found.append(
-            _change(
-                key, "quality_change", "ΔFréchet", "change of the Fréchet distance against base, same seeds", places
-            )
-        )
+        about = "change of the Fréchet distance against base, same seeds"
+        found.append(_change(key, "quality_change", "ΔFréchet", about, places))
         base = base_row(results)
         if base is not None and metric(base, key):
             about = "the same change in percent of base"
@@ -69,17 +66,12 @@ def _number(row: Row, key: str, places: int) -> str:
     return number(metric(row, key), places)
 
 
-def _quality_places(results: Results, key: str) -> int:
-    return decimals(metric(row, key) for row in results.rows)
-
-
-def _quality(results: Results, key: str) -> Column:
+def _quality(results: Results, key: str, places: int) -> Column:
     label = quality_label(results)
     sizes = {thousands(row.samples) for row in results.rows if row.kind not in ("floor", "family")}
     under = f"N = {sizes.pop()}" if len(sizes) == 1 else ""
     about = f"{label}, plug-in, biased by about D / N; lower is better"
-    places = _quality_places(results, key)
-    return Column("quality", "Fréchet", under, about, lambda row: number(metric(row, key), places))
+    return Column("quality", "Fréchet", under, about, partial(_number, key=key, places=places))
 
 
 def _change(name: str, key: str, head: str, about: str, places: int, scale: float = 1.0) -> Column:
@@ -111,7 +103,6 @@ def _energies(results: Results) -> list[Column]:
         ("kpe_late_mean", "late", f"energy spent after {at}"),
         ("excess_mean", "excess", "energy above that of the straight line between the same ends"),
     ]
-
     return [Column(name, head, "", about, partial(_number, key=name, places=places)) for name, head, about in wanted]
 
 

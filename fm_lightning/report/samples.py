@@ -147,14 +147,7 @@ def most_copied(results: Results, arrays: Arrays) -> Figure | None:
     _pictures(axes, [images[:shown]], tall)
     for k, (row, counts) in enumerate(rows):
         y = tall + 0.2 + line * (k + 0.5)
-        name: dict[str, Any] = {
-            "ha": "right",
-            "va": "center",
-            "weight": "bold",
-            "color": tint[row.name],
-            "fontsize": 8.5,
-        }
-        axes.text(-0.15, y, title(row), **name)
+        axes.text(-0.15, y, title(row), ha="right", va="center", weight="bold", color=tint[row.name], fontsize=8.5)
         for j in range(shown):
             depth = float(counts[j]) / most
             cell = Rectangle((j * (1 + GAP), y - line * 0.45), 1, line * 0.9, linewidth=0)

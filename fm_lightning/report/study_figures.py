@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,19 +25,14 @@ LABELS = {
 }
 
 
-def _panels(study: Study) -> list[tuple[str, Callable[[Curve], bool]]]:
-    """A panel for each combination of the axes other than images and seed."""
+def _panels(study: Study) -> list[tuple[str, set[str]]]:
+    """(title, names of its runs) of a panel for each combination of the axes other than images and seed."""
     others = [axis for axis in study["axes"] if axis not in (SEED, study["images"])]
-    keys: dict[str, tuple[str, Callable[[Curve], bool]]] = {}
+    found: dict[str, set[str]] = {}
     for run in study["runs"]:
-        at = {axis: run["values"][axis] for axis in others}
-        title = ", ".join(f"{study['short'][axis]} {value}" for axis, value in at.items()) or "all runs"
-        keys.setdefault(repr(at), (title, partial(_lies_at, at)))
-    return list(keys.values())
-
-
-def _lies_at(values: Mapping[str, Any], curve: Curve) -> bool:
-    return all(curve.values[axis] == value for axis, value in values.items())
+        title = ", ".join(f"{study['short'][axis]} {run['values'][axis]}" for axis in others) or "all runs"
+        found.setdefault(title, set()).add(run["name"])
+    return list(found.items())
 
 
 def _colours(study: Study) -> dict[Any, str]:
@@ -58,9 +53,9 @@ def series(
         return None
     panels, tint = _panels(study), _colours(study)
     figure = new_figure(WIDTH, 3.6, layout="constrained")
-    for axes, (title, belongs) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels):
+    for axes, (title, names) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels):
         axes.set(title=title, xscale="log", xlabel="training steps per image" if per_image else "training steps")
-        for curve in filter(belongs, shown):
+        for curve in (curve for curve in shown if curve.name in names):
             value = curve.values.get(study["images"])
             x = curve.steps / float(value) if per_image and value else curve.steps
             axes.plot(x, scale * curve.get(name), color=tint[value], linewidth=1.1, alpha=0.85)
@@ -88,9 +83,8 @@ def times(study: Study, curves: Sequence[Curve]) -> Figure | None:
         return None
     panels = _panels(study)
     figure = new_figure(WIDTH, 3.8, layout="constrained")
-    for axes, (title, belongs) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels):
+    for axes, (title, names) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels):
         axes.set(title=title, xscale="log", yscale="log", xlabel="training images n")
-        names = {curve.name for curve in filter(belongs, curves)}
         runs = [run for run in study["runs"] if run["name"] in names]
         for key, colour, label in (("tau_gen", PALETTE[2], "τ_gen"), ("tau_mem", PALETTE[1], "τ_mem")):
             points = [(run["values"][images], run[key]) for run in runs if run[key] is not None]

@@ -8,6 +8,7 @@ window    tau_mem / tau_gen: between the two lies the training that is good and 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -223,10 +224,7 @@ def _announcement(runs: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
         leads.setdefault(run["values"].get(SEED), []).append(math.log(run["tau_mem"] / step))
         if f_mem is not None:
             own.setdefault(run["values"].get(SEED), []).append(math.log(f_mem / step))
-    reasons: dict[str, int] = {}
-    for run in judged:
-        if run["departures"][name]["step"] is None:
-            reasons[run["departures"][name]["note"]] = reasons.get(run["departures"][name]["note"], 0) + 1
+    departures = [run["departures"][name] for run in judged]
     silent = [run for run in known if run["tau_mem"] is None]
     return {
         "quantity": name,
@@ -237,7 +235,7 @@ def _announcement(runs: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
         "departs_without": sum(run["departures"][name]["step"] is not None for run in silent),
         "lead": _over_seeds(leads),
         "lead_over_f_mem": _over_seeds(own),
-        "without": reasons,
+        "without": dict(Counter(found["note"] for found in departures if found["step"] is None)),
     }
 
 

@@ -19,13 +19,8 @@ class CelebA(ImageData):
     Args:
         source: see ``ImageData``; the aligned images, 178x218.
         n: number of training images, the first of ``train_part``.
-        train_part: see ``ImageData``.
-        real_part: see ``ImageData``.
-        held_out_part: by default the validation split.
-        resize: see ``ImageData``.
-        crop: see ``ImageData``.
-        grayscale: see ``ImageData``.
-        kwargs: arguments of ``ImageData``.
+        real_part, resize, crop, grayscale: see ``ImageData``.
+        kwargs: arguments of ``ImageData``; ``held_out_part`` is by default the validation split.
     """
 
     space = "[0, 1] minus mean"
@@ -35,25 +30,13 @@ class CelebA(ImageData):
         self,
         source: str | dict[str, str] = "flwrlabs/celeba",
         n: int | None = 1024,
-        train_part: str = "train",
         real_part: str | None = "test",
-        held_out_part: str | None = None,
         resize: int | None = 32,
         crop: int | None = 32,
         grayscale: bool | None = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            source,
-            n=n,
-            train_part=train_part,
-            real_part=real_part,
-            held_out_part=held_out_part,
-            resize=resize,
-            crop=crop,
-            grayscale=grayscale,
-            **kwargs,
-        )
+        super().__init__(source, n=n, real_part=real_part, resize=resize, crop=crop, grayscale=grayscale, **kwargs)
 
     def load(self) -> None:
         super().load()
