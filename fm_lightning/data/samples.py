@@ -48,9 +48,7 @@ class Samples(ABC):
     visible one (images: [-1, 1]), ``to_uint8`` to pixels, where there are any. Labels are 0 to ``num_classes - 1``.
 
     Args:
-        label_shares: frequency of each class among the samples: "training" (as in the training data), "uniform", or one
-            number per class. The class of a seed depends on the shares and on the base seed alone.
-        base_seed: the run's seed; orders, noise and labels of samples derive from it.
+        label_shares, base_seed: see ``FlowData``.
     """
 
     shape: tuple[int, ...]

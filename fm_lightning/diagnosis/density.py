@@ -95,12 +95,10 @@ def associations(subject: Sampled, columns: Mapping[str, Tensor]) -> list[dict[s
     entries = []
     for energy in ENERGIES:
         for name, values in columns.items():
-            n = len(values)
-            y, defined = values, values.isfinite()
-            x = subject.energies[energy][:n][defined]
+            n, defined = len(values), values.isfinite()
+            x, y = subject.energies[energy][:n][defined], values[defined]
             given = {key: column[:n][defined] for key, column in subject.covariates.items()}
             strata = None if subject.labels is None else subject.labels[:n][defined]
-            y = y[defined]
             entries.append(
                 {
                     "energy": energy,

@@ -160,7 +160,9 @@ def read_statistics(path: str | Path, names: tuple[str, str] = ("mu", "sigma")) 
         with np.load(path) as archive:
             mu, sigma = (np.asarray(archive[name]) for name in names)
     except Exception as error:  # no archive, half an archive and no numbers raise a dozen types
-        raise UserError(f"Cannot read statistics {path} ({_reason(error)}).", fix) from error
+        raise UserError(
+            f"Cannot read statistics {path} ({' '.join(str(error).split()) or type(error).__name__}).", fix
+        ) from error
     for name, values in zip(names, (mu, sigma)):
         if values.dtype.kind not in "fiu":
             raise UserError(f"In statistics {path}, {name} has type {values.dtype}.", fix)
@@ -168,10 +170,6 @@ def read_statistics(path: str | Path, names: tuple[str, str] = ("mu", "sigma")) 
         return GaussianReference(torch.from_numpy(mu.astype(np.float64)), torch.from_numpy(sigma.astype(np.float64)))
     except UserError as error:
         raise UserError(f"Statistics {path}: {error.problem}", fix) from error
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @torch.no_grad()

@@ -38,7 +38,17 @@ class Semantics(PerSeedMetric):
         self.prefix = prefix
 
     def summarize(self, columns: Columns, base: Columns | None = None) -> dict[str, float]:
-        return strength(columns, self.prefix)
+        key = self.prefix
+        score, lead = (columns[f"{key}_{name}"].double() for name in ("score", "margin"))
+        hits, n = int((lead > 0).sum()), len(lead)
+        low, high = wilson(hits, n)
+        return {
+            f"{key}_score_mean": float(score.mean()),
+            f"{key}_margin_mean": float(lead.mean()),
+            f"{key}_accuracy": hits / n,
+            f"{key}_accuracy_lo": low,
+            f"{key}_accuracy_hi": high,
+        }
 
     @classmethod
     def recalled(cls, folder: Path, fingerprint: str, **options: Any) -> Semantics:
@@ -64,20 +74,6 @@ class Semantics(PerSeedMetric):
                 "Name all classes of the model.",
             )
         return labels
-
-
-def strength(columns: Columns, key: str) -> dict[str, float]:
-    """The numbers of the columns ``{key}_score`` and ``{key}_margin``, see ``Semantics``."""
-    score, margin = (columns[f"{key}_{name}"].double() for name in ("score", "margin"))
-    hits, n = int((margin > 0).sum()), len(margin)
-    low, high = wilson(hits, n)
-    return {
-        f"{key}_score_mean": float(score.mean()),
-        f"{key}_margin_mean": float(margin.mean()),
-        f"{key}_accuracy": hits / n,
-        f"{key}_accuracy_lo": low,
-        f"{key}_accuracy_hi": high,
-    }
 
 
 def margin(scores: Tensor, labels: Tensor) -> Tensor:

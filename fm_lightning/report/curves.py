@@ -79,23 +79,14 @@ def energy_profile(results: Results, arrays: Arrays) -> Figure | None:
     figure = new_figure(WIDTH, 3.5, layout="constrained")
     left, *others = figure.subplots(1, 2 if has_base and len(curves) > 1 else 1, squeeze=False)[0]
     tint = colours(results)
-    shown = [row for row in rows if row.name in curves]
     left.set(title="kinetic power, mean over samples", xlabel="time t, noise to data", xlim=(0, 1))
     left.set_ylabel("½‖dx/dt‖², energy per unit of time")
-    for row in shown:
+    for row in (row for row in rows if row.name in curves):
         power, edges = curves[row.name]
-        strong = row.kind == "base"
+        width, above = (2.2, 3) if row.kind == "base" else (1.2, 2)
         dashes = (0, (2, 1.6)) if row.kind == "field" else "-"
-        middle = (edges[1:] + edges[:-1]) / 2
-        left.plot(
-            middle,
-            power,
-            color=tint[row.name],
-            linewidth=2.2 if strong else 1.2,
-            linestyle=dashes,
-            zorder=3 if strong else 2,
-            label=title(row) if row.kind != "schedule" else None,
-        )
+        how: dict[str, Any] = {"color": tint[row.name], "linewidth": width, "linestyle": dashes, "zorder": above}
+        left.plot((edges[1:] + edges[:-1]) / 2, power, label=title(row) if row.kind != "schedule" else None, **how)
     if len(left.get_legend_handles_labels()[0]):
         left.legend(loc="best")
     left.set_ylim(bottom=0)

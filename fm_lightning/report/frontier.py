@@ -31,7 +31,7 @@ REACH = 3.0  # how far above the schedule, in its own distance from base, a curv
 @styled
 def frontier(results: Results, arrays: Arrays) -> Figure | None:
     """One panel for each judged schedule whose distance to real data was measured."""
-    shown = [verdict for verdict in results.verdicts if _drawable(results, verdict)]
+    shown = [v for v in results.verdicts if {v.schedule, v.against} <= _points(results, v).keys()]
     if not shown:
         return None
     across = min(len(shown), 2 if len(shown) < 5 else 3)
@@ -41,10 +41,6 @@ def frontier(results: Results, arrays: Arrays) -> Figure | None:
     for axes, (labels, points, along) in zip(grid.flat, drawn):
         place(axes, labels, points, along, size=8.5 if across < 3 else 8)
     return figure
-
-
-def _drawable(results: Results, verdict: VerdictResult) -> bool:
-    return {verdict.schedule, verdict.against} <= _points(results, verdict).keys()
 
 
 def _points(results: Results, verdict: VerdictResult) -> dict[str, Point]:

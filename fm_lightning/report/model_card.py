@@ -32,7 +32,7 @@ def model_card(results: Results, facts: Mapping[str, Any]) -> str:
         "`load_network` needs neither Lightning nor code of this repository. On the Hub, pass its name and commit: "
         '`load_network("user/name", revision="...")`.',
         "## What was measured",
-        _sentences(answer(results), scope(results)),
+        f"{answer(results)} {scope(results)}".strip(),
         *([f"![What was measured]({facts['figure']})"] if facts["figure"] else []),
         "\n".join(_table(results)),
         _legend(results),
@@ -89,10 +89,6 @@ def _opening(results: Results, facts: Mapping[str, Any]) -> str:
         f"parameters{images}{steps}. Weights are the average of training where it kept one. "
         f"Samples have shape {list(results.shape or ())} in {results.space}."
     )
-
-
-def _sentences(*texts: str) -> str:
-    return " ".join(text for text in texts if text)
 
 
 def _table(results: Results) -> Iterator[str]:

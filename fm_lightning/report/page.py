@@ -11,7 +11,7 @@ from typing import Any
 
 from fm_lightning.comparison.results import QualityFacts, VerdictResult
 from fm_lightning.files import write_whole
-from fm_lightning.phrases import MISSING, finite, number, share, signed, span, thousands, true_minus, with_span
+from fm_lightning.phrases import MISSING, finite, number, share, signed, thousands, true_minus, with_span
 from fm_lightning.report.columns import Column, columns, family_columns
 from fm_lightning.report.figures import FIGURES
 from fm_lightning.report.outcomes import OUTCOMES
@@ -112,7 +112,9 @@ def _answers(results: Results) -> Iterator[dict[str, Any]]:
     """A line for each schedule judged: copies, distance, outcome, and the families behind it."""
     tint = colours(results)
     for verdict in results.verdicts:
-        fall, relative = verdict.lowered, verdict.relative_change
+        fall, change = verdict.lowered, verdict.relative_change
+        fewer = fall and with_span(-100 * fall.value, -100 * fall.high, -100 * fall.low, signed, 1, " points")
+        farther = change and with_span(100 * change.value, 100 * change.low, 100 * change.high, signed, 0, "%")
         families: dict[str, list[str]] = {}
         for family in verdict.families:
             families.setdefault(family.outcome, []).append(family.family)
@@ -122,15 +124,9 @@ def _answers(results: Results) -> Iterator[dict[str, Any]]:
             "colour": tint.get(verdict.schedule, MUTED),
             "outcome": verdict.outcome,
             "copies": f"{share(verdict.base_memorized)} → {share(verdict.memorized)}%",
-            "copies_change": ""
-            if fall is None
-            else true_minus(
-                f"{signed(-100 * fall.value, 1)} points {span(-100 * fall.high, -100 * fall.low, signed, 1)}"
-            ),
+            "copies_change": true_minus(fewer or ""),
             "distance": f"{_significant(verdict.base_quality)} → {_significant(verdict.quality)}",
-            "distance_change": ""
-            if relative is None
-            else true_minus(with_span(100 * relative.value, 100 * relative.low, 100 * relative.high, signed, 0, "%")),
+            "distance_change": true_minus(farther or ""),
             "families": [(OUTCOMES[outcome].family, names) for outcome, names in families.items()],
             "claim": verdict.claim,
         }

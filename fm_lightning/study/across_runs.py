@@ -229,7 +229,7 @@ def _sentence(verdict: Mapping[str, Any], judged: int) -> str:
     counts = sorted({outcome: outcomes.count(outcome) for outcome in outcomes}.items(), key=lambda pair: -pair[1])
     first = counts[0][0]
     found = f"{first} {every}" if len(counts) == 1 else f"{joined([f'{o} in {k}' for o, k in counts])} of {n} runs"
-    same = _in_every_run(verdict["families"])
+    same = [name for name, by_run in verdict["families"].items() if by_run and set(by_run.values()) <= NO_BETTER]
     no_better = {outcome for outcome, _ in counts} <= NO_BETTER
     if len(counts) > 1 and not (no_better and same):
         return f"{found}, which does not replicate"
@@ -248,11 +248,6 @@ def _sentence(verdict: Mapping[str, Any], judged: int) -> str:
     return (
         f"{found}, also {correction}" if verdict["stands"] else f"{found}, but not {correction}, so nothing is claimed"
     )
-
-
-def _in_every_run(families: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """The families that the schedule is no better than, or worse, in every run."""
-    return [name for name, outcomes in families.items() if outcomes and set(outcomes.values()) <= NO_BETTER]
 
 
 # --- one line per number ---

@@ -23,11 +23,7 @@ class Preprocessing:
     channel are refused: which values are black and white is not known, and Pillow would keep the high byte.
 
     Args:
-        resize: length of the shorter side in pixels (bilinear, antialiased); None keeps the size.
-        crop: side of the square cut from the centre, in pixels; None keeps the whole image.
-        grayscale: whether images have one channel; None: as the first image.
-        background: colour behind transparent pixels, a name or "#rrggbb".
-        adm_crop: side of the square that :func:`adm_crop` cuts, in pixels, instead of ``resize`` and ``crop``.
+        resize, crop, grayscale, background, adm_crop: see ``ImageData``.
     """
 
     resize: int | None = None

@@ -51,8 +51,7 @@ def arrange(opened: Opened, label_column: str | None, order: Order) -> Rows:
         order: "source" always keeps the source's order, "random" never does.
     """
     dataset = opened.dataset
-    keep = order == "source" or (order == "auto" and not opened.listed and _random(dataset))
-    if keep:
+    if order == "source" or (order == "auto" and not opened.listed and _random(dataset)):
         return Rows(dataset, opened, None)
     column = known_label_column(dataset, label_column)
     labels = None if column is None else read_labels(dataset, column).codes

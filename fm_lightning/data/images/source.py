@@ -56,9 +56,7 @@ def open_source(source: str | Mapping[str, str], config: str | None = None) -> d
     """Opens the splits of a dataset.
 
     Args:
-        source: a folder (of images, class by class or not, or of parquet files), a parquet file or pattern, such folders or
-            files per split (``{train: a.parquet, test: b.parquet}``), or a name on the hub.
-        config: the dataset's configuration, if it has several.
+        source, config: see ``ImageData``.
 
     Raises:
         UserError: a source that does not exist, cannot be reached or read, or is not clearly divided into splits.

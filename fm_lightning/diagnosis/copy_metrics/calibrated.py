@@ -7,9 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure, share
+from fm_lightning.diagnosis.copy_metrics.measure import CopyMeasure
 from fm_lightning.errors import UserError
-from fm_lightning.estimate import Interval
 from fm_lightning.hashes import text_hash
 from fm_lightning.metrics.measure import Columns
 from fm_lightning.metrics.neighbours.reference import Reference
@@ -86,6 +85,3 @@ class CalibratedDistance(CopyMeasure):
 
     def copied(self, columns: Columns) -> Tensor:
         return columns["calibrated"].double() < self.threshold
-
-    def value(self, columns: Columns) -> Interval:
-        return share(self.copied(columns))

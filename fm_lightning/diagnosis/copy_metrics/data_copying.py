@@ -136,11 +136,9 @@ class DataCopying(CopyMeasure):
             if len(ours) <= self.least:
                 continue
             z, se = mann_whitney_z(ours, theirs)
-            total, weight, variance = (
-                total + len(theirs) * z,
-                weight + len(theirs),
-                variance + (len(theirs) * se) ** 2,
-            )
+            total += len(theirs) * z
+            weight += len(theirs)
+            variance += (len(theirs) * se) ** 2
         if not weight:
             raise UserError(
                 f"No cell of {self.cells} has more than {self.least} samples.",

@@ -67,9 +67,9 @@ class CopyMeasure(PerSeedMetric):
         check_unit(x, self.reference)
         return self.compare(x)
 
-    @abstractmethod
     def value(self, columns: Columns) -> Interval:
-        """The measure's number."""
+        """The measure's number: by default the share of copies."""
+        return share(self.copied(columns))
 
     @abstractmethod
     def copied(self, columns: Columns) -> Tensor:

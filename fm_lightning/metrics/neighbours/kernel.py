@@ -46,18 +46,6 @@ def log_kernel_sum(
         UserError: a bandwidth that is not positive; rows of different sizes, a row that is not finite (it is
             named), an empty reference, or a budget too small for one row.
     """
-    sums = torch.empty(len(queries), dtype=torch.float64, device=queries.device)
-    for block, logits in _blocks(queries, reference, bandwidth, budget):
-        sums[block] = -torch.inf
-        for part in logits:
-            sums[block] = torch.logaddexp(sums[block], part.logsumexp(1).to(sums.device))
-    return sums
-
-
-def _blocks(
-    queries: Tensor, reference: Reference | Any, bandwidth: float | Tensor, budget: int
-) -> Iterator[tuple[slice, Iterator[Tensor]]]:
-    """Blocks of queries, each with logits ``[q, n]`` float64 of all rows, part by part."""
     check_shape("queries", queries)
     reference = reference if isinstance(reference, Reference) else Reference(reference, budget=budget)
     check_match(queries, reference)
@@ -77,15 +65,19 @@ def _blocks(
     query, row, pair = 48 * reference.size + 64, 32 * reference.size + 64, 24
     max_rows(budget, query + row + pair, "query and reference")
     some, few = tile(budget, len(queries), query, row, pair)
+    sums = torch.full((len(queries),), -torch.inf, dtype=torch.float64, device=queries.device)
     for start in range(0, len(queries), some):
         block = slice(start, start + some)
         part = queries[block].detach().to(reference.device)
         a = part.reshape(len(part), -1)
         squared_norms("query", a.float(), start)
-        yield block, _logits(a.double(), reference, h[block, None], few)
+        for logits in _logits(a.double(), reference, h[block, None], few):
+            sums[block] = torch.logaddexp(sums[block], logits.logsumexp(1).to(sums.device))
+    return sums
 
 
 def _logits(a: Tensor, reference: Reference, h: Tensor, few: int) -> Iterator[Tensor]:
+    """``[q, <= few]`` float64 logits of queries ``a [q, D]`` and all rows, part by part."""
     shift = 0.0 if reference.shift is None else reference.shift
     a = a - shift
     a2 = a.square().sum(1, keepdim=True)

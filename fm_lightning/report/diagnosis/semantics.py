@@ -39,9 +39,7 @@ def thirds(numbers: Numbers, arrays: Arrays) -> Figure | None:
 @styled
 def extremes(numbers: Numbers, arrays: Arrays) -> Figure | None:
     """The samples of the lowest and of the highest KPE."""
-    keys = [key for key in ("lowest", "highest") if key in arrays]
-    strips = [(f"{key} KPE", arrays[key]) for key in keys]
-    strips = [(name, images) for name, images in strips if images.ndim == 4]
+    strips = [(f"{key} KPE", arrays[key]) for key in ("lowest", "highest") if key in arrays and arrays[key].ndim == 4]
     if not strips:
         return None
     across = max(len(images) for _, images in strips)
