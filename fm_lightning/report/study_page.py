@@ -17,17 +17,9 @@ from fm_lightning.study import wording
 from fm_lightning.study.curves import SERIES, Curve
 
 PAGE = "study.html"
-TAUS = ("tau_gen", "tau_mem", "window")
 RUN_COLUMNS = (
-    "last_step",
-    *TAUS,
-    "distance_best",
-    "step_best",
-    "f_mem_best",
-    "distance_matched",
-    "step_matched",
-    "f_mem_matched",
-    "f_mem_last",
+    *("last_step", "tau_gen", "tau_mem", "window", "distance_best", "step_best", "f_mem_best"),
+    *("distance_matched", "step_matched", "f_mem_matched", "f_mem_last"),
 )
 
 

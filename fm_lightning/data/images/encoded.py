@@ -49,9 +49,8 @@ class EncodedImages:
 
         self.rows, self.column, self.part = rows, column, part
         feature = rows.dataset.features[column]
-        if not isinstance(
-            feature, Image | Value | dict
-        ):  # `datasets` would turn 300 into 44, and guess the channels' axis
+        # Of numbers `datasets` would turn 300 into 44, and guess the channels' axis.
+        if not isinstance(feature, Image | Value | dict):
             raise UserError(
                 f"Column {column!r} holds {type(feature).__name__}, not encoded images.",
                 "Write arrays as PNG, or set image_column: NAME",
