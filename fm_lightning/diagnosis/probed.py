@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from fm_lightning.diagnosis.answer import Missing, unless_refused
 from fm_lightning.diagnosis.commitment import CommitmentProbe
 from fm_lightning.diagnosis.power_profile import PowerProbe, bridge_log_density, bridge_power
-from fm_lightning.diagnosis.subject import Subject, fixed_steps
+from fm_lightning.diagnosis.subject import Subject
 from fm_lightning.flow import EmpiricalVelocity, Schedule, integrate
 from fm_lightning.flow.likelihood import log_likelihood
 from fm_lightning.metrics.neighbours.reference import Reference
@@ -83,7 +83,9 @@ class _Watch:
 def probe(subject: Subject, count: int) -> Probed:
     """Samples the first ``count`` seeds again, along the base schedule."""
     count = min(count, len(subject))
-    schedule = fixed_steps(subject.schedule)
+    schedule = subject.schedule
+    if not schedule.method.fixed_steps:  # no probe can follow an adaptive solver
+        schedule = replace(schedule, solver="rk4", steps=25)
     closed = unless_refused(lambda: _closed_form(subject))
     field = None if isinstance(closed, Missing) else closed
     parts = [_watched(subject, rows, schedule, field) for rows in subject.batches(count)]

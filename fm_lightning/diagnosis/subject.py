@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -258,8 +258,3 @@ def _sampled_again(
 def start(seeds: Tensor, data: FlowData, base_seed: int) -> Tensor:
     """``[B, ...]`` the seeds' noise."""
     return noise(seeds.tolist(), data.shape, base_seed)
-
-
-def fixed_steps(schedule: Schedule) -> Schedule:
-    """The schedule itself, or one with fixed steps in place of an adaptive solver, which no probe can follow."""
-    return schedule if schedule.method.fixed_steps else replace(schedule, solver="rk4", steps=25)
