@@ -45,8 +45,8 @@ class KineticPathEnergy(PerSeedMetric):
     floors = False  # real images have no trajectory
 
     def __init__(self, tau_split: float = 0.6, **kwargs: Any) -> None:
-        if isinstance(tau_split, bool) or not isinstance(tau_split, int | float) or not 0 < tau_split < 1:
-            raise UserError(f"tau_split={tau_split!r} is not a time between 0 and 1.", "Set for example tau_split=0.6")
+        if isinstance(tau_split, bool) or not isinstance(tau_split, int | float) or not 0 <= tau_split <= 1:
+            raise UserError(f"tau_split={tau_split!r} is not a time from 0 to 1.", "Set for example tau_split=0.6")
         super().__init__(("kpe", "displacement", "field_energy", "energy"), **kwargs)
         self.tau_split = tau_split
         self.times: Tensor | None = None

@@ -374,7 +374,7 @@ def test_what_is_no_velocity_is_refused_before_sampling(velocity):
         ({"families": [object()]}, "are not families"),
         ({"features": nn.Linear(2, 3)}, "ModuleFeatures"),
         ({"threshold": "0.3"}, "threshold='0.3'"),
-        ({"tau_split": 1.5}, "tau_split=1.5 is not a time between 0 and 1"),
+        ({"tau_split": 1.5}, "tau_split=1.5 is not a time from 0 to 1"),
         ({"base_seed": 2**70}, "is not a whole number from 0 to"),
         ({"base_seed": 0.5}, "is not a whole number from 0 to"),
         ({"device": "gpu"}, "The device 'gpu' does not exist"),
