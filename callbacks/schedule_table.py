@@ -10,14 +10,17 @@ from torchmetrics import MeanMetric
 
 from fm_lightning.callbacks.monitor import ValidationCallback, monitors
 from fm_lightning.callbacks.wandb_media import log_comparison, log_table
+from fm_lightning.comparison.calibrate import candidates
 from fm_lightning.comparison.collect import Collector
 from fm_lightning.comparison.compare import KEEP, ComparisonLoop
 from fm_lightning.comparison.families import Which
+from fm_lightning.comparison.model_families import NO_FURTHER
 from fm_lightning.comparison.other_model import check_places, other_models
 from fm_lightning.comparison.results import RowResult
-from fm_lightning.comparison.rows import BASE
+from fm_lightning.comparison.rows import BASE, judged_rows
 from fm_lightning.data.batches import SeedBatch
 from fm_lightning.errors import UserError
+from fm_lightning.flow.velocity import guidable
 from fm_lightning.report.loss_over_time import read_loss_over_time
 from fm_lightning.report.page import save
 from fm_lightning.table.columns import read_columns
@@ -103,6 +106,12 @@ class ScheduleTable(ValidationCallback):
             nfe = self._nfe.get(name, 0)
             rows.append(RowResult(name, row.kind, label=row.label(name), of=row.of, nfe=nfe, metrics=numbers))
         log_table(trainer, rows, "val")
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and not isinstance(self.families, str):  # a comparison after the training would refuse these
+            plan, further = pl_module.plan, NO_FURTHER._replace(guidable=guidable(pl_module.net))
+            candidates(judged_rows(plan.test, plan.judge), plan.judge, self.families, further)
 
     # A comparison
 

@@ -176,6 +176,9 @@ def compare_schedules(
         same = isinstance(velocity.net, NetVelocity) and velocity.net.null_label == velocity.null_label
         velocity = velocity.net if same else velocity.guided(Guidance())
     model = Model(velocity, data, base_seed, where, dtype, listeners=[Bar()])
+    if isinstance(velocity, NetVelocity) and 0 < velocity.num_classes < data.num_classes:
+        problem = f"labels has {data.num_classes} classes, and the velocity knows {velocity.num_classes}."
+        raise UserError(problem, f"Pass labels from 0 to {velocity.num_classes - 1}.")
     schedules = _begun(velocity, schedules, fields or {})
     others = {name: field if isinstance(field, Field) else Given(field) for name, field in (fields or {}).items()}
     plan = SamplingPlan(velocity, None, schedules, judge, others, floors=True, guidance=guidance)

@@ -38,6 +38,9 @@ class GaussianVelocity(Velocity):
         super().__init__()
         if not 0 <= trained_on[0] < trained_on[1] <= 1:
             raise UserError(f"{type(self).__name__} got no range of noise levels: {trained_on}.", "Check its levels.")
+        if not callable(net):
+            problem = f"{type(self).__name__} takes a network, not a {type(net).__name__}."
+            raise UserError(problem, "Pass a function or a module.")
         self.net, self.trained_on = net, trained_on
         self.num_classes, self.null_label = num_classes, null_label
 
@@ -119,8 +122,12 @@ class FromNoise(GaussianVelocity):
         num_classes: int = 0,
         null_label: int | None = None,
     ) -> None:
-        squares = torch.as_tensor(alphas_cumprod, dtype=torch.float64).detach().cpu()
-        if squares.ndim != 1 or len(squares) < 2 or not ((squares[1:] < squares[:-1]).all() and squares[-1] >= 0):
+        try:
+            squares = torch.as_tensor(alphas_cumprod, dtype=torch.float64).detach().cpu()
+        except (TypeError, ValueError, RuntimeError):
+            squares = torch.zeros(0)
+        falling = squares.ndim == 1 and len(squares) > 1 and bool((squares[1:] < squares[:-1]).all())
+        if not falling or squares[-1] < 0 or squares[0] > 1:
             raise UserError("alphas_cumprod must be descending numbers between 1 and 0.", "Pass the scheduler's own.")
         for name, given, allowed in (
             ("prediction", prediction, PREDICTIONS),

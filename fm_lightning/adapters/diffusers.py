@@ -98,6 +98,10 @@ class _Caller(nn.Module):
                 whole = table if null is None else torch.cat([table, null[name][None].to(table)])
                 self.register_buffer(f"condition_{name}", whole, persistent=False)
         else:
+            if isinstance(null, Mapping):
+                raise UserError(
+                    "null has entries, and there are no conditions.", "Pass conditions=..., too, or leave it out."
+                )
             own = config.get("num_embeds_ada_norm") or config.get("num_class_embeds") or 0
             # A DiT has one more label for "no class"; a U-Net's null label is one of its classes, if any.
             self.null_label = own if own and self.kind == "DiTTransformer2DModel" else null
@@ -205,6 +209,9 @@ def _field(caller: _Caller, scheduler: Any) -> GaussianVelocity:
     if FLOW in (base.__name__ for base in type(scheduler).__mro__):
         if config.get("stochastic_sampling"):
             raise UserError(f"{kind} has stochastic_sampling=True, which is no velocity.", "Set it to False.")
+        if config.get("invert_sigmas"):
+            problem = f"{kind} has invert_sigmas=True, which runs the model's clock backwards."
+            raise UserError(problem, "Set it to False if the model's time is 0 at the data.")
         return _FlowMatch(caller, config.num_train_timesteps)
     if kind == EDM:
         sign = 1 if config.prediction_type == "epsilon" else -1

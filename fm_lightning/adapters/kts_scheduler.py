@@ -74,6 +74,8 @@ class KTSFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
             stochastic_sampling,
         )
         self.gain = _built(gain)
+        if self.gain is not None and "Gain" not in (base.__name__ for base in type(self.gain).__mro__):
+            raise UserError(f"{self.gain!r} is no gain.", "Use for example gain=KTS(alpha=0.01, beta=0.01).")
         self.register_to_config(gain=_described(self.gain))
         self.kpe = None
         if self.gain is not None and (stochastic_sampling or invert_sigmas):
@@ -160,7 +162,11 @@ def _built(gain: Any) -> Any:
         key: tuple(map(_built, value)) if isinstance(value, list) else _built(value)
         for key, value in (gain.get("init_args") or {}).items()
     }
-    return kind(**arguments)
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        what = str(error).partition("() ")[2] or str(error)
+        raise UserError(f"{name} cannot be built: it {what}.", "Correct init_args.") from error
 
 
 def _described(gain: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,24 +47,28 @@ class Reversed(Velocity):
     """``v(x, t, y) = -net(x, 1 - t, y)``: a network trained with data at t = 0 and velocity noise - data, on our clock.
 
     Args:
-        net: the network on its own clock; its ``num_classes`` and ``null_label`` hold here too.
+        net: the network on its own clock; the ``num_classes`` and ``null_label`` of a ``Velocity`` hold here too.
     """
 
-    def __init__(self, net: Velocity) -> None:
+    def __init__(self, net: Callable[..., Tensor]) -> None:
         super().__init__()
+        if not callable(net):
+            raise UserError(f"Reversed takes a network, not a {type(net).__name__}.", "Pass a function or a module.")
         self.net = net
-        self.num_classes, self.null_label = net.num_classes, net.null_label
-        self.trained_on = (1 - net.trained_on[1], 1 - net.trained_on[0])
+        if isinstance(net, Velocity):
+            self.num_classes, self.null_label = net.num_classes, net.null_label
+            self.trained_on = (1 - net.trained_on[1], 1 - net.trained_on[0])
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         # t[:1] keeps the time of all samples one number, which networks embed once.
         return -self.net(x, (1 - t[:1]).expand(len(x)) if t.stride(0) == 0 else 1 - t, y)
 
     def evaluations(self, t: float) -> int:
-        return self.net.evaluations(1 - t)
+        return self.net.evaluations(1 - t) if isinstance(self.net, Velocity) else 1
 
     def check_shape(self, shape: Sequence[int]) -> None:
-        self.net.check_shape(shape)
+        if isinstance(self.net, Velocity):
+            self.net.check_shape(shape)
 
 
 def without_projectors(weights: Weights) -> Weights:

@@ -17,6 +17,7 @@ from fm_lightning.errors import UserError
 
 # Options that may stand alone, and the values that they take otherwise.
 _OPTIONAL = {"--again": re.compile("true|false|evaluation"), "--trial": re.compile(r"\d+")}
+_OBJECT = re.compile(r"--trainer\.(?:callbacks|logger)\.([A-Z]\w*)")
 _ALONE = ("-h", "--help", "--help-all", "--print_config", "--print", "--wandb")
 
 
@@ -121,16 +122,23 @@ def _resolved(verb: str, word: Word) -> list[str]:
             raise UserError("-c needs a file, a run directory or a name.", "Use -c digits")
         if not word.option and not Path(word.value).is_dir():
             shown = f"{word.value!r} is not an option."
+            if configurations.exists(word.value):
+                raise UserError(shown, f"Use fm-lightning {verb} -c {word.value}")
             raise UserError(shown, f"Options have the form --key value; see fm-lightning {verb} --help")
         return _configuration(verb, word.value)
     if word.option in _OPTIONAL:
         return [f"{word.option}={word.value or {'--again': 'true', '--trial': pages.TRIAL}[word.option]}"]
     if word.option == "--help-all":
         return ["--help"]
+    if not word.option.startswith("--"):
+        raise UserError(f"Unknown option {word.option}.", f"See fm-lightning {verb} --help")
+    if word.value is None and word.option not in _ALONE and word.option.partition(".")[0][2:] in pages.top_level(verb):
+        raise UserError(f"{word.option} needs a value.", f"Use {word.option} VALUE")
+    if found := _OBJECT.fullmatch(word.option):
+        raise UserError(f"{word.option} names no option of {found[1]}.", f"Use {word.option}.OPTION VALUE")
     if word.option in ("--data.init_args.base_seed", "--data.base_seed"):
         raise UserError(f"{word.option} follows from --seed_everything.", "Use --seed_everything VALUE")
-    if word.option.startswith("--"):
-        check_key(verb, word.option.removeprefix("--").rstrip("+"), dashes="--")
+    check_key(verb, word.option.removeprefix("--").rstrip("+"), dashes="--")
     if word.value and word.value.lstrip()[:1] in ("{", "["):
         _refuse_keys_twice(word)
     return list(word.text)

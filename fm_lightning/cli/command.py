@@ -44,6 +44,16 @@ yaml.SafeDumper.add_multi_representer(enum.Enum, lambda dumper, member: dumper.r
 _NOT_KEPT = ("axes", "verbose", "weights_only", "return_predictions", "again", "trial")
 
 
+# What to do about an option that Lightning refuses, by a word of its message; the last fits all.
+_FIXES = {
+    "strategy": "Use --trainer.strategy auto",
+    "gradient_clip": "Use --trainer.gradient_clip_algorithm norm",
+    "val_check_interval": "Use for example --trainer.val_check_interval 1000",
+    "duration": "Use for example --trainer.max_time 00:01:00:00",
+    "": "Try --trainer.accelerator auto --trainer.devices 1",
+}
+
+
 class CLI(ParsingCLI):
     """``fm-lightning run|fit|validate|test|predict|diagnose -c CONFIG``."""
 
@@ -83,8 +93,8 @@ class CLI(ParsingCLI):
             raise
         except (ValueError, TypeError, MisconfigurationException) as error:
             what = " ".join(str(error).replace("`", "").split())
-            problem = f"Lightning cannot build the trainer: {what.rstrip('.')}."
-            raise UserError(problem, "Try --trainer.accelerator auto --trainer.devices 1") from error
+            problem = f"Lightning cannot build the trainer: {what.rstrip('.!')}."
+            raise UserError(problem, next(fix for word, fix in _FIXES.items() if word in what)) from error
 
     def _missing(self, given: list[Callback], trainer: Namespace) -> list[Callback]:
         missing = missing_callbacks(given, self.subcommand, trainer, self.directory.path / "checkpoints")
@@ -108,8 +118,10 @@ class CLI(ParsingCLI):
             problem = f"`max_steps={config.trainer.max_steps}` trains nothing."
             raise UserError(problem, "Use for example --trainer.max_steps 1000")
         if config.trial is not None:
-            if not trains or config.trial < 2:
-                raise UserError(f"`trial={config.trial}` does not work with {self.subcommand}.", "Use run --trial 20")
+            if not trains:
+                raise UserError(f"{self.subcommand} has no --trial.", "Use it with run or fit.")
+            if config.trial < 2:
+                raise UserError(f"`trial={config.trial}` is too short a training.", "Use --trial 20")
             shorten_run(config, config.trial)
         self.directory = RunDirectory(config.root, _name(config))
         config.name = self.directory.path.name

@@ -115,7 +115,8 @@ def find(name: str, option: str = "-c") -> Path:
         return path
     if path.is_dir() and (path / SAVED).is_file():
         return path / SAVED
-    shipped = SHIPPED / f"{name.removesuffix('.yaml')}.yaml"
+    # The pages name configurations by their place in the repository; installed, they have no other.
+    shipped = SHIPPED / f"{name.removeprefix('configs/').removesuffix('.yaml')}.yaml"
     if (
         name
         and not path.is_absolute()
@@ -125,6 +126,14 @@ def find(name: str, option: str = "-c") -> Path:
     ):
         return shipped
     raise missing(name, option)
+
+
+def exists(name: str) -> bool:
+    """Whether ``find`` finds NAME."""
+    try:
+        return bool(find(name))
+    except UserError:
+        return False
 
 
 def missing(name: str, option: str = "-c") -> UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -62,16 +63,19 @@ def crash(error: Exception, place: Path, go_on: str = GO_ON) -> NoReturn:
     own, frames = _own(cause), traceback.extract_tb(cause.__traceback__)
     shown = own or [f for f in frames if _is_ours(Path(f.filename))] or frames
     whole = place.with_name(f"{place.name}.error.txt")
+    written = ""
     if is_rank_zero():
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        whole.write_text("".join(traceback.format_exception(error)))
+        with contextlib.suppress(OSError):
+            whole.parent.mkdir(parents=True, exist_ok=True)
+            whole.write_text("".join(traceback.format_exception(error)))
+            written = f" The whole traceback is in {whole}"
         if own:
             print("Traceback (your own files, most recent call last):", file=sys.stderr)
             print("".join(traceback.format_list(own)), end="", file=sys.stderr)
     text = " ".join(str(cause).split())
     text = text if len(text) <= 300 else f"{text[:297]}..."
     at = f" in {_short(shown[-1].filename)}, line {shown[-1].lineno}" if shown else ""
-    fail(f"{type(cause).__name__}{at}: {text or 'no message'}. The whole traceback is in {whole}", status=1)
+    fail(f"{type(cause).__name__}{at}: {text or 'no message'}.{written}", status=1)
 
 
 def unwritable(error: BaseException, go_on: str = GO_ON) -> str | None:

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import yaml
@@ -94,6 +94,9 @@ def changed(entries: list[dict[str, Any]], changes: Sequence[Change], place: str
             into = entry.setdefault("dict_kwargs" if passed_on else "init_args", {})
             for key in path:
                 into = into.setdefault(key, {})
+                if not isinstance(into, dict):
+                    problem = f"{kind}.{key} is {into!r}, which has no option {last}."
+                    raise UserError(problem, f"Set all of it with --trainer.{place}.{kind}.{key} VALUE")
             if last == "class_path":  # another class has other arguments
                 into.pop("init_args", None)
             into[last] = yaml.safe_load(value)
@@ -115,3 +118,18 @@ def _not_listed(kind: str, option: str, value: str, names: Sequence[str], place:
 def _parameters(class_path: str) -> set[str]:
     module, _, name = class_path.rpartition(".")
     return set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+
+
+def check_passed_on(names: Iterable[str]) -> None:
+    """Refuses arguments that ``wandb.init`` does not take, before the logger passes them on after minutes.
+
+    Raises:
+        UserError: names the argument that was probably meant.
+    """
+    unknown = list(names)
+    known = list(inspect.signature(importlib.import_module("wandb").init).parameters) if unknown else []
+    for name in unknown:
+        if name not in known:
+            meant = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            fix = f"Use --trainer.logger.WandbLogger.{meant[0]} VALUE" if meant else "Remove it."
+            raise UserError(f"Neither WandbLogger nor wandb.init has an option {name!r}.", fix)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fm_lightning.cli.arguments import scan
 from fm_lightning.errors import UserError
+from fm_lightning.files import read_json
 
 _HEADER = ("run", "state", "step", "F_mem", "distance", "verdicts")
 
@@ -69,10 +69,9 @@ def _state(run: Path, record: dict[str, Any], results: dict[str, Any] | None) ->
 
 def _read(file: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(file)
+    except (OSError, UserError):
         return None
-    return found if isinstance(found, dict) else None
 
 
 def _list(results: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:

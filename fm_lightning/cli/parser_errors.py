@@ -85,7 +85,12 @@ def shorten(message: str, verb: str, options: Iterable[str] = ()) -> UserError:
         r"module '[\w.]+' has no attribute '\w+'|No module named '[\w.]+'|Expected a dot import path string: (\S+)"
     )
     if found := re.search(missing_class, flat):
-        return _unknown_class(where, found[1] or _class_path(flat, found.start()))
+        given = found[1] or _class_path(flat, found.start())
+        if "." not in given and given.islower() and (number := re.search(r"<class '(int|float)'>", flat)):
+            problem = f"{where.removesuffix(': ')}={given} has the wrong type."
+            return UserError(problem, f"Use a value of type {number[1]}.")
+        base = re.search(r"subclass of (\w+)", flat)
+        return _unknown_class(where, given, base[1] if base else "")
     if found := re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", flat):
         return UserError(f"{where}{found[1]} is not a {found[2]}.", f"Use {_kinds(found[2])}")
     if found := re.search(r"Not a valid subclass of (\w+)\. Got value: (.+?) Subclass types expect", flat):
@@ -149,13 +154,14 @@ def _arguments(class_path: str) -> list[str]:
     return [name for name in names if name not in ("self", "params", "optimizer", "base_seed")]
 
 
-def _unknown_class(where: str, given: str) -> UserError:
+def _unknown_class(where: str, given: str, base: str) -> UserError:
     module, _, name = given.rpartition(".")
     known = _classes(module) if module else {}
     if not known:  # the module is wrong as well, or was left out
         known = {n: path for home in reversed(_HOMES) for n, path in _classes(home).items()}
     meant = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    fix = f"Use {known[meant[0]]}" if meant else "Name a class by its full path, for example fm_lightning.data.Digits"
+    example = _kinds(base) if base else "fm_lightning.data.Digits"
+    fix = f"Use {known[meant[0]]}" if meant else f"Name a class by its full path, for example {example}"
     return UserError(f"{where}The class {given} does not exist.", fix)
 
 
@@ -187,12 +193,18 @@ def _wrong_type(flat: str, where: str) -> UserError:
     key = where.removesuffix(": ")
     types = [t for t in dict.fromkeys(re.findall(r"Expected an? <class '([\w.]+)'>", flat)) if t != "NoneType"]
     # The innermost value stands first; the values around it follow.
-    value = re.search(r"(?:Got value|Given value): (.+?)(?= - |$)", flat)
-    if types and value and key:
-        names = [t.rpartition(".")[2] for t in types]
-        # A whole number is meant where the parser also takes true and false, and YAML's sequence is a list.
-        names = [{"Sequence": "list"}.get(name, name) for name in names if name != "bool" or "int" not in names]
-        words = " or ".join(names)
+    value = re.search(r"(?:Got value|Given value): (.+?)(?= - |\. (?:Got|Given) value|$)", flat)
+    choices = ", ".join(dict.fromkeys(c for some in re.findall(r"Literal\[([^\]]+)\]", flat) for c in some.split(", ")))
+    # A whole number is meant where the parser also takes true and false, and YAML's sequences are lists.
+    names = [t.rpartition(".")[2] for t in types]
+    names = [name for name in names if name != "bool" or "int" not in names]
+    words = " or ".join(dict.fromkeys({"Sequence": "list", "tuple": "list"}.get(name, name) for name in names))
+    if key and choices:
+        given = f"={_clip(value[1])}" if value else ""
+        return UserError(
+            f"{key}{given} is not allowed.", f"Use {choices}{f' or a value of type {words}' if words else ''}."
+        )
+    if words and value and key:
         return UserError(f"{key}={_clip(value[1])} has the wrong type.", f"Use a value of type {words}.")
     text = re.sub(r'Parser key "([^"]+)":', r"\1:", flat)
     return UserError(f"{_clip(text, 300)}.", "See --help-all")

@@ -115,7 +115,7 @@ def _whole_number(seed: Any) -> int:
     # Lightning also takes true and false, for a random seed.
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise UserError(
-            f"`seed_everything={seed}` must be a whole number below 4,294,967,296.", "Use --seed_everything 0"
+            f"`seed_everything={seed}` must be a whole number from 0 to 4,294,967,295.", "Use --seed_everything 0"
         )
     return seed
 

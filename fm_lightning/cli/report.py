@@ -23,7 +23,6 @@ from fm_lightning.comparison.build import build
 from fm_lightning.comparison.collect import Collector
 from fm_lightning.errors import UserError
 from fm_lightning.files import DamagedFile
-from fm_lightning.metrics.features.extractor import FeatureExtractor
 from fm_lightning.metrics.features.named import EXTRACTORS
 from fm_lightning.metrics.measure import Measure
 from fm_lightning.report.loss_over_time import read_loss_over_time
@@ -72,7 +71,11 @@ def recalled(evaluation: Evaluation, run: Path, changes: Sequence[Any] = ()) -> 
     sys.path.insert(0, str(Path.cwd()))  # a class of the user's own lies where the command is typed
     found: list[Measure] = []
     config = run / "config.yaml"
-    for monitor in _configured(config, changes) if config.is_file() else _guessed(evaluation):
+    if not config.is_file() and (run / "run.json").is_file():  # a run of Python has neither
+        problem = f"{config} is missing, so thresholds and measures are unknown."
+        raise UserError(problem, f"Restore it; {run}/results.json repeats its content under config")
+    callbacks = _configured(config) if config.is_file() else _guessed(evaluation)
+    for monitor in _built(changed(callbacks, changes)):
         try:
             measures = monitor.recalled(evaluation.folder / "measures", evaluation.manifest.measures)
         except (DamagedFile, FileNotFoundError) as error:
@@ -86,9 +89,12 @@ def recalled(evaluation: Evaluation, run: Path, changes: Sequence[Any] = ()) -> 
     return found
 
 
-def _configured(config: Path, changes: Sequence[Any]) -> list[Monitor]:
+def _configured(config: Path) -> list[dict[str, Any]]:
     trainer = configurations.read(config).get("trainer")
-    callbacks = changed(listed((trainer if isinstance(trainer, dict) else {}).get("callbacks")), changes)
+    return listed((trainer if isinstance(trainer, dict) else {}).get("callbacks"))
+
+
+def _built(callbacks: Sequence[dict[str, Any]]) -> list[Monitor]:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--callbacks", type=list[Callback])
     try:
@@ -108,8 +114,16 @@ def _is_monitor(class_path: str) -> bool:
         return False
 
 
-def _guessed(evaluation: Evaluation) -> list[Monitor]:
-    """Monitors of a run that was started from Python and has no configuration."""
-    monitors: list[Monitor] = [KPEDistribution(), MemorizationMonitor()]
-    distances: list[FeatureExtractor | str] = [name for name in evaluation.manifest.measures if name in EXTRACTORS]
-    return [*monitors, FIDMonitor(distances)] if distances else monitors
+def _guessed(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Monitors of a comparison made in Python, which has no configuration but keeps its settings in the manifest."""
+    about = evaluation.manifest.about
+    settings: dict[type[Monitor], dict[str, Any]] = {
+        KPEDistribution: {key: about[key] for key in ("tau_split",) if key in about},
+        MemorizationMonitor: {key: about[key] for key in ("threshold",) if key in about},
+    }
+    if distances := [name for name in evaluation.manifest.measures if name in EXTRACTORS]:
+        settings[FIDMonitor] = {"extractors": distances}
+    return [
+        {"class_path": f"fm_lightning.callbacks.{kind.__name__}", "init_args": arguments}
+        for kind, arguments in settings.items()
+    ]

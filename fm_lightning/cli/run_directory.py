@@ -9,6 +9,7 @@ comparison.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +37,8 @@ class RunDirectory:
     """
 
     def __init__(self, root: str, name: str | None) -> None:
-        if not name or set(name) & set("/\\") or name.startswith("."):
+        # Commands that are printed name the directory, and work as they are typed.
+        if not name or not re.fullmatch(r"[\w+=@%,-][\w.+=@%,-]*", name):
             raise UserError(f"`name={name}` cannot name the run's directory.", "Use a plain name: --name digits-1")
         self.path = Path(root) / name
         self.claim = Claim(self.path)

@@ -134,6 +134,9 @@ def read_arguments(args: Sequence[str]) -> Given:
     given.runs = run_directories("study", bare)
     if not given.files and not given.runs:
         raise UserError("study needs a configuration or runs.", "Use fm-lightning study -c study_digits")
+    if not given.files and (given.options or given.only_print):
+        option = "--print" if given.only_print else given.options[0].partition("=")[0]
+        raise UserError(f"{option} needs runs to start, and these are finished.", "Remove it, or add -c study_digits")
     return given
 
 
@@ -171,6 +174,9 @@ def _plan(given: Given) -> Plan | None:
     for axis in axes:
         check_key("study", axis, at="axes: ")
     folder = Path(given.root) / str(given.name or merged.get("name") or given.files[0].stem)
+    for word in scan(given.options):
+        if (option := word.option.removeprefix("--")) in axes:
+            raise UserError(f"--{option} is an axis of this study.", f"Use --axes.{option} '[{word.value}]'")
     options = [word for name in given.named for word in ("-c", name)]
     return Plan(folder, [*options, *given.options], list(points(axes)))
 

@@ -104,12 +104,21 @@ def _wait_for(command: Sequence[str]) -> int:
 
 
 def check_options(plan: Plan) -> None:
-    """Has the parser read the first run's command, which costs some seconds instead of a night.
+    """Has the parser read commands in which every value of every axis occurs: some seconds each, instead of a night.
 
     Raises:
         UserError: what the parser refuses, for example an axis that names no option.
     """
-    command = [sys.executable, "-m", "fm_lightning", *plan.command(plan.points[0]), "--print_config"]
+    seen: set[str] = set()
+    for point in plan.points:
+        new = {repr(pair) for pair in point.values.items()} - seen
+        if new and not is_finished(plan.folder / point.name):
+            _check(plan.command(point))
+            seen |= {repr(pair) for pair in point.values.items()}
+
+
+def _check(words: Sequence[str]) -> None:
+    command = [sys.executable, "-m", "fm_lightning", *words, "--print_config"]
     found = subprocess.run(command, capture_output=True, text=True)
     if found.returncode:
         lines = [line for line in found.stderr.splitlines() if line.startswith("fm-lightning: ")]

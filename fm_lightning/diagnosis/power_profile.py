@@ -21,6 +21,7 @@ from fm_lightning.errors import UserError
 from fm_lightning.estimate import Estimate
 from fm_lightning.metrics.neighbours.kernel import log_kernel_sum
 from fm_lightning.metrics.neighbours.reference import Reference
+from fm_lightning.phrases import counted
 
 Velocity = Callable[..., Tensor]
 WINDOW = (0.8, 0.99)  # times in which power towards t = 1 is fitted
@@ -136,7 +137,8 @@ def power_law(times: Tensor, powers: Tensor) -> PowerLaw:
     inside = (t >= since - 1e-9) & (t <= until + 1e-9)
     if inside.sum() < 3:
         raise UserError(
-            f"Cannot fit a law to {int(inside.sum())} times from {since:g} to {until:g}.", "Take more steps."
+            f"Cannot fit a law to {counted(int(inside.sum()), 'step')} between t = {since:g} and {until:g}.",
+            "Take more steps.",
         )
     t, p = t[inside], p[inside]
     plateau, n, method = float(p.mean()), len(t), "least squares of log power over log(1 - t)"

@@ -71,6 +71,13 @@ class ResidualMLP(Velocity):
         null_class: bool = False,
     ) -> None:
         super().__init__()
+        sizes = {"width": width, "depth": depth, "expansion": expansion}
+        if small := [name for name, size in sizes.items() if size < 1]:
+            raise UserError(
+                f"ResidualMLP: {small[0]}={sizes[small[0]]} must be at least 1.", f"Set for example {small[0]}=3"
+            )
+        if num_classes < 0:
+            raise UserError(f"ResidualMLP: num_classes={num_classes} is negative.", "Use 0 for data without classes.")
         if null_class and not num_classes:
             raise UserError(
                 "ResidualMLP: null_class=True needs num_classes of at least 1.",

@@ -103,6 +103,11 @@ class UNet(Velocity):
                 f"UNet: {min(unknown)} of attention_resolutions={list(attention_resolutions)} is not among {resolutions}.",
                 "Choose among these.",
             )
+        if num_res_blocks < 1 or num_classes < 0 or not 0 <= dropout < 1:
+            given = f"num_res_blocks={num_res_blocks}, num_classes={num_classes} and dropout={dropout:g}"
+            raise UserError(
+                f"UNet: {given} are not all in range.", "Use at least 1, at least 0, and from 0 to below 1."
+            )
         if null_class and not num_classes:
             raise UserError(
                 "UNet: null_class=True needs num_classes of at least 1.", "Set num_classes, or leave null_class out."

@@ -141,7 +141,9 @@ def _limits(axes: Axes, start: Point, here: Point, nodes: Sequence[Point], verdi
     axes.set_xlim(max(min(x) - 3 * side, -2.0), min(max(x) + side, 102.0))  # room for labels at the curves' ends
     low, high = min(kept) - head, max(kept) + head
     axes.set_ylim(low, high)
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    # A share below 0 or above 100% does not exist: there is only room for labels.
+    ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(*axes.get_xlim())
+    axes.set_xticks([tick for tick in ticks if max(axes.get_xlim()[0], 0) <= tick <= min(axes.get_xlim()[1], 100)])
     axes.axhline(start[1], color=FAINT, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
     return low, high
 

@@ -59,7 +59,7 @@ def _group(study: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
         str(entry["runs"]),
         wording.steps(entry["tau_gen"]),
         wording.steps(entry["tau_mem"]) + ("" if entry["passed"] == entry["runs"] else f" ({entry['passed']} passed)"),
-        wording.number(entry["window"], 1),
+        wording.number(entry["window"]),
         *copies,
     ]
 

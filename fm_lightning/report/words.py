@@ -33,7 +33,8 @@ def answer(results: Results) -> str:
     for verdict in results.verdicts:
         found.setdefault(verdict.outcome, []).append(verdict)
     parts = [_together(outcome, some) for outcome, some in found.items()]
-    return f"{'; '.join(parts)}." if parts else headline(results)
+    text = f"{'; '.join(parts)}." if parts else headline(results)
+    return f"N{text[1:]}" if next(iter(found), "") == "no claim" else text  # the others begin with a schedule's name
 
 
 def _together(outcome: str, some: Sequence[VerdictResult]) -> str:

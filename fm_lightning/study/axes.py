@@ -53,6 +53,12 @@ def check_axes(axes: Any) -> dict[str, list[Any]]:
             raise UserError(f"The axis {axis} has no list of values.", f"Write {axis}: [1, 2]")
         if any(values.count(value) > 1 for value in values):
             raise UserError(f"The axis {axis} repeats a value.", "List each value once.")
+        names = [_word(value) for value in values]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(
+                f"Two values of the axis {axis} would name their runs {twice[0]!r}.",
+                "Use the option in which they differ as the axis, for example model.net.init_args.width",
+            )
         if axis.rpartition(".")[2] in ENDS:
             raise UserError(f"The axis {axis} trains some runs longer than others.", "Train all equally long.")
     return {str(axis): list(values) for axis, values in axes.items()}

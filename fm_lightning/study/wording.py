@@ -75,8 +75,15 @@ def sentences(study: Study) -> Iterator[str]:
                 f"The largest number of images with F_mem of {100 * study['share']:g}% or more at the last step of every "
                 f"run{where} is {entry['images']}{note}."
             )
+    unknown: dict[str, list[str]] = {}  # why, and of which quantities: one sentence for all of them
     for entry in study["announcements"]:
-        yield announcement(entry)
+        text, name = announcement(entry), QUANTITIES[entry["quantity"]]
+        if text.startswith(f"Whether {name} "):
+            unknown.setdefault(text.removeprefix(f"Whether {name} "), []).append(name)
+        else:
+            yield text
+    for why, names in unknown.items():
+        yield f"Whether {' or '.join(filter(None, [', '.join(names[:-1]), names[-1]]))} {why}"
 
 
 def announcement(entry: Mapping[str, Any]) -> str:

@@ -78,6 +78,13 @@ class Claim:
             UserError: another process that is still running holds it.
         """
         at = self.folder.resolve()
+        try:
+            self._take(at)
+        except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
+            reason = str(error.strerror).lower()
+            raise UserError(f"Cannot write into {self.folder}: {reason}.", "Use another directory.") from error
+
+    def _take(self, at: Path) -> None:
         if (found := _read(self.path)) and found.is_ours:
             self._held[at] = (found, self._held.get(at, (found, 0))[1] + 1)
             return

@@ -30,6 +30,8 @@ class Warmup(LambdaLR):
     ) -> None:
         if decay not in ("constant", "linear", "cosine"):
             raise UserError(f"`decay={decay}` is unknown.", "Use constant, linear or cosine.")
+        if warmup_steps < 0:
+            raise UserError(f"`warmup_steps={warmup_steps}` is negative.", "Use 0 to start at the full rate.")
         if decay != "constant" and not (total_steps or 0) > warmup_steps:
             problem = f"`warmup_steps={warmup_steps}` is not shorter than the training, `total_steps={total_steps}`."
             raise UserError(problem, f"Set warmup_steps below {total_steps}." if total_steps else "Set total_steps.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
@@ -53,6 +54,7 @@ class FlowTrainer(Trainer):
         if limit_test_batches is not None and limit_test_batches < 1:
             problem = f"`limit_test_batches={limit_test_batches}` would compare no whole number of batches."
             raise UserError(problem, "Use a whole number of at least 1, or 1.0 for all.")
+        _check_numbers(kwargs)
         check_states(kwargs.get("callbacks"))
         super().__init__(
             limit_train_batches=unless_all(limit_train_batches),
@@ -107,3 +109,11 @@ def _history(trainer: Trainer) -> dict[str, Any]:
             steps = sorted({step for points in kept.values() for step in points})
             return {"steps": steps, "series": {name: [p.get(s) for s in steps] for name, p in kept.items()}}
     return {}
+
+
+def _check_numbers(options: Mapping[str, Any]) -> None:
+    """Refuses numbers that Lightning takes and that then end a training, or let it climb its own loss."""
+    for name, example in {"accumulate_grad_batches": 1, "val_check_interval": 1000, "gradient_clip_val": 1.0}.items():
+        value = options.get(name)
+        if isinstance(value, int | float) and value <= 0:
+            raise UserError(f"`{name}={value}` must be positive.", f"Use for example {name}={example}")

@@ -235,7 +235,7 @@ def _no_claim(found: Findings) -> str:
             reason = f"whether plain sampling copies more than held-out real data do is open ({floor})"
         case "few copies":
             enough = f" (about {about(found.n_needed)} seeds would have {LEAST_COPIES})" if found.n_needed else ""
-            reason = f"plain sampling makes {_only_copies(copies)} of {thousands(found.n)}{enough}"
+            reason = f"plain sampling makes {_only_copies(copies)} in {thousands(found.n)} samples{enough}"
         case "few others":
             enough = f" (about {about(found.n_needed)} seeds would have them)" if found.n_needed else ""
             reason = f"fewer than {LEAST_COPIES} of {thousands(found.n)} samples are no copies{enough}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fm_lightning.adapters import FromDenoiser, FromNoise, FromScore
+from fm_lightning.adapters import FromDenoiser, FromNoise, FromScore, Reversed
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Guidance, Schedule, integrate, log_likelihood
 
@@ -174,3 +174,20 @@ def test_what_is_refused(make, message):
 def test_v_prediction_takes_a_last_step_without_signal():
     field = FromNoise(lambda z, step: torch.zeros_like(z), [0.9, 0.5, 0.0], "v_prediction")
     assert field(noise(), torch.zeros(6, dtype=torch.float64)).isfinite().all()
+
+
+@pytest.mark.parametrize("given", [[1.9, 0.5], None, "linear", []])
+def test_alphas_that_are_none(given):
+    with pytest.raises(UserError, match="descending numbers between 1 and 0"):
+        FromNoise(lambda z, s: z, given)
+
+
+@pytest.mark.parametrize("kind", [FromDenoiser, Reversed])
+def test_what_is_no_network(kind):
+    with pytest.raises(UserError, match="takes a network, not a NoneType"):
+        kind(None)
+
+
+def test_a_plain_function_is_reversed():
+    x = torch.ones(2, 3)
+    assert torch.equal(Reversed(lambda x, t, y=None: x * t[:, None])(x, torch.full((2,), 0.25)), -0.75 * x)

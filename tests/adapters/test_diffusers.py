@@ -193,3 +193,11 @@ def test_models_that_are_refused():
         FromDiffusers(torch.nn.Linear(2, 2), diffusers.DDIMScheduler())
     with pytest.raises(UserError, match="FluxTransformer2DModel needs encoder_hidden_states, pooled_projections"):
         FromDiffusers(flux(), diffusers.FlowMatchEulerDiscreteScheduler())
+
+
+def test_an_inverted_clock_and_a_null_without_conditions():
+    net = unet()
+    with pytest.raises(UserError, match="invert_sigmas=True"):
+        FromDiffusers(net, diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True))
+    with pytest.raises(UserError, match="there are no conditions"):
+        FromDiffusers(net, diffusers.DDPMScheduler(), null={"a": 1})

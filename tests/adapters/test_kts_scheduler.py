@@ -161,3 +161,9 @@ def test_whole_pipelines(make, tmp_path):
     loaded.set_progress_bar_config(disable=True)
     assert loaded.scheduler.gain == Constant(0.5)
     assert np.array_equal(images(loaded), shaped)
+
+
+@pytest.mark.parametrize("gain", ["KTS", 2.0, {"class_path": "fm_lightning.flow.KTS", "init_args": {"alfa": 1}}])
+def test_what_is_no_gain(gain):
+    with pytest.raises(UserError, match=r"is no gain|KTS cannot be built: it got an unexpected"):
+        KTSFlowMatchEulerScheduler(gain=gain)

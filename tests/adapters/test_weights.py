@@ -506,3 +506,9 @@ def test_reading_keeps_nothing_but_the_weights(tmp_path: Path) -> None:
     torch.save({"ema": mlp().state_dict(), "opt": {"x": torch.ones(9)}}, tmp_path / "a.pt")
     weights = read_weights(tmp_path / "a.pt")
     assert weights.tensors.keys() == mlp().state_dict().keys()
+
+
+def test_a_text_holds_no_weights(tmp_path):
+    (tmp_path / "notes.txt").write_text("Step 1: 0.5\n" * 9)
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        load_weights(nn.Linear(2, 2), tmp_path / "notes.txt")

@@ -129,6 +129,35 @@ def test_a_value_of_another_form(refused, tmp_path, text, words):
     says(refused("fit", "-c", "tiny.yaml", "-c", tmp_path / "form.yaml"), *words)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--trainer.precision", "12"], ["trainer.precision", "is not allowed", "'16-mixed'"]),
+        (["--model.optimizer.init_args.lr", "fast"], ["lr=fast has the wrong type. Use a value of type float."]),
+        (["--model.guidance", "abc"], ["model.guidance=abc has the wrong type. Use a value of type float."]),
+        (["--model.coupling", "OT"], ["The class OT does not exist", "fm_lightning.flow."]),
+        (["--model.net.init_args.width", "0"], ["width=0 must be at least 1"]),
+        (["--trainer.accumulate_grad_batches", "0"], ["`accumulate_grad_batches=0` must be positive"]),
+        (["--trainer.val_check_interval", "0"], ["`val_check_interval=0` must be positive"]),
+        (["--trainer.gradient_clip_val", "-1"], ["`gradient_clip_val=-1", "must be positive"]),
+        (["--trainer.gradient_clip_algorithm", "x"], ["Use --trainer.gradient_clip_algorithm norm"]),
+        (["--trainer.max_time", "soon"], ["Use for example --trainer.max_time 00:01:00:00"]),
+        (["--trainer.callbacks.EMA", "0.9"], ["names no option of EMA", "--trainer.callbacks.EMA.OPTION VALUE"]),
+        (["--trainer.callbacks.ScheduleTable.families", "[cheap, chaep]"], ["There is no family 'chaep'", "'cheap'"]),
+        (["--name"], ["--name needs a value. Use --name VALUE"]),
+        (["-x"], ["Unknown option -x."]),
+        (["digits"], ["Use fm-lightning fit -c digits"]),
+        (["--name", "a b"], ["`name=a b` cannot name"]),
+        (["--root", "tiny.yaml"], ["Cannot write into tiny.yaml/tiny: not a directory."]),
+        (["--root", "/proc/none"], ["Cannot write into /proc/none/tiny"]),
+        (["--trial", "1"], ["`trial=1` is too short"]),
+        (["--seed_everything", "-1"], ["a whole number from 0 to 4,294,967,295"]),
+    ],
+)
+def test_a_value_that_cannot_be_meant(refused, arguments, words):
+    says(refused("fit", "-c", "tiny.yaml", *arguments), *words)
+
+
 def test_verbs_and_files(refused, tmp_path):
     says(refused("fitt", "-c", "tiny.yaml"), "'fitt' is not a verb (run, fit, test", "Use fm-lightning fit")
     says(refused("-c", "tiny.yaml", "fit"), "-c stands before the verb", "fm-lightning run -c")

@@ -7,8 +7,10 @@ import json
 import shutil
 from dataclasses import asdict
 
+import torch
 from tiny_runs import says
 
+from fm_lightning import Schedule, compare_schedules
 from fm_lightning.table.claim import RUNNING, Owner
 
 
@@ -103,3 +105,32 @@ def test_a_saved_configuration_that_changed_is_named_and_used(command, tmp_path)
         assert ended.status == 0, ended.err
         said = ended.err.splitlines()
         assert said == [f"{other}/config.yaml was edited or damaged since fm-lightning saved it; it is used as it is"]
+
+
+def test_without_its_configuration_a_run_has_no_thresholds(command, refused, undrawn, tmp_path):
+    assert command("run", "-c", "tiny.yaml").status == 0
+    (tmp_path / "runs/tiny/config.yaml").unlink()
+    says(refused("report", "runs/tiny"), "config.yaml is missing", "Restore it")
+
+
+def test_a_comparison_made_in_python_keeps_its_settings(command, refused, undrawn, tmp_path):
+    torch.manual_seed(0)
+    points = torch.randn(60, 2)
+    compare_schedules(
+        lambda x, t, y=None: -x,
+        {"base": Schedule(steps=4)},
+        train=points[:30],
+        real=points[30:],
+        seeds=20,
+        families="none",
+        threshold=0.9,
+        tau_split=0.5,
+        folder="mine",
+    ).report()
+    before = json.loads((tmp_path / "mine/results.json").read_text())
+    ended = command("report", "mine")
+    assert ended.status == 0, ended.err
+    after = json.loads((tmp_path / "mine/results.json").read_text())
+    assert (after["threshold"], after["tau_split"], after["rows"]) == (0.9, 0.5, before["rows"])
+    ended = command("report", "mine", "--trainer.callbacks.MemorizationMonitor.threshold", 0.5)
+    assert json.loads((tmp_path / "mine/results.json").read_text())["threshold"] == 0.5

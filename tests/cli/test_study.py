@@ -112,6 +112,13 @@ def test_runs_what_is_missing_and_names_what_fails(command, study_file, tmp_path
     assert times == {p: p.stat().st_mtime_ns for p in times}
 
 
+def test_a_later_value_that_the_parser_refuses_is_refused_before_any_run(command, study_file, tmp_path):
+    ended = command("study", "-c", "small.yaml", "--axes.seed_everything", "[0]", "--axes.data.init_args.n", "[12, x]")
+    assert ended.status == 2
+    says(ended.err.splitlines()[-1], "n=x has the wrong type")
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.slow
 def test_an_axis_that_names_no_option_is_refused_before_any_run(command, study_file, tmp_path):
     ended = command("study", "-c", "small.yaml", "--axes.data.init_args.wide", "[1, 2]")
@@ -134,6 +141,12 @@ def test_an_axis_that_names_no_option_is_refused_before_any_run(command, study_f
         (("-c", "small.yaml", "--axes.trainer.max_steps", "[5, 6]"), ("trains some runs longer",)),
         (("-c", "small.yaml", "--axs", "5"), ("Unknown key --axs.", "--axes")),
         (("-c", "small.yaml", "--share", "20"), ("--share 20", "between 0 and 1")),
+        (
+            ("-c", "small.yaml", "--data.init_args.n", "5"),
+            ("--data.init_args.n is an axis", "--axes.data.init_args.n '[5]'"),
+        ),
+        ((".", "--trainer.max_steps", "5"), ("--trainer.max_steps needs runs to start", "Remove it")),
+        ((".", "--print"), ("--print needs runs to start",)),
         (("runs/none",), ("runs/none does not exist.",)),
         (("small.yaml",), ("small.yaml is a file, not a run directory.",)),
     ],

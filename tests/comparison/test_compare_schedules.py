@@ -403,3 +403,9 @@ def test_falsify_takes_one_schedule():
 def test_only_a_schedule_with_a_gain_is_advised_to_weaken_it(tmp_path):
     with pytest.raises(UserError, match=r"'base'.* Train longer"):
         compared(tmp_path, velocity=lambda x, t, y: x * 1e38, schedules={"base": Schedule(steps=4)})
+
+
+def test_labels_that_the_network_does_not_know():
+    net = ResidualMLP([2], width=8, depth=1, num_classes=3)
+    with pytest.raises(UserError, match="labels has 9 classes, and the velocity knows 3"):
+        compare_schedules(net, SCHEDULES, train=points(0), real=points(1), labels=torch.arange(9))

@@ -54,6 +54,7 @@ def test_fewer_copies_lie_to_the_left_and_everything_that_counts_is_inside(drawn
     _, verdict, axes, at = drawn
     left, right = axes.get_xlim()
     assert -2 <= left < right <= 102
+    assert all(0 <= tick <= 100 for tick in axes.get_xticks()), "no share below 0 or above 100% is marked"
     low, high = axes.get_ylim()
     for name in ("base", "stronger"):
         x, y = at(name)

@@ -234,6 +234,7 @@ def test_copies_before_quality_are_said():
     assert text[0].startswith("In 24 runs copies appear before quality is reached")
     announced = [line for line in text if "announces" in line]
     assert all("cannot be judged" in line or "is not known" in line for line in announced)
+    assert any(" or the loss gap announces copying cannot be judged" in line for line in announced), "said once"
     late = list(wording.sentences(study(grid(gen=lambda n, w: 1e5))))
     assert late[0].startswith("In 24 runs the distance was best at the last validation")
 
