@@ -70,7 +70,8 @@ def _schedules(name: str) -> dict[str, Any]:
         raise UserError("--schedule needs a file.", "Use --schedule schedules/kts_tau")
     file = configurations.find(name, "--schedule")
     found: Any = configurations.read(file)
-    found = (found.get("model") or {}).get("test_schedules", found)
+    model = found.get("model")
+    found = model.get("test_schedules", found) if isinstance(model, dict) else found
     found = {name: schedule for name, schedule in found.items() if name != "base"} if isinstance(found, dict) else None
     if not found or not all(isinstance(schedule, dict) for schedule in found.values()):
         raise UserError(f"{file} holds no schedules.", "Compare it with configs/schedules/kts_tau.yaml")

@@ -51,6 +51,7 @@ def test_a_run_directory_stands_for_its_configuration(config, tmp_path):
         (["-c", "CONFIG", "--schedule", "list.yaml"], "holds no 'key: value' lines"),
         (["-c", "CONFIG", "--schedule", "numbers.yaml"], "holds no schedules"),
         (["-c", "CONFIG", "--schedule", "broken.yaml"], "not valid YAML"),
+        (["-c", "CONFIG", "--schedule", "model.yaml"], "holds no schedules"),
     ],
 )
 def test_refused(config, tmp_path, monkeypatch, args, message):
@@ -59,6 +60,7 @@ def test_refused(config, tmp_path, monkeypatch, args, message):
     (tmp_path / "list.yaml").write_text("[1, 2]")
     (tmp_path / "numbers.yaml").write_text("a: 1")
     (tmp_path / "broken.yaml").write_text("a: [")
+    (tmp_path / "model.yaml").write_text("model: [1]")
     with pytest.raises(UserError, match=message):
         arguments([str(config) if a == "CONFIG" else a for a in args], tmp_path)
 

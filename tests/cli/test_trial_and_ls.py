@@ -11,6 +11,8 @@ from pathlib import Path
 import yaml
 from tiny_runs import says, tiny_config
 
+from fm_lightning.files import read_json, write_json
+
 
 def long_run(c):
     c["trainer"]["max_steps"] = 1000
@@ -52,23 +54,26 @@ def test_ls_lists_runs_in_every_state(command, tmp_path):
     assert command("fit", "-c", "tiny.yaml", "--name", "fitted").status == 0
     # What a kill leaves of a training, and of a comparison.
     killed = Path(shutil.copytree("runs/fitted", "runs/killed"))
-    record = json.loads((killed / "run.json").read_text())
-    (killed / "run.json").write_text(json.dumps({k: v for k, v in record.items() if k not in ("trained", "step")}))
+    record = read_json(killed / "run.json")
+    write_json(killed / "run.json", {k: v for k, v in record.items() if k not in ("trained", "step")})
     half = Path(shutil.copytree("runs/tiny", "runs/half"))
     (half / "results.json").unlink()
     (tmp_path / "runs/broken").mkdir()
     (tmp_path / "runs/broken/run.json").write_text("{")
+    flipped = Path(shutil.copytree("runs/tiny", "runs/flipped")) / "results.json"
+    flipped.write_text(flipped.read_text().replace('"samples": ', '"samples": 1', 1))
     (tmp_path / "runs/thesis").mkdir()
     (tmp_path / "runs/thesis/thesis.tex").touch()
     ended = command("ls")
     assert ended.status == 0
     lines = {line.split()[0]: line for line in ended.out.splitlines()}
-    assert set(lines) == {"run", "tiny", "fitted", "killed", "half", "broken"}
+    assert set(lines) == {"run", "tiny", "fitted", "killed", "half", "broken", "flipped"}
     says(lines["tiny"], "compared", "4", "%")
     says(lines["fitted"], "trained", "4")
     says(lines["killed"], "training unfinished")
     says(lines["half"], "comparison unfinished", "4")
     says(lines["broken"], "run.json is damaged")
+    says(lines["flipped"], "results.json is damaged")
     assert command("ls", "runs/tiny").out.splitlines()[-1].split()[:2] == ["tiny", "compared"]
     says(command("ls", "runs/thesis").out, "No runs in runs/thesis")
 
