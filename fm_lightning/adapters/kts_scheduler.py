@@ -75,7 +75,9 @@ class KTSFlowMatchEulerScheduler(FlowMatchEulerDiscreteScheduler):
         )
         self.gain = _built(gain)
         if self.gain is not None and "Gain" not in (base.__name__ for base in type(self.gain).__mro__):
-            raise UserError(f"{self.gain!r} is no gain.", "Use for example gain=KTS(alpha=0.01, beta=0.01).")
+            raise UserError(
+                f"{self.gain!r} is no gain of fm_lightning.flow.", "Use for example gain=KTS(alpha=0.01, beta=0.01)."
+            )
         self.register_to_config(gain=_described(self.gain))
         self.kpe = None
         if self.gain is not None and (stochastic_sampling or invert_sigmas):

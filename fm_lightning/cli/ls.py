@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fm_lightning.cli.arguments import scan
 from fm_lightning.errors import UserError
-from fm_lightning.files import read_json
 
 _HEADER = ("run", "state", "step", "F_mem", "distance", "verdicts")
 
@@ -68,10 +69,15 @@ def _state(run: Path, record: dict[str, Any], results: dict[str, Any] | None) ->
 
 
 def _read(file: Path) -> dict[str, Any] | None:
+    """The content of a file of ``files.write_json``, whose module loads NumPy; None if it is missing or damaged."""
     try:
-        return read_json(file)
-    except (OSError, UserError):
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
+    if not isinstance(found, dict):
+        return None
+    total = found.pop("crc32", None)
+    return found if total == zlib.crc32(json.dumps(found, sort_keys=True).encode()) else None
 
 
 def _list(results: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:

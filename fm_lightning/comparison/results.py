@@ -262,9 +262,7 @@ def read_results(folder: Path) -> Results:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(
-            f"{folder} holds no finished comparison.", f"Run fm-lightning test -c {folder}/config.yaml"
-        ) from None
+        raise UserError(f"{folder} holds no finished comparison.", f"Run fm-lightning test -c {folder}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot read {path}: {error}.", f"Run fm-lightning report {folder}") from None
     try:

@@ -81,9 +81,9 @@ class Manifest:
 
 
 def _sample_again(folder: Path) -> str:
-    config = folder.parent / "config.yaml"
-    if config.exists():
-        return f"Set it aside and sample again: fm-lightning test -c {config} --again"
+    if (folder.parent / "config.yaml").exists():
+        # Not the file: a run directory stands for its root and name, too.
+        return f"Set it aside and sample again: fm-lightning test -c {folder.parent} --again evaluation"
     return f"Move {folder} away and compare again."
 
 

@@ -135,7 +135,6 @@ def test_a_value_of_another_form(refused, tmp_path, text, words):
         (["--trainer.precision", "12"], ["trainer.precision", "is not allowed", "'16-mixed'"]),
         (["--model.optimizer.init_args.lr", "fast"], ["lr=fast has the wrong type. Use a value of type float."]),
         (["--model.guidance", "abc"], ["model.guidance=abc has the wrong type. Use a value of type float."]),
-        (["--model.coupling", "OT"], ["The class OT does not exist", "fm_lightning.flow."]),
         (["--model.net.init_args.width", "0"], ["width=0 must be at least 1"]),
         (["--trainer.accumulate_grad_batches", "0"], ["`accumulate_grad_batches=0` must be positive"]),
         (["--trainer.val_check_interval", "0"], ["`val_check_interval=0` must be positive"]),
@@ -144,6 +143,10 @@ def test_a_value_of_another_form(refused, tmp_path, text, words):
         (["--trainer.max_time", "soon"], ["Use for example --trainer.max_time 00:01:00:00"]),
         (["--trainer.callbacks.EMA", "0.9"], ["names no option of EMA", "--trainer.callbacks.EMA.OPTION VALUE"]),
         (["--trainer.callbacks.ScheduleTable.families", "[cheap, chaep]"], ["There is no family 'chaep'", "'cheap'"]),
+        (
+            ["-c", "wandb", "--trainer.logger.WandbLogger.grp", "x"],
+            ["Neither WandbLogger nor wandb.init has an option 'grp'", "--trainer.logger.WandbLogger.group VALUE"],
+        ),
         (["--name"], ["--name needs a value. Use --name VALUE"]),
         (["-x"], ["Unknown option -x."]),
         (["digits"], ["Use fm-lightning fit -c digits"]),

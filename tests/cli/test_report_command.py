@@ -107,13 +107,13 @@ def test_a_saved_configuration_that_changed_is_named_and_used(command, tmp_path)
         assert said == [f"{other}/config.yaml was edited or damaged since fm-lightning saved it; it is used as it is"]
 
 
-def test_without_its_configuration_a_run_has_no_thresholds(command, refused, undrawn, tmp_path):
+def test_without_its_configuration_a_run_has_no_thresholds(command, refused, tmp_path):
     assert command("run", "-c", "tiny.yaml").status == 0
     (tmp_path / "runs/tiny/config.yaml").unlink()
     says(refused("report", "runs/tiny"), "config.yaml is missing", "Restore it")
 
 
-def test_a_comparison_made_in_python_keeps_its_settings(command, refused, undrawn, tmp_path):
+def test_a_comparison_made_in_python_keeps_its_settings(command, refused, tmp_path):
     torch.manual_seed(0)
     points = torch.randn(60, 2)
     compare_schedules(

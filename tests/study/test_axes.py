@@ -37,7 +37,7 @@ def test_names_tell_apart_what_ends_alike():
         ({"data.init_args.n": []}, "no list of values"),
         ({"data.init_args.n": [25, 25]}, "repeats a value"),
         ({"trainer.max_steps": [10, 20]}, "trains some runs longer"),
-        ({"model.net": [{"class_path": "a.B", "init_args": {"c": c}} for c in (1, 2)]}, "would name their runs 'B'"),
+        ({"model.net": [{"class_path": "a.b.C", "init_args": {"c": c}} for c in (1, 2)]}, "would name their runs 'C'"),
     ],
 )
 def test_refused(axes, says):

@@ -159,3 +159,9 @@ def test_a_network_that_forgets_a_dimension_is_refused_by_the_loss():
     x0, x1 = torch.randn(2, 4, 2)
     with pytest.raises(UserError, match=r"Narrow returns a velocity of shape \[4, 1\] for samples of shape \[4, 2\]"):
         FlowMatching(Narrow()).loss(x0, x1, torch.rand(4), None)
+
+
+def test_a_warmup_of_negative_length():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    with pytest.raises(UserError, match="`warmup_steps=-1` is negative"):
+        Warmup(optimizer, warmup_steps=-1)
