@@ -39,7 +39,7 @@ def place_files(trainer: Namespace, run: Path, wandb_id: str) -> str | None:
             logger.init_args.save_dir = str(run)
         if logger.class_path == WANDB:
             used = wandb_id
-            check_passed_on(logger.get("dict_kwargs") or {})
+            check_passed_on((logger.get("dict_kwargs") or {}).keys())
             for key, value in {"save_dir": str(run), "name": run.name, "id": wandb_id}.items():
                 logger.init_args[key] = value
     return used
