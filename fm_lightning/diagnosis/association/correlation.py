@@ -147,6 +147,7 @@ def _estimate(x: Vector, y: Vector, held: int, method: str, ranked: bool = False
     drawn = resampled(x, y, ranked)
     wider = math.sqrt(n / (n - held))  # what was fitted makes residuals too small
     low, high = (rho + wider * (bound - rho) for bound in np.nanquantile(drawn, [0.025, 0.975]))
+    low, high = min(low, rho), max(high, rho)  # resamples without a rare value are undefined, and shift the others
     if held:  # Student's p takes the spread of one as independent of the other
         p = float(2 * norm.sf(abs(rho) / (wider * float(np.nanstd(drawn)))))
     return Statistic(rho, float(max(low, -1)), float(min(high, 1)), p, n, method)

@@ -31,7 +31,15 @@ def test_rho_and_p_are_scipys(n, distinct, seed):
     if abs(found.value) < 1:
         assert found.p == pytest.approx(theirs.pvalue, rel=1e-9)
         assert (found.low is None) == (n < 10)
-        assert n < 10 or found.low < found.value < found.high
+        assert n < 10 or found.low <= found.value <= found.high
+
+
+def test_an_interval_holds_its_value_where_one_value_is_rare():
+    """One sample of 13 differs in x: every third resample lacks it, and the others' upper end lay below rho."""
+    rng = np.random.default_rng(45)
+    x, y = rng.integers(2, size=13), rng.standard_normal(13).round(1)
+    found = spearman(x, y)
+    assert found.low < found.value == found.high
 
 
 def test_resamples_are_ranked_as_resamples():
