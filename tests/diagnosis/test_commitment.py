@@ -98,7 +98,7 @@ def test_refused():
         _ = PowerProbe().power
     with pytest.raises(UserError, match="t=1"):
         bridge_log_density(data, 1.0, data)
-    with pytest.raises(UserError, match="1 times from"):
+    with pytest.raises(UserError, match="1 step between"):
         power_law([0.1, 0.9], torch.ones(2))
     with pytest.raises(UserError, match="times of 3, powers of 2"):
         power_law([0.1, 0.9, 0.95], torch.ones(2))

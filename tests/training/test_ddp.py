@@ -28,8 +28,8 @@ CASES = {
 RANK = """
 import json, sys
 from fm_lightning.cli import command as cli
-from fm_lightning.report import save
-save.write_report = lambda folder, *content: folder  # drawing takes longer than all the rest, and other tests check it
+from fm_lightning.report import page
+page.write_report = lambda folder, *content: folder  # drawing takes longer than all the rest, and other tests check it
 for args in json.loads(sys.argv.pop()):
     cli.main(args)
 """
