@@ -31,7 +31,7 @@ def load_weights(net: nn.Module, path_or_state: str | Path | Mapping[str, Any]) 
         UserError: as ``read_weights``; the first key that does not fit, with both shapes; the size that a SiT's file holds.
     """
     weights = read_weights(path_or_state)
-    if isinstance(net, Reversed):
+    if isinstance(net, Reversed) and isinstance(net.net, nn.Module):
         net, weights = net.net, without_projectors(weights.unwrapped())
     elif isinstance(net, MetaVelocity):
         net = net.model
