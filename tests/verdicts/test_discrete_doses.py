@@ -97,8 +97,9 @@ def test_bisection_closes_in_on_the_schedule(count, place, power):
     target = 0.7 - 0.6 * place
     known, order = bisected(curve, target, ladder)
     assert len(order) <= 2 + np.ceil(np.log2(count))
-    low = max(dose for dose in known if curve(dose) >= target)
-    high = min(dose for dose in known if curve(dose) <= target)
+    shares, reached = {dose: float(np.mean(each)) for dose, each in known.items()}, float(np.mean(hits(target)))
+    low = max(dose for dose, share in shares.items() if share >= reached)
+    high = min(dose for dose, share in shares.items() if share <= reached)
     close = curve(low) - curve(high) <= WIDEST * spacing(target, 0.0) + 2 / N
     assert close or ladder.index(high) - ladder.index(low) == 1
     (three,) = choose_doses(known, hits(target), N, ladder)
