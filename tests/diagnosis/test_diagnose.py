@@ -69,7 +69,7 @@ def loaded(folder):
 
 @pytest.mark.slow
 def test_a_toy_run_through_the_command(command, refused, tmp_path):
-    says(refused("diagnose", "tiny.yaml"), "'tiny.yaml' is not an option", "fm-lightning diagnose --help")
+    says(refused("diagnose", "tiny.yaml"), "'tiny.yaml' is not an option", "Use fm-lightning diagnose -c tiny.yaml")
     assert command("run", "-c", "tiny.yaml").status == 0
     run = tmp_path / "runs" / "tiny"
     ended = command("diagnose", run, "--probes", 9, "--pdf", "true")
