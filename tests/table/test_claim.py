@@ -39,7 +39,7 @@ def take(folder, begin):
         Claim(folder).take()
     except UserError:
         return 0
-    time.sleep(0.3)  # longer than the others try
+    time.sleep(1)  # longer than the others try
     return 1
 
 for folder in sys.argv[1:]:
