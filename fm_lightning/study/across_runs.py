@@ -229,7 +229,9 @@ def _sentence(verdict: Mapping[str, Any], judged: int) -> str:
     counts = sorted({outcome: outcomes.count(outcome) for outcome in outcomes}.items(), key=lambda pair: -pair[1])
     first = counts[0][0]
     found = f"{first} {every}" if len(counts) == 1 else f"{joined([f'{o} in {k}' for o, k in counts])} of {n} runs"
-    same = [name for name, by_run in verdict["families"].items() if by_run and set(by_run.values()) <= NO_BETTER]
+    # A family that was not tested in some run says nothing of "every run".
+    asked = {name: set(by_run.values()) for name, by_run in verdict["families"].items() if len(by_run) == n}
+    same = [name for name, seen in asked.items() if seen <= NO_BETTER]
     no_better = {outcome for outcome, _ in counts} <= NO_BETTER
     if len(counts) > 1 and not (no_better and same):
         return f"{found}, which does not replicate"
@@ -238,8 +240,8 @@ def _sentence(verdict: Mapping[str, Any], judged: int) -> str:
     if n < LEAST and first in DECIDED:
         return f"{found}; a claim needs at least {LEAST} training seeds"
     if no_better:
-        worse = [CALLED.get(name, name) for name in same if set(verdict["families"][name].values()) == {"worse"}]
-        others = [CALLED.get(name, name) for name in same if set(verdict["families"][name].values()) != {"worse"}]
+        worse = [CALLED.get(name, name) for name in same if asked[name] == {"worse"}]
+        others = [CALLED.get(name, name) for name in same if asked[name] != {"worse"}]
         than = [f"{words} than {joined(some)}" for words, some in (("worse", worse), ("no better", others)) if some]
         return f"{', and '.join(than)}, {every}"
     if first != "better":

@@ -121,7 +121,20 @@ def _settled(run: Run) -> dict[str, Any]:
     measured = {key: getattr(run.results, key) for key in MEASURED_WITH}
     if run.results.quality is not None:  # one of them may have more samples
         measured["quality"] = {key: value for key, value in asdict(run.results.quality).items() if key != "samples"}
-    return _fixed(run.results.config) | measured
+    fixed = _fixed(run.results.config)
+    if "callbacks" in (trainer := fixed.get("trainer", {})):
+        trainer["callbacks"] = _by_class(trainer["callbacks"] or [])
+    return fixed | measured
+
+
+def _by_class(callbacks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Class name -> arguments, so that a callback that only one run has is named; a second of one class gets a number."""
+    found: dict[str, Any] = {}
+    for each in callbacks:
+        name = str(each["class_path"]).rpartition(".")[2]
+        again = sum(known.partition(" ")[0] == name for known in found)
+        found[f"{name} {again + 1}" if again else name] = each.get("init_args") or {}
+    return found
 
 
 def _fixed(config: Mapping[str, Any], key: str = "") -> dict[str, Any]:

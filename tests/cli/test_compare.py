@@ -211,6 +211,15 @@ def test_another_family_in_each_run_is_no_replication(trained):
     assert _sentence(verdict, 1) == words
 
 
+def test_a_family_that_one_run_did_not_test_is_not_named_for_all():
+    runs = ("a", "b", "c")
+    families = {"noise": dict.fromkeys(runs, "no better"), "average": {"a": "no better"}}
+    found = _sentence({"outcomes": dict.fromkeys(runs, "no better"), "families": families}, 1)
+    assert found == "no better than noise, in all 3 runs"
+    alone = {"outcomes": dict.fromkeys(runs, "no better"), "families": {"average": {"a": "no better"}}}
+    assert "does not replicate" in _sentence(alone, 1)
+
+
 def test_worse_and_no_better_are_told_apart():
     runs = ("a", "b", "c")
     families = {"noise": dict.fromkeys(runs, "worse"), "late brake": dict.fromkeys(runs, "no better")}

@@ -70,7 +70,14 @@ def test_where_and_what_a_comparison_is_asked_for_may_differ(change):
             "model.net.init_args.width is 16 in t0 and 32 in t1",
         ),
         (lambda c: c["trainer"].update(max_steps=8), "trainer.max_steps is 4 in t0 and 8 in t1"),
-        (lambda c: c["trainer"]["callbacks"][0]["init_args"].update(decay=0.5), "decay is 0.9 in t0 and 0.5 in t1"),
+        (
+            lambda c: c["trainer"]["callbacks"][0]["init_args"].update(decay=0.5),
+            "trainer.callbacks.EMA.decay is 0.9 in t0 and 0.5 in t1",
+        ),
+        (
+            lambda c: c["trainer"]["callbacks"].insert(0, {"class_path": "a.CheckpointSeries"}),
+            "trainer.callbacks.CheckpointSeries is not given in t0 and {} in t1",
+        ),
         (lambda c: c["data"]["init_args"].update(batch_size=8), "batch_size is 16 in t0 and 8 in t1"),
     ],
 )
