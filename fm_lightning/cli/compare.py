@@ -1,7 +1,7 @@
 """``fm-lightning compare RUN_DIR RUN_DIR ...``: effects and verdicts across runs; nothing is sampled.
 
-Writes ``compare.html``, ``compare.csv`` and ``compare.json``. Runs of one configuration and several training seeds are
-replicates and are combined; runs on other data are shown separately.
+Writes ``compare.html``, ``compare.csv`` and ``compare.json``. Runs that were trained and measured in
+the same way, with several training seeds, are replicates and are combined; other runs are shown separately.
 """
 
 from __future__ import annotations

@@ -104,7 +104,8 @@ def _lines(comparison: Comparison, measures: Sequence[str]) -> Iterator[_Line]:
                     y += 1
             combined = {m: e["combined"] for m, e in effects.items() if e["combined"]}
             if combined:
-                many = max(each["replicates"] for each in combined.values())
+                counts = [each["replicates"] for each in combined.values()]
+                many = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{counts[0]}"
                 yield _Line(y, f"{many} replicates", colour, "combined", combined)
                 y += 1
             y += 0.4

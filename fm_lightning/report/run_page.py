@@ -61,7 +61,15 @@ def lines(entry: Mapping[str, Any]) -> Iterator[Line]:
                     (share(combined["i_squared"], 0), ""),
                 )
             runs = tuple(cell(effect["runs"].get(run["name"])) for run in entry["runs"])
-            yield Line(schedule["schedule"], how.title, how.hint, runs, over)
+            yield Line(schedule["schedule"], how.title, f"{how.hint}{_coverage(effect, len(runs))}", runs, over)
+
+
+def _coverage(effect: Mapping[str, Any], runs: int) -> str:
+    """What a combined effect leaves out, or why there is none."""
+    there = len(effect["runs"])
+    if there > 1 and effect["combined"] is None:
+        return "; not combined, for its bias depends on the number of samples"
+    return f"; in {there} of {runs} runs" if there < runs else ""
 
 
 def _ends(low: float, high: float, scale: float, places: int) -> str:
@@ -130,6 +138,9 @@ def render(comparison: Mapping[str, Any], name: str) -> str:
                 "lines": list(lines(entry)),
                 "pooled": any(s["effects"] and len(entry["runs"]) > 1 for s in entry["schedules"]),
                 "levels": list(_levels(entry)),
+                "against": {
+                    s["schedule"]: list(_against(entry, s["verdict"])) for s in entry["schedules"] if s["verdict"]
+                },
             }
             for entry in comparison["experiments"]
         ],
@@ -138,6 +149,17 @@ def render(comparison: Mapping[str, Any], name: str) -> str:
         missing=MISSING,
         count=thousands,
     )
+
+
+def _against(entry: Mapping[str, Any], verdict: Mapping[str, Any]) -> Iterator[tuple[str, list[Cell]]]:
+    """(family, an outcome for each run), and why a run did not test the family."""
+    for family, outcomes in verdict["families"].items():
+        untested = verdict["untested"].get(family, {})
+        names = [run["name"] for run in entry["runs"]]
+        yield (
+            family,
+            [("not tested", untested[run]) if run in untested else (outcomes.get(run, MISSING), "") for run in names],
+        )
 
 
 def _levels(entry: Mapping[str, Any]) -> Iterator[tuple[str, str, list[str]]]:

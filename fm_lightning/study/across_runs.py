@@ -5,7 +5,8 @@ Effects are changes against plain sampling on the same seeds, in units that comp
     f_mem                   change of the memorized share, 0 to 1
     quality_frechet/kernel  change of the distance that judges, as a share of plain sampling's, where a verdict has one
     fid, fd_digits, ...     change of the plug-in Fréchet distance, in its own unit: biased, so it judges nothing
-    residual_FAMILY         the distance beyond the family's curve, as a share of plain sampling's
+    residual_FAMILY         the distance beyond the family's curve, as a share of plain sampling's: the distance that judges,
+                            or the kernel distance where another one judges in each run
     kpe_per_dimension       change of the mean KPE divided by the dimension of a sample
     kpe_per_displacement    change of the mean KPE divided by the mean displacement; 1 is a straight line at constant speed
 
@@ -15,26 +16,21 @@ Shares of plain sampling's distance carry its own error.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from fm_lightning.comparison.results import RowResult, VerdictResult
+from fm_lightning.comparison.results import RowResult
 from fm_lightning.estimate import Estimate, Interval, Z
 from fm_lightning.phrases import joined
 from fm_lightning.study.replicates import Experiment, Run
-from fm_lightning.study.spread import spread, with_floor
-from fm_lightning.verdicts.outcomes import holm
+from fm_lightning.study.replication import correct, replication
 from fm_lightning.verdicts.random_effects import LEAST, combine
-from fm_lightning.verdicts.residual import LEVEL
-from fm_lightning.verdicts.wording import CALLED
 
 SCHEMA = 1
 BASE = "base"
-DECIDED = ("better", "no better", "worse", "not lowered")  # outcomes that say something, and so can replicate
-NO_BETTER = {"worse", "no better"}  # what is worse is no better
 KPE = ("kpe_per_dimension", "kpe_per_displacement")
 Effects = dict[str, Interval]  # measure -> change against base
 
@@ -42,7 +38,7 @@ Effects = dict[str, Interval]  # measure -> change against base
 def build(found: Sequence[Experiment]) -> dict[str, Any]:
     """``compare.json``: the runs by experiment, the effects of each schedule, and what replicates."""
     entries = [_experiment(number, experiment) for number, experiment in enumerate(found, 1)]
-    _correct([schedule["verdict"] for entry in entries for schedule in entry["schedules"] if schedule["verdict"]])
+    correct([schedule["verdict"] for entry in entries for schedule in entry["schedules"] if schedule["verdict"]])
     return {"schema": SCHEMA, "experiments": entries, "headline": headline(entries)}
 
 
@@ -64,8 +60,7 @@ def headline(entries: Sequence[Mapping[str, Any]]) -> str:
 
 def _experiment(number: int, experiment: Experiment) -> dict[str, Any]:
     runs = experiment.runs
-    effects = {run.name: {name: _effects(run, name) for name in run.rows("schedule")} for run in runs}
-    schedules = list(dict.fromkeys(name for each in effects.values() for name in each))
+    schedules = list(dict.fromkeys(name for run in runs for name in run.rows("schedule")))
     return {
         "number": number,
         "runs": [_run(run) for run in runs],
@@ -75,8 +70,8 @@ def _experiment(number: int, experiment: Experiment) -> dict[str, Any]:
             {
                 "schedule": name,
                 "label": next(run.manifest.rows[name]["label"] for run in runs if name in run.manifest.rows),
-                "effects": _over({run.name: effects[run.name].get(name, {}) for run in runs}),
-                "verdict": _replication(name, runs),
+                "effects": _over(_by_run(name, runs), _biased(runs)),
+                "verdict": replication(name, runs),
             }
             for name in schedules
         ],
@@ -102,13 +97,27 @@ def _run(run: Run) -> dict[str, Any]:
     }
 
 
-def _over(runs: Mapping[str, Effects]) -> dict[str, Any]:
-    """measure -> the effect in each run that has it, and over them."""
+def _by_run(schedule: str, runs: Sequence[Run]) -> dict[str, Effects]:
+    """The effects of a schedule in each run that has it; residuals are of one distance."""
+    verdicts = [run.results.verdict(schedule) for run in runs]
+    judges = {verdict.measure for verdict in verdicts if verdict is not None and verdict.measure is not None}
+    distance = judges.pop() if len(judges) == 1 else "kernel"
+    return {run.name: _effects(run, schedule, distance) for run in runs if schedule in run.rows("schedule")}
+
+
+def _biased(runs: Sequence[Run]) -> set[str]:
+    """The plug-in distance, where the runs have different numbers of samples: its bias depends on them."""
+    plug_in = {run.results.quality.key for run in runs if run.results.quality is not None}
+    return plug_in if len({run.results.samples for run in runs}) > 1 else set()
+
+
+def _over(runs: Mapping[str, Effects], apart: Collection[str] = ()) -> dict[str, Any]:
+    """measure -> the effect in each run that has it, and over them, except for measures ``apart``."""
     found: dict[str, Any] = {}
     for measure in dict.fromkeys(name for effects in runs.values() for name in effects):
         changes = {run: effects[measure] for run, effects in runs.items() if measure in effects}
         combined = None
-        if len(changes) > 1:
+        if len(changes) > 1 and measure not in apart:
             combined = asdict(combine([c.value for c in changes.values()], [_error(c) for c in changes.values()]))
         found[measure] = {
             "runs": {run: change._asdict() | {"error": _error(change)} for run, change in changes.items()},
@@ -121,25 +130,26 @@ def _error(change: Interval) -> float:
     return (change.high - change.low) / (2 * Z)
 
 
-def _effects(run: Run, schedule: str) -> Effects:
+def _effects(run: Run, schedule: str, distance: str) -> Effects:
     row = run.results.row(schedule)
     assert row is not None
     found: Effects = {}
     if "f_mem" in row.vs_base:
         found["f_mem"] = row.vs_base["f_mem"]
-    found |= _qualities(run, row)
+    found |= _qualities(run, row, distance)
     here, there = _energies(run, schedule), _energies(run, BASE)
     return found | {measure: Interval(*(here[measure] - there[measure])) for measure in KPE if measure in here}
 
 
-def _qualities(run: Run, row: RowResult) -> Effects:
+def _qualities(run: Run, row: RowResult, distance: str) -> Effects:
     verdict = run.results.verdict(row.name)
     found: Effects = {}
     if verdict is not None and verdict.against == BASE and verdict.measure is not None:
         judge = f"quality_{verdict.measure}"
         other = "quality_kernel" if judge == "quality_frechet" else "quality_frechet"
         shares = {judge: verdict.relative_change, other: verdict.other_relative}
-        shares |= {f"residual_{family.family}": family.relative for family in verdict.families}
+        judging = verdict.measure == distance
+        shares |= {f"residual_{f.family}": f.relative if judging else f.other_relative for f in verdict.families}
         found |= {measure: share for measure, share in shares.items() if share is not None}
     if run.results.quality is not None:
         key = run.results.quality.key
@@ -175,81 +185,6 @@ def _levels(run: Run, row: str) -> dict[str, float | None]:
     names = ("f_mem", "quality_frechet", "quality_kernel", plug_in)
     levels = {name: found.metrics[name] for name in names if name in found.metrics}
     return levels | {measure: found.value for measure, found in _energies(run, row).items()}
-
-
-# --- verdicts ---
-
-
-def _replication(schedule: str, runs: Sequence[Run]) -> dict[str, Any] | None:
-    """The outcomes in all runs that judged the schedule, and p of its being better in every one of them.
-
-    The spread between three or more runs is a floor of dQ in each of them, see ``study.spread``.
-    """
-    own = {run.name: entry for run in runs if (entry := run.results.verdict(schedule)) is not None}
-    if not own:
-        return None
-    least = spread(list(own.values()))
-    entries = {run: with_floor(entry, least) for run, entry in own.items()}
-    raised = any(entries[run] is not entry for run, entry in own.items())
-    families = dict.fromkeys(f.family for entry in entries.values() for f in entry.families)
-    return {
-        "outcomes": {run: entry.outcome for run, entry in entries.items()},
-        "claims": {run: entry.claim for run, entry in entries.items()},
-        "families": {
-            name: {r: f.outcome for r, entry in entries.items() for f in entry.families if f.family == name}
-            for name in families
-        },
-        "p_better": max(_p_better(entry) for entry in entries.values()),
-        "floor": least if raised else None,
-    }
-
-
-def _p_better(entry: VerdictResult) -> float:
-    """p of being better than every family that reaches the schedule, in one run."""
-    return max((f.p_better for f in entry.families if f.outcome != "out of reach"), default=1.0)
-
-
-def _correct(verdicts: Sequence[dict[str, Any]]) -> None:
-    """Holm over every schedule and experiment that might claim to be better; adds p_holm, stands and the sentence."""
-    for verdict, p in zip(verdicts, holm([verdict["p_better"] for verdict in verdicts])):
-        verdict["p_holm"] = p
-        better = set(verdict["outcomes"].values()) == {"better"}
-        verdict["stands"] = better and len(verdict["outcomes"]) >= LEAST and p < LEVEL
-        verdict["sentence"] = _sentence(verdict, len(verdicts))
-        if floor := verdict["floor"]:
-            verdict["sentence"] += (
-                f" (effects below {100 * floor:.2g}% of the baseline's distance, its spread between training seeds, are ignored)"
-            )
-
-
-def _sentence(verdict: Mapping[str, Any], judged: int) -> str:
-    outcomes = list(verdict["outcomes"].values())
-    n = len(outcomes)
-    every = f"in all {n} runs" if n > 2 else "in both runs" if n == 2 else "in one run"
-    counts = sorted({outcome: outcomes.count(outcome) for outcome in outcomes}.items(), key=lambda pair: -pair[1])
-    first = counts[0][0]
-    found = f"{first} {every}" if len(counts) == 1 else f"{joined([f'{o} in {k}' for o, k in counts])} of {n} runs"
-    # A family that was not tested in some run says nothing of "every run".
-    asked = {name: set(by_run.values()) for name, by_run in verdict["families"].items() if len(by_run) == n}
-    same = [name for name, seen in asked.items() if seen <= NO_BETTER]
-    no_better = {outcome for outcome, _ in counts} <= NO_BETTER
-    if len(counts) > 1 and not (no_better and same):
-        return f"{found}, which does not replicate"
-    if no_better and not same:
-        return f"{found}, but each time than another family, which does not replicate"
-    if n < LEAST and first in DECIDED:
-        return f"{found}; a claim needs at least {LEAST} training seeds"
-    if no_better:
-        worse = [CALLED.get(name, name) for name in same if asked[name] == {"worse"}]
-        others = [CALLED.get(name, name) for name in same if asked[name] != {"worse"}]
-        than = [f"{words} than {joined(some)}" for words, some in (("worse", worse), ("no better", others)) if some]
-        return f"{', and '.join(than)}, {every}"
-    if first != "better":
-        return found
-    correction = f"after Holm's correction for the {judged} schedules judged here"
-    return (
-        f"{found}, also {correction}" if verdict["stands"] else f"{found}, but not {correction}, so nothing is claimed"
-    )
 
 
 # --- one line per number ---

@@ -1,7 +1,8 @@
 """Replicates: which runs repeat one experiment with another seed, and which are experiments of their own.
 
-Runs are replicates if their configurations and training data are the same, and both their seeds and their weights differ.
-What a comparison asks for may differ: a row that only one of them has is compared there alone. Nothing else is ever pooled.
+Runs are replicates if they were trained in the same way on the same data, their numbers were measured in the same way, and both
+their seeds and their weights differ. What only observes may differ: monitors, validations, kept weights, and which rows,
+families and seeds a comparison has. What only one of them measured is compared there alone. Nothing else is ever pooled.
 """
 
 from __future__ import annotations
@@ -14,30 +15,14 @@ from typing import Any
 
 from fm_lightning.comparison.results import Results
 from fm_lightning.errors import UserError
+from fm_lightning.study.observers import averages, observes, what_decides
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.keys import differences
 from fm_lightning.table.manifest import Manifest
 
-# What another run of the same experiment may do otherwise: where and how long it works, and which rows and seeds it compares.
-_FREE = {
-    "": {"name", "seed_everything", "threads", "root"},
-    "model": {"base_seed", "test_schedules", "val_schedules", "judge", "fields", "floors"},
-    "data.init_args": {"base_seed", "eval_batch_size", "val_seeds", "test_seeds", "predict_seeds", "cache_dir"},
-    "trainer": {
-        "accelerator",
-        "default_root_dir",
-        "devices",
-        "enable_model_summary",
-        "enable_progress_bar",
-        "log_every_n_steps",
-        "logger",
-        "num_nodes",
-        "num_sanity_val_steps",
-        "profiler",
-        "strategy",
-    },
-}
 MEASURED_WITH = ("threshold", "tau_split", "quality")  # of results: numbers measured otherwise are other numbers
+COUNTED_WITH = ("mirrored", "leave_out_duplicates")  # of MemorizationMonitor: they too decide what is a copy
+OWN = ("weights", "base_seed", "label_seed", "merge_rows")  # of a table's identity: what each replicate has for itself
 NAMED = ("base", "schedule")  # rows that mean what their name says; each run matches its own controls and families
 
 
@@ -62,6 +47,12 @@ class Run:
     @property
     def identity(self) -> Mapping[str, Any]:
         return self.manifest.identity
+
+    @property
+    def callbacks(self) -> Sequence[Mapping[str, Any]]:
+        """The configured callbacks."""
+        found = (self.results.config.get("trainer") or {}).get("callbacks") or []
+        return [found] if isinstance(found, Mapping) else found
 
     def rows(self, *kinds: str) -> list[str]:
         """The names of the rows of these kinds, in display order."""
@@ -104,27 +95,56 @@ def experiments(runs: Sequence[Run]) -> list[Experiment]:
 
 def no_replicate(one: Run, other: Run) -> str | None:
     """Why two runs are no replicates of each other, as a phrase; None if they are."""
-    if one.identity["training_data"] != other.identity["training_data"]:
+    if one.identity.get("training_data") != other.identity.get("training_data"):
         return f"{other.name} has other training data than {one.name}"
-    if difference := next(differences(_settled(one), _settled(other)), None):
-        key, there, here = difference
-        return f"{key} is {_short(there)} in {one.name} and {_short(here)} in {other.name}"
-    if one.identity["weights"] == other.identity["weights"]:
+    for run in (one, other):
+        if not run.results.config:
+            return f"{run.name} has no configuration, so how it was trained is unknown"
+    here, there = _measured(one), _measured(other)
+    both = [key for key in here if key in there]  # what was not measured in one of them contradicts nothing
+    # What reads validations may end a training by them, as EarlyStopping does; which callbacks do is unknown.
+    unknown = any(not (observes(each) or averages(each)) for each in (*one.callbacks, *other.callbacks))
+    settled = (
+        _trained(one, unknown) | {key: here[key] for key in both},
+        _trained(other, unknown) | {key: there[key] for key in both},
+    )
+    if difference := next(differences(*settled), None):
+        key, mine, theirs = difference
+        return f"{key} is {_short(mine)} in {one.name} and {_short(theirs)} in {other.name}"
+    if one.identity.get("weights") == other.identity.get("weights"):
         return f"{one.name} and {other.name} have the same weights, sampled with other seeds"
     if one.identity["base_seed"] == other.identity["base_seed"]:
         return f"{one.name} and {other.name} have the same base_seed={one.identity['base_seed']}, so they share their noise"
     return None
 
 
-def _settled(run: Run) -> dict[str, Any]:
-    """What replicates have in common: their configuration, and what was measured with what."""
-    measured = {key: getattr(run.results, key) for key in MEASURED_WITH}
+def _trained(run: Run, validations: bool) -> dict[str, Any]:
+    """What decided the weights, apart from the seed, and what their samples depend on besides.
+
+    Args:
+        run: a finished comparison.
+        validations: whether the training may have depended on its validations.
+    """
+    found = what_decides(run.results.config, validations)
+    if run.callbacks:
+        kept = [each for each in run.callbacks if not observes(each, validations)]
+        found["trainer"] = found["trainer"] | {"callbacks": _by_class(kept)}
+    if not validations and not found.get("trainer", {}).get("max_time"):
+        found["step"] = run.results.step  # another one where a training was cut off, or an earlier checkpoint compared
+    return found | {key: value for key, value in run.identity.items() if key not in OWN}
+
+
+def _measured(run: Run) -> dict[str, Any]:
+    """What numbers and verdicts were measured with, without what was not measured."""
+    found = {key: getattr(run.results, key) for key in MEASURED_WITH}
     if run.results.quality is not None:  # one of them may have more samples
-        measured["quality"] = {key: value for key, value in asdict(run.results.quality).items() if key != "samples"}
-    fixed = _fixed(run.results.config)
-    if "callbacks" in (trainer := fixed.get("trainer", {})):
-        trainer["callbacks"] = _by_class(trainer["callbacks"] or [])
-    return fixed | measured
+        found["quality"] = {key: value for key, value in asdict(run.results.quality).items() if key != "samples"}
+    if run.results.verdicts:
+        found["margins"] = dict(run.results.margins)
+    for each in run.callbacks:
+        if str(each["class_path"]).endswith(".MemorizationMonitor"):
+            found["MemorizationMonitor"] = {name: (each.get("init_args") or {}).get(name) for name in COUNTED_WITH}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _by_class(callbacks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -137,19 +157,11 @@ def _by_class(callbacks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _fixed(config: Mapping[str, Any], key: str = "") -> dict[str, Any]:
-    """The configuration without what replicates are free in."""
-    kept = {name: value for name, value in config.items() if name not in _FREE.get(key, ())}
-    return {
-        name: _fixed(value, f"{key}.{name}" if key else name) if isinstance(value, Mapping) else value
-        for name, value in kept.items()
-    }
-
-
 def _require_two(one: Run, other: Run) -> None:
     if one.identity == other.identity:
+        weights = one.identity.get("weights")
         raise UserError(
-            f"{one.name} and {other.name} are the same run (weights {one.identity['weights'][:8]}).",
+            f"{one.name} and {other.name} are the same run{f' (weights {weights[:8]})' if weights else ''}.",
             "Remove one of them.",
         )
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_runs import says, tiny_config
 from wandb_files import read_wandb
 
-from fm_lightning.comparison.results import Results
+from fm_lightning import KTS, Schedule, compare_schedules
+from fm_lightning.comparison.results import Results, RowResult
 from fm_lightning.files import SUM, write_json
-from fm_lightning.study.across_runs import _sentence, build
+from fm_lightning.nets import ResidualMLP
+from fm_lightning.report.run_forest import run_forest
+from fm_lightning.report.run_page import lines, render
+from fm_lightning.study.across_runs import build
 from fm_lightning.study.replicates import Run, experiments
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.verdicts.random_effects import combine
@@ -30,20 +37,31 @@ def judged(config):
     callbacks.insert(3, {"class_path": "fm_lightning.callbacks.FIDMonitor", "init_args": {"extractors": "fd_raw"}})
 
 
+def watched(config):
+    """Kept checkpoints, the family that needs them, and validations at other steps, which train nothing else."""
+    config["trainer"]["val_check_interval"] = 4
+    callbacks = config["trainer"]["callbacks"]
+    callbacks[5]["init_args"]["families"] = ["cheap", "earlier checkpoint"]
+    kept = {"class_path": "fm_lightning.callbacks.CheckpointSeries", "init_args": {"count": 3, "ratio": 1.5}}
+    callbacks.append(kept)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """runs/t0, t1, t2 of three seeds, judged, and runs/spiral on other data."""
+    """runs/t0, t1, t2 of three seeds, judged, of which t2 observes otherwise; and runs/spiral on other data."""
     from fm_lightning.cli import command as cli
 
     folder = tmp_path_factory.mktemp("runs")
     tiny, replicate = tiny_config(folder / "tiny.yaml"), tiny_config(folder / "judged.yaml", judged)
+    other = tiny_config(folder / "watched.yaml", lambda config: (judged(config), watched(config)))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("sys.argv", ["fm-lightning"])
         # The page of one run takes seconds, and is no part of this.
         patch.setattr("fm_lightning.report.page.write_report", lambda folder, *_: folder)
         for seed, name in enumerate(REPLICATES):
-            cli.main(["run", "-c", str(replicate), "--name", name, "--seed_everything", str(seed)])
+            config = other if name == "t2" else replicate
+            cli.main(["run", "-c", str(config), "--name", name, "--seed_everything", str(seed)])
         cli.main(["run", "-c", str(tiny), "--name", "spiral", "--data.init_args.name", "spiral"])
     return folder / "runs"
 
@@ -160,24 +178,40 @@ def test_one_name_for_two_schedules_is_refused(command, refused, runs):
     says(refused("compare", "runs/t0", "runs/spiral"), "Row 'kts'", "schedule.gain.alpha 0.02 in t0 and 0.03 in spiral")
 
 
-def with_verdicts(runs: Path, *outcomes: str, p: float = 1e-6) -> dict:
-    """The comparison of the replicates, had their verdicts been these."""
+Outcomes = tuple[str | None, ...]  # one for each of the replicates; None: not tested
+
+
+def with_verdicts(runs: Path, families: dict[str, Outcomes], p: float = 1e-6, **facts: Outcomes) -> list[Run]:
+    """The replicates as they would be, had their schedule been judged so: an outcome for each family and run.
+
+    ``outcome``, ``measure``, ``base_quality`` and ``robustness`` replace these facts of the verdicts, run by run.
+    """
     found = []
-    for name, outcome in zip(REPLICATES, outcomes):
+    for i, name in enumerate(REPLICATES[: len(next(iter(families.values())))]):
         results = json.loads((runs / name / "results.json").read_text())
         (entry,) = results["verdicts"]
-        entry |= {"outcome": outcome, "measure": "frechet", "base_quality": 0.5}
-        entry["families"] = [{"family": "noise", "outcome": outcome, "relative": [-0.02, -0.04, 0.0], "p_better": p}]
+        here = {family: outcomes[i] for family, outcomes in families.items() if outcomes[i]}
+        order = ("worse", "no better", "undecided", "better", "out of reach")
+        entry |= {"outcome": next((o for o in order if o in here.values()), "no claim")}
+        entry |= {"measure": "frechet", "base_quality": 0.5, "robustness": []}
+        entry |= {key: values[i] for key, values in facts.items()}
+        change = {"relative": [-0.02, -0.04, 0.0], "other_relative": [-0.01, -0.02, 0.0], "p_better": p}
+        entry["families"] = [{"family": family, "outcome": outcome} | change for family, outcome in here.items()]
         found.append(Run(name, Results.from_dict(results), Evaluation.open(runs / name)))
-    return build(experiments(found))
+    return found
+
+
+def verdict_on(runs: list[Run]) -> dict:
+    (entry,) = build(experiments(runs))["experiments"]
+    return entry["schedules"][0]["verdict"]
 
 
 @pytest.mark.parametrize(
     ("outcomes", "p", "stands", "words"),
     [
-        (("better",) * 3, 1e-6, True, "better in all 3 runs, also after Holm's correction"),
-        (("better",) * 3, 0.04, False, "better in all 3 runs, but not after Holm's correction"),
-        (("better",) * 2, 1e-6, False, "better in both runs; a claim needs at least 3 training seeds"),
+        (("better",) * 3, 1e-6, True, "better than noise, in all 3 runs, also after Holm's correction"),
+        (("better",) * 3, 0.04, False, "better than noise, in all 3 runs, but not after Holm's correction"),
+        (("better",) * 2, 1e-6, False, "better than noise, in both runs; a claim needs at least 3 training seeds"),
         (
             ("better", "no better", "better"),
             1e-6,
@@ -187,51 +221,176 @@ def with_verdicts(runs: Path, *outcomes: str, p: float = 1e-6) -> dict:
         (("no better",) * 3, 1.0, False, "no better than noise, in all 3 runs"),
         (("worse", "no better", "worse"), 1.0, False, "no better than noise, in all 3 runs"),
         (("undecided",) * 3, 1.0, False, "undecided in all 3 runs"),
-        (("no claim",) * 2, 1.0, False, "no claim in both runs"),
+        (("out of reach",) * 3, 1.0, False, "out of reach in all 3 runs"),
+        ((None,) * 2, 1.0, False, "no claim in both runs"),
     ],
 )
 def test_what_replicates(trained, outcomes, p, stands, words):
-    found = with_verdicts(trained, *outcomes, p=p)
+    found = build(experiments(with_verdicts(trained, {"noise": outcomes}, p=p)))
     verdict = found["experiments"][0]["schedules"][0]["verdict"]
     assert verdict["stands"] is stands
     assert verdict["sentence"].startswith(words)
     assert found["headline"] == f"kts: {verdict['sentence']}."
-    assert list(verdict["families"]["noise"].values()) == list(outcomes)
+    assert list(verdict["families"].get("noise", {}).values()) == [outcome for outcome in outcomes if outcome]
 
 
-def test_another_family_in_each_run_is_no_replication(trained):
-    """Two families, of which another one is as good as the schedule in each run."""
-    (entry,) = with_verdicts(trained, *["no better"] * 3)["experiments"]
-    verdict = entry["schedules"][0]["verdict"]
-    verdict["families"] = {
-        "noise": dict(zip(REPLICATES, ("no better", "better", "better"))),
-        "blend": dict(zip(REPLICATES, ("undecided", "no better", "no better"))),
-    }
-    words = "no better in all 3 runs, but each time than another family, which does not replicate"
-    assert _sentence(verdict, 1) == words
+B, N, W, U, FAR = "better", "no better", "worse", "undecided", "out of reach"
+HOLM = ", also after Holm's correction for the schedule judged here"
+TWICE = "but each time than another family, which does not replicate"
 
 
-def test_a_family_that_one_run_did_not_test_is_not_named_for_all():
-    runs = ("a", "b", "c")
-    families = {"noise": dict.fromkeys(runs, "no better"), "average": {"a": "no better"}}
-    found = _sentence({"outcomes": dict.fromkeys(runs, "no better"), "families": families}, 1)
-    assert found == "no better than noise, in all 3 runs"
-    alone = {"outcomes": dict.fromkeys(runs, "no better"), "families": {"average": {"a": "no better"}}}
-    assert "does not replicate" in _sentence(alone, 1)
+@pytest.mark.parametrize(
+    ("families", "stands", "sentence"),
+    [
+        # A family that some run did not test is in no sentence about all runs.
+        (
+            {"noise": (B, B, B), "average": (B, None, None)},
+            True,
+            f"better than noise, in all 3 runs (a longer average was tested in t0 only){HOLM}",
+        ),
+        (
+            {"noise": (B, B, B), "average": (B, B, None), "earlier checkpoint": (B, B, None)},
+            True,
+            "better than noise, in all 3 runs (a longer average and an earlier checkpoint were not tested in t2)"
+            + HOLM,
+        ),
+        (
+            {"noise": (B, B, B), "average": (None, B, B), "earlier checkpoint": (B, None, None)},
+            True,
+            "better than noise, in all 3 runs (an earlier checkpoint was tested in t0 only; a longer average was not tested "
+            f"in t0){HOLM}",
+        ),
+        (
+            {"noise": (B, B, B), "average": (None, None, N)},
+            False,
+            "better in 2 and no better in 1 of 3 runs (a longer average was tested in t2 only), which does not replicate",
+        ),
+        (
+            {"noise": (N, N, N), "average": (N, None, None)},
+            False,
+            "no better than noise, in all 3 runs (a longer average was tested in t0 only)",
+        ),
+        (
+            {"noise": (W, W, W), "late brake": (N, N, N), "average": (W, W, None)},
+            False,
+            "worse than noise, and no better than a late brake, in all 3 runs (a longer average was not tested in t2)",
+        ),
+        # The same outcome in every run, and no family that has it in each.
+        ({"noise": (N, B, B), "blend": (U, N, N)}, False, f"no better in all 3 runs, {TWICE}"),
+        (
+            {"noise": (B, None, B), "blend": (None, B, None)},
+            False,
+            f"better in all 3 runs (noise was not tested in t1; blending was tested in t1 only), {TWICE}",
+        ),
+        (
+            {"noise": (B, FAR, B), "blend": (FAR, B, FAR)},
+            False,
+            "better in all 3 runs (noise cannot lower copies as far in t1; blending cannot lower copies as far in t0 and "
+            f"t2), {TWICE}",
+        ),
+        # Families that cannot lower copies as far were not beaten.
+        (
+            {"noise": (B, B, B), "blend": (FAR, FAR, FAR), "late brake": (B, FAR, B)},
+            True,
+            "better than noise, in all 3 runs (blending cannot lower copies as far; a late brake cannot lower copies as "
+            f"far in t1){HOLM}",
+        ),
+        # Of fewer runs, the same.
+        (
+            {"noise": (B, B), "average": (B, None)},
+            False,
+            "better than noise, in both runs (a longer average was not tested in t1); a claim needs at least 3 training "
+            "seeds",
+        ),
+        # A run without any verdict on families did not leave one of them out.
+        ({"noise": (N, N, None)}, False, "no better in 2 and no claim in 1 of 3 runs, which does not replicate"),
+    ],
+)
+def test_a_sentence_names_what_every_run_tested(trained, families, stands, sentence):
+    verdict = verdict_on(with_verdicts(trained, families))
+    assert verdict["sentence"] == sentence
+    assert verdict["stands"] is stands
 
 
-def test_worse_and_no_better_are_told_apart():
-    runs = ("a", "b", "c")
-    families = {"noise": dict.fromkeys(runs, "worse"), "late brake": dict.fromkeys(runs, "no better")}
-    words = "worse than noise, and no better than a late brake, in all 3 runs"
-    assert _sentence({"outcomes": dict.fromkeys(runs, "worse"), "families": families}, 1) == words
+def test_a_run_that_did_not_judge_the_schedule_is_not_counted(trained):
+    runs = with_verdicts(trained, {"noise": (N, N, N)})
+    runs[1] = replace(runs[1], results=replace(runs[1].results, verdicts=()))
+    words = "no better than noise, in the 2 runs that judged it; a claim needs at least 3 training seeds"
+    assert verdict_on(runs)["sentence"] == words
+
+
+def test_runs_judged_by_different_distances_make_no_claim(trained):
+    """As with fewer seeds, where the kernel distance judges: how far it varies between seeds is then unknown."""
+    runs = with_verdicts(trained, {"noise": (B, B, B)}, measure=("frechet", "kernel", "frechet"))
+    (entry,) = build(experiments(runs))["experiments"]
+    (schedule,) = entry["schedules"]
+    assert not schedule["verdict"]["stands"]
+    assert schedule["verdict"]["sentence"] == (
+        "better than noise, in all 3 runs (by the Fréchet distance in t0 and t2, by the kernel distance in t1), but the "
+        "distance's spread between training seeds is unknown, so nothing is claimed"
+    )
+    residuals = schedule["effects"]["residual_noise"]["runs"]
+    assert {run: effect["value"] for run, effect in residuals.items()} == {"t0": -0.01, "t1": -0.02, "t2": -0.01}
+
+
+def test_a_definition_that_reverses_an_outcome_is_named(trained):
+    quarter = {"name": "at a threshold of 1/4", "outcome": U, "families": {"noise": U}, "reverses": ["noise"]}
+    blending = {"name": "by the kernel distance", "outcome": U, "families": {}, "reverses": ["average"]}
+    families = {"noise": (B, B, B), "average": (B, None, None)}
+    runs = with_verdicts(trained, families, robustness=([blending], [quarter], [quarter]))
+    limits = "a longer average was tested in t0 only; not so at a threshold of 1/4 in t1 and t2"
+    assert verdict_on(runs)["sentence"] == f"better than noise, in all 3 runs ({limits}){HOLM}"
+
+
+def test_the_page_says_which_run_tested_what_and_why(trained):
+    runs = with_verdicts(trained, {"noise": (B, B, B), "average": (B, B, None)})
+    runs[2].manifest.about["untested"] = {"average": "training kept no averages of the weights"}
+    runs[1] = replace(runs[1], results=replace(runs[1].results, rows=without_copies(runs[1]), samples=500))
+    comparison = build(experiments(runs))
+    (entry,) = comparison["experiments"]
+    page = html.unescape(render(comparison, "three"))
+    assert '<td class="left wrap">not tested <small>training kept no averages of the weights</small></td>' in page
+    assert "in all 3 runs (a longer average was not tested in t2)" in page
+    units = {line.measure: line.unit for line in lines(entry)}
+    assert units["beyond noise"].endswith("plain sampling's")
+    assert units["beyond average"].endswith("; in 2 of 3 runs")
+    assert units["copies"].endswith("; in 2 of 3 runs")
+    # The plug-in distance is biased by the number of samples.
+    assert entry["schedules"][0]["effects"]["fd_raw"]["combined"] is None
+    assert "not combined" in units["change of fd_raw"]
+    assert "2 to 3 replicates" in {text.get_text() for axes in run_forest(comparison).axes for text in axes.texts}
+
+
+def without_copies(run: Run) -> tuple[RowResult, ...]:
+    """The rows of a run that did not count copies."""
+    return tuple(
+        replace(row, vs_base={name: change for name, change in row.vs_base.items() if name != "f_mem"})
+        for row in run.results.rows
+    )
 
 
 def test_residuals_are_combined(trained):
-    effect = with_verdicts(trained, *["better"] * 3)["experiments"][0]["schedules"][0]["effects"]["residual_noise"]
+    runs = with_verdicts(trained, {"noise": (B, B, B)})
+    effect = build(experiments(runs))["experiments"][0]["schedules"][0]["effects"]["residual_noise"]
     for name in REPLICATES:
         assert effect["runs"][name]["value"] == pytest.approx(-0.02), "of base's distance"
     assert effect["combined"]["replicates"] == 3
+
+
+def test_comparisons_of_functions_are_shown_and_never_pooled(command, monkeypatch, tmp_path):
+    """They have no configuration, so that two networks may be anything; one that was named has no weights either."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    train, real = torch.randn(20, 2), torch.randn(60, 2)
+    for seed, identity in enumerate((None, None, "exact")):
+        schedules = {"base": Schedule(steps=2), "kts": Schedule(KTS(), steps=2)}
+        net = ResidualMLP([2], width=8 + 8 * seed, depth=1)
+        options = {"seeds": 40, "families": "none", "features": "raw", "base_seed": seed, "folder": f"f{seed}"}
+        compare_schedules(net, schedules, train=train, real=real, identity=identity, **options).report()
+    ended = command("compare", "f0", "f1", "f2", "--out", "out")
+    assert ended.status == 0, ended.err
+    says(ended.out, "Not pooled: f0 has no configuration, so how it was trained is unknown")
+    assert len(json.loads(Path("out/compare.json").read_text())["experiments"]) == 3
 
 
 def test_wandb_takes_it_as_a_run_of_its_own(command, runs, monkeypatch):

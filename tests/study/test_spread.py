@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fm_lightning.comparison.results import FamilyResult, Interval, MarginResult, VerdictResult
-from fm_lightning.study.across_runs import _correct
+from fm_lightning.study.replication import correct
 from fm_lightning.study.spread import spread, with_floor
 
 
@@ -61,7 +61,8 @@ def test_a_distance_of_another_size_has_another_floor():
 
 def test_the_sentence_says_what_is_ignored():
     verdict = {"outcomes": dict.fromkeys("abc", "no better"), "families": {"noise": dict.fromkeys("abc", "no better")}}
-    verdict |= {"p_better": 1.0, "floor": 0.05}
-    _correct([verdict])
+    verdict |= {"p_better": 1.0, "floor": 0.05, "spread": 0.05, "replicates": 3, "shared": ["noise"]}
+    verdict |= {"untested": {}, "distances": {}, "reversed": {}}
+    correct([verdict])
     ignored = "(effects below 5% of the baseline's distance, its spread between training seeds, are ignored)"
     assert verdict["sentence"] == f"no better than noise, in all 3 runs {ignored}"
