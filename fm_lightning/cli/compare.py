@@ -15,6 +15,8 @@ from typing import Any
 from PIL import Image
 
 from fm_lightning.cli.arguments import options_and_runs
+from fm_lightning.cli.configurations import SAVED
+from fm_lightning.comparison.results import FILE as RESULTS
 from fm_lightning.comparison.results import read_results
 from fm_lightning.errors import UserError
 from fm_lightning.files import csv_table, write_whole
@@ -61,10 +63,18 @@ def read(path: Path, name: str) -> Run:
         UserError: the directory holds no comparison, or an unfinished one.
     """
     evaluation = Evaluation.open(path)
+    trained_here = (path / SAVED).exists()  # else compare_schedules() wrote the directory
+    again = (
+        f"Run fm-lightning test -c {path}"
+        if trained_here
+        else f"Call compare_schedules() again, with folder={str(path)!r}"
+    )
     for row, about in evaluation.rows.items():
         if about["kind"] in NAMED and (there := evaluation.count(row)) < len(evaluation.seeds):
             seeds = f"{there:,} of {len(evaluation.seeds):,} seeds of {row}"
-            raise UserError(f"{path} holds an unfinished comparison ({seeds}).", f"Run fm-lightning test -c {path}")
+            raise UserError(f"{path} holds an unfinished comparison ({seeds}).", again)
+    if not (trained_here or (path / RESULTS).exists()):
+        raise UserError(f"{path} holds a comparison without results.", f"Run fm-lightning report {path}")
     results = read_results(path)
     samples = {row.name: row.samples for row in results.rows}
     named = [row for row, about in evaluation.rows.items() if about["kind"] in NAMED]

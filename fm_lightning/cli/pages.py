@@ -110,7 +110,7 @@ REPORT: list[Option] = [
     ("--trainer.callbacks.CLASS.OPTION V", "", "for example MemorizationMonitor.threshold 0.25"),
 ]
 COMPARE: list[Option] = [
-    ("RUN_DIR RUN_DIR ...", "", "finished runs; those of one configuration are replicates"),
+    ("RUN_DIR RUN_DIR ...", "", "finished runs; those trained in the same way are replicates"),
     ("--out DIR", "runs/compare-NAMES", "a new directory for page, table and numbers"),
     ("--wandb", "false", "log the comparison to W&B as a run of its own"),
 ]

@@ -377,7 +377,7 @@ def test_residuals_are_combined(trained):
     assert effect["combined"]["replicates"] == 3
 
 
-def test_comparisons_of_functions_are_shown_and_never_pooled(command, monkeypatch, tmp_path):
+def test_comparisons_of_functions_are_shown_and_never_pooled(command, refused, monkeypatch, tmp_path):
     """They have no configuration, so that two networks may be anything; one that was named has no weights either."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
@@ -387,6 +387,12 @@ def test_comparisons_of_functions_are_shown_and_never_pooled(command, monkeypatc
         net = ResidualMLP([2], width=8 + 8 * seed, depth=1)
         options = {"seeds": 40, "families": "none", "features": "raw", "base_seed": seed, "folder": f"f{seed}"}
         compare_schedules(net, schedules, train=train, real=real, identity=identity, **options).report()
+    Path("f1/results.json").unlink()
+    says(refused("compare", "f0", "f1"), "f1 holds a comparison without results", "Run fm-lightning report f1")
+    assert command("report", "f1").status == 0
+    shutil.copytree("f0", "cut")
+    shutil.rmtree(Evaluation.open("cut").parts[0].path)
+    says(refused("compare", "f0", "cut"), "unfinished comparison", "Call compare_schedules() again, with folder='cut'")
     ended = command("compare", "f0", "f1", "f2", "--out", "out")
     assert ended.status == 0, ended.err
     says(ended.out, "Not pooled: f0 has no configuration, so how it was trained is unknown")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import tiny_config
+from tiny_runs import TINY, tiny_config
 
 from fm_lightning import callbacks
-from fm_lightning.study.observers import _OBSERVERS, averages, observes
+from fm_lightning.cli.run_identity import identity, length, training
+from fm_lightning.study.observers import _OBSERVERS, averages, observes, what_decides
 
 OURS = "fm_lightning.callbacks"
 LIGHTNINGS = "lightning.pytorch.callbacks"
@@ -67,6 +69,16 @@ def test_observers_change_no_weight(command):
 def test_each_callback_of_ours_is_decided_about():
     assert _OBSERVERS[OURS] | {"EMA"} == set(callbacks.__all__)
     assert averages({"class_path": f"{OURS}.EMA"})
+
+
+def test_what_a_run_resumes_with_decides():
+    """Options that a directory's run must agree on to be trained on are none that only observe."""
+    config = copy.deepcopy(TINY)
+    kept = what_decides({**config, "trainer": {**training(config)["trainer"], **length(config)}}, validations=False)
+    assert kept["trainer"].keys() == training(config)["trainer"].keys() | length(config).keys()
+    kept = what_decides(identity(config), validations=False)
+    assert identity(config)["model"].keys() - kept["model"].keys() == {"base_seed"}
+    assert kept["data"] == identity(config)["data"]
 
 
 @pytest.mark.parametrize(
