@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from fm_lightning.comparison.progress import Counter
 from fm_lightning.data.batches import SeedBatch, SeedBatches
 from fm_lightning.data.samples import say
+from fm_lightning.errors import UserError
 
 
 class Progress(RichProgressBar, Counter):
@@ -24,7 +26,9 @@ class Progress(RichProgressBar, Counter):
     """
 
     def __init__(self, per_second: float = 5.0) -> None:
-        super().__init__()
+        if not per_second > 0:
+            raise UserError(f"Progress: `per_second={per_second:g}` must be positive.", "Use 5, for example.")
+        super().__init__(refresh_rate=max(1, math.ceil(per_second)))
         self.per_second = per_second
         self._drawn = 0.0
         self._loss: Tensor | None = None

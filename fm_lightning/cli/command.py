@@ -126,6 +126,7 @@ class CLI(ParsingCLI):
         self.directory = RunDirectory(config.root, _name(config))
         config.name = self.directory.path.name
         resolved = self._plain(self.parser, self.config)[self.subcommand]
+        self.config_dump = resolved  # Lightning would resolve it once more
         self.plain_config = {key: value for key, value in resolved.items() if key not in _NOT_KEPT}
         if config.again == "evaluation" and self.subcommand not in ("fit", "run", "test"):
             raise UserError(f"{self.subcommand} has no --again evaluation.", "Remove it.")

@@ -24,7 +24,7 @@ class KeyTwice(yaml.constructor.ConstructorError):
     """A mapping names a key twice."""
 
 
-class _StrictLoader(yaml.SafeLoader):
+class _StrictLoader(yaml.CSafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         self._refuse_twice(node)
         return super().construct_mapping(node, deep)

@@ -87,7 +87,10 @@ class ParsingCLI(LightningCLI):
 
     @staticmethod
     def _plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
-        return yaml.safe_load(parser.dump(config, skip_link_targets=False, skip_none=False))
+        text = parser.dump(
+            config, skip_link_targets=False, skip_unset=False, skip_validation=True
+        )  # parsing has validated it
+        return yaml.load(text, yaml.CSafeLoader)
 
 
 def _complaints(config: Mapping[str, Any]) -> list[UserError]:

@@ -52,7 +52,7 @@ class Collector:
         floor = about["kind"] == "floor"
         numbers: dict[str, float] = {}
         changes: dict[str, dict[str, Interval]] = {"vs_base": {}, "vs_plain": {}, "vs_parent": {}}
-        lines = self.evaluation.lines(name)
+        lines = self.evaluation.lines(name, measured=False)
         for measure in self.measures:
             if not floor or measure.floors:
                 numbers |= self._numbers(name, measure, changes)

@@ -123,7 +123,7 @@ class Pass:
         if len(found) < len(seeds):
             kept = self._table.samples(BASE, seeds)
             if kept is not None:
-                found |= dict(zip(self._table.lines(BASE, seeds).seed.tolist(), kept))
+                found |= dict(zip(self._table.lines(BASE, seeds, measured=False).seed.tolist(), kept))
         ascending = sorted(found)
         return BaseSamples(np.array(ascending), np.stack([found[s] for s in ascending])) if found else None
 

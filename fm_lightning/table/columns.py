@@ -24,7 +24,7 @@ def read_columns(evaluation: Evaluation, row: str, measure: str, seeds: range | 
         seeds: which; by default those of the comparison.
     """
     if measure == ENERGY:
-        lines = evaluation.lines(row, seeds)
+        lines = evaluation.lines(row, seeds, measured=False)
         if not len(lines):
             return {}
         found = {name: lines[name].to_numpy() for name in ("kpe", "displacement", "field_energy")}

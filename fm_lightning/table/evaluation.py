@@ -95,19 +95,20 @@ class Evaluation:
         """Lines of the row in the comparison."""
         return sum(int(chosen.sum()) for _, _, chosen in self._places(row, None))
 
-    def lines(self, row: str, seeds: range | None = None) -> pd.DataFrame:
+    def lines(self, row: str, seeds: range | None = None, *, measured: bool = True) -> pd.DataFrame:
         """The lines of a row, ascending in the seed: the columns of ``parts.LINES``, and those of every measure.
 
         Args:
             row: its name.
             seeds: which; by default those of the comparison.
+            measured: whether to read the measures' columns, too.
         """
         import pandas as pd
 
         frames = []
         for part, place, chosen in self._places(row, seeds):
             frame = part.lines().slice(place.start, place.stop - place.start).to_pandas()
-            for measure in self._measures(part):
+            for measure in self._measures(part) if measured else ():
                 more = part.measured(measure).slice(place.start, place.stop - place.start).to_pandas()
                 frame = frame.join(more.drop(columns="line", errors="ignore"))
             frames.append(frame[chosen])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 
@@ -66,6 +68,10 @@ class FlowTrainer(Trainer):
         )
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:  # unless a strategy or the user sets another
             self.strategy.checkpoint_io = WholeCheckpointIO()
+        if not torch.cuda.is_available():
+            # Lightning sets this to 1, for processes that fork before CUDA starts. Each optimizer step then searches the
+            # file system for a driver that is not there, as long as a tenth of a small network's step.
+            os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
     def run(
         self, model: LightningModule, datamodule: LightningDataModule | None = None, ckpt_path: str | None = None
