@@ -8,6 +8,7 @@ purposes never share a number.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -52,27 +53,33 @@ class NoiseStream:
     def __init__(
         self, seeds: Tensor | Sequence[int], shape: Sequence[int], base_seed: int, purpose: int, draws: int
     ) -> None:
-        self.shape, self.left = tuple(shape), draws
+        self.shape, self._left = tuple(shape), draws
         numbers = seeds.tolist() if isinstance(seeds, torch.Tensor) else [int(s) for s in seeds]
-        self._generators = [_generator(seed, base_seed, purpose) for seed in numbers] if draws else []
+        self._generators = [_generator(seed, base_seed, purpose) for seed in numbers]
         self._ahead: list[Tensor] = []
+        self._pool = ThreadPoolExecutor(1)  # draws what comes next while the network computes
+        self._coming = self._pool.submit(self._next)
 
     def draw(self) -> Tensor:
         """The next draw, ``[B, *shape]`` float32 on the CPU."""
         if not self._ahead:
-            size = int(np.prod(self.shape))
-            # Several draws at once where they are small: calling a generator takes as long as 200 numbers.
-            many = max(1, min(self.left, _AHEAD // max(1, size * len(self._generators))))
-            out = np.empty((len(self._generators), many * size), dtype=np.float32)
-            for row, generator in zip(out, self._generators):
-                generator.standard_normal(out=row, dtype=np.float32)
-            self.left -= many
-            drawn = torch.from_numpy(out).reshape(len(out), many, *self.shape).movedim(1, 0)
-            self._ahead = list(drawn.unbind())[::-1]
+            self._ahead = self._coming.result()
+            self._coming = self._pool.submit(self._next)
         return self._ahead.pop()
 
+    def _next(self) -> list[Tensor]:
+        """Several draws, the last one first: calling a generator takes as long as 200 numbers."""
+        size = int(np.prod(self.shape))
+        many = min(self._left, max(1, _AHEAD // max(1, size * len(self._generators))))
+        out = np.empty((len(self._generators), many * size), dtype=np.float32)
+        for row, generator in zip(out, self._generators):
+            generator.standard_normal(out=row, dtype=np.float32)
+        self._left -= many
+        drawn = torch.from_numpy(out).reshape(len(out), many, *self.shape).movedim(1, 0)
+        return list(drawn.unbind())[::-1]
 
-_AHEAD = 1 << 19  # numbers
+
+_AHEAD = 1 << 17  # numbers
 
 
 def uniform(seeds: Tensor, base_seed: int, purpose: int) -> Tensor:

@@ -109,7 +109,7 @@ def test_every_base_seed_purpose_and_position_has_its_own_stream():
 
 
 def test_a_stream_is_the_same_in_any_batch_and_however_many_draws_are_made_at_once():
-    many = NoiseStream(range(3000), (7, 10), 4, DIFFUSION, 9)  # 210,000 numbers a draw: two at once
+    many = NoiseStream(range(3000), (7, 10), 4, DIFFUSION, 9)  # 210,000 numbers a draw: one at a time
     few = NoiseStream(torch.tensor([2, 2999, 5]), (7, 10), 4, DIFFUSION, 5)  # all at once
     one = NoiseStream([5], (7, 10), 4, DIFFUSION, 1)
     first = None

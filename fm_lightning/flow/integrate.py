@@ -146,7 +146,7 @@ def _integrate(
         injected = _drawn(x0, rows, base_seed, INJECTED)[0]
     # Draw i of a seed's stream belongs to step i of every schedule, whichever of them use it.
     random_steps = max((i + 1 for plan in plans.values() for i, step in enumerate(plan) if step.jump), default=0)
-    stream = NoiseStream(rows, x0.shape[1:], base_seed, DIFFUSION, random_steps)
+    stream = NoiseStream(rows, x0.shape[1:], base_seed, DIFFUSION, random_steps) if random_steps else None
     i = 0
     while live:
         forks: list[tuple[_Branch, Step]] = []
@@ -167,7 +167,9 @@ def _integrate(
             if step.noise:
                 assert injected is not None
                 branch.x = branch.x.add(injected, alpha=step.noise)
-        jump = stream.draw().to(x0.device, x0.dtype, non_blocking=x0.is_cuda) if i < random_steps else None
+        jump = None
+        if stream is not None and i < random_steps:
+            jump = stream.draw().to(x0.device, x0.dtype, non_blocking=x0.is_cuda)
         _advance(evaluate, forks, i, probe, jump)
         live = [branch for branch, _ in forks]
         i += 1
