@@ -104,27 +104,38 @@ def _wait_for(command: Sequence[str]) -> int:
 
 
 def check_options(plan: Plan) -> None:
-    """Has the parser read commands in which every value of every axis occurs: some seconds each, instead of a night.
+    """Has the parser read commands in which every value of every axis occurs: some seconds, instead of a night.
 
     Raises:
         UserError: what the parser refuses, for example an axis that names no option.
     """
     seen: set[str] = set()
+    commands = []
     for point in plan.points:
-        new = {repr(pair) for pair in point.values.items()} - seen
-        if new and not is_finished(plan.folder / point.name):
-            _check(plan.command(point))
-            seen |= {repr(pair) for pair in point.values.items()}
-
-
-def _check(words: Sequence[str]) -> None:
-    command = [sys.executable, "-m", "fm_lightning", *words, "--print_config"]
-    found = subprocess.run(command, capture_output=True, text=True)
+        values = {repr(pair) for pair in point.values.items()}
+        if values - seen and not is_finished(plan.folder / point.name):
+            commands.append(plan.command(point))
+            seen |= values
+    found = subprocess.run([sys.executable, "-c", _PARSE], input=json.dumps(commands), capture_output=True, text=True)
     if found.returncode:
         lines = [line for line in found.stderr.splitlines() if line.startswith("fm-lightning: ")]
         text = lines[-1].removeprefix("fm-lightning: ") if lines else (found.stderr.strip().splitlines() or ["?"])[-1]
         problem, dot, fix = text.partition(". ")
-        raise UserError(f"{problem.rstrip('.')}.", fix if dot else f"Try fm-lightning {' '.join(command[3:])}")
+        raise UserError(f"{problem.rstrip('.')}.", fix if dot else "Try the commands of study --print")
+
+
+# In one process, because importing Lightning takes longer than all the rest.
+_PARSE = """
+import json, sys
+from fm_lightning.__main__ import main
+for words in json.load(sys.stdin):
+    sys.argv[1:] = [*words, "--print_config"]
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
+"""
 
 
 # What runs left

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -42,10 +43,22 @@ def test_what_shapes_a_training_may_not_change(command, refused, options, words,
     says(refused("fit", "-c", "tiny.yaml", "--trainer.max_steps", 8, *options), *words)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    from fm_lightning.cli import command as cli
+
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("sys.argv", ["fm-lightning"])
+        cli.main(["fit", "-c", str(tiny_config(folder / "tiny.yaml"))])
+    return folder / "runs" / "tiny"
+
+
 @pytest.fixture
-def half(command):
+def half(trained, tmp_path):
     """A training of 4 steps, to be continued."""
-    assert command("fit", "-c", "tiny.yaml").status == 0
+    shutil.copytree(trained, tmp_path / "runs" / "tiny")
 
 
 def test_learning_rates_that_follow_another_length_are_announced(command, tmp_path):

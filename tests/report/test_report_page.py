@@ -35,6 +35,12 @@ def page(make_results, tmp_path_factory):
     return results, path.read_text(encoding="utf-8")
 
 
+@pytest.fixture
+def text_alone(monkeypatch):
+    """Pages without figures, which take a second."""
+    monkeypatch.setattr("fm_lightning.report.page.FIGURES", ())
+
+
 def section(text, begin, end):
     return text[text.index(begin) : text.index(end, text.index(begin))]
 
@@ -86,7 +92,7 @@ def test_verdicts_are_folded_with_sentences_and_a_paragraph(page):
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
-def test_every_outcome_has_its_chip_and_its_sentence(make_results, outcome):
+def test_every_outcome_has_its_chip_and_its_sentence(make_results, text_alone, outcome):
     results, _ = make_results()
     results["verdicts"][0] |= {"outcome": outcome, "families": [], "claim": "says so"}
     text = render(read(results), {})
@@ -96,13 +102,13 @@ def test_every_outcome_has_its_chip_and_its_sentence(make_results, outcome):
     assert "{" not in answer(read(results))
 
 
-def test_small_numbers_are_not_rounded_away(make_results):
+def test_small_numbers_are_not_rounded_away(make_results, text_alone):
     results, _ = make_results()
     results["verdicts"][0] |= {"base_quality": 0.01218, "quality": 0.00987}
     assert "0.0122 → 0.00987" in render(read(results), {})
 
 
-def test_numbers_carry_the_samples_that_they_were_measured_on(make_results):
+def test_numbers_carry_the_samples_that_they_were_measured_on(make_results, text_alone):
     results, _ = make_results()
     for row in results["rows"]:
         row["samples"] = {"base": 399, "held_out": 37}.get(row["name"], 400)
@@ -186,7 +192,7 @@ def test_the_least_that_can_be_shown():
     assert "nan" not in text
 
 
-def test_missing_values_are_dashes(make_results):
+def test_missing_values_are_dashes(make_results, text_alone):
     results, _ = make_results()
     for row in results["rows"]:
         row["metrics"]["kpe_mean"] = float("nan")

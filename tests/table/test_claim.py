@@ -56,13 +56,12 @@ for folder in sys.argv[1:]:
 def test_of_forty_processes_one_takes_it(tmp_path):
     folders = []
     for kind in ("new", "stale", "half removed"):
-        for attempt in range(3):
-            folders.append(folder := tmp_path / f"{kind} {attempt}")
-            if kind != "new":
-                token = json.loads(leave(folder).read_text())["token"]
-            if kind == "half removed":  # by a process that was killed while it removed the stale claim
-                removing = replace(Owner.this_process(), pid=GONE)
-                (folder / f".{RUNNING}.{token}.tmp").write_text(json.dumps(asdict(removing)))
+        folders.append(folder := tmp_path / kind)
+        if kind != "new":
+            token = json.loads(leave(folder).read_text())["token"]
+        if kind == "half removed":  # by a process that was killed while it removed the stale claim
+            removing = replace(Owner.this_process(), pid=GONE)
+            (folder / f".{RUNNING}.{token}.tmp").write_text(json.dumps(asdict(removing)))
     said = subprocess.run(
         [sys.executable, "-c", FORTY, *map(str, folders)], stdout=subprocess.PIPE, text=True, env=HERE, check=True
     )

@@ -30,8 +30,7 @@ import json, sys
 from fm_lightning.cli import command as cli
 from fm_lightning.report import page
 page.write_report = lambda folder, *content: folder  # drawing takes longer than all the rest, and other tests check it
-for args in json.loads(sys.argv.pop()):
-    cli.main(args)
+cli.main(json.loads(sys.argv.pop()))
 """
 
 
@@ -70,8 +69,8 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def two_ranks(folder: Path, commands: list[list[str]]) -> list[subprocess.Popen]:
-    """The commands, one after the other, in two processes that meet as torchrun's would."""
+def two_ranks(folder: Path, command: list[str]) -> list[subprocess.Popen]:
+    """The command in two processes that meet as torchrun's would."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -87,7 +86,7 @@ def two_ranks(folder: Path, commands: list[list[str]]) -> list[subprocess.Popen]
             "GROUP_RANK": "0",
             "TORCHELASTIC_RUN_ID": "test",
         }
-        arguments = [sys.executable, "-c", RANK, json.dumps(commands)]
+        arguments = [sys.executable, "-c", RANK, json.dumps(command)]
         ranks.append(subprocess.Popen(arguments, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
     return ranks
 
@@ -101,28 +100,28 @@ def finish(ranks: list[subprocess.Popen]) -> None:
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(said)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """run directories of one process and of two."""
+@pytest.fixture(
+    scope="module",
+    params=["independent", *(pytest.param(case, marks=pytest.mark.slow) for case in ("transport", "guided"))],
+)
+def pair(request, tmp_path_factory):
+    """The run's directories of one process and of two."""
+    return compared(tmp_path_factory.mktemp("ddp"), request.param)
+
+
+def compared(folder: Path, case: str) -> tuple[Path, Path]:
     from fm_lightning.cli import command as cli
 
-    folder = tmp_path_factory.mktemp("ddp")
-    commands = [["run", "-c", str(config(folder, case))] for case in CASES]
+    command = ["run", "-c", str(config(folder, case))]
     two = ["--root", "two", "--trainer.strategy", "ddp", "--trainer.devices", "2"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("sys.argv", ["fm-lightning"])
         patch.setattr("fm_lightning.report.page.write_report", lambda folder, *content: folder)
-        ranks = two_ranks(folder, [[*command, *two] for command in commands])
-        for command in commands:
-            cli.main([*command, "--root", "one"])
+        ranks = two_ranks(folder, [*command, *two])
+        cli.main([*command, "--root", "one"])
         finish(ranks)
-    return {case: (folder / "one" / case, folder / "two" / case) for case in CASES}
-
-
-@pytest.fixture(params=CASES)
-def pair(request, runs):
-    return runs[request.param]
+    return folder / "one" / case, folder / "two" / case
 
 
 def test_training_has_the_same_losses(pair):
@@ -179,7 +178,8 @@ def test_each_seed_is_counted_once(pair):
 
 
 @pytest.mark.slow
-def test_the_command_launches_its_own_processes(tmp_path, runs):
+def test_the_command_launches_its_own_processes(tmp_path, tmp_path_factory):
+    alone, _ = compared(tmp_path_factory.mktemp("ddp"), "independent")
     path = config(tmp_path, "independent")
     command = [sys.executable, "-m", "fm_lightning", "run", "-c", str(path)]
     ended = subprocess.run(
@@ -192,6 +192,6 @@ def test_the_command_launches_its_own_processes(tmp_path, runs):
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    one, two = (read_series(p / "metrics.csv") for p in (runs["independent"][0], tmp_path / "runs" / "independent"))
+    one, two = (read_series(p / "metrics.csv") for p in (alone, tmp_path / "runs" / "independent"))
     np.testing.assert_allclose([v for _, v in two["train/loss"]], [v for _, v in one["train/loss"]], rtol=2e-6)
     assert ended.stdout.count("Report:") == 1

@@ -18,7 +18,7 @@ from fm_lightning.metrics.precision_recall import precision_recall
 from fm_lightning.metrics.real_features import kept_features, read_statistics
 from fm_lightning.metrics.summaries import cmmd, inception_score, kernel_distance
 
-N = 12
+N = 10
 
 
 @pytest.fixture(scope="module")
