@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -28,7 +27,7 @@ class Progress(RichProgressBar, Counter):
     def __init__(self, per_second: float = 5.0) -> None:
         if not per_second > 0:
             raise UserError(f"Progress: `per_second={per_second:g}` must be positive.", "Use 5, for example.")
-        super().__init__(refresh_rate=max(1, math.ceil(per_second)))
+        super().__init__(refresh_rate=20)  # its thread looks so often whether to draw
         self.per_second = per_second
         self._drawn = 0.0
         self._loss: Tensor | None = None
