@@ -80,7 +80,8 @@ def whole(request, tmp_path_factory):
     ("hook", "step", "stopped"),
     [
         ("on_before_backward", 5, 5),  # within a step: it is finished
-        ("on_before_backward", 6, 6),  # within a step that a validation follows: the signal ends the validation
+        # within a step that a validation follows: the signal ends the validation
+        pytest.param("on_before_backward", 6, 6, marks=pytest.mark.slow),
         pytest.param("on_before_backward", 1, 1, marks=pytest.mark.slow),
         pytest.param("on_train_batch_end", 7, 7, marks=pytest.mark.slow),
         ("on_train_batch_start", 7, 6),  # before the place where training stops
@@ -90,7 +91,7 @@ def whole(request, tmp_path_factory):
             "on_validation_batch_end", 6, 6, marks=pytest.mark.slow
         ),  # the last batch: the validation is finished
         pytest.param("on_validation_epoch_end", 2, 6, marks=pytest.mark.slow),
-        ("on_validation_epoch_start", 2, 6),
+        pytest.param("on_validation_epoch_start", 2, 6, marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupted_training_resumes_exactly(command, tmp_path, whole, hook, step, stopped):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+import wandb
 from lightning import Trainer
 from lightning.pytorch.loggers import WandbLogger
+from wandb_files import read_wandb
 
 from fm_lightning.callbacks.wandb_media import log_comparison
 from fm_lightning.comparison.results import Results
@@ -67,11 +66,14 @@ def saved():
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory):
-    """Written by a process of its own: W&B keeps where it writes for all runs of a process."""
     folder = tmp_path_factory.mktemp("media")
-    subprocess.run([sys.executable, __file__, folder], check=True, env={**os.environ, "WANDB_SILENT": "true"})
-    from wandb_files import read_wandb  # only pytest knows where it lies
-
+    wandb.teardown()  # W&B keeps where it writes for all runs of a process
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_SILENT", "true")
+        logger = WandbLogger(offline=True, save_dir=folder, project="fm_lightning-tests")
+        trainer = Trainer(accelerator="cpu", logger=logger, enable_progress_bar=False, enable_model_summary=False)
+        log_comparison(trainer, judged(), saved())
+        logger.experiment.finish()
     return folder, read_wandb(folder)
 
 
@@ -109,10 +111,3 @@ def test_rows_stand_in_a_table_and_their_samples_in_pictures(logged):
         image = written["history"][name][-1]
         assert image["_type"] == "image-file"
         assert next(folder.rglob(image["path"])).stat().st_size > 500
-
-
-if __name__ == "__main__":
-    logger = WandbLogger(offline=True, save_dir=sys.argv[1], project="fm_lightning-tests")
-    trainer = Trainer(accelerator="cpu", logger=logger, enable_progress_bar=False, enable_model_summary=False)
-    log_comparison(trainer, judged(), saved())
-    logger.experiment.finish()  # waits until W&B's own process has written everything

@@ -122,7 +122,13 @@ def checkpoints(**arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"every_n_train_steps": 2, "save_top_k": -1}, {"save_last": False}, {"save_top_k": 0}]
+    "arguments",
+    [
+        {},
+        {"save_last": False},
+        pytest.param({"every_n_train_steps": 2, "save_top_k": -1}, marks=pytest.mark.slow),
+        pytest.param({"save_top_k": 0}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_can_be_resumed_and_compared_whatever_checkpoints_are_configured(command, tmp_path, arguments):
     file = tiny_config(tmp_path / "kept.yaml", checkpoints(**arguments))

@@ -32,7 +32,7 @@ def last():
             "ThroughputMonitor", {"batch_size_fn": "test_lightnings_callbacks.batch_size"}, marks=pytest.mark.slow
         ),
         pytest.param("LearningRateMonitor", {"logging_interval": "step"}, marks=pytest.mark.slow),
-        ("LambdaCallback", {}),
+        pytest.param("LambdaCallback", {}, marks=pytest.mark.slow),
     ],
 )
 def test_training_resuming_and_comparing_work(command, kind, options):

@@ -112,6 +112,7 @@ def test_runs_what_is_missing_and_names_what_fails(command, study_file, tmp_path
     assert times == {p: p.stat().st_mtime_ns for p in times}
 
 
+@pytest.mark.slow
 def test_a_later_value_that_the_parser_refuses_is_refused_before_any_run(command, study_file, tmp_path):
     ended = command("study", "-c", "small.yaml", "--axes.seed_everything", "[0]", "--axes.data.init_args.n", "[12, x]")
     assert ended.status == 2

@@ -262,11 +262,6 @@ def test_arrays_are_tensors(tmp_path):
     assert found.rows.f_mem.notna().any()
 
 
-def test_no_lightning_is_loaded():
-    code = "import sys, fm_lightning; fm_lightning.compare_schedules; assert 'lightning' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
-
-
 SCRIPT = """
 import sys
 from pathlib import Path

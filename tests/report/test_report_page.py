@@ -153,6 +153,7 @@ def test_special_characters_stay_text(make_results):
     assert html.escape(evil).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
 
 
+@pytest.mark.slow
 def test_a_name_is_text_in_every_figure(make_results):
     """One name holds what mathematics, HTML, formulas of a spreadsheet and formats would read as theirs."""
     name = "=1+1 $\\\\frac{$ a$b$c \\\\alpha <b> 名前 %s{0}"

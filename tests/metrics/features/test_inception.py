@@ -118,6 +118,16 @@ def test_fid_equals_torch_fidelity(measured, pair, weights):
     assert measured[0]["fid"] == pytest.approx(theirs, abs=1e-3)
 
 
+def test_features_are_torch_fidelitys(weights):
+    net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=weights)
+    extractor = InceptionFeatures(weights)
+    extractor.load()
+    x = images(4, 0.0)[:2]
+    with torch.no_grad():
+        torch.testing.assert_close(extractor(x), net(x)[0])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mine", "name"),
     [
@@ -131,6 +141,7 @@ def test_company_equals_torch_fidelity(measured, mine, name):
     assert ours[mine] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_precision_and_recall_by_brute_force(measured):
     ours, _, (fake, real) = measured
 
