@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from tiny_runs import tiny_config
 
 STEPS = 10
@@ -38,14 +40,25 @@ def configured(config):
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """Where the run lies."""
-    return tmp_path_factory.mktemp("measured")
+def folder(tmp_path_factory, worker_id):
+    """Where the run lies, one for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    place = (base if worker_id == "master" else base.parent) / "measured"
+    place.mkdir(exist_ok=True)
+    return place
 
 
 @pytest.fixture(scope="session")
 def measured(folder):
-    """``(results, arrays)`` as the command hands them to the page."""
+    """``(results, arrays)`` as the command hands them to the page; the worker that asks first has them made."""
+    kept = folder / "kept.pickle"
+    with FileLock(folder / "lock"):
+        if not kept.exists():
+            kept.write_bytes(pickle.dumps(_measure(folder)))
+    return pickle.loads(kept.read_bytes())
+
+
+def _measure(folder):
     from fm_lightning.cli import command as cli
 
     kept = {}

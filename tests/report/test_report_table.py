@@ -33,11 +33,9 @@ def test_no_line_is_too_long_and_no_number_is_cut(make_results, width):
     text = printed(results, width)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     assert "…" not in text
-    table = text[: text.index(results["headline"][:20])]
+    table, found = text[: text.index(results["headline"][:20])].splitlines(), read(results)
     for row in results["rows"]:
-        lines = [
-            line for line in table.splitlines() if line.strip().startswith(title(read(results).row(row["name"])) + "  ")
-        ]
+        lines = [line for line in table if line.strip().startswith(title(found.row(row["name"])) + "  ")]
         assert bool(lines) == (row["kind"] != "family"), "families have a table of their own"
         if lines:
             assert share(row["metrics"]["f_mem"]) in lines[0]

@@ -37,7 +37,7 @@ def check(queries: Tensor, reference: Tensor, k: int, prepared: object = None, *
     assert torch.equal(indices, which)
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     q=st.integers(0, 70),
     n=st.integers(1, 300),
