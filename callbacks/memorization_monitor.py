@@ -93,9 +93,9 @@ class MemorizationMonitor(Monitor[MemorizationRate]):
         stored = stored.to(device) if isinstance(stored, Tensor) else stored
         return Reference(stored, device=device, encode=data.encode)
 
-    def pictures(self, pl_module: FlowMatching, base: Columns, count: int = 10) -> dict[str, np.ndarray]:
+    def pictures(self, pl_module: FlowMatching, base: Columns) -> dict[str, np.ndarray]:
         data = pl_module.data
         if not data.has_pixels:
             return {"points": data.visible(data.reference())} if len(data.shape) == 1 else {}
-        index, counts = most_copied(base, self.threshold, count)
+        index, counts = most_copied(base, self.threshold)
         return {"images": data.visible(data.reference(index)), "counts": counts.numpy()}

@@ -24,15 +24,14 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def tensor_hash(tensors: Iterable[tuple[str, Tensor]], about: object = "", digits: int = DIGITS) -> str:
+def tensor_hash(tensors: Iterable[tuple[str, Tensor]], digits: int = DIGITS) -> str:
     """Changes with the names, types, shapes and bytes of tensors, and with the order they come in.
 
     Args:
         tensors: (name, tensor) pairs.
-        about: what else the hash depends on, by how it prints.
         digits: of the result.
     """
-    found = hashlib.sha256(str(about).encode())
+    found = hashlib.sha256()
     for name, value in tensors:
         found.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
         found.update(tensor_bytes(value))

@@ -9,11 +9,14 @@ The squared norm sums over every dimension of the sample, so the energy has the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+PER_STEP = ("energy", "guidance_gap")  # [S, B]; all else of a sample is [B, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,23 +91,24 @@ class Trajectory:
 
     def to(self, *args: Any, **kwargs: Any) -> Trajectory:
         """Moves the per-sample tensors (Lightning's predict loop asks for it); ``times`` and ``gain`` stay on the host."""
-        moved: dict[str, Any] = {
-            f.name: value.to(*args, **kwargs)
-            for f in fields(self)
-            if f.name not in ("times", "gain") and isinstance(value := getattr(self, f.name), Tensor)
-        }
+        moved: dict[str, Any] = {name: value.to(*args, **kwargs) for name, value in self._per_sample()}
         return replace(self, **moved)
 
     def __getitem__(self, rows: slice | Tensor) -> Trajectory:
         """The samples ``rows`` (a slice or an index tensor) alone."""
-        return replace(
-            self,
-            x1=self.x1[rows],
-            energy=self.energy[:, rows],
-            field_energy=self.field_energy[rows],
-            displacement=self.displacement[rows],
-            labels=None if self.labels is None else self.labels[rows],
-            seeds=None if self.seeds is None else self.seeds[rows],
-            guidance_energy=None if self.guidance_energy is None else self.guidance_energy[rows],
-            guidance_gap=None if self.guidance_gap is None else self.guidance_gap[:, rows],
-        )
+        parts: dict[str, Any] = {name: v[:, rows] if name in PER_STEP else v[rows] for name, v in self._per_sample()}
+        return replace(self, **parts)
+
+    @classmethod
+    def joined(cls, some: Sequence[Trajectory]) -> Trajectory:
+        """Trajectories of one schedule as one batch, in their order."""
+        parts: dict[str, Any] = {
+            name: torch.cat([getattr(each, name) for each in some], int(name in PER_STEP))
+            for name, _ in some[0]._per_sample()
+        }
+        return replace(some[0], **parts)
+
+    def _per_sample(self) -> list[tuple[str, Tensor]]:
+        """Name and value of what there is for each sample."""
+        names = (field.name for field in fields(self) if field.name not in ("times", "gain", "nfe"))
+        return [(name, value) for name in names if (value := getattr(self, name)) is not None]

@@ -22,7 +22,7 @@ from fm_lightning.nets.velocity import Velocity
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "score")
 
 
-class GaussianVelocity(Velocity):
+class FromGaussianPath(Velocity):
     """A velocity made of a network on another Gaussian path.
 
     Args:
@@ -46,7 +46,7 @@ class GaussianVelocity(Velocity):
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """Args: ``x [B, ...]``, ``t [B]``, ``y [B]`` int64 or None. Returns the velocity, like ``x``."""
-        check_labels(self, y, self.num_classes)
+        check_labels(self, y)
         time = distinct(t).double().clamp(*self.trained_on)
         return self.velocity(x, time, y).to(x.dtype)
 
@@ -69,13 +69,13 @@ class GaussianVelocity(Velocity):
         return out
 
 
-class FromDenoiser(GaussianVelocity):
+class FromDenoiser(FromGaussianPath):
     """``D(z; sigma)`` estimates x1 from ``z = x1 + sigma n`` (EDM, EDM2; with its preconditioning): ``(D - x) / (1 - t)``.
 
     Args:
         net: ``net(z [B, ...], sigma [B])``, and labels.
         sigma_min, sigma_max: the noise levels that it was trained on.
-        num_classes, null_label: as for ``GaussianVelocity``.
+        num_classes, null_label: as for ``FromGaussianPath``.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class FromDenoiser(GaussianVelocity):
         return (d - x) / like(1 - t, x)
 
 
-class FromNoise(GaussianVelocity):
+class FromNoise(FromGaussianPath):
     """A network on the variance-preserving path ``z = a x1 + s n``, ``a^2 + s^2 = 1`` (DDPM, ADM, DiT).
 
     Args:
@@ -108,7 +108,7 @@ class FromNoise(GaussianVelocity):
         clip: bound of the predicted x1, as samplers with ``clip_sample`` have it; it changes the velocity.
         integer_steps: the network takes whole steps only: the nearest is told. Others get interpolated steps.
         interpolation: "linear" in ``s / a``, or "log".
-        num_classes, null_label: as for ``GaussianVelocity``.
+        num_classes, null_label: as for ``FromGaussianPath``.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class FromNoise(GaussianVelocity):
         return (data if self.clip is None else data.clamp(-self.clip, self.clip)) - noise
 
 
-class FromScore(GaussianVelocity):
+class FromScore(FromGaussianPath):
     """``score(x, t)`` of the linear path's own density on our clock: ``n = -(1 - t) score``, ``v = (x - n) / t``.
 
     Scores of a variance-preserving path are ``FromNoise(net, alphas_cumprod, prediction="score")``; ``path="exploding"`` takes
@@ -194,7 +194,7 @@ class FromScore(GaussianVelocity):
         net: ``net(x [B, ...], t [B])``, or ``net(z, sigma)``, and labels.
         path: "linear" or "exploding".
         trained_on: first and last time on our clock; the score alone does not decide the velocity at t = 0.
-        num_classes, null_label: as for ``GaussianVelocity``.
+        num_classes, null_label: as for ``FromGaussianPath``.
     """
 
     def __init__(

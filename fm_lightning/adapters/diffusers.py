@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fm_lightning.adapters.denoisers import FromDenoiser, FromNoise, GaussianVelocity, like, tensor_of
+from fm_lightning.adapters.denoisers import FromDenoiser, FromGaussianPath, FromNoise, like, tensor_of
 from fm_lightning.errors import UserError
 from fm_lightning.nets.velocity import Velocity
 
@@ -177,7 +177,7 @@ def _check_keywords(kind: str, model: nn.Module, conditions: Mapping[str, Any], 
         raise UserError(f"{kind} does not take {unknown[0]}.", f"It takes {', '.join(known[1:])}.")
 
 
-class _FlowMatch(GaussianVelocity):
+class _FlowMatch(FromGaussianPath):
     """``sigma = 1 - t``, the model predicts noise minus data, told ``1000 sigma``."""
 
     def __init__(self, net: _Caller, levels: int) -> None:
@@ -202,7 +202,7 @@ class _Preconditioned(nn.Module):
         return skip * z + self.sign * gain * out
 
 
-def _field(caller: _Caller, scheduler: Any) -> GaussianVelocity:
+def _field(caller: _Caller, scheduler: Any) -> FromGaussianPath:
     """The parametrisation that a scheduler's configuration describes."""
     kind, config = type(scheduler).__name__, cast(Any, getattr(scheduler, "config", {}))
     classes: dict[str, Any] = {"num_classes": caller.num_classes, "null_label": caller.null_label}

@@ -29,6 +29,6 @@ class MetaVelocity(Velocity):
         self.num_classes, self.null_label = num_classes, null_label
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        check_labels(self, y, self.num_classes)
+        check_labels(self, y)
         labels = {self.label: y} if self.num_classes else {}
         return self.model(x, t.expand(len(x)), **labels, **self.extras)

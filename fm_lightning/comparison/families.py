@@ -128,12 +128,12 @@ def families(schedule: Schedule, guidable: bool = False) -> tuple[Family, ...]:
     return tuple(known)
 
 
-def own_doses(schedule: Schedule, factors: tuple[float, ...] = (0.5, 1.5, 2.0)) -> dict[float, Schedule]:
+def own_doses(schedule: Schedule) -> dict[float, Schedule]:
     """A schedule's own dose curve: factor -> the schedule with its gain that much as strong (alpha and beta of KTS, the
     scale of SSC). Left out: factors at which the gain does not stay positive. Empty without a gain.
     """
     curve = {}
-    for factor in factors if schedule.gain is not None else ():
+    for factor in (0.5, 1.5, 2.0) if schedule.gain is not None else ():
         assert schedule.gain is not None
         try:
             curve[factor] = replace(schedule, gain=schedule.gain.scaled(factor))

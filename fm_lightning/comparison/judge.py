@@ -15,7 +15,7 @@ from fm_lightning.comparison.rows import HELD_OUT
 from fm_lightning.errors import UserError
 from fm_lightning.estimate import Estimate
 from fm_lightning.metrics.measure import Columns
-from fm_lightning.metrics.memorization import THRESHOLD, copied, ratio
+from fm_lightning.metrics.memorization import THRESHOLD, MemorizationRate, copied, ratio
 from fm_lightning.table.columns import read_columns
 from fm_lightning.table.evaluation import Evaluation
 from fm_lightning.table.qualities import read_qualities
@@ -24,7 +24,7 @@ from fm_lightning.verdicts.outcomes import Alternative, confirm
 from fm_lightning.verdicts.residual import ROUGHNESS, Distance, Observed
 from fm_lightning.verdicts.verdict import HeldOut, Verdict, verdict
 
-NEIGHBOURS = "neighbours"
+NEIGHBOURS = MemorizationRate.name
 THRESHOLDS = {"1/4": 1 / 4, "1/3": THRESHOLD, "1/2": 1 / 2}
 NEAREST = 0.01  # by the distance to the nearest image alone: nearer than this share of held-out samples
 

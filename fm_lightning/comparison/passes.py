@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -163,14 +161,4 @@ def _merged(sampled: Iterable[Mapping[str, Trajectory]]) -> dict[str, Trajectory
     for trajectories in sampled:
         for name, trajectory in trajectories.items():
             found.setdefault(name, []).append(trajectory)
-    return {name: some[0] if len(some) == 1 else _joined(some) for name, some in found.items()}
-
-
-def _joined(some: Sequence[Trajectory]) -> Trajectory:
-    def together(name: str, dim: int = 0) -> Any:  # None where no trajectory has it
-        values = [getattr(t, name) for t in some]
-        return None if values[0] is None else torch.cat(values, dim)
-
-    along = {"x1": 0, "energy": 1, "field_energy": 0, "displacement": 0, "labels": 0, "seeds": 0}
-    along |= {"guidance_energy": 0, "guidance_gap": 1}
-    return replace(some[0], **{name: together(name, dim) for name, dim in along.items()})
+    return {name: some[0] if len(some) == 1 else Trajectory.joined(some) for name, some in found.items()}

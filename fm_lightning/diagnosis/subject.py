@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fm_lightning.comparison.judge import NEIGHBOURS
 from fm_lightning.comparison.rows import BASE
 from fm_lightning.data.base import FlowData
 from fm_lightning.errors import UserError
@@ -24,7 +25,6 @@ from fm_lightning.trajectory import Trajectory
 
 ENERGIES = ("kpe", "early", "late", "displacement", "excess")
 HELD_OUT = 5000  # real images that stand for all held-out ones
-NEIGHBOURS = "neighbours"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

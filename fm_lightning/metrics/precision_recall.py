@@ -25,35 +25,27 @@ NEIGHBOURS = 3
 
 
 class Balls:
-    """Balls around features, reaching to the k-th nearest other one.
+    """Balls around features, reaching to the third nearest other one, as in the literature and for ADM.
 
     Args:
-        features: ``[n, D]``, more than k.
-        k: 3 in the literature, and for ADM.
+        features: ``[n, D]``, more than three.
 
     Attributes:
         centres: the features, prepared.
         radius: ``[n]`` float32.
 
     Raises:
-        UserError: k or fewer features.
-
-    Example:
-        >>> Balls(torch.tensor([[0.0], [1.0], [3.0]]), k=1).contains(torch.tensor([[-0.9], [4.5], [5.5]]))
-        tensor([ True,  True, False])
+        UserError: three or fewer features.
     """
 
-    def __init__(self, features: Tensor, k: int = NEIGHBOURS) -> None:
+    def __init__(self, features: Tensor) -> None:
+        k = NEIGHBOURS
         if len(features) <= k:
             raise UserError(
                 f"{len(features)} images are too few for balls to neighbour {k}.", f"Use more than {k} on each side."
             )
         self.centres = Reference(features.float().contiguous())
         self.radius = nearest(self.centres.data, self.centres, k + 1)[0][:, k]  # the nearest of all is the point itself
-
-    def contains(self, points: Tensor) -> Tensor:
-        """``[m]`` bool for points ``[m, D]``: which lie in at least one ball, its edge included."""
-        return _inside(points.float(), None, self)[0]
 
 
 def precision_recall(features: Tensor, real: Tensor, balls: Balls | None = None) -> dict[str, float]:
@@ -71,15 +63,15 @@ def precision_recall(features: Tensor, real: Tensor, balls: Balls | None = None)
         UserError: a side with three images or fewer.
     """
     samples = Balls(features)
-    inside = _inside(samples.centres.data, samples.radius, balls or Balls(real))
+    inside = _inside(samples, balls or Balls(real))
     precision, recall = (float(found.double().mean()) for found in inside)
     return {"precision": precision, "recall": recall}
 
 
 @torch.no_grad()
-def _inside(points: Tensor, radius: Tensor | None, balls: Balls, budget: int = BUDGET) -> tuple[Tensor, Tensor]:
-    """Which of the points ``[m, D]`` lie in the balls and, given radii ``[m]`` about the points, which centres in theirs."""
-    reference = balls.centres
+def _inside(samples: Balls, balls: Balls, budget: int = BUDGET) -> tuple[Tensor, Tensor]:
+    """``[m]`` and ``[n]`` bool: which centres of either side lie in a ball of the other, its edge included."""
+    points, radius, reference = samples.centres.data, samples.radius, balls.centres
     check_match(points, reference)
     device, size, shift = reference.device, reference.size, reference.shift
     found, centres = (torch.zeros(n, dtype=torch.bool, device=device) for n in (len(points), len(reference)))
@@ -104,9 +96,8 @@ def _inside(points: Tensor, radius: Tensor | None, balls: Balls, budget: int = B
                 torch.mm(left.rows, reference.centred(rows).T, out=product)
                 here = _Contained(balls.radius[other], found[block], stored, rows, shift, rest, costs)
                 here.run(_tile(left, right, product, scores))
-                if radius is not None:
-                    there = _Contained(radius[block], centres[other], rows, stored, shift, rest, costs)
-                    there.run(_tile(right, left, product.T, scores.T))
+                there = _Contained(radius[block], centres[other], rows, stored, shift, rest, costs)
+                there.run(_tile(right, left, product.T, scores.T))
     return found.to(points.device), centres
 
 

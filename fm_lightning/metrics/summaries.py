@@ -38,7 +38,7 @@ def inception_score(logits: Tensor) -> dict[str, float]:
     return {"isc_mean": found["inception_score_mean"], "isc_std": found["inception_score_std"]}
 
 
-def kernel_distance(features: Tensor, real: Tensor) -> dict[str, float]:
+def kid(features: Tensor, real: Tensor) -> dict[str, float]:
     """``kid_mean`` and ``kid_std`` over 100 subsets of 1,000, or of all if there are fewer (arXiv 1801.01401).
 
     ``kid_std`` is left out where a subset holds all images of a side, because it would not show how much that side varies.
@@ -116,7 +116,7 @@ class Summary:
 
 def _kid(features: Tensor, real: RealFeatures, extractor: FeatureExtractor) -> dict[str, float]:
     assert real.features is not None
-    return kernel_distance(features, real.features)
+    return kid(features, real.features)
 
 
 def _precision_recall(features: Tensor, real: RealFeatures, extractor: FeatureExtractor) -> dict[str, float]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fm_lightning.errors import UserError
-from fm_lightning.nets.conditions import check_labels, distinct
+from fm_lightning.nets.conditions import check_labels, check_same_shape, distinct, null_label
 from fm_lightning.nets.velocity import Velocity
 
 
@@ -78,13 +78,8 @@ class ResidualMLP(Velocity):
             )
         if num_classes < 0:
             raise UserError(f"ResidualMLP: num_classes={num_classes} is negative.", "Use 0 for data without classes.")
-        if null_class and not num_classes:
-            raise UserError(
-                "ResidualMLP: null_class=True needs num_classes of at least 1.",
-                "Set num_classes, or leave null_class out.",
-            )
-        self.null_label = num_classes if null_class else None
         self.shape, self.num_classes = tuple(shape), num_classes
+        self.null_label = null_label(self, null_class)
         dim = math.prod(self.shape)
         self.time = TimeEmbedding(width)
         self.label = nn.Embedding(num_classes + null_class, width) if num_classes else None
@@ -100,7 +95,7 @@ class ResidualMLP(Velocity):
             UserError: for samples of another shape, or labels that do not go with ``num_classes``.
         """
         self.check_shape(x.shape[1:])
-        check_labels(self, y, self.num_classes)
+        check_labels(self, y)
         condition = self.time(distinct(t))
         if self.label is not None:
             condition = condition + self.label(y)
@@ -112,8 +107,4 @@ class ResidualMLP(Velocity):
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Raises UserError for samples of another shape."""
-        if tuple(shape) != self.shape:
-            raise UserError(
-                f"ResidualMLP takes samples of shape {list(self.shape)}, not {list(shape)}.",
-                f"Build it with shape={list(shape)}.",
-            )
+        check_same_shape(self, self.shape, shape)

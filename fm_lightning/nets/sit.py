@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from fm_lightning.errors import UserError
-from fm_lightning.nets.conditions import check_labels, distinct
+from fm_lightning.nets.conditions import check_same_shape, distinct, labels_up_to
 from fm_lightning.nets.unet_blocks import sinusoids
 from fm_lightning.nets.velocity import Velocity
 
@@ -100,7 +100,8 @@ class SiT(Velocity):
         self.check_shape(x.shape[1:])
         condition = self.t_embedder(distinct(t.expand(len(x))))  # [1, D] where all times are one, else [B, D]
         if self.y_embedder is not None:
-            condition = condition + self.y_embedder(self._checked(y))
+            last, fix = self.num_classes, "Build it with the data's num_classes."
+            condition = condition + self.y_embedder(labels_up_to(last, self, y, " (the last means no class)", fix))
         tokens = self.x_embedder(x.to(self.pos_embed.dtype)) + self.pos_embed  # [B, T, D]
         for block in self.blocks:
             if self.checkpoint and torch.is_grad_enabled():
@@ -117,22 +118,7 @@ class SiT(Velocity):
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Raises UserError for samples of another shape: positions are learned for one."""
-        if tuple(shape) != self.shape:
-            raise UserError(
-                f"SiT takes samples of shape {list(self.shape)}, not {list(shape)}.",
-                f"Build it with shape={list(shape)}.",
-            )
-
-    def _checked(self, y: Tensor | None) -> Tensor:
-        check_labels(self, y, self.num_classes)
-        assert y is not None
-        looks = y.device.type == "cpu" and not torch.compiler.is_compiling()
-        if looks and ((y < 0) | (y > self.num_classes)).any():
-            raise UserError(
-                f"SiT takes labels 0 ... {self.num_classes} (the last means no class), not {int(y.min())} ... {int(y.max())}.",
-                "Build it with the data's num_classes.",
-            )
-        return y
+        check_same_shape(self, self.shape, shape)
 
     def _initialise(self) -> None:
         """As published: Xavier for every linear map, N(0, 0.02) for time and class, zero for modulations and output."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from fm_lightning.errors import UserError
-from fm_lightning.nets.conditions import check_labels, distinct
+from fm_lightning.nets.conditions import distinct, labels_up_to, null_label
 from fm_lightning.nets.unet_blocks import Resample, ResBlock, Rung, SelfAttention, sinusoids, zero
 from fm_lightning.nets.velocity import Velocity
 
@@ -86,7 +86,6 @@ class UNet(Velocity):
         self.multiple = 2 ** (len(channel_mult) - 1)
         self.num_channels = num_channels
         self.num_classes = num_classes
-        self.null_label = num_classes if null_class else None
         self.time_scale = time_scale
         self.checkpoint = checkpoint
         self.check_shape(self.shape)
@@ -108,10 +107,7 @@ class UNet(Velocity):
             raise UserError(
                 f"UNet: {given} are not all in range.", "Use at least 1, at least 0, and from 0 to below 1."
             )
-        if null_class and not num_classes:
-            raise UserError(
-                "UNet: null_class=True needs num_classes of at least 1.", "Set num_classes, or leave null_class out."
-            )
+        self.null_label = null_label(self, null_class)
 
         emb = 4 * num_channels
 
@@ -167,7 +163,8 @@ class UNet(Velocity):
         dtype = self.stem.weight.dtype
         emb = self.time(sinusoids(distinct(t.expand(len(x))) * self.time_scale, self.num_channels).to(dtype))
         if self.label is not None:
-            emb = emb + self.label(self._checked(y))
+            fix = "Set num_classes to the data's, and null_class=True for guidance."
+            emb = emb + self.label(labels_up_to(self.label.num_embeddings - 1, self, y, "", fix))
         h = self.stem(x.to(dtype))
         skips = [h]
         for rung in self.down:
@@ -197,14 +194,3 @@ class UNet(Velocity):
                 f"{self.multiple}.",
                 "Resize the images or shorten channel_mult.",
             )
-
-    def _checked(self, y: Tensor | None) -> Tensor:
-        check_labels(self, y, self.num_classes)
-        assert y is not None
-        last = self.num_classes - (self.null_label is None)
-        if y.device.type == "cpu" and not torch.compiler.is_compiling() and ((y < 0) | (y > last)).any():
-            raise UserError(
-                f"UNet takes labels 0 ... {last}, not {int(y.min())} ... {int(y.max())}.",
-                "Set num_classes to the data's, and null_class=True for guidance.",
-            )
-        return y

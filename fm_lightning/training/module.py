@@ -34,9 +34,10 @@ from fm_lightning.data.base import FlowData
 from fm_lightning.data.batches import HeldOutBatch, SeedBatch, TrainBatch
 from fm_lightning.errors import UserError
 from fm_lightning.flow import Coupling, Independent, LinearPath, Schedule, TimeSampling, Uniform
+from fm_lightning.guidance import Guidance
 from fm_lightning.hashes import weights_hash
 from fm_lightning.metrics.measure import Measure
-from fm_lightning.nets.guidance import Guidance, drop_labels
+from fm_lightning.nets.conditions import drop_labels
 from fm_lightning.nets.velocity import check_network, check_null_label, check_returned
 from fm_lightning.training.checks import check_accumulation, check_average, check_precision
 from fm_lightning.training.draws import Draws, held_out_bridge

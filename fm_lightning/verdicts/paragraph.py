@@ -21,6 +21,7 @@ from fm_lightning.verdicts.wording import (
     real_images,
     reversals,
     scaled,
+    seeds_for,
 )
 
 WORDS = 120
@@ -135,6 +136,5 @@ def _conclusion(found: Findings) -> str:
     undecided = [f for f in found.families if f.outcome == "undecided"]
     if not undecided:
         return "After correction for the schedules judged together this is undecided."
-    needed = [f.n_needed for f in undecided]
-    most = None if None in needed else max(n for n in needed if n is not None)
+    most = seeds_for(undecided)
     return f"{'Many more' if most is None else f'About {about(most)}'} seeds would be needed to decide."

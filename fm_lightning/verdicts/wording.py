@@ -125,9 +125,8 @@ def _claim(found: Findings) -> str:
                 f"{_nearest(found, groups['better'])}{unreached}"
             )
         case "undecided" if "undecided" in groups:
-            needed = [family.n_needed for family in groups["undecided"]]
-            most = None if None in needed else max(n for n in needed if n is not None)
-            return f"is undecided against {listed(groups['undecided'])}{would_decide(most)}{unreached}"
+            seeds = would_decide(seeds_for(groups["undecided"]))
+            return f"is undecided against {listed(groups['undecided'])}{seeds}{unreached}"
         case "undecided":
             return (
                 f"is better than {listed(groups['better'])}, but not after correction for the schedules judged "
@@ -180,6 +179,12 @@ def percent_margin(found: Findings) -> str:
 def percent(found: Findings, distance: float) -> str:
     """In percent of the baseline's distance, or in its own unit where that is not above 0."""
     return f"{100 * distance / found.base_quality:.2g}%" if found.base_quality > 0 else f"{distance:.2g}"
+
+
+def seeds_for(undecided: Iterable[FamilyVerdict]) -> int | None:
+    """The seeds that would decide against all of these families; None if that takes too many for one of them."""
+    needed = [family.n_needed for family in undecided]
+    return None if None in needed else max(n for n in needed if n is not None)
 
 
 def would_decide(seeds: int | None) -> str:

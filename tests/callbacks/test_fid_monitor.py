@@ -15,7 +15,7 @@ from fm_lightning.flow import Schedule, integrate
 from fm_lightning.metrics import GaussianReference, moments
 from fm_lightning.metrics.features.extractor import ModuleFeatures
 from fm_lightning.metrics.precision_recall import precision_recall
-from fm_lightning.metrics.summaries import kernel_distance
+from fm_lightning.metrics.summaries import kid
 
 N = 60
 
@@ -135,7 +135,7 @@ def test_several_extractors_read_one_conversion_and_log_each_its_distance(monkey
     want = {"fd_model_space": GaussianReference(*moments(half(real))).distance(*moments(half(x)))}
     eight = [to_uint8(v)[:, :, ::2, ::2].float().flatten(1) for v in (real, x)]
     want["fd_pixels"] = want["fd_other"] = GaussianReference(*moments(eight[0])).distance(*moments(eight[1]))
-    want |= kernel_distance(eight[1], eight[0])
+    want |= kid(eight[1], eight[0])
     assert {name: logged[f"val/{BASE}/{name}"] for name in want} == pytest.approx(want, rel=1e-6)
     assert all(f"val/kts/{key}_change" in logged for key in ("fd_pixels", "fd_model_space", "fd_other"))
 

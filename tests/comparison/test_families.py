@@ -140,7 +140,7 @@ def test_a_schedule_s_own_doses():
         2.0: replace(kts, gain=KTS(0.04, 0.04)),
     }
     assert set(own_doses(Schedule(gain=KTS(0.02, 0.04)))) == {0.5}, "a gain that would reverse is left out"
-    assert own_doses(Schedule(gain=SSC(0.1, 1.0)), (0.5,))[0.5].gain == SSC(0.05, 1.0)
+    assert own_doses(Schedule(gain=SSC(0.1, 1.0)))[0.5].gain == SSC(0.05, 1.0)
     assert own_doses(Schedule()) == {}
 
 

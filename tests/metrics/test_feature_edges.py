@@ -9,7 +9,7 @@ import torch
 from fm_lightning.errors import UserError
 from fm_lightning.metrics import FrechetDistance, GaussianReference, RawFeatures, moments, summaries
 from fm_lightning.metrics.precision_recall import precision_recall
-from fm_lightning.metrics.summaries import cmmd, kernel_distance
+from fm_lightning.metrics.summaries import cmmd, kid
 
 D = 8
 GENERATOR = torch.Generator().manual_seed(0)
@@ -24,7 +24,7 @@ def frechet(features, real=REAL):
 
 MEASURES = {
     "frechet": frechet,
-    "kernel": lambda f, real=REAL: kernel_distance(f, real)["kid_mean"],
+    "kernel": lambda f, real=REAL: kid(f, real)["kid_mean"],
     "support": lambda f, real=REAL: precision_recall(f, real)["recall"],
     "cmmd": lambda f, real=REAL: cmmd(f, real)["cmmd"],
 }
@@ -78,8 +78,8 @@ def test_constant_features(measure):
 
 
 def test_a_spread_over_subsets_that_are_everything_is_not_shown(monkeypatch):
-    assert set(kernel_distance(FAKE, REAL)) == {"kid_mean"}
-    assert set(kernel_distance(REAL, FAKE)) == {"kid_mean"}
+    assert set(kid(FAKE, REAL)) == {"kid_mean"}
+    assert set(kid(REAL, FAKE)) == {"kid_mean"}
     monkeypatch.setattr(summaries, "SUBSET", 20)
-    found = kernel_distance(FAKE, REAL)
+    found = kid(FAKE, REAL)
     assert found["kid_std"] > 1e-4

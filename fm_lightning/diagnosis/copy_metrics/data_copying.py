@@ -40,7 +40,6 @@ class DataCopying(CopyMeasure):
         held_out: ``[m, ...]`` real images, some in each cell.
         cells: the number k of k-means cells.
         least: cells with more samples than this count; 20 as in the authors' code.
-        seed: the seed of k-means.
 
     Raises:
         UserError: no held-out samples, or a cell without any.
@@ -59,7 +58,6 @@ class DataCopying(CopyMeasure):
         held_out: Tensor,
         cells: int = 3,
         least: int = 20,
-        seed: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(reference, held_out, **kwargs)
@@ -70,15 +68,15 @@ class DataCopying(CopyMeasure):
                 f"cells={cells} must be between 1 and the {len(self.reference):,} training images.",
                 f"Pass, for example, cells={min(3, len(self.reference))}",
             )
-        self.cells, self.least, self.seed = cells, least, seed
+        self.cells, self.least = cells, least
         rows = self.reference.rows(0, len(self.reference)).float().cpu()
-        self._kmeans = KMeans(cells, n_init=10, random_state=seed).fit(rows.numpy())
+        self._kmeans = KMeans(cells, n_init=10, random_state=0).fit(rows.numpy())
         labels = torch.from_numpy(self._kmeans.labels_)
         self._parts = [Reference(rows[labels == cell].to(self.reference.device)) for cell in range(cells)]
 
     @property
     def fingerprint(self) -> str:
-        return text_hash(super().fingerprint, self.cells, self.seed)
+        return text_hash(super().fingerprint, self.cells)
 
     def compare(self, x: Tensor) -> dict[str, Tensor]:
         """``cell [B]`` and ``d1_cell [B]``, the distance to the nearest training image in it."""

@@ -16,7 +16,7 @@ from fm_lightning.metrics.features.inception import InceptionFeatures, PytorchFI
 from fm_lightning.metrics.features.named import named_extractor
 from fm_lightning.metrics.precision_recall import precision_recall
 from fm_lightning.metrics.real_features import kept_features, read_statistics
-from fm_lightning.metrics.summaries import cmmd, inception_score, kernel_distance
+from fm_lightning.metrics.summaries import cmmd, inception_score, kid
 
 N = 10
 
@@ -92,7 +92,7 @@ def measured(pair, weights):
     # Through the metric as a run uses it: samples in [-1, 1], in two batches.
     for part in (fake / 127.5 - 1).split(8):
         metric.update(integrate(lambda x, t, y: torch.zeros_like(x), part))
-    ours = metric.compute() | inception_score(extractor.logits(features)) | kernel_distance(features, real_features)
+    ours = metric.compute() | inception_score(extractor.logits(features)) | kid(features, real_features)
     ours |= precision_recall(features, real_features)
     return ours, torch_fidelity(pair, weights, isc=True, kid=True), (features, real_features)
 
