@@ -56,8 +56,13 @@ def command() -> NoReturn:
         status = ended.code or 0
     threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that still work
     atexit._run_exitfuncs()
-    with contextlib.suppress(BrokenPipeError):
+    try:
         sys.stdout.flush()
+    except BrokenPipeError:  # ``fm-lightning ls | head``
+        pass
+    except OSError as error:
+        print(f"fm-lightning: Cannot write the output: {error.strerror}.", file=sys.stderr)
+        status = status or 2
     sys.stderr.flush()
     os._exit(status if isinstance(status, int) else 1)
 
