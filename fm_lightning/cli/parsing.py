@@ -87,9 +87,8 @@ class ParsingCLI(LightningCLI):
 
     @staticmethod
     def _plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
-        text = parser.dump(
-            config, skip_link_targets=False, skip_unset=False, skip_validation=True
-        )  # parsing has validated it
+        # Parsing has validated it.
+        text = parser.dump(config, skip_link_targets=False, skip_unset=False, skip_validation=True)
         return yaml.load(text, yaml.CSafeLoader)
 
 

@@ -101,17 +101,14 @@ def _table(results: Results) -> Iterator[str]:
     energy = decimals(metric(row, "kpe_mean") for row in rows)
     for row in rows:
         copies = with_span(metric(row, "f_mem"), metric(row, "f_mem_lo"), metric(row, "f_mem_hi"), share, 1)
-        cells = [_name(row), thousands(row.samples), _sampler(row), copies]
+        sampler = MISSING if row.kind == "floor" else row.description or row.label
+        cells = [_name(row), thousands(row.samples), sampler, copies]
         cells += [number(metric(row, key), places)] if key else []
         yield _line([*cells, MISSING if row.kind == "floor" else number(metric(row, "kpe_mean"), energy)])
 
 
 def _name(row: Row) -> str:
     return f"{row.of}: {title(row)}" if row.kind == "control" else title(row)
-
-
-def _sampler(row: Row) -> str:
-    return MISSING if row.kind == "floor" else row.description or row.label
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -207,11 +207,7 @@ def _read(path: Path) -> Owner | None:
     try:
         owner = Owner(**json.loads(text))
         return owner if owner.token.isalnum() else Owner("unreadable", "")
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-    ):  # being written where links do not exist, or damaged: its age alone decides
+    except (ValueError, TypeError, AttributeError):  # half written, or damaged: its age alone decides
         return Owner("unreadable", "")
 
 

@@ -248,9 +248,8 @@ def write_part(
 
 
 def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    with pq.ParquetFile(
-        path
-    ) as file:  # pq.read_table looks for a folder of files first, which takes longer than reading
+    # Not pq.read_table, which looks for a folder of files first: that takes longer than reading.
+    with pq.ParquetFile(path) as file:
         return file.read(columns, use_threads=False)
 
 

@@ -40,10 +40,9 @@ def validate_before_the_next_step(checkpoint: dict[str, Any]) -> None:
     restart_validation(checkpoint)
     loop = _epoch(checkpoint)
     total = loop["epoch_loop.batch_progress"]["total"]
-    if (
-        total["completed"] < total["processed"]
-    ):  # saved in the hooks of the step: Lightning counts it when it resumes and,
-        loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # since the validation is part of it, once more
+    # Saved in the hooks of the step: Lightning counts it when it resumes and, since the validation is part of it, once more.
+    if total["completed"] < total["processed"]:
+        loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
 
 def _epoch(checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -121,7 +121,6 @@ def _check_numbers(options: Mapping[str, Any]) -> None:
     """Refuses numbers that Lightning takes and that then end a training, or let it climb its own loss."""
     for name, example in {"accumulate_grad_batches": 1, "val_check_interval": 1000, "gradient_clip_val": 1.0}.items():
         value = options.get(name)
-        if isinstance(value, int | float) and (
-            value < 0 or (value == 0 and name != "gradient_clip_val")
-        ):  # 0 clips nothing
+        least_is_zero = name == "gradient_clip_val"  # which clips nothing
+        if isinstance(value, int | float) and (value < 0 or (value == 0 and not least_is_zero)):
             raise UserError(f"`{name}={value}` must be positive.", f"Use for example {name}={example}")

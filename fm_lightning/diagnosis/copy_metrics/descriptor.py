@@ -62,7 +62,8 @@ class DescriptorCosine(CopyMeasure):
     def compare(self, x: Tensor) -> dict[str, Tensor]:
         """``cosine [B]``, the largest with a training image, and ``nearest [B]``, the index of that one."""
         distances, index = nearest(_directions(x), self.reference, 1)
-        return {"cosine": _cosine(distances[:, 0]), "nearest": index[:, 0]}
+        cosine = 1 - distances[:, 0].double().square() / 2  # of directions; exact where they are alike
+        return {"cosine": cosine.float(), "nearest": index[:, 0]}
 
     def copied(self, columns: Columns) -> Tensor:
         return columns["cosine"] > self.threshold
@@ -76,8 +77,3 @@ def _directions(rows: Tensor) -> Tensor:
         row = int((norms > 0).int().argmin())
         raise UserError(f"Descriptor {row} has length {float(norms[row]):g}, so no direction.", "Leave it out.")
     return rows / norms[:, None].float()
-
-
-def _cosine(distance: Tensor) -> Tensor:
-    """Of directions at this distance: ``1 - d^2 / 2``, exact where they are alike."""
-    return (1 - distance.double().square() / 2).float()

@@ -152,9 +152,7 @@ class ShardedReference(AbstractReference):
             if error is None:
                 try:
                     self._search(self._gather(mine), given, near, index, budget)
-                except (
-                    Exception
-                ) as problem:  # the others wait for answers, so the search continues and reports the error at its end
+                except Exception as problem:  # reported at the end, because the others wait for answers
                     error = problem
             else:
                 self._gather(mine)
