@@ -9,6 +9,7 @@ import torch
 
 from fm_lightning.comparison.rows import BASE, Row
 from fm_lightning.data.samples import TEST_SEED
+from fm_lightning.files import write_json
 from fm_lightning.flow import KTS, Schedule
 from fm_lightning.table.blocks import Block
 from fm_lightning.table.writer import BaseSamples, Writer
@@ -73,7 +74,7 @@ def _neighbours(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
 def _write_reference(folder: Path, rng: np.random.Generator, width: int) -> None:
     """What the two monitors remember of real and of training images."""
     folder.mkdir()
-    (folder / f"{COPIES}.json").write_text("{}")
+    write_json(folder / f"{COPIES}.json", {})
     real = rng.standard_normal((REAL, width), dtype=np.float32)
     moments = {"mean": np.zeros(width), "cov": np.eye(width), "samples": np.array(REAL)}
     np.savez(folder / f"{DISTANCE}.npz", allow_pickle=False, features=real, **moments)

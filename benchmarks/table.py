@@ -29,6 +29,7 @@ from benchmarks.timing import Times, arguments, clocked, finish, ratio, target
 from fm_lightning.callbacks.monitor import Monitor
 from fm_lightning.data.batches import seed_batch
 from fm_lightning.data.samples import TEST_SEED
+from fm_lightning.table.claim import Claim
 from fm_lightning.table.manifest import Manifest
 from fm_lightning.table.writer import Writer
 
@@ -75,8 +76,9 @@ def _writing() -> Iterator[list[float]]:
     """Seconds of every call that writes the table or reads what exists."""
     spent: list[float] = []
     with contextlib.ExitStack() as stack:
-        for kind, name in [(Manifest, "write"), *((Writer, n) for n in ("claim", "open", "write", "add", "release"))]:
-            stack.enter_context(_timed(kind, name, spent))
+        for kind, names in {Manifest: ("write",), Claim: ("take", "release"), Writer: ("open", "write", "add")}.items():
+            for name in names:
+                stack.enter_context(_timed(kind, name, spent))
         yield spent
 
 
