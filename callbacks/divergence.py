@@ -14,14 +14,14 @@ _AT_MOST = 1000  # losses in memory
 
 
 class DivergenceWatch(Callback):
-    """Remembers the loss of every step on its device, and looks at them where the host waits anyway.
+    """Keeps the loss of every step on its device, and checks them where the host waits anyway.
 
     Raises :class:`NotFiniteError` at the next logged step, validation or checkpoint. No checkpoint is written from weights
     that are not finite. Logs nothing. The command line adds it to every training.
     """
 
     def __init__(self) -> None:
-        self._losses: dict[int, Tensor] = {}  # step -> loss, those not looked at
+        self._losses: dict[int, Tensor] = {}  # step -> loss, those not yet checked
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
