@@ -250,7 +250,9 @@ def test_killed_at_random_moments(command, tmp_path, processes):
         if killed:
             kills += 1
             continue
-        assert all(p.returncode == 0 for p in some), said
+        # The last kill may have come after the last file.
+        finished = any("holds a finished comparison" in words for words in said)
+        assert finished or all(p.returncode == 0 for p in some), said
         break
     assert kills
     same(undisturbed, whole(tmp_path / "runs/cut"), rtol=0.0 if processes == 1 else 1e-6)
