@@ -176,7 +176,7 @@ def _require_same_rows(one: Run, other: Run) -> None:
             key, there, here_too = difference
             raise UserError(
                 f"Row {row!r} has {key} {_short(there)} in {one.name} and {_short(here_too)} in {other.name}.",
-                "Rename it in one of them.",
+                "Compare these runs apart." if row == NAMED[0] else "Rename it in one of them.",
             )
 
 
